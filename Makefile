@@ -1,0 +1,55 @@
+# Every chore has one word. `make demo` and `make test` work alone on a fresh clone.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Plugins that carry a file OWN_ENV need an environment of their own and are not installed here.
+OWN_ENV := $(patsubst %/OWN_ENV,%/pyproject.toml,$(wildcard plugins/*/OWN_ENV))
+PLUGINS := $(patsubst %/pyproject.toml,%,$(filter-out $(OWN_ENV),$(wildcard plugins/*/pyproject.toml)))
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint types doctest bench docs package examples demo-quick check
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+env: $(READY) ## make .venv with the package, its tools and the plugins; at once when nothing changed
+
+$(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' $(addprefix --editable ,$(PLUGINS))
+	@touch $@
+
+demo: env ## train cross entropy and EAC on drawn faces with 30 % wrong labels; a table and a picture
+	$(BIN)/python examples/demo.py
+
+test: env ## run the tests
+	$(BIN)/python -m pytest --durations=10
+
+lint: env ## check format and style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: env ## check types, strictly
+	$(BIN)/mypy
+
+doctest: env ## run the examples in the docstrings
+	$(BIN)/python -m pytest --doctest-modules src
+
+bench: env ## measure speed and memory against the literal and the plain forms
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/speed.py
+
+docs: env ## build the site, strictly
+	$(BIN)/mkdocs build --strict --quiet
+
+package: env ## build wheel and sdist and look at what they hold
+	$(BIN)/python -m build --outdir dist .
+
+examples: env ## run each example for two steps
+	$(BIN)/python -m pytest tests/examples --quiet
+
+demo-quick: env ## the demo, one epoch only
+	$(BIN)/python examples/demo.py --epochs 1 --quick
+
+check: lint types doctest test docs package demo-quick ## everything that CI runs
