@@ -1,0 +1,29 @@
+"""Half precision: sums, squares, logs and exponentials are taken in float32."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32; float32 and float64 as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def check_reduction(reduction: str) -> None:
+    """Refuse a reduction that is none of the three, at construction and at call alike."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def reduce(per_sample: Tensor, reduction: Reduction) -> Tensor:
+    """Mean, sum or none of a value a sample (B,)."""
+    check_reduction(reduction)
+    if reduction == "none":
+        return per_sample
+    return per_sample.mean() if reduction == "mean" else per_sample.sum()

@@ -1,0 +1,84 @@
+"""Class attention maps and their consistency under mirroring (EAC)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional._precision import Reduction, full_precision, reduce
+
+
+def class_attention(features: Tensor, weight: Tensor) -> Tensor:
+    r"""Class activation map of every class, the classifier's weight taken as a constant.
+
+    .. math:: M_{n,c,h,w} = \sum_d \mathrm{sg}(W_{c,d})\, F_{n,d,h,w}
+
+    Nothing is rectified, normalised or biased, so that behind average pooling and a linear
+    classifier ``logits == attention.mean((2, 3)) + bias``. A loss on the maps moves the
+    backbone through ``features``, never the classifier.
+
+    Args:
+        features: last maps of the backbone, before pooling (unitless activations).
+        weight: weight of the linear classifier; detached inside.
+
+    Shape:
+        features ``(B, D, H, W)``, weight ``(C, D)`` -> ``(B, C, H, W)``; float32 for half inputs.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit.
+
+    Reference:
+        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016;
+        Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial
+        Expression Recognition, ECCV 2022.
+
+    >>> features = torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
+    >>> class_attention(features, torch.tensor([[1.0, 1.0], [0.0, -1.0]])).flatten()
+    tensor([ 3., -2.])
+    """
+    sizes = check_shapes(features=(features, "B D H W"), weight=(weight, "C D"))
+    check_floating(features=features, weight=weight)
+    features = full_precision(features)
+    weight = weight.detach().to(features.dtype)
+    # Autocast would round the maps to half again, and their difference is what matters later.
+    with torch.autocast(features.device.type, enabled=False):
+        maps = torch.matmul(weight, features.flatten(2))
+    return maps.unflatten(2, (sizes["H"], sizes["W"]))
+
+
+def attention_consistency(
+    attention: Tensor, attention_flipped: Tensor, *, reduction: Reduction = "mean"
+) -> Tensor:
+    r"""Mean squared difference between class maps and the mirrored maps of the mirror image.
+
+    .. math::
+        \ell_n = \frac{1}{CHW} \sum_{c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
+
+    Gradients reach both maps. The mirror is exact for any width, one included.
+
+    Args:
+        attention: class maps of the images.
+        attention_flipped: class maps of the mirrored images, as they come (not mirrored back).
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+
+    Shape:
+        both ``(B, C, H, W)`` -> scalar, or ``(B)``; float32 for half inputs.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit, or the reduction is unknown.
+
+    Reference:
+        Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial
+        Expression Recognition, ECCV 2022.
+
+    >>> maps = torch.tensor([1.0, 2.0, 4.0]).reshape(1, 1, 1, 3)
+    >>> attention_consistency(maps, maps.flip(-1))
+    tensor(0.)
+    >>> attention_consistency(maps, maps)
+    tensor(6.)
+    """
+    check_shapes(attention=(attention, "B C H W"), attention_flipped=(attention_flipped, "B C H W"))
+    check_floating(attention=attention, attention_flipped=attention_flipped)
+    difference = full_precision(attention) - full_precision(attention_flipped).flip(-1)
+    return reduce(difference.square().mean(dim=(1, 2, 3)), reduction)

@@ -1,0 +1,8 @@
+"""Losses as plain modules: hyperparameters at construction, named tensors in ``forward``."""
+
+from robustfer._checks import check_values
+from robustfer.losses.attention_consistency import AttentionConsistencyLoss
+from robustfer.losses.composite import CompositeLoss, Term
+from robustfer.losses.eac import EACLoss
+
+__all__ = ["AttentionConsistencyLoss", "CompositeLoss", "EACLoss", "Term", "check_values"]

@@ -1,0 +1,85 @@
+"""EAC, erasing attention consistency: the whole method's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import check_range, check_shapes, check_target
+from robustfer.functional import attention_consistency
+from robustfer.functional._precision import full_precision
+
+
+class EACLoss(nn.Module):
+    r"""Cross entropy on the image plus consistency of its class maps with the mirror image's.
+
+    .. math::
+        L = \mathrm{CE}(z, y) + \lambda\,
+            \frac{1}{BCHW} \sum_{n,c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
+
+    Only the unmirrored view is classified: a network that memorises a wrong label needs maps
+    that its mirror image, erased at random, cannot follow. The mean runs over the classes too
+    and maps grow with the scale of the features, so that :math:`\lambda` depends on both.
+
+    Args:
+        consistency_weight: :math:`\lambda`, the weight of the attention consistency.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+
+    Shape:
+        logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, attention and
+        attention_flipped ``(B, C, H, W)`` -> scalar; float32 for half inputs.
+
+    Raises:
+        ValueError: an option or an argument does not fit.
+
+    Reference:
+        Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial
+        Expression Recognition, ECCV 2022.
+
+    >>> import torch
+    >>> criterion = EACLoss(consistency_weight=5.0)
+    >>> logits, target = torch.zeros(2, 7), torch.tensor([3, 0])
+    >>> maps = torch.ones(2, 7, 6, 6)
+    >>> criterion(logits, target, attention=maps, attention_flipped=maps)
+    tensor(1.9459)
+    >>> list(criterion.terms(logits, target, attention=maps, attention_flipped=maps))
+    ['cross_entropy', 'attention_consistency']
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, *, consistency_weight: float = 5.0, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.consistency_weight = check_range("consistency_weight", consistency_weight, 0.0)
+        self.label_smoothing = check_range(
+            "label_smoothing", label_smoothing, 0.0, 1.0, open_high=True
+        )
+
+    def terms(
+        self, logits: Tensor, target: Tensor, attention: Tensor, attention_flipped: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
+        check_target(target, logits)
+        check_shapes(logits=(logits, "B C"), attention=(attention, "B C H W"))
+        return {
+            "cross_entropy": F.cross_entropy(
+                full_precision(logits),
+                full_precision(target),
+                label_smoothing=self.label_smoothing,
+            ),
+            "attention_consistency": self.consistency_weight
+            * attention_consistency(attention, attention_flipped),
+        }
+
+    def forward(
+        self, logits: Tensor, target: Tensor, attention: Tensor, attention_flipped: Tensor
+    ) -> Tensor:
+        terms = self.terms(logits, target, attention, attention_flipped)
+        return terms["cross_entropy"] + terms["attention_consistency"]
+
+    def extra_repr(self) -> str:
+        return (
+            f"consistency_weight={self.consistency_weight}, label_smoothing={self.label_smoothing}"
+        )
