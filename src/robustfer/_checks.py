@@ -44,21 +44,21 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
         letters = axes.split()
-        shape = tuple(tensor.shape)
-        expected = f"{name} must have shape ({', '.join(letters)}), got {_shown(shape)}"
-        if len(shape) != len(letters):
-            raise ValueError(expected)
-        for letter, size in zip(letters, shape, strict=True):
+        if tensor.ndim != len(letters):
+            raise ValueError(_expected(name, letters, tensor))
+        for letter, size in zip(letters, tensor.shape, strict=True):
             if letter.isdigit():
                 if size != int(letter):
-                    raise ValueError(expected)
+                    raise ValueError(_expected(name, letters, tensor))
                 continue
             if size == 0:
-                raise ValueError(f"{name} is empty along {letter}: {expected}")
+                raise ValueError(
+                    f"{name} is empty along {letter}; {_expected(name, letters, tensor)}"
+                )
             if sizes.setdefault(letter, size) != size:
                 raise ValueError(
                     f"{name} has {letter}={size} but {owners[letter]} has "
-                    f"{letter}={sizes[letter]}; {expected}"
+                    f"{letter}={sizes[letter]}; {_expected(name, letters, tensor)}"
                 )
             owners.setdefault(letter, name)
         if device is None:
@@ -98,7 +98,7 @@ def check_target(target: Tensor, logits: Tensor) -> dict[str, int]:
     elif target.dtype != torch.int64:
         raise ValueError(
             "target must be int64 class indices of shape (B), or probabilities of shape (B, C); "
-            f"got {target.dtype} of shape {_shown(tuple(target.shape))}"
+            f"got {target.dtype} of shape {_shown(target)}"
         )
     if values_are_checked():
         check_finite(logits=logits)
@@ -206,5 +206,10 @@ def check_range(
     return value
 
 
-def _shown(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, shape))})"
+def _expected(name: str, letters: list[str], tensor: Tensor) -> str:
+    # Made only for a failure: sizes may be symbolic while torch compiles.
+    return f"{name} must have shape ({', '.join(letters)}), got {_shown(tensor)}"
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"({', '.join(map(str, tensor.shape))})"

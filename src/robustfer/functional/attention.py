@@ -44,7 +44,7 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
     # Autocast would round the maps to half again, and their difference is what matters later.
     with torch.autocast(features.device.type, enabled=False):
         maps = torch.matmul(weight, features.flatten(2))
-    return maps.unflatten(2, (sizes["H"], sizes["W"]))
+    return maps.reshape(sizes["B"], sizes["C"], sizes["H"], sizes["W"])
 
 
 def attention_consistency(

@@ -1,0 +1,156 @@
+import pytest
+import torch
+from torch import nn
+
+from robustfer.losses import AttentionConsistencyLoss, CompositeLoss, EACLoss, Term
+
+
+class Scaled(nn.Module):
+    """A loss with a parameter of its own and an optional tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, logits, importance=None):
+        value = self.scale * logits.square().mean()
+        return value if importance is None else value * importance.mean()
+
+
+@pytest.fixture
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 4, 7, 3, 3, generator=generator)
+    return {
+        "logits": torch.randn(4, 7, generator=generator),
+        "target": torch.tensor([0, 3, 6, 1]),
+        "attention": maps[0],
+        "attention_flipped": maps[1],
+    }
+
+
+def eac_of_parts():
+    return CompositeLoss(
+        Term("ce", nn.CrossEntropyLoss(), inputs={"input": "logits"}),
+        Term("attention", AttentionConsistencyLoss(), weight=5.0),
+    )
+
+
+def test_parts_make_the_whole_method(tensors):
+    composite, whole = eac_of_parts(), EACLoss(consistency_weight=5.0)
+    torch.testing.assert_close(composite(**tensors), whole(**tensors))
+    terms = composite.terms(**tensors)
+    assert list(terms) == ["ce", "attention"]
+    torch.testing.assert_close(terms["attention"], whole.terms(**tensors)["attention_consistency"])
+
+
+def test_says_what_it_accepts():
+    assert eac_of_parts().accepts == {"logits", "target", "attention", "attention_flipped"}
+
+
+def test_optional_tensors_are_filled_only_when_given(tensors):
+    composite = CompositeLoss(Term("scaled", Scaled()))
+    plain = composite(logits=tensors["logits"])
+    halved = composite(logits=tensors["logits"], importance=torch.full((4,), 0.5))
+    torch.testing.assert_close(halved, plain / 2)
+    assert composite.accepts == {"logits", "importance"}
+
+
+def test_weights_may_be_changed_in_the_loop(tensors):
+    composite = eac_of_parts()
+    before = composite.terms(**tensors)["attention"]
+    composite.weights["attention"] = 10.0
+    torch.testing.assert_close(composite.terms(**tensors)["attention"], 2 * before)
+
+
+def test_parameters_and_state_of_the_losses_are_its_own():
+    composite = CompositeLoss(Term("values", Scaled()), Term("scaled", Scaled()))
+    assert [name for name, _ in composite.named_parameters()] == [
+        "losses.0.scale",
+        "losses.1.scale",
+    ]
+    assert set(composite.state_dict()) == {"losses.0.scale", "losses.1.scale"}
+
+
+def test_whole_methods_compose_too(tensors):
+    composite = CompositeLoss(Term("eac", EACLoss()), Term("scaled", Scaled(), weight=-0.5))
+    expected = EACLoss()(**tensors) - 0.5 * Scaled()(tensors["logits"])
+    torch.testing.assert_close(composite(**tensors), expected)
+
+
+def test_compiles_whole(tensors):
+    composite = eac_of_parts()
+    compiled = torch.compile(composite, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(**tensors), composite(**tensors))
+
+
+def test_a_tensor_nobody_takes_is_refused_with_the_near_name(tensors):
+    tensors["attnetion"] = tensors.pop("attention")
+    message = r"no term takes \['attnetion'\]; the terms take .*did you mean \['attention'\]"
+    with pytest.raises(TypeError, match=message):
+        eac_of_parts()(**tensors)
+
+
+def test_a_missing_tensor_names_the_term(tensors):
+    del tensors["attention_flipped"]
+    with pytest.raises(TypeError, match="term 'attention' needs the tensor 'attention_flipped'"):
+        eac_of_parts()(**tensors)
+
+
+def test_a_result_that_is_no_scalar_names_the_term(tensors):
+    ce = nn.CrossEntropyLoss(reduction="none")
+    composite = CompositeLoss(Term("ce", ce, inputs={"input": "logits"}))
+    with pytest.raises(ValueError, match=r"term 'ce' must give a scalar, got shape \(4,\)"):
+        composite(logits=tensors["logits"], target=tensors["target"])
+
+
+class TakesAnything(nn.Module):
+    def forward(self, logits, **others):
+        return logits.sum()
+
+
+class TakesByPosition(nn.Module):
+    def forward(self, logits, /):
+        return logits.sum()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: CompositeLoss(), ValueError, "at least one Term"),
+        (
+            lambda: CompositeLoss(Term("a", Scaled()), Term("a", Scaled())),
+            ValueError,
+            r"names of the terms must differ, got \['a', 'a'\]",
+        ),
+        (
+            lambda: CompositeLoss(Term("a", TakesAnything())),
+            TypeError,
+            r"term 'a': forward of TakesAnything takes \*\*others",
+        ),
+        (
+            lambda: CompositeLoss(Term("a", TakesByPosition())),
+            TypeError,
+            "takes 'logits' by position alone",
+        ),
+        (
+            lambda: CompositeLoss(Term("a", Scaled(), inputs={"logit": "logits"})),
+            ValueError,
+            r"inputs of term 'a' name \['logit'\], but forward of Scaled takes",
+        ),
+        (lambda: Term("a b", Scaled()), ValueError, "must be an identifier, got 'a b'"),
+        (
+            lambda: Term("a", Scaled(), weight=float("nan")),
+            ValueError,
+            "weight of term 'a' must lie in",
+        ),
+        (lambda: Term("a", torch.nn.functional.relu), TypeError, "must be an nn.Module"),
+    ],
+)
+def test_refuses_at_construction(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_repr_shows_terms_and_weights():
+    assert "ce=1, attention=5" in repr(eac_of_parts())

@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from robustfer._checks import (
+    check_class_index,
+    check_distribution,
+    check_finite,
+    check_range,
+    check_shapes,
+    check_target,
+    check_values,
+    values_are_checked,
+)
+
+
+def test_letters_bind_across_arguments():
+    sizes = check_shapes(a=(torch.zeros(2, 3), "B C"), b=(torch.zeros(3, 5, 2), "C D B"))
+    assert sizes == {"B": 2, "C": 3, "D": 5}
+
+
+def test_digits_are_exact():
+    assert check_shapes(points=(torch.zeros(4, 5, 2), "B K 2")) == {"B": 4, "K": 5}
+    with pytest.raises(ValueError, match=r"points must have shape \(B, K, 2\), got \(4, 5, 3\)"):
+        check_shapes(points=(torch.zeros(4, 5, 3), "B K 2"))
+
+
+def test_the_first_owner_of_a_letter_is_named():
+    with pytest.raises(ValueError, match=r"c has W=4 but b has W=5; c must have shape \(W\)"):
+        check_shapes(a=(torch.zeros(2), "B"), b=(torch.zeros(2, 5), "B W"), c=(torch.zeros(4), "W"))
+
+
+def test_values_are_looked_at_only_when_asked(monkeypatch):
+    monkeypatch.delenv("ROBUSTFER_CHECK_VALUES", raising=False)
+    logits, target = torch.zeros(2, 3), torch.tensor([0, 5])
+    check_target(target, logits)
+    with check_values(), pytest.raises(ValueError, match="from 0 to 2, got 5 at position 1"):
+        check_target(target, logits)
+    assert not values_are_checked()
+
+
+def test_the_environment_asks_too_and_the_context_overrides_it(monkeypatch):
+    monkeypatch.setenv("ROBUSTFER_CHECK_VALUES", "1")
+    assert values_are_checked()
+    with check_values(False):
+        assert not values_are_checked()
+    monkeypatch.setenv("ROBUSTFER_CHECK_VALUES", "0")
+    assert not values_are_checked()
+
+
+def test_bad_values_are_named():
+    with pytest.raises(ValueError, match="logits must be finite, got 2 NaN or infinite of 3"):
+        check_finite(logits=torch.tensor([1.0, float("nan"), float("inf")]))
+    with pytest.raises(ValueError, match="target must hold class indices from 0 to 6, got -1"):
+        check_class_index(7, target=torch.tensor([3, -1]))
+    with pytest.raises(ValueError, match="row 1 sums to 0.9"):
+        check_distribution(target=torch.tensor([[0.5, 0.5], [0.5, 0.4]]))
+    with pytest.raises(ValueError, match="its least value is -0.5"):
+        check_distribution(target=torch.tensor([[1.5, -0.5]]))
+    with pytest.raises(ValueError, match="row 0 sums to nan"):
+        check_distribution(target=torch.tensor([[float("nan"), 0.5]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 7, 200])
+def test_rounded_distributions_pass(dtype, classes):
+    rows = torch.rand(50, classes, generator=torch.Generator().manual_seed(0)).softmax(1)
+    check_distribution(target=rows.to(dtype))
+    with check_values():
+        check_target(rows.to(dtype), torch.zeros(50, classes))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "open_ends", "bad", "shown"),
+    [
+        ((0.0, 1.0), {}, 1.5, r"\[0, 1\]"),
+        ((0.0, 1.0), {"open_low": True}, 0.0, r"\(0, 1\]"),
+        ((0.0, 1.0), {"open_high": True}, 1.0, r"\[0, 1\)"),
+        ((), {}, float("nan"), r"\(-inf, inf\)"),
+    ],
+)
+def test_ranges(bounds, open_ends, bad, shown):
+    with pytest.raises(ValueError, match=rf"rate must lie in {shown}, got {bad}"):
+        check_range("rate", bad, *bounds, **open_ends)
+    assert check_range("rate", 0.5, *bounds, **open_ends) == 0.5
