@@ -43,7 +43,8 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
     weight = weight.detach().to(features.dtype)
     # Autocast would round the maps to half again, and their difference is what matters later.
     with torch.autocast(features.device.type, enabled=False):
-        maps = torch.matmul(weight, features.flatten(2))
+        # A batched product: matmul would fold the batch into one product and copy for it.
+        maps = torch.bmm(weight.expand(sizes["B"], -1, -1), features.flatten(2))
     return maps.reshape(sizes["B"], sizes["C"], sizes["H"], sizes["W"])
 
 

@@ -1,0 +1,71 @@
+"""How every speed benchmark runs: one thread, versions in the JSON, peak memory beside time."""
+
+from importlib.metadata import version
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+torch.set_num_threads(1)
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    for package in ("torch", "torchvision", "timm", "kornia", "numpy", "robustfer"):
+        machine_info[package] = version(package)
+    machine_info["threads"] = torch.get_num_threads()
+    if torch.cuda.is_available():
+        machine_info["cuda_device"] = torch.cuda.get_device_name()
+
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return torch.device(request.param)
+
+
+def peak_bytes(call, device):
+    """Allocator peak of a call, its results included and its inputs left out."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        results = call()
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated() - before
+        del results
+        return peak
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        results = call()
+    del results
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@pytest.fixture
+def compare(benchmark, device):
+    """``compare(call, group=..., column=...)`` times one contender of a group.
+
+    The columns ``literal`` and ``plain`` are those ``ours`` is compared with.
+    """
+
+    def run(call, *, group, column, min_rounds=20):
+        def timed():
+            result = call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return result
+
+        for _ in range(3):
+            timed()
+        benchmark.group = f"{group}, {device.type}"
+        benchmark.extra_info["column"] = column
+        benchmark.extra_info["peak_mib"] = peak_bytes(call, device) / 2**20
+        benchmark.pedantic(timed, rounds=min_rounds, iterations=1)
+
+    return run
