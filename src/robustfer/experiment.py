@@ -1,0 +1,222 @@
+"""What a training script needs around its loop: arguments, data, seeds, the order, a table.
+
+No trainer: the loop, the loss and the evaluation stay in the script, where they can be read. The
+order of the samples and every random number of an epoch follow from (seed, epoch) alone, so that a
+run that was stopped and resumed equals one that was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler
+
+from robustfer.data import LabeledFaces, load, with_symmetric_noise
+
+#: Backbones for images of 48 pixels, whose usual networks end in maps of 2x2: name -> (timm's
+#: name, options). ``small`` has 1.3 million parameters, ``tiny`` 0.3; both give maps of 6x6.
+SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
+    "small": ("resnet10t", {"channels": (32, 64, 128, 256), "output_stride": 8}),
+    "tiny": ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "stem_width": 16}),
+}
+
+
+def argument_parser(description: str | None, *, methods: Sequence[str]) -> argparse.ArgumentParser:
+    """Arguments that every training script shares; a script adds its method's own.
+
+    >>> parser = argument_parser("An example.", methods=["ce", "eac"])
+    >>> settings = parser.parse_args(["--data", "demo", "--noise", "0.3"])
+    >>> settings.noise, settings.method
+    (0.3, 'eac')
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", default="demo", help="demo, ferplus:PATH or folder:PATH")
+    data.add_argument("--labels", help="FERPlus: majority, probability or fer2013")
+    data.add_argument("--fer2013-labels", type=Path, help="FERPlus: csv with FER2013's own labels")
+    data.add_argument("--evaluate-on", default="test", choices=["validation", "test"])
+    data.add_argument("--image-size", type=int, help="resize to this side in pixels")
+    data.add_argument("--noise", type=float, default=0.0, help="share of labels made wrong")
+    data.add_argument("--workers", type=int, default=0, help="processes that load images")
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--method", choices=methods, default=methods[-1])
+    training.add_argument("--backbone", default="small", help="small, tiny or any timm name")
+    training.add_argument("--pretrained", action="store_true", help="start from timm's weights")
+    training.add_argument("--epochs", type=int, default=16)
+    training.add_argument("--batch-size", type=int, default=64)
+    training.add_argument("--learning-rate", type=float, default=2e-3, help="largest of one cycle")
+    training.add_argument("--weight-decay", type=float, default=0.05)
+    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    training.add_argument("--amp", choices=["none", "bf16"], default="none")
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--output", type=Path, help="folder of the run; default runs/METHOD")
+    run.add_argument("--resume", action="store_true", help="go on from resume.pt in the folder")
+    run.add_argument("--stop-after", type=int, help="stop after this epoch, to resume later")
+    run.add_argument("--max-steps", type=int, help="at most so many steps an epoch, for a trial")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, check and complete the arguments: device and folder as they will be used.
+
+    Raises:
+        SystemExit: an argument is out of its range; the message names it.
+    """
+    settings = parser.parse_args(arguments)
+    for name in ("epochs", "batch_size", "stop_after", "max_steps", "image_size"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if settings.workers < 0:
+        parser.error(f"--workers must be at least 0, got {settings.workers}")
+    if not 0 <= settings.noise <= 1:
+        parser.error(f"--noise must lie in [0, 1], got {settings.noise}")
+    settings.device = str(choose_device(settings.device))
+    settings.output = settings.output or Path("runs", settings.method)
+    return settings
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of a name; ``auto`` is the accelerator where there is one.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        found = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
+        return found or torch.device("cpu")
+    return torch.device(name)
+
+
+def load_data(settings: argparse.Namespace) -> tuple[LabeledFaces, LabeledFaces]:
+    """Return the training set, with the noise asked for, and the set to evaluate on."""
+    options = {"size": settings.image_size}
+    if settings.data.startswith("ferplus"):
+        options["in_memory"] = True
+    train_set = load(
+        settings.data,
+        split="train",
+        labels=settings.labels,
+        fer2013_labels=settings.fer2013_labels,
+        **options,
+    )
+    if settings.noise:
+        train_set = with_symmetric_noise(train_set, rate=settings.noise, seed=settings.seed)
+    return train_set, load(settings.data, split=settings.evaluate_on, **options)
+
+
+def backbone(name: str) -> tuple[str, dict[str, Any]]:
+    """Return timm's name and options of a backbone; a timm name stands for itself.
+
+    >>> backbone("resnet18")
+    ('resnet18', {})
+    """
+    return SMALL_BACKBONES.get(name, (name, {}))
+
+
+def train_loader(dataset: LabeledFaces, settings: argparse.Namespace) -> DataLoader[dict[str, Any]]:
+    """Shuffled batches, the last incomplete one dropped; :func:`start_epoch` says which order."""
+    if len(dataset) < settings.batch_size:
+        raise ValueError(
+            f"batch_size {settings.batch_size} is more than the {len(dataset)} training samples"
+        )
+    # One replica: DistributedSampler is torch's sampler whose order follows from seed and epoch.
+    sampler: DistributedSampler[Any] = DistributedSampler(
+        dataset, num_replicas=1, rank=0, seed=settings.seed
+    )
+    return DataLoader(
+        dataset,
+        batch_size=settings.batch_size,
+        sampler=sampler,
+        drop_last=True,
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        pin_memory=settings.device.startswith("cuda"),
+    )
+
+
+def eval_loader(dataset: LabeledFaces, settings: argparse.Namespace) -> DataLoader[dict[str, Any]]:
+    """All samples in order."""
+    return DataLoader(dataset, batch_size=256, pin_memory=settings.device.startswith("cuda"))
+
+
+def start_epoch(
+    epoch: int, loader: DataLoader[dict[str, Any]], settings: argparse.Namespace
+) -> torch.Generator:
+    """Seed everything for an epoch and return the generator of its augmentations."""
+    assert isinstance(loader.sampler, DistributedSampler)
+    loader.sampler.set_epoch(epoch)
+    seed = int(np.random.SeedSequence([settings.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for the code of others that draws from it
+    torch.manual_seed(seed)
+    return torch.Generator(settings.device).manual_seed(seed)
+
+
+def autocast(settings: argparse.Namespace) -> AbstractContextManager[Any]:
+    """Mixed precision as the settings ask for it: bfloat16, or none."""
+    device = torch.device(settings.device).type
+    return torch.autocast(device, torch.bfloat16, enabled=settings.amp == "bf16")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay the weights of convolutions and linear layers, not biases and norms."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def as_text(settings: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings as JSON values, for a checkpoint or a row of results."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in sorted(vars(settings).items())
+    }
+
+
+def show_settings(settings: argparse.Namespace) -> str:
+    """Return the settings that take effect, one a line, for the top of the run's output."""
+    values = as_text(settings)
+    width = max(map(len, values))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in values.items())
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a Markdown table, its columns those of the first row.
+
+    >>> print(table([{"method": "ce", "last": "71.1 %"}, {"method": "eac", "last": "78.2 %"}]))
+    | method | last   |
+    |--------|--------|
+    | ce     | 71.1 % |
+    | eac    | 78.2 % |
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one row, got none")
+    names = list(rows[0])
+    cells = [names, *([str(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    lines = [
+        "| "
+        + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
