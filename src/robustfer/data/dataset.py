@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robustfer._checks import check_class_index, check_distribution
+from robustfer._checks import check_class_index, check_distribution, check_floating
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,6 +27,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         targets: what training sees: (N,) int64, or (N, C) float32 probabilities. Possibly wrong.
         true_targets: the labels known to be better ((N,) int64), for evaluation alone and never
             part of a sample: the labels before synthetic noise, or a crowd's; ``None`` if unknown.
+        excluded: what the reader left out: reason -> number of images.
 
     Shape:
         ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here.
@@ -38,9 +40,11 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         ids: Sequence[str],
         targets: Tensor,
         true_targets: Tensor | None = None,
+        excluded: Mapping[str, int] | None = None,
     ) -> None:
         self.classes = tuple(classes)
-        self._ids = ids
+        self.excluded = dict(excluded or {})
+        self._ids = _unique(ids)
         self._rows: Tensor | None = None
         self.targets = self._checked("targets", targets, len(ids))
         self.true_targets: Tensor | None = None
@@ -57,6 +61,11 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         if self._rows is None:
             return self._ids
         return [self._ids[row] for row in self._rows.tolist()]
+
+    @property
+    def all_ids(self) -> Sequence[str]:
+        """Names of the samples of the whole data set, before any :meth:`subset`."""
+        return self._ids
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -88,9 +97,12 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         Raises:
             ValueError: no row, a row twice or outside the data set.
         """
-        rows = torch.as_tensor(index, dtype=torch.int64)
-        if rows.ndim != 1 or not len(rows) or len(rows.unique()) != len(rows):
+        rows = torch.as_tensor(index)
+        if rows.ndim != 1 or not len(rows) or len(set(rows.tolist())) != len(rows):
             raise ValueError(f"index must hold at least one row and none twice, got {rows}")
+        if rows.dtype == torch.bool or rows.is_floating_point():
+            raise ValueError(f"index must hold row numbers, got {rows.dtype}")
+        rows = rows.to(torch.int64)
         if int(rows.min()) < 0 or int(rows.max()) >= len(self):
             raise ValueError(
                 f"index must hold rows from 0 to {len(self) - 1}, "
@@ -102,6 +114,24 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         other.true_targets = None if self.true_targets is None else self.true_targets[rows]
         return other
 
+    def summary(self) -> str:
+        """Say in two or three lines what is here, what was left out and how many labels differ.
+
+        The counts are of the labels to train on; probabilities are added up.
+        """
+        soft = self.targets.ndim == 2
+        counts = self.targets.sum(0) if soft else self.targets.bincount(minlength=len(self.classes))
+        shown = zip(self.classes, counts.tolist(), strict=True)
+        lines = [
+            f"{len(self)} images: " + ", ".join(f"{name} {count:.0f}" for name, count in shown)
+        ]
+        left_out = ", ".join(f"{count} {reason}" for reason, count in self.excluded.items())
+        lines.append(f"left out: {left_out or 'nothing'}")
+        if self.true_targets is not None and not soft:
+            wrong = int((self.targets != self.true_targets).sum())
+            lines.append(f"{wrong} labels ({wrong / len(self):.1%}) differ from the true ones")
+        return "\n".join(lines)
+
     def _checked(self, name: str, targets: Tensor, samples: int) -> Tensor:
         if targets.ndim == 2:
             if tuple(targets.shape) != (samples, len(self.classes)):
@@ -109,6 +139,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
                     f"{name} must have shape ({samples}, {len(self.classes)}), "
                     f"got {tuple(targets.shape)}"
                 )
+            check_floating(**{name: targets})
             check_distribution(**{name: targets})
             return targets.float()
         if tuple(targets.shape) != (samples,) or targets.dtype != torch.int64:
@@ -118,3 +149,12 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             )
         check_class_index(len(self.classes), **{name: targets})
         return targets
+
+
+def _unique(ids: Sequence[str]) -> Sequence[str]:
+    if not ids:
+        raise ValueError("ids must name at least one sample, got none")
+    if len(set(ids)) != len(ids):
+        twice, times = Counter(ids).most_common(1)[0]
+        raise ValueError(f"ids must name each sample once, got {twice!r} {times} times")
+    return ids
