@@ -1,0 +1,131 @@
+"""Image files as uint8 tensors, with limits on what a stranger's file may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+#: File name endings that are taken for images.
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+MAX_MEGAPIXELS = 50
+
+# Named, because Pillow would otherwise follow a file's content whatever its ending: into
+# Ghostscript, for one.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
+_DEEP_MODES = ("I", "F")
+
+
+def read_image(path: str | Path, *, size: int | None = None) -> Tensor:
+    """Read an image file: upright as its EXIF data say, grey repeated to three channels.
+
+    Transparency is dropped.
+
+    Args:
+        path: PNG, JPEG, BMP, WebP, TIFF or PPM file of at most 50 megapixels.
+        size: side of the square to resize to, in pixels; ``None`` keeps the image's size.
+
+    Shape:
+        uint8 (3, H, W), RGB.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: unreadable, truncated, too large or of more than 8 bits a channel; the message
+            names the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "grey.png")
+    ...     Image.new("L", (5, 4), color=7).save(path)
+    ...     image = read_image(path)
+    >>> image.shape, image.unique()
+    (torch.Size([3, 4, 5]), tensor([7], dtype=torch.uint8))
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            _check_header(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
+            colour = image.convert("RGBA") if "transparency" in image.info else image
+            colour = colour.convert("RGB")
+            if size is not None:
+                colour = colour.resize((size, size), Image.Resampling.BILINEAR)
+            pixels = np.array(colour)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files.
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+class ImageFiles:
+    """Images of one size below a folder, read when asked for or all at once.
+
+    Args:
+        folder: where the files lie.
+        names: paths below the folder.
+        size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
+            must then be the first one's, so that images can be stacked to a batch.
+        in_memory: read all files now (3 * H * W bytes an image) and none later.
+
+    Raises:
+        ValueError: an unreadable image, or one of another size; the message names it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        *,
+        size: int | None = None,
+        in_memory: bool = False,
+    ) -> None:
+        if size is not None and size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {size}")
+        self._folder = folder
+        self._names = names
+        self._size = size
+        self._shape = read_image(folder / names[0], size=size).shape
+        self._images: Tensor | None = None
+        if in_memory:
+            images = torch.empty((len(names), *self._shape), dtype=torch.uint8)
+            for row in tqdm(range(len(names)), desc=f"reading {folder.name}", disable=None):
+                images[row] = self._read(row)
+            self._images = images
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, row: int) -> Tensor:
+        # A copy: whoever changes it in place must not change what is remembered.
+        return self._read(row) if self._images is None else self._images[row].clone()
+
+    def _read(self, row: int) -> Tensor:
+        image = read_image(self._folder / self._names[row], size=self._size)
+        if image.shape != self._shape:
+            raise ValueError(
+                f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, but "
+                f"{self._names[0]} has {_shown(self._shape)}; give size= to resize all to one size"
+            )
+        return image
+
+
+def _check_header(image: Image.Image) -> None:
+    megapixels = image.width * image.height / 1e6
+    if megapixels > MAX_MEGAPIXELS:
+        raise ValueError(f"it has {megapixels:.0f} megapixels, more than {MAX_MEGAPIXELS}")
+    if image.mode.split(";")[0] in _DEEP_MODES:
+        raise ValueError(
+            f"it has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits"
+        )
+
+
+def _shown(shape: torch.Size) -> str:
+    return f"{shape[2]} x {shape[1]}"

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustfer.data.images import ImageFiles, read_image
+from tests.data.trees import write_image
+
+
+def test_colours_and_axes(tmp_path: Path) -> None:
+    pixels = torch.randint(256, (5, 4, 3), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.is_contiguous()
+    assert torch.equal(image, pixels.permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_every_mode_gives_three_channels(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (6, 5), (255, 255, 255)).convert(mode).save(path)
+    image = read_image(path)
+    assert image.shape == (3, 5, 6)
+    assert image.unique().tolist() == [255]
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
+    assert read_image(tmp_path / "a.png")[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to see it upright
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 8, 4)
+
+
+def test_resized_to_a_square(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", grey=9, size=(30, 20))
+    image = read_image(tmp_path / "a.png", size=12)
+    assert image.shape == (3, 12, 12)
+    assert image.unique().tolist() == [9]
+
+
+def test_no_image_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_truncated_image(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=rf"{name} cannot be read as an image"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("side", [7_100, 10_000, 14_000])
+def test_too_many_pixels(tmp_path: Path, side: int) -> None:
+    # From the second on Pillow itself warns, from the third on it refuses.
+    Image.new("1", (side, side)).save(tmp_path / "huge.png")
+    with pytest.raises(ValueError, match=r"huge\.png cannot be read as an image: .*(50|limit)"):
+        read_image(tmp_path / "huge.png")
+
+
+def test_too_many_bits(tmp_path: Path) -> None:
+    Image.new("I;16", (4, 4)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png .* more than 8 bits a channel"):
+        read_image(tmp_path / "deep.png")
+
+
+def test_no_ghostscript_behind_an_innocent_name(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="cannot identify image file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_missing_image(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        read_image(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_files_of_one_size(tmp_path: Path, in_memory: bool) -> None:
+    names = [f"{grey}.png" for grey in range(3)]
+    for grey, name in enumerate(names):
+        write_image(tmp_path / name, grey=grey)
+    files = ImageFiles(tmp_path, names, in_memory=in_memory)
+    assert len(files) == 3
+    assert [int(files[row].max()) for row in range(3)] == [0, 1, 2]
+    files[1].zero_()
+    assert int(files[1].max()) == 1
+
+
+def test_in_memory_reads_no_file_again(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", grey=5)
+    files = ImageFiles(tmp_path, ["a.png"], in_memory=True)
+    path.unlink()
+    assert files[0].unique().tolist() == [5]
+
+
+def test_files_of_two_sizes(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", size=(48, 48))
+    write_image(tmp_path / "b.png", size=(50, 40))
+    message = r"b\.png has 50 x 40 pixels, but a\.png has 48 x 48; give size="
+    with pytest.raises(ValueError, match=message):
+        ImageFiles(tmp_path, ["a.png", "b.png"])[1]
+    with pytest.raises(ValueError, match=message):
+        ImageFiles(tmp_path, ["a.png", "b.png"], in_memory=True)
+    assert ImageFiles(tmp_path, ["a.png", "b.png"], size=32)[1].shape == (3, 32, 32)
+
+
+def test_size_out_of_range(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
+        ImageFiles(tmp_path, ["a.png"], size=0)

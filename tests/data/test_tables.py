@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from robustfer.data.tables import check_inside, read_table, read_whole_number
+
+
+def written(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_rows_come_with_their_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, '\ufeffname, age ,more\na,1,x\n\n"b\nb", 2 ,y\nc,3,z\n')
+    assert list(read_table(path, ["name", "age"])) == [
+        (2, {"name": "a", "age": "1", "more": "x"}),
+        (5, {"name": "b\nb", "age": "2", "more": "y"}),
+        (6, {"name": "c", "age": "3", "more": "z"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"table\.csv, line 1: .*name, age missing from an empty line"),
+        ("a,1\nb,2\n", r"line 1: the header must name the columns name, age; .* from a, 1"),
+        ("name,old\na,1\n", r"line 1: .*age missing from name, old"),
+        ("name,age,age\na,1,2\n", r"line 1: the header names age twice"),
+        ("name,age\na,1\nb\n", r"line 3: 1 values, but the header names 2 columns"),
+        ("name,age\na,1,2\n", r"line 2: 3 values, but the header names 2 columns"),
+        ('name,age\na,1\nb,"2\n', r"table\.csv, line \d: no csv text"),
+        (b"name,age\n\xff\xfe,1\n", r"table\.csv, line \d: no csv text"),
+    ],
+)
+def test_mistakes_are_named_with_file_and_line(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(read_table(written(tmp_path, text), ["name", "age"]))
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv is not there"):
+        list(read_table(tmp_path / "none.csv", []))
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "٣"])
+def test_no_whole_number(text: str) -> None:
+    with pytest.raises(ValueError, match=r"t\.csv, line 4: anger must be a whole number"):
+        read_whole_number(Path("t.csv"), 4, "anger", text)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/a.png", "../a.png", "a/../../b.png", r"..\a.png", r"C:\a.png", "C:a.png", "a\0b"]
+)
+def test_names_that_leave_the_folder(name: str) -> None:
+    with pytest.raises(ValueError, match=r"t\.csv, line 4: .* leads out of the images' folder"):
+        check_inside(Path("t.csv"), 4, name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "b/a..b.png", "..a.png"])
+def test_names_that_stay(name: str) -> None:
+    assert check_inside(Path("t.csv"), 4, name) == name
