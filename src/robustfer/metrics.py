@@ -1,0 +1,183 @@
+"""How good predictions are: overall and per class, at the last epoch and at the best one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_class_index, check_shapes
+
+
+def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Count how often each class was taken for each; the matrices of several batches add up.
+
+    Args:
+        predicted: the classes predicted, ``logits.argmax(dim=1)``.
+        target: the true classes.
+        num_classes: number of classes C.
+
+    Shape:
+        ``predicted`` and ``target`` int64 (B) -> int64 (C, C): a row for each true class, a column
+        for each predicted one.
+
+    Raises:
+        ValueError: the shapes differ, or a value is no class.
+
+    >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
+    check_shapes(predicted=(predicted, "B"), target=(target, "B"))
+    for name, classes in (("predicted", predicted), ("target", target)):
+        if classes.dtype != torch.int64:
+            raise ValueError(f"{name} must be int64 class indices, got {classes.dtype}")
+    # Always: a class too large would silently be counted in the next row.
+    check_class_index(num_classes, predicted=predicted, target=target)
+    pairs = target * num_classes + predicted
+    return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def accuracy(confusion: Tensor) -> float:
+    r"""Return the share of samples predicted rightly.
+
+    .. math:: \frac{\sum_c n_{cc}}{\sum_{c,k} n_{ck}}
+
+    Shape:
+        ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
+
+    Raises:
+        ValueError: not square, or without a sample.
+
+    >>> accuracy(torch.tensor([[3, 1], [0, 0]]))
+    0.75
+    """
+    _check_confusion(confusion)
+    return int(confusion.diagonal().sum()) / int(confusion.sum())
+
+
+def mean_class_accuracy(confusion: Tensor) -> float:
+    r"""Return the mean over the classes of the share predicted rightly, each class counting alike.
+
+    .. math:: \frac{1}{|P|} \sum_{c \in P} \frac{n_{cc}}{\sum_k n_{ck}}
+
+    where P are the classes that have a sample: a class without one is left out of the mean.
+
+    Shape:
+        ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
+
+    Raises:
+        ValueError: not square, or without a sample.
+
+    >>> mean_class_accuracy(torch.tensor([[3, 1, 0], [1, 1, 0], [0, 0, 0]]))
+    0.625
+    """
+    _check_confusion(confusion)
+    samples = confusion.sum(dim=1)
+    present = samples > 0
+    recall = confusion.diagonal()[present].double() / samples[present]
+    return float(recall.mean())
+
+
+class History:
+    """The values of each epoch, with the last and the best kept apart.
+
+    The best epoch is picked by looking at the very numbers that are reported, so it flatters: the
+    last epoch, or the mean of the last few, is what a method is to be judged by.
+
+    >>> history = History()
+    >>> for value in (0.5, 0.8, 0.7):
+    ...     history.add({"accuracy": value})
+    >>> history.last, history.best("accuracy")
+    ({'epoch': 3, 'accuracy': 0.7}, {'epoch': 2, 'accuracy': 0.8})
+    >>> history.summary("accuracy")
+    'accuracy: last 0.7000 (epoch 3), mean of the last 3 0.6667, best 0.8000 (epoch 2)'
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Append the values of the next epoch; epochs count from 1.
+
+        Raises:
+            ValueError: a value is called ``epoch``.
+        """
+        if "epoch" in values:
+            raise ValueError("values must not have the name 'epoch', which is counted here")
+        numbers = {name: float(value) for name, value in values.items()}
+        self.epochs.append({"epoch": len(self) + 1, **numbers})
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last epoch: ``epoch`` and its values.
+
+        Raises:
+            ValueError: there is no epoch yet.
+        """
+        if not self.epochs:
+            raise ValueError("the history has no epoch yet")
+        return dict(self.epochs[-1])
+
+    def best(self, name: str, *, largest: bool = True) -> dict[str, float]:
+        """Return the epoch where a value was best, the first of equals; NaN is never best.
+
+        Args:
+            name: the value to look at.
+            largest: whether large values are good; false for a loss.
+
+        Raises:
+            ValueError: no epoch has such a number.
+        """
+        known = [epoch for epoch in self.epochs if not math.isnan(epoch.get(name, math.nan))]
+        if not known:
+            raise ValueError(f"no epoch has a number called {name!r}{self._names()}")
+        pick = max if largest else min
+        return dict(pick(known, key=lambda epoch: epoch[name]))
+
+    def mean_of_last(self, name: str, *, epochs: int = 5) -> float:
+        """Return the mean of a value over the last epochs, or over all where there are fewer.
+
+        Raises:
+            ValueError: ``epochs`` is not positive, or one of these epochs lacks the value.
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {epochs}")
+        chosen = self.epochs[-epochs:]
+        if not chosen or any(name not in epoch for epoch in chosen):
+            raise ValueError(f"{name!r} is not a value of each of the last epochs{self._names()}")
+        return math.fsum(epoch[name] for epoch in chosen) / len(chosen)
+
+    def summary(self, name: str, *, largest: bool = True) -> str:
+        """Say the last value, the mean of the last five and the best in one line."""
+        best = self.best(name, largest=largest)
+        mean, last = self.mean_of_last(name), self.last
+        return (
+            f"{name}: last {last[name]:.4f} (epoch {last['epoch']}), "
+            f"mean of the last {min(5, len(self))} {mean:.4f}, "
+            f"best {best[name]:.4f} (epoch {best['epoch']})"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history as plain containers, for a resume file."""
+        return {"epochs": [dict(epoch) for epoch in self.epochs]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the history of :meth:`state_dict`."""
+        self.epochs = [dict(epoch) for epoch in state["epochs"]]
+
+    def _names(self) -> str:
+        names = sorted({name for epoch in self.epochs for name in epoch} - {"epoch"})
+        return f"; there are {', '.join(names)}" if names else ""
+
+
+def _check_confusion(confusion: Tensor) -> None:
+    check_shapes(confusion=(confusion, "C C"))
+    if not int(confusion.sum()):
+        raise ValueError("confusion must count at least one sample, got none")

@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_accuracy
+
+pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=50)
+
+
+@settings(deadline=None, max_examples=50)
+@given(pairs)
+def test_against_counting(rows):
+    predicted, target = torch.tensor(rows).T
+    confusion = confusion_matrix(predicted, target, 5)
+    for true in range(5):
+        for guess in range(5):
+            assert confusion[true, guess] == rows.count((guess, true))
+    assert accuracy(confusion) == pytest.approx(sum(p == t for p, t in rows) / len(rows))
+    recalls = [
+        sum(p == t == label for p, t in rows) / sum(t == label for _, t in rows)
+        for label in {t for _, t in rows}
+    ]
+    assert mean_class_accuracy(confusion) == pytest.approx(sum(recalls) / len(recalls))
+
+
+@settings(deadline=None, max_examples=25)
+@given(pairs, st.integers(1, 49))
+def test_batches_add_up(rows, cut):
+    predicted, target = torch.tensor(rows).T
+    parts = [(predicted[:cut], target[:cut]), (predicted[cut:], target[cut:])]
+    total = sum(confusion_matrix(p, t, 5) for p, t in parts if len(p))
+    assert torch.equal(total, confusion_matrix(predicted, target, 5))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "target", "message"),
+    [
+        ([0, 1], [0], "target has B=1 but predicted has B=2"),
+        ([0, 3], [0, 0], "predicted must hold class indices from 0 to 2, got 3 at position 1"),
+        ([0, 0], [-1, 0], "target must hold class indices from 0 to 2, got -1 at position 0"),
+        ([0.5], [0], "predicted must be int64 class indices, got torch.float32"),
+        ([], [], "predicted is empty along B"),
+    ],
+)
+def test_bad_predictions(predicted, target, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(torch.tensor(predicted), torch.tensor(target), 3)
+
+
+@pytest.mark.parametrize("metric", [accuracy, mean_class_accuracy])
+def test_bad_confusion(metric):
+    with pytest.raises(ValueError, match="confusion must count at least one sample"):
+        metric(torch.zeros(3, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"confusion must have shape \(C, C\)"):
+        metric(torch.ones(3, 2, dtype=torch.int64))
+
+
+def history(*values):
+    made = History()
+    for value in values:
+        made.add({"accuracy": value, "loss": 1 - value})
+    return made
+
+
+def test_last_and_best_are_kept_apart():
+    made = history(0.5, 0.9, 0.9, 0.6)
+    assert len(made) == 4
+    assert made.last["epoch"] == 4
+    assert made.best("accuracy") == {"epoch": 2, "accuracy": 0.9, "loss": pytest.approx(0.1)}
+    assert made.best("loss", largest=False)["epoch"] == 2
+    assert made.best("loss")["epoch"] == 1
+    assert made.mean_of_last("accuracy", epochs=2) == pytest.approx(0.75)
+    assert made.mean_of_last("accuracy") == pytest.approx(0.725)
+    assert made.summary("loss", largest=False) == (
+        "loss: last 0.4000 (epoch 4), mean of the last 4 0.2750, best 0.1000 (epoch 2)"
+    )
+
+
+def test_a_diverged_epoch_is_kept_but_never_best():
+    made = history(math.nan, 0.4, math.nan)
+    assert made.best("accuracy")["epoch"] == 2
+    assert math.isnan(made.last["accuracy"])
+    with pytest.raises(ValueError, match="no epoch has a number called 'accuracy'"):
+        history(math.nan).best("accuracy")
+
+
+def test_what_is_handed_out_is_a_copy():
+    made = history(0.5)
+    made.last["accuracy"] = made.best("accuracy")["accuracy"] = 0.0
+    made.state_dict()["epochs"][0]["accuracy"] = 0.0
+    assert made.last["accuracy"] == 0.5
+
+
+def test_state_goes_on_where_it_stopped():
+    made, other = history(0.5, 0.7), History()
+    other.load_state_dict(made.state_dict())
+    made.add({"accuracy": torch.tensor(0.25)})
+    other.add({"accuracy": 0.25})
+    assert other.epochs == made.epochs
+    assert type(made.last["accuracy"]) is float
+
+
+def test_bad_histories():
+    with pytest.raises(ValueError, match="must not have the name 'epoch'"):
+        History().add({"epoch": 3.0})
+    with pytest.raises(ValueError, match="has no epoch yet"):
+        _ = History().last
+    with pytest.raises(ValueError, match="called 'acuracy'; there are accuracy, loss"):
+        history(0.5).best("acuracy")
+    with pytest.raises(ValueError, match="'acuracy' is not a value of each of the last epochs"):
+        history(0.5).mean_of_last("acuracy")
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        history(0.5).mean_of_last("accuracy", epochs=0)
