@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from robustfer.checkpoint import load_resume, save_resume
 from robustfer.data import LabeledFaces, load, with_symmetric_noise
 
 #: Backbones for images of 48 pixels, whose usual networks end in maps of 2x2: name -> (timm's
@@ -165,7 +166,7 @@ def start_epoch(
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for the code of others that draws from it
     torch.manual_seed(seed)
-    return torch.Generator(settings.device).manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
 
 
 def autocast(settings: argparse.Namespace) -> AbstractContextManager[Any]:
@@ -181,6 +182,38 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def save_progress(settings: argparse.Namespace, **parts: Any) -> None:
+    """Write ``resume.pt``: the ``state_dict`` of each part under its name, and the settings."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    save_resume(settings.output / "resume.pt", {"settings": as_text(settings), **state})
+
+
+def load_progress(settings: argparse.Namespace, **parts: Any) -> None:
+    """With ``--resume``, load what :func:`save_progress` wrote into the same parts.
+
+    Raises:
+        FileNotFoundError: there is nothing to resume.
+        ValueError: the run had other settings, or other parts.
+    """
+    if not settings.resume:
+        return
+    path = settings.output / "resume.pt"
+    saved = load_resume(path)
+    before, now = saved.pop("settings", {}), as_text(settings)
+    free = {"resume", "stop_after", "output", "workers", "device"}
+    other = [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted((before.keys() | now.keys()) - free)
+        if before.get(name) != now.get(name)
+    ]
+    if other:
+        raise ValueError(f"{path} is of a run with other settings: {'; '.join(other)}")
+    if saved.keys() != parts.keys():
+        raise ValueError(f"{path} holds {sorted(saved)}, this run needs {sorted(parts)}")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
 
 
 def as_text(settings: argparse.Namespace) -> dict[str, Any]:
