@@ -1,0 +1,61 @@
+"""What all augmentations share: the images they take, and random numbers drawn on the host.
+
+Choices (which sample, which box) are a handful of numbers and come from a generator on the CPU, so
+that one seed means the same boxes on every device and no GPU has to be waited for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_shapes, values_are_checked
+
+_DTYPES = (torch.uint8, torch.float32, torch.float64)
+
+
+def check_images(images: Tensor) -> dict[str, int]:
+    """Check a batch ``(B, C, H, W)`` of uint8 0..255, or float32 or float64 0..1."""
+    sizes = check_shapes(images=(images, "B C H W"))
+    if images.dtype not in _DTYPES:
+        raise ValueError(
+            f"images must be uint8 (0..255), float32 or float64 (0..1), got {images.dtype}; "
+            "augment in float32 and cast to half afterwards: half pixels move the geometry"
+        )
+    if values_are_checked() and images.is_floating_point():
+        low, high = (float(value) for value in images.aminmax())
+        if not (low >= 0.0 and high <= 1.0):
+            raise ValueError(
+                f"floating-point images must lie in [0, 1], got {low:.6g} to {high:.6g}; "
+                "give the pixels before normalisation, or uint8"
+            )
+    return sizes
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return uint8 images as float32 in [0, 1], and others as they are."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def check_generator(generator: torch.Generator | None) -> None:
+    """Refuse a generator that does not live on the CPU."""
+    if generator is not None and generator.device.type != "cpu":
+        raise ValueError(
+            f"generator must be on the CPU wherever the images are, got {generator.device}: "
+            "boxes and choices are drawn there, the same for every device"
+        )
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """Draw a seed for a random source that the generator itself cannot drive."""
+    return int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a small tensor from the host without waiting for the work queued on a GPU.
+
+    Compiled code keeps the blocking copy: inductor may read the host's side too late.
+    """
+    return tensor.to(
+        device, non_blocking=device.type == "cuda" and not torch.compiler.is_compiling()
+    )

@@ -1,0 +1,135 @@
+"""kornia's operations behind one wrapper: reproducible, quiet in evaluation, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from robustfer._checks import check_range
+from robustfer.augmentations._pixels import check_generator, check_images, draw_seed, to_float
+
+if TYPE_CHECKING:
+    from kornia.augmentation import AugmentationBase2D, ImageSequential
+
+
+class KorniaPipeline(nn.Module):
+    """Run kornia's operations (crop, rotation, colour, ...) on a batch, where the batch lies.
+
+    What kornia leaves to its user is done here: uint8 is converted, ``eval()`` switches the random
+    operations off, one generator decides everything, and probabilities that are none are refused.
+    torch's own random state is untouched where a generator is given. Like the views it holds no
+    state: parameters are drawn on the CPU in float32, the same for every device, and no gradient
+    flows back to the images. Half precision is refused, as it moves the geometry.
+
+    In ``eval()`` these still run, where they stand in the list and have ``p=1``: ``Normalize``,
+    ``Denormalize``, ``Resize``, ``CenterCrop``, ``PadTo``, ``LongestMaxSize``, ``SmallestMaxSize``.
+    As the ``pipeline`` of a view leave ``Normalize`` out, for the view normalises.
+
+    Args:
+        operations: two-dimensional kornia augmentations, or kornia's containers of them. Those
+            that mix samples are refused: they would change the labels too.
+
+    Shape:
+        images ``(B, C, H, W)`` uint8 0..255, or float32 or float64 0..1 -> ``(B, C, h, w)``
+        float32 or float64. Operations on hue and saturation need three channels.
+
+    Raises:
+        TypeError: an operation is no two-dimensional kornia augmentation.
+        ValueError: no operation, a probability outside [0, 1], or images that do not fit.
+
+    Reference:
+        Riba et al., Kornia: an Open Source Differentiable Computer Vision Library for PyTorch,
+        WACV 2020.
+
+    >>> import kornia.augmentation as K
+    >>> pipeline = KorniaPipeline(K.RandomRotation(10.0, p=0.5), K.ColorJitter(0.2, 0.2, p=1.0))
+    >>> images = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8)
+    >>> one = pipeline(images, generator=torch.Generator().manual_seed(0))
+    >>> two = pipeline(images, generator=torch.Generator().manual_seed(0))
+    >>> one.dtype, torch.equal(one, two)
+    (torch.float32, True)
+    >>> torch.equal(pipeline.eval()(images), images / 255)
+    True
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, *operations: AugmentationBase2D | ImageSequential) -> None:
+        super().__init__()
+        # Imported here: erasing and mirroring alone do without kornia.
+        import kornia.augmentation as K
+
+        if not operations:
+            raise ValueError("operations must hold at least one kornia augmentation, got none")
+        for operation in operations:
+            if not isinstance(operation, (K.AugmentationBase2D, K.ImageSequential)):
+                raise TypeError(
+                    "operations must be two-dimensional kornia augmentations, "
+                    f"got {type(operation).__name__}"
+                )
+            for part in operation.modules():
+                if isinstance(part, (K.MixAugmentationBaseV2, K.AugmentationBase3D)):
+                    raise TypeError(
+                        "operations must keep each sample an image of its own, "
+                        f"got {type(part).__name__}"
+                    )
+                for name in ("p", "p_batch"):
+                    check_range(f"{name} of {type(part).__name__}", getattr(part, name, 1), 0, 1)
+        everything = K.AugmentationSequential(*operations, data_keys=["input"])
+        fixed = (
+            K.Normalize,
+            K.Denormalize,
+            K.Resize,
+            K.CenterCrop,
+            K.PadTo,
+            K.LongestMaxSize,
+            K.SmallestMaxSize,
+        )
+        # Tuples hide kornia's modules from nn.Module: moving them would draw on the GPU, halving
+        # them would round the angles, and their buffers would enter checkpoints.
+        self._operations = (everything.to("cpu", torch.float32),)
+        self._fixed = tuple(o for o in operations if isinstance(o, fixed) and o.p == 1)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        check_images(images)
+        check_generator(generator)
+        images = to_float(images)
+        with _without_autocast(images.device.type):
+            if not self.training:
+                for operation in self._fixed:
+                    images = operation(images)
+                return images
+            if generator is None:
+                return self._augmented(images)
+            seed = draw_seed(generator)
+            with torch.random.fork_rng(devices=[]):  # kornia draws on the CPU, from torch's state
+                torch.default_generator.manual_seed(seed)
+                return self._augmented(images)
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        try:
+            augmented: Tensor = self._operations[0](images)
+        except ValueError as error:
+            if images.shape[1] == 3:
+                raise
+            raise ValueError(
+                f"an operation of the pipeline refused images of {images.shape[1]} channels; hue "
+                "and saturation need three: leave them out, or repeat a grey image with "
+                "images.expand(-1, 3, -1, -1)"
+            ) from error
+        return augmented
+
+    def extra_repr(self) -> str:
+        return "\n".join(repr(operation) for operation in self._operations[0])
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Keep autocast from halving the matrices of rotation and crop."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
