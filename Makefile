@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	@touch $@
 
 demo: env ## train cross entropy and EAC on drawn faces with 30 % wrong labels; a table and a picture
-	$(BIN)/python examples/demo.py
+	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo
 
 test: env ## run the tests
 	$(BIN)/python -m pytest --durations=10
@@ -50,6 +50,6 @@ examples: env ## run each example for two steps
 	$(BIN)/python -m pytest tests/examples --quiet
 
 demo-quick: env ## the demo, one epoch only
-	$(BIN)/python examples/demo.py --epochs 1 --quick
+	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo --epochs 1 --train-faces 640 --test-faces 280
 
 check: lint types doctest test docs package demo-quick ## everything that CI runs

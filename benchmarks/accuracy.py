@@ -1,8 +1,8 @@
 """Accuracy under label noise, by one protocol for every method, on real faces.
 
-    python benchmarks/accuracy.py tune   --method eac --task symmetric30
-    python benchmarks/accuracy.py report --method eac --task symmetric30
-    python benchmarks/accuracy.py table
+    python -m benchmarks.accuracy tune   --method eac --task symmetric30
+    python -m benchmarks.accuracy report --method eac --task symmetric30
+    python -m benchmarks.accuracy table
 
 The protocol, fixed before any method was run:
 

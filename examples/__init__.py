@@ -1,0 +1,1 @@
+"""Flat training scripts, one a method; the demo runs them."""

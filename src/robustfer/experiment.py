@@ -45,6 +45,9 @@ def argument_parser(description: str | None, *, methods: Sequence[str]) -> argpa
     data.add_argument("--data", default="demo", help="demo, ferplus:PATH or folder:PATH")
     data.add_argument("--labels", help="FERPlus: majority, probability or fer2013")
     data.add_argument("--fer2013-labels", type=Path, help="FERPlus: csv with FER2013's own labels")
+    data.add_argument(
+        "--duplicates", choices=["error", "drop"], help="FERPlus: rows that name an image again"
+    )
     data.add_argument("--evaluate-on", default="test", choices=["validation", "test"])
     data.add_argument("--image-size", type=int, help="resize to this side in pixels")
     data.add_argument("--noise", type=float, default=0.0, help="share of labels made wrong")
@@ -106,7 +109,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def load_data(settings: argparse.Namespace) -> tuple[LabeledFaces, LabeledFaces]:
     """Return the training set, with the noise asked for, and the set to evaluate on."""
-    options = {"size": settings.image_size}
+    options: dict[str, Any] = {"size": settings.image_size, "duplicates": settings.duplicates}
     if settings.data.startswith("ferplus"):
         options["in_memory"] = True
     train_set = load(
