@@ -1,0 +1,220 @@
+"""A timm network, or any module that returns maps, with class attention maps in one forward."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from robustfer.models._layout import examine_features, forward_features, probe_size
+from robustfer.models._native_head import (
+    NativeHead,
+    UnsuitedHeadError,
+    drop_unused,
+    find_native_head,
+    linear_parts,
+)
+from robustfer.models.exactness import random_images, randomized_copy, undisturbed
+from robustfer.models.outputs import CAMOutput, class_bias, class_maps, pooled_embeddings
+
+Head = Literal["auto", "own", "native"]
+HeadKind = Literal["linear", "norm_linear", "own"]
+
+
+class CAMClassifier(nn.Module):
+    r"""Wrap a network so that one forward gives logits, class maps, features and embeddings.
+
+    The class maps are exact: their mean plus :meth:`class_bias` are the logits (without
+    drop-out). What the network's head does is not taken from its name but examined at
+    construction, on a copy with random images, and told by ``head_kind``:
+
+    - ``"linear"``: mean pooling and a linear layer (ResNet, EfficientNet, Swin). Kept as it is.
+    - ``"norm_linear"``: a layer norm between the two (ConvNeXt, ViT built with
+      ``global_pool="avg"``). Kept; the maps take the pooled vector's deviation as a constant, see
+      :func:`robustfer.models.cam_outputs`.
+    - ``"own"``: mean pooling and a linear layer of our own, with the drop-out rate of the head
+      they replace. For heads without exact maps: class tokens (ViT), hidden layers (MobileNetV3),
+      several classifiers (LeViT). What the features do not depend on is then taken out of the
+      backbone.
+
+    Logits are those of the head, with its drop-out; attention and embeddings come from the
+    features without drop-out. A loss on ``attention`` moves the backbone, never the classifier.
+
+    Maps of 1x1 say nothing about places, and a network of stride 32 makes them of 32x32 images
+    (2x2 of 48x48): enlarge small images, or lower the stride as the example shows.
+
+    Args:
+        backbone: name of a timm model; or a timm model, changed in place if its head goes; or
+            any module that returns maps (B, D, H, W), such as a network without its last layers.
+        num_classes: C, the number of classes.
+        pretrained: load timm's pretrained weights (for a name).
+        head: ``"auto"`` keeps the network's head where it gives exact maps and else takes our
+            own, with a warning if trained weights may go with it; ``"own"`` always takes our
+            own; ``"native"`` refuses a network whose head gives no exact maps.
+        model_options: further options of ``timm.create_model`` (for a name), such as
+            ``in_chans``, ``img_size``, ``output_stride``, ``global_pool``, ``drop_rate``.
+        input_size: (channels, height, width) of the images on which the backbone is examined;
+            only needed where the network refuses what timm tells of it, or 3 channels and 128
+            pixels if it tells nothing.
+
+    Attributes:
+        name: of the backbone.
+        head_kind: see above.
+        num_classes: C.
+        num_features: D.
+        input_size: (channels, height, width) used in the examination.
+
+    Shape:
+        images ``(B, channels, height, width)`` -> :class:`CAMOutput`.
+
+    Raises:
+        ValueError: an option does not fit, the features are no maps, or ``head="native"`` and
+            that head gives no exact maps. The message says what to do.
+
+    >>> model = CAMClassifier("resnet18", num_classes=7, model_options={"output_stride": 8})
+    >>> model.head_kind
+    'linear'
+    >>> output = model(torch.rand(2, 3, 48, 48))
+    >>> output.logits.shape, output.attention.shape
+    (torch.Size([2, 7]), torch.Size([2, 7, 6, 6]))
+    >>> output.features.shape, output.embeddings.shape
+    (torch.Size([2, 512, 6, 6]), torch.Size([2, 512]))
+    """
+
+    __call__: Callable[..., CAMOutput]
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        num_classes: int,
+        pretrained: bool = False,
+        head: Head = "auto",
+        model_options: Mapping[str, Any] | None = None,
+        input_size: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if head not in ("auto", "own", "native"):
+            raise ValueError(f"head must be 'auto', 'own' or 'native', got {head!r}")
+        options = dict(model_options or {})
+        if isinstance(backbone, str):
+            self.name, may_be_trained = backbone, pretrained
+            backbone = _create(backbone, num_classes, pretrained, options)
+        elif pretrained or options:
+            raise ValueError(
+                "pretrained and model_options are for a backbone given by name; this "
+                f"{type(backbone).__name__} is built already"
+            )
+        else:
+            self.name, may_be_trained = type(backbone).__name__, True
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.input_size = probe_size(backbone, options, input_size)
+
+        probe = randomized_copy(backbone, seed=0)
+        images = random_images((2, *self.input_size), seed=0)
+        with undisturbed():
+            self._layout, raw = examine_features(self.name, probe, images)
+        self.num_features = self._layout.channels
+        self._native: NativeHead | None = None
+        self.own_head: nn.Linear | None = None
+        refusal = ""
+        if head != "own":
+            try:
+                with undisturbed():
+                    self._native = find_native_head(probe, images, raw, self._layout)
+                self._check_num_classes()
+            except UnsuitedHeadError as error:
+                refusal = f"{self.name} gives no exact class maps: its own head {error}"
+        if head == "native" and refusal:
+            hint = "head='auto' or 'own'"
+            if getattr(backbone, "global_pool", None) == "token":
+                hint += ", or model_options={'global_pool': 'avg'}"
+            raise ValueError(f"{refusal}. Take {hint}")
+        if self._native is None:
+            dropped = self._take_own_head(probe, images, options)
+            if refusal and dropped and may_be_trained:
+                warnings.warn(
+                    f"{refusal}. Mean pooling and a new linear layer take its place, and "
+                    f"{', '.join(dropped)} with any trained weights are dropped; head='own' says "
+                    "that this is meant",
+                    stacklevel=2,
+                )
+
+    @property
+    def head_kind(self) -> HeadKind:
+        """Kind of the head: ``"linear"``, ``"norm_linear"`` or ``"own"``."""
+        if self._native is None:
+            return "own"
+        return "linear" if self._native.norm is None else "norm_linear"
+
+    def get_classifier(self) -> nn.Module:
+        """Return the linear layer (or 1x1 convolution) that makes the logits."""
+        return self._head_parts()[0]
+
+    def class_bias(self) -> Tensor:
+        """Return (C): the logits without drop-out, less the mean of their maps; a constant."""
+        classifier, norm = self._head_parts()
+        return class_bias(*linear_parts(classifier), norm)
+
+    def forward(self, images: Tensor) -> CAMOutput:
+        raw = forward_features(self.backbone, images)
+        features = self._layout.maps(raw, self.backbone, images)
+        classifier, norm = self._head_parts()
+        embeddings = pooled_embeddings(features, norm)
+        if self.own_head is None:
+            logits = self.backbone.forward_head(raw)  # type: ignore[operator]
+        else:
+            logits = self.own_head(self.dropout(embeddings))
+        maps = class_maps(features, linear_parts(classifier)[0], norm)
+        return CAMOutput(logits, maps, features, embeddings)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.name!r}, num_classes={self.num_classes}, num_features={self.num_features}, "
+            f"head_kind={self.head_kind!r}"
+        )
+
+    def _head_parts(self) -> tuple[nn.Module, nn.LayerNorm | None]:
+        if self._native is not None:
+            return self._native.parts(self.backbone)
+        assert self.own_head is not None
+        return self.own_head, None
+
+    def _take_own_head(
+        self, probe: nn.Module, images: Tensor, options: Mapping[str, Any]
+    ) -> list[str]:
+        """Make our own head; return what it replaces. A module that is no timm model is kept."""
+        like = next(self.backbone.parameters(), torch.empty(0))
+        self.own_head = nn.Linear(
+            self.num_features, self.num_classes, device=like.device, dtype=like.dtype
+        )
+        if not hasattr(self.backbone, "forward_features"):
+            self.dropout = nn.Dropout(0.0)
+            return []
+        rate = options.get("drop_rate", getattr(self.backbone, "drop_rate", 0.0))
+        self.dropout = nn.Dropout(float(rate))
+        with undisturbed():
+            return drop_unused(self.backbone, probe, images)
+
+    def _check_num_classes(self) -> None:
+        found = len(linear_parts(self.get_classifier())[0])
+        if found != self.num_classes:
+            raise ValueError(
+                f"num_classes is {self.num_classes}, but the head of this {self.name} has "
+                f"{found} classes: build it with num_classes={self.num_classes}, or take "
+                "head='own'"
+            )
+
+
+def _create(name: str, num_classes: int, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+    taken = sorted({"num_classes", "pretrained"} & options.keys())
+    if taken:
+        raise ValueError(f"model_options must not hold {', '.join(taken)}: CAMClassifier has them")
+    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)

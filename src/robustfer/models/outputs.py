@@ -1,0 +1,124 @@
+"""What a method reads from a network in one forward, and the plain way to make it by hand."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional import class_attention
+
+
+class CAMOutput(NamedTuple):
+    """Logits, class maps and what they were made of; every field is differentiable.
+
+    Attributes:
+        logits: (B, C).
+        attention: (B, C, H, W) class maps whose mean plus a bias are the logits (without
+            drop-out); the classifier is a constant in them. float32 for half features.
+        features: (B, D, H, W) last maps of the backbone, before pooling.
+        embeddings: (B, D) what the linear classifier reads, before drop-out.
+    """
+
+    logits: Tensor
+    attention: Tensor
+    features: Tensor
+    embeddings: Tensor
+
+
+def cam_outputs(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    norm: nn.LayerNorm | None = None,
+) -> CAMOutput:
+    r"""Class maps and logits of any network that ends in mean pooling and a linear classifier.
+
+    .. math:: z = W\,\bar f + b, \qquad M_{c,h,w} = \mathrm{sg}(W_c) \cdot f_{h,w}
+
+    With a ``norm`` between pooling and classifier (as ConvNeXt has it), whose scale and shift
+    are :math:`\gamma, \beta` and whose statistics are the pooled vector's :math:`\mu, \sigma`:
+
+    .. math::
+        z = W \Bigl(\gamma\,\frac{\bar f - \mu(\bar f)}{\sigma(\bar f)} + \beta\Bigr) + b,
+        \qquad M_{c,h,w} = \mathrm{sg}\Bigl(\frac{W_c\,\gamma}{\sigma(\bar f)}\Bigr)
+        \cdot (f_{h,w} - \mu(f_{h,w}))
+
+    Either way ``attention.mean((2, 3)) + class_bias == logits``, where the bias is :math:`b`, or
+    :math:`b + W \beta`. A loss on the maps moves the features alone; :math:`\mathrm{sg}` marks
+    the constants.
+
+    Four lines give this to a module of your own::
+
+        def forward(self, images):
+            features = self.backbone(images)  # (B, D, H, W), before pooling
+            return cam_outputs(features, self.classifier.weight, self.classifier.bias)
+
+    Args:
+        features: last maps, before pooling.
+        weight: weight of the linear classifier (that of a 1x1 convolution flattened).
+        bias: its bias, if it has one.
+        norm: layer norm over the channels between pooling and classifier, if there is one.
+
+    Shape:
+        features ``(B, D, H, W)``, weight ``(C, D)``, bias ``(C)`` -> :class:`CAMOutput`.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit, or ``norm`` is not over D channels.
+
+    >>> classifier = nn.Linear(16, 7)
+    >>> output = cam_outputs(torch.rand(2, 16, 4, 4), classifier.weight, classifier.bias)
+    >>> output.attention.shape
+    torch.Size([2, 7, 4, 4])
+    >>> pooled = output.attention.mean((2, 3)) + classifier.bias
+    >>> torch.allclose(pooled, output.logits, atol=1e-6)
+    True
+    """
+    check_shapes(features=(features, "B D H W"), weight=(weight, "C D"))
+    check_floating(features=features, weight=weight)
+    if bias is not None:
+        check_shapes(weight=(weight, "C D"), bias=(bias, "C"))
+    if norm is not None and tuple(norm.normalized_shape) != (features.shape[1],):
+        raise ValueError(
+            f"norm must be over the {features.shape[1]} channels of features, "
+            f"got normalized_shape {tuple(norm.normalized_shape)}"
+        )
+    embeddings = pooled_embeddings(features, norm)
+    logits = F.linear(embeddings, weight, bias)
+    return CAMOutput(logits, class_maps(features, weight, norm), features, embeddings)
+
+
+def pooled_embeddings(features: Tensor, norm: nn.LayerNorm | None) -> Tensor:
+    """Return the vector (B, D) that the classifier reads: pooled maps, normalised if they are."""
+    pooled = features.mean(dim=(2, 3))
+    if norm is None:
+        return pooled
+    # Not norm(pooled): timm's LayerNorm2d wants four axes.
+    return F.layer_norm(pooled, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def class_maps(features: Tensor, weight: Tensor, norm: nn.LayerNorm | None) -> Tensor:
+    """Return class maps (B, C, H, W); the equations stand at :func:`cam_outputs`."""
+    if norm is None:
+        return class_attention(features, weight)
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    scaled = weight.detach().to(dtype)
+    if norm.weight is not None:
+        scaled = scaled * norm.weight.detach().to(dtype)
+    # W (f - mean_c f) == (W - mean_c W) f: centring the small weight spares centring the maps.
+    centred = scaled - scaled.mean(dim=1, keepdim=True)
+    pooled = features.detach().mean(dim=(2, 3), dtype=dtype)
+    deviation = (pooled.var(dim=1, correction=0) + norm.eps).sqrt()
+    return class_attention(features, centred) / deviation[:, None, None, None]
+
+
+def class_bias(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None) -> Tensor:
+    """Return (C): what the mean of the class maps lacks to be the logits; a constant."""
+    total = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    if norm is not None and norm.bias is not None:
+        total = total + weight.detach() @ norm.bias.detach()
+    return total
