@@ -1,0 +1,186 @@
+"""What a component takes and gives, read from its factory's signature and docstring."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from robustfer import _docstrings
+from robustfer.hookspecs import Kind
+from robustfer.plugins import Offer, Plugin
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A keyword that makes a component.
+
+    Attributes:
+        name: the keyword.
+        annotation: its type as written, empty where there is none.
+        default: value where it is not given, of no meaning where ``required``.
+        required: whether it must be given.
+        meaning: what the docstring says of it.
+    """
+
+    name: str
+    annotation: str
+    default: Any
+    required: bool
+    meaning: str
+
+    def __str__(self) -> str:
+        return self.name if self.required else f"{self.name}={self.default!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorArgument:
+    """A tensor that a component takes when it is called.
+
+    Attributes:
+        name: keyword of ``forward``.
+        shape: what the docstring's ``Shape:`` says of it.
+        required: whether it must be given.
+    """
+
+    name: str
+    shape: str
+    required: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """All there is to know of a component before one is made.
+
+    Attributes:
+        name: its full name, ``plugin:component``.
+        kind: ``"losses"`` or ``"augmentations"``.
+        summary: one line.
+        reference: paper, venue, year.
+        signature: how its factory is called.
+        options: the keywords of the factory.
+        tensors: what ``forward`` takes. Of a factory that is a function they are known only where
+            its return type is annotated.
+        result: what ``Shape:`` says of the result.
+        source: where the factory is, ``package.module:attribute``.
+        plugin: name of the plugin that offers it.
+        distribution: the installed package that has the plugin, where known.
+        version: version of that package.
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    reference: str
+    signature: str
+    options: tuple[Option, ...]
+    tensors: tuple[TensorArgument, ...]
+    result: str
+    source: str
+    plugin: str
+    distribution: str | None
+    version: str | None
+
+
+def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) -> Description:
+    """Put together what plugin, component, signature and docstrings tell."""
+    signature = factory_signature(factory)
+    made = _made_by(factory)
+    tensors = _tensor_parameters(made)
+    shapes, result = _docstrings.shapes(
+        inspect.getdoc(made) or "", [tensor.name for tensor in tensors]
+    )
+    name = getattr(factory, "__qualname__", type(factory).__name__)
+    source = offer.component.factory
+    return Description(
+        name=offer.qualified_name,
+        kind=offer.kind,
+        summary=offer.component.summary,
+        reference=offer.component.reference,
+        signature=name + _signature_text(signature),
+        options=options_of(signature, inspect.getdoc(factory) or ""),
+        tensors=tuple(
+            TensorArgument(
+                name=tensor.name,
+                shape=shapes[tensor.name],
+                required=tensor.default is tensor.empty,
+            )
+            for tensor in tensors
+        ),
+        result=result.removesuffix("."),
+        source=source if isinstance(source, str) else f"{factory.__module__}:{name}",
+        plugin=plugin.name,
+        distribution=plugin.distribution,
+        version=plugin.version,
+    )
+
+
+def factory_signature(factory: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature of a factory, or None for one that has none (some written in C)."""
+    try:
+        return inspect.signature(factory)
+    except ValueError:
+        return None
+
+
+def options_of(signature: inspect.Signature | None, docstring: str = "") -> tuple[Option, ...]:
+    """Return the keywords that a factory names."""
+    if signature is None:
+        return ()
+    meanings = _docstrings.arguments(docstring)
+    return tuple(
+        Option(
+            name=parameter.name,
+            annotation=_annotation(parameter),
+            default=parameter.default,
+            required=parameter.default is parameter.empty,
+            meaning=meanings.get(parameter.name, ""),
+        )
+        for parameter in signature.parameters.values()
+        if parameter.kind not in _VARIADIC
+    )
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is parameter.empty:
+        return ""
+    if isinstance(parameter.annotation, str):
+        return parameter.annotation
+    return inspect.formatannotation(parameter.annotation)
+
+
+def _signature_text(signature: inspect.Signature | None) -> str:
+    if signature is None:
+        return "(...)"
+    text = str(signature.replace(return_annotation=signature.empty))
+    # Postponed annotations are text, which would be shown in quotes.
+    return re.sub(r""": (['"])(.*?)\1(?= = |, |\))""", r": \2", text)
+
+
+def _made_by(factory: Callable[..., Any]) -> type | None:
+    """The class of what a factory makes, where it says."""
+    made: object = factory
+    if not inspect.isclass(factory):
+        try:
+            made = get_type_hints(factory).get("return")
+        except (NameError, TypeError):  # names imported for type checkers alone; partial objects
+            return None
+    return made if inspect.isclass(made) else None
+
+
+def _tensor_parameters(made: type | None) -> list[inspect.Parameter]:
+    """The parameters of ``forward`` that are tensors, or may be for all that it says."""
+    forward = getattr(made, "forward", None)
+    if forward is None:
+        return []
+    parameters = list(inspect.signature(forward).parameters.values())[1:]  # without self
+    return [
+        parameter
+        for parameter in parameters
+        if parameter.kind not in _VARIADIC
+        and (not (annotation := _annotation(parameter)) or "Tensor" in annotation)
+    ]

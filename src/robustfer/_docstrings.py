@@ -1,0 +1,62 @@
+"""Reading Google docstrings: what an option means, which shape a tensor has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from inspect import cleandoc
+
+
+def section(docstring: str, title: str) -> str:
+    r"""Return the text under a heading such as ``Shape:``, unindented; empty where there is none.
+
+    >>> section("Sum.\n\nShape:\n    x ``(B)`` -> scalar\n\nRaises:\n    E: no\n", "Shape")
+    'x ``(B)`` -> scalar'
+    """
+    pattern = rf"^{title}:[ ]*\n((?:[ \t]+\S.*(?:\n|\Z)|[ \t]*\n)*)"
+    found = re.search(pattern, cleandoc(docstring) + "\n", re.MULTILINE)
+    return cleandoc(found[1]).strip() if found else ""
+
+
+def arguments(docstring: str) -> dict[str, str]:
+    r"""Return the meaning of each argument under ``Args:``, on one line each.
+
+    >>> arguments("Scale.\n\nArgs:\n    weight: factor of\n        the term.\n    x: it.\n")
+    {'weight': 'factor of the term.', 'x': 'it.'}
+    """
+    meanings = re.findall(
+        r"^\*{0,2}(\w+)(?: \([^)]*\))?:[ ]*(.*(?:\n[ \t]+.*)*)",
+        section(docstring, "Args"),
+        re.MULTILINE,
+    )
+    return {name: plain(" ".join(meaning.split())) for name, meaning in meanings}
+
+
+def shapes(docstring: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
+    r"""Return what ``Shape:`` says of each named tensor, as far as it does, and of the result.
+
+    Names that stand together share what follows them.
+
+    >>> shapes("S.\n\nShape:\n    a, b ``(B, C)`` and c ``(B)`` -> scalar\n", ["a", "b", "c"])
+    ({'a': '(B, C)', 'b': '(B, C)', 'c': '(B)'}, 'scalar')
+    """
+    said, _, result = plain(" ".join(section(docstring, "Shape").split())).partition(" -> ")
+    parts = re.split(rf"\b({'|'.join(names)})\b", said) if names else [said]
+    if len(parts) == 1:  # "both (B, C) -> scalar"
+        return dict.fromkeys(names, said), result
+    shape, found = "", {}
+    for name, text in reversed(list(zip(parts[1::2], parts[2::2], strict=True))):
+        own = re.sub(r"^[,:\s]+|(?:[,;\s]|\band\b)+$", "", text)
+        shape = own or shape
+        found[name] = shape
+    return {name: found.get(name, "") for name in names}, result
+
+
+def plain(text: str) -> str:
+    """Return text without the marks of reStructuredText.
+
+    >>> plain("``decay`` of :class:`~robustfer.state.ModelEMA`, :math:`t`")
+    'decay of ModelEMA, t'
+    """
+    text = re.sub(r":\w+:`~[\w.]*?(\w+)`", r"\1", text)
+    return re.sub(r":\w+:`([^`]*)`", r"\1", text).replace("``", "")

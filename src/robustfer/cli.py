@@ -1,0 +1,223 @@
+"""The command ``robustfer``: what there is, by name, and the state of the plugins.
+
+For each command one function adds its parser, and one runs it and returns the exit status: 0, or 1
+where what was asked for failed. Wrong use exits with 2, as is argparse's way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from textwrap import fill
+from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+from robustfer import __version__, plugins, registry
+from robustfer.hookspecs import KINDS
+from robustfer.plugins import Plugin, PluginError, PluginWarning
+from robustfer.registry import AmbiguousComponentError, Description, UnknownComponentError
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+#: Seconds after which the loading of a plugin is called slow.
+SLOW = 0.2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, that of the process by default, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="robustfer",
+        description="Losses and augmentations for learning expressions from noisy labels.",
+    )
+    parser.add_argument("--version", action="version", version=f"robustfer {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_list, _add_show, _add_plugins):
+        add(commands)
+    options = parser.parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PluginWarning)
+        warnings.showwarning = _print_warning
+        try:
+            status: int = options.run(options)
+        except (AmbiguousComponentError, PluginError, UnknownComponentError) as error:
+            print(f"robustfer: {error}", file=sys.stderr)
+            return 1
+    return status
+
+
+def _add_list(commands: Commands) -> None:
+    parser = commands.add_parser("list", help="list losses and augmentations")
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="list these alone")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.set_defaults(run=_list)
+
+
+def _list(options: argparse.Namespace) -> int:
+    with redirect_stdout(sys.stderr):  # plugins may print while they are imported
+        offers = registry.available(options.kind)
+    if options.json:
+        rows = [
+            {
+                "name": name,
+                "kind": offer.kind,
+                "plugin": offer.plugin,
+                "summary": offer.component.summary,
+                "reference": offer.component.reference,
+            }
+            for name, offer in offers.items()
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(
+            (name, offer.kind, offer.plugin, offer.component.summary)
+            for name, offer in offers.items()
+        )
+    return 0
+
+
+def _add_show(commands: Commands) -> None:
+    parser = commands.add_parser("show", help="show what one of them takes and where it is from")
+    parser.add_argument("name", help="as listed, or PLUGIN:NAME")
+    parser.set_defaults(run=_show)
+
+
+def _show(options: argparse.Namespace) -> int:
+    with redirect_stdout(sys.stderr):
+        described = registry.describe(options.name)
+    print(f"{described.name}  ({described.kind})\n{described.summary}\n")
+    print(fill(described.signature, 100, subsequent_indent="    "), end="\n\n")
+    for title, lines in _sections(described):
+        _print_section(title, lines)
+    return 0
+
+
+def _sections(described: Description) -> Iterable[tuple[str, list[str]]]:
+    """What there is to show, under headings."""
+    options = [
+        f"{option}{' (required)' if option.required else ''}  {option.meaning}"
+        for option in described.options
+    ]
+    tensors = [
+        f"{tensor.name}{'' if tensor.required else ' (optional)'}  {tensor.shape}"
+        for tensor in described.tensors
+    ]
+    origin = f"{described.source}, plugin {described.plugin}"
+    if described.distribution:
+        origin += f" of {described.distribution} {described.version}"
+    sections = {
+        "options": options,
+        "tensors": tensors,
+        "gives": [described.result] if described.result else [],
+        "reference": [described.reference],
+        "from": [origin],
+    }
+    return ((title, lines) for title, lines in sections.items() if lines)
+
+
+def _add_plugins(commands: Commands) -> None:
+    parser = commands.add_parser("plugins", help="list plugins, what they offer and what failed")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if anything failed")
+    parser.set_defaults(run=_plugins)
+
+
+def _plugins(options: argparse.Namespace) -> int:
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore", PluginWarning)  # all of it is printed below
+        found = list(plugins.installed())
+    if options.json:
+        print(json.dumps([_plugin_row(plugin) for plugin in found], indent=2))
+    else:
+        _print_plugins(found)
+    return int(options.check and any(plugin.errors for plugin in found))
+
+
+def _plugin_row(plugin: Plugin) -> dict[str, object]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "blocked": plugin.blocked,
+        **{kind: _names(plugin, kind) for kind in KINDS},
+        "errors": [str(error) for error in plugin.errors],
+        "seconds": round(plugin.seconds, 3),
+        "slow": plugin.seconds > SLOW,
+        "imports": list(plugin.heavy),
+    }
+
+
+def _print_plugins(found: Sequence[Plugin]) -> None:
+    _print_table(
+        (plugin.name, plugin.version or "", plugin.distribution or "", _state(plugin))
+        for plugin in found
+    )
+    failures = [str(error) for plugin in found for error in plugin.errors]
+    slow = [
+        f"{plugin.name}: {plugin.seconds:.2f} s"
+        + (f", imports {', '.join(plugin.heavy)}" if plugin.heavy else "")
+        for plugin in found
+        if plugin.seconds > SLOW
+    ]
+    rivals: dict[str, list[str]] = {}
+    for offer in (offer for plugin in found for offer in plugin.offers):
+        rivals.setdefault(offer.component.name, []).append(offer.qualified_name)
+    shared = [
+        f"{name}: ask for {' or '.join(names)}" for name, names in rivals.items() if len(names) > 1
+    ]
+    for title, lines in (
+        ("failures", failures),
+        ("slow to load", slow),
+        ("names offered more than once", shared),
+    ):
+        if lines:
+            print()
+            _print_section(title, lines)
+
+
+def _state(plugin: Plugin) -> str:
+    """What a plugin offers, or why it offers nothing."""
+    offered = [f"{kind}: {', '.join(names)}" for kind in KINDS if (names := _names(plugin, kind))]
+    if plugin.blocked:
+        offered.append(f"left out by {plugins.VARIABLE}")
+    if plugin.errors:
+        offered.append("FAILED")
+    return "; ".join(offered) or "offers nothing"
+
+
+def _names(plugin: Plugin, kind: str) -> list[str]:
+    return [offer.component.name for offer in plugin.offers if offer.kind == kind]
+
+
+def _print_section(title: str, lines: Iterable[str]) -> None:
+    print(title)
+    for line in lines:
+        print(fill(line, 100, initial_indent="  ", subsequent_indent="      "))
+
+
+def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
+    """Print rows with their columns, but for the last, padded to one width."""
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What ``warnings.showwarning`` is in this command: a line without the place in the code."""
+    print(f"robustfer: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The whole plugin contract: what a plugin offers, and the hooks through which it does.
+
+A plugin is a module that a distribution names under the entry-point group ``robustfer``. It
+implements any of the hooks below, marked with ``robustfer.hookimpl``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import pluggy
+
+Kind = Literal["losses", "augmentations"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+hookspec = pluggy.HookspecMarker("robustfer")
+hookimpl = pluggy.HookimplMarker("robustfer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """Something that a plugin offers by name.
+
+    Args:
+        name: snake_case, unique within its plugin.
+        factory: class or function that makes an ``nn.Module`` from keyword options, or the text
+            ``"package.module:attribute"`` where it is found. Text keeps listings fast: it is
+            imported only once the component is shown, described or created.
+        summary: one line for listings.
+        reference: paper, venue, year.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument does not have the form said above.
+
+    >>> Component(
+    ...     name="margin",
+    ...     factory="robustfer_acme.losses:MarginLoss",
+    ...     summary="Cross entropy with a margin",
+    ...     reference="Doe, Margins, ICCV 2031",
+    ... ).name
+    'margin'
+    """
+
+    name: str
+    factory: Callable[..., Any] | str
+    summary: str
+    reference: str
+
+    def __post_init__(self) -> None:
+        for field in ("name", "summary", "reference"):
+            value = getattr(self, field)
+            if not isinstance(value, str):
+                raise TypeError(f"{field} of a Component must be text, got {value!r}")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise ValueError(f"name of a Component must be in snake_case, got {self.name!r}")
+        for field in ("summary", "reference"):
+            if not getattr(self, field).strip():
+                raise ValueError(f"{field} of component {self.name!r} must not be empty")
+        if len(self.summary.splitlines()) > 1:
+            raise ValueError(
+                f"summary of component {self.name!r} must be one line, got {self.summary!r}"
+            )
+        if isinstance(self.factory, str):
+            if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.factory):
+                raise ValueError(
+                    f"factory of component {self.name!r} must be a callable or the text "
+                    f"'package.module:attribute', got {self.factory!r}"
+                )
+        elif not callable(self.factory):
+            raise TypeError(
+                f"factory of component {self.name!r} must be a callable or the text "
+                f"'package.module:attribute', got {self.factory!r}"
+            )
+
+
+@hookspec
+def robustfer_losses() -> list[Component]:
+    """Return the losses that the plugin offers."""
+    return []
+
+
+@hookspec
+def robustfer_augmentations() -> list[Component]:
+    """Return the GPU augmentations that the plugin offers."""
+    return []

@@ -1,0 +1,440 @@
+"""Loading: whatever a plugin does, the host, the other plugins and the texts stay right."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from robustfer import hookspecs, plugins, registry
+from robustfer.hookspecs import KINDS
+from robustfer.plugins import Plugin, PluginError, Plugins, PluginWarning
+from tests.plugins_support import losses, write_plugin
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder that plugins are imported from."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Make these entry points all that is installed."""
+
+    def install(*entry_points, allowed=None):
+        found = Plugins(entry_points, allowed=allowed)
+        monkeypatch.setattr(plugins, "installed", lambda: found)
+        return found
+
+    return install
+
+
+def broken(found: Plugins, name: str) -> Plugin:
+    """Load everything; the plugin of that name is warned about once, all others work."""
+    with pytest.warns(PluginWarning) as caught:
+        loaded = list(found)
+    [warning] = caught
+    assert f"plugin {name!r}" in str(warning.message)
+    assert list(found) == loaded  # the second look neither loads nor warns
+    [plugin] = [plugin for plugin in loaded if plugin.errors]
+    assert plugin.name == name
+    return plugin
+
+
+GOOD = losses("good")
+
+# What is wrong, source, what the error says, type of the plugin's own error.
+BROKEN = {
+    "import": (
+        "import no_such_module",
+        "failed to load: ModuleNotFoundError: No module named 'no_such_module'",
+        ModuleNotFoundError,
+    ),
+    "syntax": ("def f(:", "failed to load: SyntaxError", SyntaxError),
+    "exits": ("raise SystemExit(3)", "failed to load: SystemExit: 3", SystemExit),
+    "raises in the hook": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses():
+            return [1 / 0]
+        """,
+        r"failed in robustfer_losses\(\): ZeroDivisionError: division by zero",
+        ZeroDivisionError,
+    ),
+    "component refused": (
+        losses("CamelCase"),
+        r"failed in robustfer_losses\(\): ValueError: name .* snake_case, got 'CamelCase'",
+        ValueError,
+    ),
+    "returns nothing": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses():
+            [component("good")]
+        """,
+        r"must return a list from robustfer_losses\(\), got None",
+        None,
+    ),
+    "returns names": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses():
+            return [component("good"), "margin"]
+        """,
+        r"list of robustfer.Component from robustfer_losses\(\), got 'margin' at position 1",
+        None,
+    ),
+    "yields": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses():
+            yield component("good")
+        """,
+        r"must return a list from robustfer_losses\(\), got <generator",
+        None,
+    ),
+    "misspelt hook": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_loses():
+            return []
+        """,
+        "implements robustfer_loses, which is no hook; did you mean robustfer_losses?",
+        None,
+    ),
+    "foreign hook": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def pytest_configure():
+            return []
+        """,
+        "implements pytest_configure, which is no hook; the hooks are robustfer_losses, ",
+        None,
+    ),
+    "unmarked hook": (
+        "def robustfer_losses(): return []",
+        "defines robustfer_losses without @robustfer.hookimpl",
+        None,
+    ),
+    "no hook": ("", "implements no hook; the hooks are robustfer_losses, ", None),
+    "unknown argument": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses(config):
+            return []
+        """,
+        "failed to load: PluginValidationError: .*config",
+        hookspecs.pluggy.PluginValidationError,
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "text", "own_error"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_is_kept_apart(site, install, source, text, own_error):
+    bad = write_plugin(site, "bad", source, version="2.1")
+    good = write_plugin(site, "good", GOOD)
+    found = install(bad, good)
+
+    plugin = broken(found, "bad")
+
+    [error] = plugin.errors
+    assert str(error).startswith("plugin 'bad' (robustfer-bad 2.1) ")
+    assert plugin.offers == ()
+    assert {"good", "eac"} <= registry.available("losses").keys()
+    with pytest.raises(PluginError, match=f"(?s)'bad:margin' is not available: .*{text}") as raised:
+        registry.create("bad:margin")
+    if own_error is None:
+        assert raised.value.__cause__ is error
+    else:
+        assert type(raised.value.__cause__) is own_error
+
+
+def test_what_works_of_a_plugin_stays(site, install):
+    more = """
+        @hookimpl
+        def robustfer_augmentations():
+            raise OSError("no disk")
+
+        @hookimpl
+        def robustfer_lossses():
+            return []
+    """
+    plugin = broken(install(write_plugin(site, "half", losses("margin"), more)), "half")
+    assert [offer.component.name for offer in plugin.offers] == ["margin"]
+    assert "margin" in registry.available("losses")
+    assert len(plugin.errors) == 2
+    with pytest.raises(PluginError, match="(?s)robustfer_lossses.*OSError: no disk"):
+        registry.describe("half:crop")
+
+
+def test_the_warning_counts_further_errors(site, install):
+    source = """
+        from robustfer import hookimpl
+
+        @hookimpl
+        def robustfer_losses(): pass
+
+        @hookimpl
+        def robustfer_augmentations(): pass
+    """
+    found = install(write_plugin(site, "bad", source))
+    with pytest.warns(PluginWarning, match=r"got None \(and 1 more\)\. All else works"):
+        list(found)
+
+
+def test_an_unknown_name_tells_which_plugins_failed(site, install):
+    found = install(write_plugin(site, "bad", "import no_such_module"))
+    broken(found, "bad")
+    with pytest.raises(
+        registry.UnknownComponentError,
+        match="no component is called 'margin'.*may offer it, but cannot: plugin 'bad'.*no_such",
+    ) as raised:
+        registry.create("margin")
+    assert type(raised.value.__cause__) is ModuleNotFoundError
+
+
+def test_a_name_twice_in_one_plugin_is_its_error(site, install):
+    more = """
+        @hookimpl
+        def robustfer_augmentations():
+            return [component("twice")]
+    """
+    plugin = broken(install(write_plugin(site, "bad", losses("margin", "twice"), more)), "bad")
+    assert "offers more than one component named ['twice']" in str(plugin.errors[0])
+    assert [offer.component.name for offer in plugin.offers] == ["margin"]
+
+
+def test_nothing_is_loaded_before_it_is_asked_for(site, install):
+    one, two = (write_plugin(site, name, losses(f"{name}_loss")) for name in ("one", "two"))
+    found = install(one, two)
+    assert one.module not in sys.modules
+    [plugin] = found.named("one")
+    assert [offer.qualified_name for offer in plugin.offers] == ["one:one_loss"]
+    assert one.module in sys.modules
+    assert two.module not in sys.modules
+    assert "two_loss" in registry.available("losses")
+    assert two.module in sys.modules
+
+
+def test_each_of_fifty_plugins_is_imported_and_asked_once(site, install):
+    source = """
+        from robustfer import hookimpl
+        calls = []
+
+        @hookimpl
+        def robustfer_losses():
+            calls.append("losses")
+            return [component(__name__)]
+    """
+    entry_points = [write_plugin(site, f"p{number}", source) for number in range(50)]
+    install(*entry_points)
+    for _ in range(3):
+        assert len(registry.available("losses")) >= 50
+    first = registry.available("losses")[entry_points[0].module]
+    assert first.plugin == "p0"
+    assert all(sys.modules[one.module].calls == ["losses"] for one in entry_points)
+
+
+def test_threads_load_a_plugin_once(site, install):
+    more = """
+        import time
+        time.sleep(0.02)
+    """
+    found = install(write_plugin(site, "slow", losses("margin"), more))
+    seen: list[Plugin] = []
+    threads = [threading.Thread(target=lambda: seen.extend(found)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(plugin) for plugin in seen if plugin.name == "slow"}) == 1
+
+
+def test_a_plugin_may_look_around_while_it_is_loaded(site, install):
+    more = """
+        from robustfer import registry
+        seen = registry.available()
+    """
+    curious = write_plugin(site, "curious", losses("late"), more)
+    install(curious, write_plugin(site, "other", losses("early")))
+    assert {"late", "early"} <= registry.available("losses").keys()
+    seen = sys.modules[curious.module].seen
+    assert "early" in seen
+    assert "late" not in seen
+
+
+def test_an_interrupt_passes_and_is_not_held_against_the_plugin(site, install):
+    source = """
+        import builtins
+        builtins.interrupts = getattr(builtins, "interrupts", 0) + 1
+        if builtins.interrupts == 1:
+            raise KeyboardInterrupt
+    """
+    found = install(write_plugin(site, "good", source, GOOD))
+    with pytest.raises(KeyboardInterrupt):
+        list(found)
+    assert "good" in registry.available("losses")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "problem"),
+    [
+        ("robustfer>=99", "asks for robustfer>=99, but this is robustfer 0"),
+        ("RobustFER[testing] <0.0.1", "asks for robustfer<0.0.1, but this is robustfer 0"),
+        ("robustfer ?", "failed to load: InvalidRequirement"),
+    ],
+)
+def test_a_plugin_for_another_robustfer_is_not_imported(site, install, requirement, problem):
+    entry_point = write_plugin(site, "future", GOOD, requires=["numpy", requirement])
+    plugin = broken(install(entry_point), "future")
+    assert problem in str(plugin.errors[0])
+    assert entry_point.module not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        "robustfer",
+        "robustfer>=0.1,<99",
+        "robustfer-acme>=99",
+        'robustfer>=99; extra == "later"',
+        'robustfer>=99; python_version < "3"',
+    ],
+)
+def test_a_requirement_that_is_met_or_does_not_count(site, install, requirement):
+    install(write_plugin(site, "good", GOOD, requires=[requirement]))
+    assert "good" in registry.available("losses")
+
+
+def test_a_development_version_of_robustfer_is_new_enough(site, install, monkeypatch):
+    monkeypatch.setattr(plugins, "__version__", "0.2.0.dev1")
+    install(write_plugin(site, "good", GOOD, requires=["robustfer>=0.1"]))
+    assert "good" in registry.available("losses")
+
+
+def test_left_out_by_the_environment(site, install):
+    one, two = (write_plugin(site, name, losses(f"{name}_loss")) for name in ("one", "two"))
+    found = install(one, two, allowed=["one"])
+    assert {"one_loss", "eac"} <= registry.available("losses").keys()
+    assert [plugin.blocked for plugin in found] == [False, False, True]
+    assert two.module not in sys.modules
+    with pytest.raises(PluginError, match=r"'two' \(robustfer-two 1.0\) is left out by ROBUSTFER_"):
+        registry.create("two:two_loss")
+    with pytest.raises(registry.UnknownComponentError, match="may offer it, but cannot: .*'two'"):
+        registry.create("two_loss")
+
+
+def test_the_environment_names_what_is_not_installed(site, install):
+    found = install(write_plugin(site, "acme", GOOD), allowed=["acme", "acne"])
+    plugin = broken(found, "acne")
+    assert "is named by ROBUSTFER_PLUGINS but not installed" in str(plugin.errors[0])
+    assert "installed: ['acme', 'robustfer']" in str(plugin.errors[0])
+    assert "good" in registry.available("losses")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [(None, None), ("", set()), ("acme", {"acme"}), (" acme, b ,", {"acme", "b"})],
+)
+def test_the_variable_is_read_when_plugins_are_first_needed(monkeypatch, chosen, names):
+    seen = []
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [group])
+    monkeypatch.setattr(plugins, "Plugins", lambda found, *, allowed: seen.append((found, allowed)))
+    plugins._installed.__wrapped__(chosen)
+    assert seen == [(["robustfer"], names)]
+
+
+def test_a_change_of_the_variable_takes_effect(monkeypatch):
+    monkeypatch.setenv("ROBUSTFER_PLUGINS", "")
+    none = plugins.installed()
+    assert plugins.installed() is none
+    assert [plugin.name for plugin in none if not plugin.blocked] == ["robustfer"]
+    monkeypatch.setenv("ROBUSTFER_PLUGINS", "robustfer")
+    assert plugins.installed() is not none
+
+
+def test_two_packages_with_one_plugin_name_are_both_refused(site, install):
+    one = write_plugin(site, "acme", losses("one_loss"))
+    two = write_plugin(site, "acme", losses("two_loss"), distribution="acme-fork")
+    install(one, two)
+    with pytest.warns(PluginWarning) as caught:
+        loaded = registry.available("losses")
+    assert "eac" in loaded
+    assert not loaded.keys() & {"one_loss", "two_loss"}
+    assert [str(warning.message).split(";")[0] for warning in caught] == [
+        f"plugin 'acme' ({package} 1.0) has a name that another installed package uses too"
+        for package in ("robustfer-acme", "acme-fork")
+    ]
+    with pytest.raises(PluginError, match=r"robustfer-acme 1.0.*acme-fork 1.0"):
+        registry.create("acme:one_loss")
+
+
+def test_nobody_takes_the_name_of_the_core(site, install):
+    found = install(write_plugin(site, "robustfer", losses("eac"), distribution="evil"))
+    plugin = broken(found, "robustfer")
+    assert plugin.distribution == "evil"
+    assert registry.describe("robustfer:eac").source == "robustfer.losses:EACLoss"
+
+
+def test_a_plugin_may_be_an_object_with_methods(site, install):
+    source = """
+        from robustfer import hookimpl
+        class Plugin:
+            @hookimpl
+            def robustfer_losses(self):
+                return [component("margin")]
+        plugin = Plugin()
+        nothing = None
+    """
+    module = write_plugin(site, "acme", source).module
+    install(EntryPoint("acme", f"{module}:plugin", "robustfer"))
+    assert registry.available("losses")["margin"].plugin == "acme"
+    plugin = broken(install(EntryPoint("none", f"{module}:nothing", "robustfer")), "none")
+    assert "implements no hook" in str(plugin.errors[0])
+
+
+def test_an_optional_hook_of_a_later_robustfer_is_no_error(site, install):
+    more = """
+        @hookimpl(optionalhook=True)
+        def robustfer_landmark_readers():
+            return []
+    """
+    install(write_plugin(site, "acme", losses("margin"), more))
+    assert "margin" in registry.available("losses")
+
+
+def test_a_package_without_metadata_does_not_break_the_host(site, install):
+    entry_point = write_plugin(site, "half_removed", GOOD)
+    next(site.glob("*.dist-info/METADATA")).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # versions of Python differ in how loud they are
+        found = list(install(entry_point))
+    assert [plugin.name for plugin in found] == ["robustfer", "half_removed"]
+
+
+def test_slow_packages_that_a_plugin_imports_are_named(site, monkeypatch):
+    (site / "slowpackage.py").touch()
+    monkeypatch.setattr(plugins, "HEAVY", ("slowpackage", "sys"))
+    heavy = write_plugin(site, "heavy", "import slowpackage", GOOD)
+    after = write_plugin(site, "after", "import slowpackage", losses("after"))
+    found = {plugin.name: plugin for plugin in Plugins([heavy, after])}
+    assert found["heavy"].heavy == ("slowpackage",)
+    assert found["after"].heavy == ()
+    assert found["heavy"].seconds > 0
+
+
+def test_every_kind_has_its_hook():
+    specs = {name for name in vars(hookspecs) if name.startswith("robustfer_")}
+    assert specs == {f"robustfer_{kind}" for kind in KINDS}
