@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robustfer.augmentations import KorniaPipeline
+from robustfer.testing._state import changes, state_of
 
 OPERATIONS = {
     "rotation": lambda: K.RandomRotation(20.0, p=0.5),
@@ -178,6 +179,15 @@ def test_off_the_cpu_no_value_is_read_by_the_host(name):
     """Reading one on the meta device, where no tensor has values, would raise."""
     pipeline = KorniaPipeline(OPERATIONS[name]())
     assert pipeline(pixels().to("meta"), generator=seeded()).is_meta
+
+
+def test_kornias_records_are_undone():
+    """They would keep noise and the last batch in memory."""
+    pipeline = KorniaPipeline(*(make() for make in OPERATIONS.values()))
+    before = state_of(pipeline)
+    for _ in range(2):
+        pipeline(pixels(), generator=seeded())
+        assert not changes(before, state_of(pipeline))
 
 
 def test_repr_tells_the_operations():

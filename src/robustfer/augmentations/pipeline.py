@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,13 +21,13 @@ class KorniaPipeline(nn.Module):
 
     What kornia leaves to its user is done here: uint8 is converted, ``eval()`` switches the random
     operations off, one generator decides everything, and probabilities that are none are refused.
-    torch's own random state is untouched where a generator is given. Like the views it holds no
-    state: parameters are drawn on the CPU in float32, the same for every device, and no gradient
-    flows back to the images. Half precision is refused, as it moves the geometry.
+    torch's own random state is untouched where a generator is given. Nothing is remembered:
+    parameters are drawn on the CPU in float32, the same for every device, and forgotten. No
+    gradient flows back to the images. Half precision is refused, as it moves the geometry.
 
-    In ``eval()`` these still run, where they stand in the list and have ``p=1``: ``Normalize``,
-    ``Denormalize``, ``Resize``, ``CenterCrop``, ``PadTo``, ``LongestMaxSize``, ``SmallestMaxSize``.
-    As the ``pipeline`` of a view leave ``Normalize`` out, for the view normalises.
+    Operations with nothing random about them run in ``eval()`` too: ``Normalize``, ``Denormalize``,
+    ``Resize``, ``CenterCrop``, ``PadTo``, ``LongestMaxSize`` and ``SmallestMaxSize`` with ``p=1``,
+    outside of containers. The ``pipeline`` of a view needs no ``Normalize``: the view normalises.
 
     Args:
         operations: two-dimensional kornia augmentations, or kornia's containers of them. Those
@@ -65,6 +65,7 @@ class KorniaPipeline(nn.Module):
 
         if not operations:
             raise ValueError("operations must hold at least one kornia augmentation, got none")
+        refused = (K.MixAugmentationBaseV2, K.AugmentationBase3D, K.VideoSequential)
         for operation in operations:
             if not isinstance(operation, (K.AugmentationBase2D, K.ImageSequential)):
                 raise TypeError(
@@ -72,7 +73,7 @@ class KorniaPipeline(nn.Module):
                     f"got {type(operation).__name__}"
                 )
             for part in operation.modules():
-                if isinstance(part, (K.MixAugmentationBaseV2, K.AugmentationBase3D)):
+                if isinstance(part, refused):
                     raise TypeError(
                         "operations must keep each sample an image of its own, "
                         f"got {type(part).__name__}"
@@ -80,7 +81,7 @@ class KorniaPipeline(nn.Module):
                 for name in ("p", "p_batch"):
                     check_range(f"{name} of {type(part).__name__}", getattr(part, name, 1), 0, 1)
         everything = K.AugmentationSequential(*operations, data_keys=["input"])
-        fixed = (
+        never_random = (
             K.Normalize,
             K.Denormalize,
             K.Resize,
@@ -91,29 +92,33 @@ class KorniaPipeline(nn.Module):
         )
         # Tuples hide kornia's modules from nn.Module: moving them would draw on the GPU, halving
         # them would round the angles, and their buffers would enter checkpoints.
-        self._operations = (everything.to("cpu", torch.float32),)
-        self._fixed = tuple(o for o in operations if isinstance(o, fixed) and o.p == 1)
+        self._all = (everything.to("cpu", torch.float32),)
+        self._fixed = tuple(o for o in operations if isinstance(o, never_random) and o.p == 1)
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         check_images(images)
         check_generator(generator)
         images = to_float(images)
-        with _without_autocast(images.device.type):
-            if not self.training:
-                for operation in self._fixed:
-                    images = operation(images)
-                return images
-            if generator is None:
-                return self._augmented(images)
-            seed = draw_seed(generator)
-            with torch.random.fork_rng(devices=[]):  # kornia draws on the CPU, from torch's state
-                torch.default_generator.manual_seed(seed)
-                return self._augmented(images)
+        if not self.training:
+            return _applied(self._fixed, images)
+        if generator is None:
+            return _applied(self._all, images)
+        seed = draw_seed(generator)
+        with torch.random.fork_rng(devices=[]):  # kornia draws on the CPU, from torch's own state
+            torch.default_generator.manual_seed(seed)
+            return _applied(self._all, images)
 
-    def _augmented(self, images: Tensor) -> Tensor:
+    def extra_repr(self) -> str:
+        return "\n".join(repr(operation) for operation in self._all[0])
+
+
+def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """Apply kornia's modules one after the other, in full precision and without a trace."""
+    with _without_autocast(images.device.type), _unchanged(operations):
         try:
-            augmented: Tensor = self._operations[0](images)
+            for operation in operations:
+                images = operation(images)
         except ValueError as error:
             if images.shape[1] == 3:
                 raise
@@ -122,10 +127,19 @@ class KorniaPipeline(nn.Module):
                 "and saturation need three: leave them out, or repeat a grey image with "
                 "images.expand(-1, 3, -1, -1)"
             ) from error
-        return augmented
+    return images
 
-    def extra_repr(self) -> str:
-        return "\n".join(repr(operation) for operation in self._operations[0])
+
+@contextmanager
+def _unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Undo what kornia notes on its modules: all it drew, noise too, and the batch it gave last."""
+    before = [(part, vars(part).copy()) for module in modules for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, attributes in before:
+            vars(part).clear()
+            vars(part).update(attributes)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:

@@ -38,7 +38,8 @@ class SingleView(nn.Module):
 
     In this order: ``pipeline``; Gaussian noise on some samples, clipped to the range of pixels;
     resizing; :math:`(x - \text{mean}) / \text{std}`; erasing of a box in some samples, filled with
-    0, which is the mean colour. In ``eval()`` resizing and normalisation alone are left.
+    0, which is the mean colour. In ``eval()`` resizing and normalisation alone are left, and what
+    in the pipeline is not random.
 
     It holds no tensor: it works on the batch's device without being moved there, and adds nothing
     to a checkpoint. Boxes and choices are drawn on the CPU, the same for every device; the values
@@ -58,7 +59,7 @@ class SingleView(nn.Module):
 
     Shape:
         images ``(B, C, H, W)`` uint8 0..255, or float32 or float64 0..1 -> ``(B, C, h, w)``
-        float32 or float64, in the memory format of the images.
+        float32 or float64, in the images' memory format unless a pipeline changes it.
 
     Raises:
         TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
@@ -101,9 +102,10 @@ class SingleView(nn.Module):
             )
         self.mean = tuple(check_range("mean", value) for value in mean)
         self.std = tuple(check_range("std", value, 0.0, open_low=True) for value in std)
-        self.size = (size, size) if isinstance(size, int) else size
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+        pair = (size, size) if isinstance(size, int) else size
+        if pair is not None and (len(pair) != 2 or min(pair) < 1):
             raise ValueError(f"size must be a pair of at least 1 pixel each, got {size}")
+        self.size = None if pair is None else tuple(pair)
         if not (pipeline is None or isinstance(pipeline, KorniaPipeline)):
             raise TypeError(
                 f"pipeline must be a KorniaPipeline(...) around the operations, "
@@ -210,7 +212,8 @@ class MirroredPair(nn.Module):
 
     Shape:
         images ``(B, C, H, W)`` uint8 0..255, or float32 or float64 0..1 -> two views
-        ``(B, C, h, w)`` float32 or float64, in the memory format of the images.
+        ``(B, C, h, w)`` float32 or float64, in the images' memory format unless a pipeline
+        changes it.
 
     Raises:
         TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
