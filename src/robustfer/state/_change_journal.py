@@ -1,0 +1,150 @@
+"""A ring of the latest label changes: what changed, when, why, and what was there before."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class ChangeReason(IntEnum):
+    """Why a label changed. A method of your own may use any other code up to 255."""
+
+    OTHER = 0
+    RELABELLED = 1
+    MANUAL = 2
+    REVERTED = 3
+    REWOUND = 4
+
+
+class ChangeJournal(nn.Module):
+    """The latest ``capacity`` changes, a slot each; the oldest make room for the newest.
+
+    One number, how many changes were ever written, tells all: the cursor is its remainder by the
+    capacity, and the number of filled slots and of dropped changes follow.
+    """
+
+    written: Tensor
+    step: Tensor
+    epoch: Tensor
+    index: Tensor
+    label_from: Tensor
+    label_to: Tensor
+    reason: Tensor
+    confidence: Tensor
+    epoch_before: Tensor
+    soft_before: Tensor | None
+
+    def __init__(self, capacity: int, label_dtype: torch.dtype, soft_classes: int = 0) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64))
+        dtypes = {
+            "step": torch.int64,
+            "epoch": torch.int16,
+            "index": torch.int64,
+            "label_from": label_dtype,
+            "label_to": label_dtype,
+            "reason": torch.uint8,
+            "confidence": torch.float32,
+            "epoch_before": torch.int16,
+        }
+        for name, dtype in dtypes.items():
+            self.register_buffer(name, torch.zeros(capacity, dtype=dtype))
+        soft = torch.zeros(capacity, soft_classes, dtype=torch.float16) if soft_classes else None
+        self.register_buffer("soft_before", soft)
+
+    @property
+    def dropped(self) -> int:
+        """Number of changes that made room for later ones."""
+        return max(int(self.written) - self.capacity, 0)
+
+    def append(self, written: int, count: int, **columns: Tensor | int) -> None:
+        """Write ``count`` changes; ``written`` is the number so far, which the caller has read."""
+        kept = min(count, self.capacity)
+        first = written + count - kept
+        slots = torch.arange(first, first + kept, device=self.index.device) % self.capacity
+        for name, values in columns.items():
+            buffer = getattr(self, name)
+            buffer[slots] = values if isinstance(values, int) else values[-kept:].to(buffer.dtype)
+        self.written += count
+        # Told from the numbers alone, so that a resumed run does not warn a second time.
+        if written <= self.capacity < written + count:
+            warnings.warn(
+                f"the journal of label changes is full ({self.capacity}) and drops the oldest "
+                "from now on. revert() stays exact, revert_to_epoch() reaches back as far as the "
+                "journal does: write_journal() each epoch, or a larger journal_capacity, keeps "
+                "more",
+                stacklevel=5,
+            )
+
+    def latest(self) -> tuple[int, int]:
+        """Step and epoch of the latest change; zeros before the first."""
+        slot = (int(self.written) - 1) % self.capacity
+        return int(self.step[slot]), int(self.epoch[slot])
+
+    def slots_after(self, epoch: int) -> Tensor:
+        """Slots of the changes to undo, newest first, to come back to the end of ``epoch``.
+
+        Raises:
+            ValueError: changes later than ``epoch`` may be among those dropped.
+        """
+        slots = self._slots()
+        not_later = (self.epoch[slots] <= epoch).nonzero()
+        if not len(not_later) and self.dropped:
+            raise ValueError(
+                f"epoch {epoch} is no longer in the journal: it holds {self.capacity} changes, "
+                f"back to epoch {int(self.epoch[slots[0]])}, and dropped {self.dropped} older "
+                "ones; revert() goes back to the given labels whatever it holds"
+            )
+        first = int(not_later[-1]) + 1 if len(not_later) else 0
+        return slots[first:].flip(0)
+
+    def table(self) -> dict[str, Tensor]:
+        """Copy what is held to the CPU, oldest first: name of the column -> values."""
+        slots = self._slots()
+        columns = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "index": self.index,
+            "from": self.label_from,
+            "to": self.label_to,
+            "reason": self.reason,
+        }
+        table = {name: buffer[slots].to("cpu", torch.int64) for name, buffer in columns.items()}
+        return {**table, "confidence": self.confidence[slots].to("cpu", torch.float32)}
+
+    def write(
+        self, path: str | Path, classes: Sequence[str] | None, ids: Sequence[str] | None
+    ) -> None:
+        """Write the table as csv, whole or not at all."""
+        path, table = Path(path), self.table()
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([*table, "id"] if ids is not None else table)
+            for row in zip(*(values.tolist() for values in table.values()), strict=True):
+                step, epoch, index, before, after, reason, confidence = row
+                names = [before, after] if classes is None else [classes[before], classes[after]]
+                known = confidence == confidence  # NaN where it is not
+                line = [step, epoch, index, *names, _reason_name(reason)]
+                line.append(f"{confidence:.6g}" if known else "")
+                writer.writerow(line if ids is None else [*line, ids[index]])
+        unfinished.replace(path)
+
+    def _slots(self) -> Tensor:
+        written = int(self.written)
+        held = min(written, self.capacity)
+        return torch.arange(written - held, written, device=self.index.device) % self.capacity
+
+
+def _reason_name(code: int) -> str:
+    try:
+        return ChangeReason(code).name.lower()
+    except ValueError:
+        return str(code)

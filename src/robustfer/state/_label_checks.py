@@ -1,0 +1,150 @@
+"""What a LabelStore refuses, with the words it does it in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_class_index, check_distribution, check_floating
+
+LAST_EPOCH = 2**15 - 1  # two bytes a sample
+
+
+def whole_number(name: str, value: SupportsIndex, low: int, high: int) -> int:
+    """Return ``value`` as an int within the bounds, else name it in an error."""
+    try:
+        number = value.__index__()
+    except (AttributeError, TypeError):
+        number = None
+    if number is None or isinstance(value, bool) or not low <= number <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    return number
+
+
+def when_and_why(step: int, epoch: int, reason: int) -> tuple[int, int, int]:
+    """Return the three as ints that the journal has room for."""
+    return (
+        whole_number("step", step, 0, 2**63 - 1),
+        whole_number("epoch", epoch, 0, LAST_EPOCH),
+        whole_number("reason", reason, 0, 255),
+    )
+
+
+def given_labels(
+    given: Tensor, num_classes: int, soft_targets: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the labels that a data set came with, and its distributions where it has any."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"given must be a torch.Tensor, got {type(given).__name__}")
+    if given.ndim == 2 and soft_targets:
+        if given.shape[1] != num_classes or not len(given):
+            raise ValueError(f"given must have shape (N, {num_classes}), got {_shown(given)}")
+        check_floating(given=given)
+        check_distribution(given=given)
+        return given.argmax(dim=1), given.to(torch.float16, copy=True)
+    integer = not given.is_floating_point() and given.dtype != torch.bool
+    if given.ndim != 1 or not len(given) or not integer:
+        hint = "; soft_targets=True keeps distributions" if given.ndim == 2 else ""
+        raise ValueError(f"given must be integers of shape (N), got {_shown(given)}{hint}")
+    check_class_index(num_classes, given=given)
+    return given, None
+
+
+def check_index(index: Tensor) -> None:
+    """Refuse what is no ``(B,)`` int64; looks at no value."""
+    if not isinstance(index, Tensor):
+        raise TypeError(f"index must be a torch.Tensor, got {type(index).__name__}")
+    if index.ndim != 1 or index.dtype != torch.int64:
+        raise ValueError(f"index must be int64 of shape (B), got {_shown(index)}")
+
+
+def check_target(target: Tensor, batch: int, num_classes: int, soft_targets: bool) -> None:
+    """Refuse what is neither ``(B,)`` int64 nor, with soft targets, ``(B, C)`` floating point."""
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
+    shape = tuple(target.shape)
+    if target.dtype == torch.int64 and shape == (batch,):
+        return
+    if soft_targets and target.is_floating_point() and shape == (batch, num_classes):
+        return
+    rows = f", or probabilities of shape ({batch}, {num_classes})" if soft_targets else ""
+    hint = "" if soft_targets or len(shape) != 2 else "; soft_targets=True keeps distributions"
+    raise ValueError(f"target must be int64 of shape ({batch}){rows}, got {_shown(target)}{hint}")
+
+
+def check_confidence(confidence: Tensor, batch: int) -> None:
+    """Refuse what is no ``(B,)`` floating point; looks at no value."""
+    if not isinstance(confidence, Tensor):
+        raise TypeError(f"confidence must be a torch.Tensor, got {type(confidence).__name__}")
+    if tuple(confidence.shape) != (batch,) or not confidence.is_floating_point():
+        raise ValueError(
+            f"confidence must be floating point of shape ({batch}), got {_shown(confidence)}"
+        )
+
+
+def check_rows(index: Tensor, num_samples: int) -> None:
+    """Refuse rows outside the data set. Synchronises."""
+    bad = ((index < 0) | (index >= num_samples)).nonzero()
+    if len(bad):
+        position = int(bad[0])
+        raise IndexError(
+            f"index must hold rows from 0 to {num_samples - 1}, "
+            f"got {int(index[position])} at position {position}"
+        )
+
+
+def check_values(
+    index: Tensor, labels: Tensor, confidence: Tensor, num_samples: int, num_classes: int
+) -> None:
+    """Refuse rows, labels and confidences out of range. Synchronises."""
+    check_rows(index, num_samples)
+    check_class_index(num_classes, target=labels)
+    bad = ((confidence < 0) | (confidence > 1)).nonzero()
+    if len(bad):
+        position = int(bad[0])
+        raise ValueError(
+            "confidence must lie in [0, 1], or be NaN where it is not known, "
+            f"got {float(confidence[position]):.6g} at position {position}"
+        )
+
+
+def check_names(name: str, names: Sequence[str] | None, size: int) -> None:
+    """Refuse names that are not one for each."""
+    if names is not None and len(names) != size:
+        raise ValueError(f"{name} must hold {size} names, got {len(names)}")
+
+
+def check_saved(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], num_classes: int) -> None:
+    """Refuse the state of a store of another size, or made from other given labels."""
+    shown = {name: _shown(value) for name, value in own.items()}
+    found = {name: _shown(value) for name, value in saved.items()}
+    missing = "not"
+    wrong = [
+        f"{name} is {found.get(name, missing)} there and {shown.get(name, missing)} here"
+        for name in {**shown, **found}
+        if found.get(name) != shown.get(name)
+    ]
+    if wrong:
+        raise ValueError(
+            f"the saved LabelStore does not fit this one: {'; '.join(wrong)}. Make it with the "
+            "same data set, num_classes, soft_targets and journal_capacity"
+        )
+    for name in ("label_given", "soft_given"):
+        if name not in own:
+            continue
+        differ = saved[name].to(own[name].device) != own[name]
+        rows = (differ if differ.ndim == 1 else differ.any(dim=1)).nonzero()
+        if len(rows):
+            raise ValueError(
+                f"the saved LabelStore was made from other labels: {len(rows)} of {len(differ)} "
+                f"differ, the first at index {int(rows[0])}; is it the same data set, in the same "
+                "order and with the same label noise?"
+            )
+    check_class_index(num_classes, label_current=saved["label_current"])
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of shape ({', '.join(map(str, tensor.shape))})"

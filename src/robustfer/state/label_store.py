@@ -1,0 +1,403 @@
+"""Labels that training may change: the given and the current one, and a journal to go back by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustfer._checks import check_distribution
+from robustfer.state import _label_checks as checks
+from robustfer.state._change_journal import ChangeJournal, ChangeReason
+from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._rows import last_of_each, one_hot
+
+
+class LabelStore(nn.Module):
+    """The labels to train on, by row of the data set, where a method may change them.
+
+    Workers of a data loader hold copies of the data set: a label changed there is seen late or
+    never. Keep labels here, in the main process, and look them up after the loader; the loop
+    calls :meth:`update` after the optimizer's step.
+
+    A sample takes 4 bytes: given label, current label and the epoch of its last change (6 with
+    more than 256 classes), and 2 a class with ``soft_targets`` (4 where rows are given). The
+    journal takes 27 bytes a change (29; and 2 a class). All of it is in the ``state_dict``.
+
+    With several processes each holds the whole store, outside ``DistributedDataParallel``:
+    :meth:`update` joins the rows of all in rank order, which keeps the stores equal, and equal
+    to that of one process on the joined batch.
+
+    Args:
+        given: labels as the data set has them, ``(N,)`` integers; with ``soft_targets`` also
+            ``(N, C)`` probabilities, whose greatest is the given label.
+        num_classes: number of classes, 2 to 32,768.
+        soft_targets: keep a distribution a sample too, in float16.
+        journal_capacity: number of changes that the journal holds.
+
+    Shape:
+        index ``(B,)`` int64 -> labels ``(B,)`` int64.
+
+    Raises:
+        TypeError: ``given`` is no tensor.
+        ValueError: a label outside the classes, or an argument that does not fit.
+
+    >>> labels = LabelStore(torch.tensor([0, 4, 4, 6]), num_classes=7)
+    >>> index = torch.tensor([1, 3])
+    >>> labels(index)
+    tensor([4, 6])
+    >>> labels.update(index, torch.tensor([2, 6]), step=10, epoch=1)  # how many changed
+    1
+    >>> labels(index), labels.given(index)
+    (tensor([2, 6]), tensor([4, 6]))
+    >>> labels.revert()
+    1
+    >>> labels.counts()
+    {'samples': 4, 'changed': 0, 'changed_back': 1, 'journalled': 2, 'dropped': 0}
+    """
+
+    __call__: Callable[..., Tensor]
+    label_given: Tensor
+    label_current: Tensor
+    label_epoch: Tensor
+    soft_given: Tensor | None
+    soft_current: Tensor | None
+
+    def __init__(
+        self,
+        given: Tensor,
+        *,
+        num_classes: int,
+        soft_targets: bool = False,
+        journal_capacity: int = 65_536,
+    ) -> None:
+        super().__init__()
+        self.num_classes = checks.whole_number("num_classes", num_classes, 2, 2**15)
+        capacity = checks.whole_number("journal_capacity", journal_capacity, 1, 2**40)
+        labels, rows = checks.given_labels(given, self.num_classes, soft_targets)
+        self.num_samples = len(labels)
+        dtype = torch.uint8 if self.num_classes <= 256 else torch.int16
+        self.register_buffer("label_given", labels.to(dtype, copy=True))
+        self.register_buffer("label_current", self.label_given.clone())
+        self.register_buffer("label_epoch", torch.full_like(labels, -1, dtype=torch.int16))
+        self.register_buffer("soft_given", rows)  # of hard labels they are one-hot, and not kept
+        self.register_buffer("soft_current", self._given_rows().clone() if soft_targets else None)
+        journal = ChangeJournal(capacity, dtype, self.num_classes if soft_targets else 0)
+        self.history = journal.to(labels.device)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.labels(index)
+
+    def labels(self, index: Tensor | None = None) -> Tensor:
+        """Return the labels to train on now, ``(B,)`` int64; all of them without ``index``.
+
+        Args:
+            index: rows of the data set ``(B,)`` int64, on the store's device or on the CPU.
+
+        Raises:
+            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            ValueError: ``index`` is no ``(B,)`` int64, or on a GPU where the store is not.
+        """
+        return self._look_up(self.label_current, index).to(torch.int64)
+
+    def given(self, index: Tensor | None = None) -> Tensor:
+        """Return the labels that the data set came with; the rest as :meth:`labels`."""
+        return self._look_up(self.label_given, index).to(torch.int64)
+
+    def changed_epoch(self, index: Tensor | None = None) -> Tensor:
+        """Return the epoch of the last change, -1 where there was none; as :meth:`labels`."""
+        return self._look_up(self.label_epoch, index).to(torch.int64)
+
+    def soft_target(self, index: Tensor | None = None) -> Tensor:
+        """Return distributions to train on, ``(B, C)`` float32, rows summing to 1; as `labels`.
+
+        One-hot rows of :meth:`labels` where the store was made without ``soft_targets``.
+        """
+        if self.soft_current is None:
+            return one_hot(self.labels(index), self.num_classes, torch.float32)
+        rows = self._look_up(self.soft_current, index).float()
+        return rows / rows.sum(dim=1, keepdim=True)  # float16 has rounded them
+
+    @torch.no_grad()
+    def update(
+        self,
+        index: Tensor,
+        target: Tensor,
+        *,
+        step: int,
+        epoch: int,
+        reason: int = ChangeReason.RELABELLED,
+        confidence: Tensor | None = None,
+        gather: bool = True,
+    ) -> int:
+        """Set labels, and write those that differ into the journal; after the optimizer's step.
+
+        A row that keeps its label changes nothing. Where a sample comes twice, its last row wins.
+        Everything is checked before anything is written, at the price of one synchronisation
+        (one more for soft rows, one more to join processes).
+
+        Args:
+            index: rows of the data set ``(B,)`` int64; may be empty.
+            target: new labels ``(B,)`` int64; with ``soft_targets`` also ``(B, C)``
+                probabilities, whose greatest becomes the label.
+            step: number of the optimizer's step, for the journal.
+            epoch: number of the epoch, 0 to 32,767.
+            reason: a :class:`ChangeReason`, or a code of your own up to 255.
+            confidence: ``(B,)`` in [0, 1], for the journal; NaN where it is not known.
+            gather: join the rows of all processes, each of which must then call this at the same
+                point; nothing to do without ``torch.distributed``.
+
+        Returns:
+            Number of samples changed.
+
+        Raises:
+            IndexError: a row outside the data set.
+            TypeError: an argument is no tensor.
+            ValueError: a label outside the classes, or an argument that does not fit.
+        """
+        step, epoch, reason = checks.when_and_why(step, epoch, reason)
+        checks.check_index(index)
+        checks.check_target(target, len(index), self.num_classes, self.soft_current is not None)
+        if confidence is None:
+            confidence = _unknown(index)
+        checks.check_confidence(confidence, len(index))
+        device = self.label_current.device
+        index, target = index.to(device), target.to(device)
+        confidence = confidence.to(device, torch.float32)
+        if gather:
+            # Values are looked at in the joined batch: a bad one stops every process, not one.
+            index, target, confidence = gather_in_rank_order(index, target, confidence)
+        labels, rows = target, None
+        if target.ndim == 2:
+            check_distribution(target=target)
+            labels, rows = target.argmax(dim=1), target.to(torch.float16)
+        elif self.soft_current is not None:
+            rows = one_hot(target, self.num_classes, torch.float16)
+        return self._change(index, labels, rows, confidence, step=step, epoch=epoch, reason=reason)
+
+    @torch.no_grad()
+    def revert(
+        self, index: Tensor | None = None, *, step: int | None = None, epoch: int | None = None
+    ) -> int:
+        """Go back to the given labels, exactly, whatever the journal still holds.
+
+        Written into the journal with reason ``REVERTED``. With several processes call it in each,
+        for the same rows.
+
+        Args:
+            index: rows of the data set ``(B,)`` int64; all without it.
+            step: when it happens, for the journal; that of the latest change without it.
+            epoch: likewise.
+
+        Returns:
+            Number of samples changed.
+
+        Raises:
+            IndexError: a row outside the data set.
+            ValueError: an argument does not fit.
+        """
+        latest_step, latest_epoch = self.history.latest()
+        step, epoch, reason = checks.when_and_why(
+            latest_step if step is None else step,
+            latest_epoch if epoch is None else epoch,
+            ChangeReason.REVERTED,
+        )
+        if index is None:
+            changed = self.changed()
+            if self.soft_current is not None:
+                changed |= (self.soft_current != self._given_rows()).any(dim=1)
+            index = changed.nonzero()[:, 0]
+        checks.check_index(index)
+        index = index.to(self.label_given.device)
+        inside = index.clamp(0, self.num_samples - 1)
+        labels = self.label_given[inside].to(torch.int64)
+        rows = None if self.soft_current is None else self._given_rows(inside)
+        return self._change(
+            index, labels, rows, _unknown(index), step=step, epoch=epoch, reason=reason
+        )
+
+    @torch.no_grad()
+    def revert_to_epoch(self, epoch: int) -> int:
+        """Go back to the end of ``epoch``, as if training had stopped there.
+
+        Undoes changes from the newest back to the last one that is not later than ``epoch``, and
+        :meth:`changed_epoch` with them. They stay in the journal, followed by a row for each
+        sample gone back, with reason ``REWOUND`` and that epoch. With several processes call it
+        in each.
+
+        Returns:
+            Number of samples gone back.
+
+        Raises:
+            ValueError: the epoch is no longer in the journal; nothing is changed.
+        """
+        journal = self.history
+        step, epoch, reason = checks.when_and_why(journal.latest()[0], epoch, ChangeReason.REWOUND)
+        slots = journal.slots_after(epoch)  # newest first: a sample's last row is its oldest
+        index = journal.index[slots]
+        return self._change(
+            index,
+            journal.label_from[slots].to(torch.int64),
+            None if journal.soft_before is None else journal.soft_before[slots],
+            _unknown(index),
+            step=step,
+            epoch=epoch,
+            reason=reason,
+            changed_epoch=journal.epoch_before[slots],
+        )
+
+    def changed(self) -> Tensor:
+        """Return which samples have another label now than given, ``(N,)`` bool."""
+        return self.label_current != self.label_given
+
+    def transitions(self) -> Tensor:
+        """Return how many samples have given label i (row) and label j (column) now, (C, C)."""
+        pairs = self.label_given.to(torch.int32) * self.num_classes + self.label_current
+        counts = torch.bincount(pairs, minlength=self.num_classes**2)
+        return counts.reshape(self.num_classes, self.num_classes)
+
+    def counts(self) -> dict[str, int]:
+        """Return the figures of an epoch.
+
+        ``changed`` now; ``changed_back``: changed once, and now again as given; ``journalled``:
+        changes ever written into the journal, which ``dropped`` the oldest of them.
+        """
+        changed = self.changed()
+        return {
+            "samples": self.num_samples,
+            "changed": int(changed.sum()),
+            "changed_back": int((~changed & (self.label_epoch >= 0)).sum()),
+            "journalled": int(self.history.written),
+            "dropped": self.history.dropped,
+        }
+
+    def journal(self) -> dict[str, Tensor]:
+        """Return the changes that the journal holds, oldest first, as columns on the CPU.
+
+        ``step``, ``epoch``, ``index``, ``from``, ``to`` and ``reason`` in int64; ``confidence`` in
+        float32, NaN where it is not known. A soft target that changed alone keeps its label.
+        """
+        return self.history.table()
+
+    def write_journal(
+        self,
+        path: str | Path,
+        *,
+        classes: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        """Write :meth:`journal` as a csv file.
+
+        Args:
+            path: of the file; replaced where there is one.
+            classes: names to write for the class numbers.
+            ids: names of the samples, which make a column ``id``.
+
+        Raises:
+            ValueError: not one name a class, or not one a sample.
+        """
+        checks.check_names("classes", classes, self.num_classes)
+        checks.check_names("ids", ids, self.num_samples)
+        self.history.write(path, classes, ids)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_samples} samples, num_classes={self.num_classes}, "
+            f"soft_targets={self.soft_current is not None}, "
+            f"journal_capacity={self.history.capacity}"
+        )
+
+    def _change(
+        self,
+        index: Tensor,
+        labels: Tensor,
+        rows: Tensor | None,
+        confidence: Tensor,
+        *,
+        step: int,
+        epoch: int,
+        reason: int,
+        changed_epoch: Tensor | None = None,
+    ) -> int:
+        # The one place that writes. All is worked out and checked before the first write, and the
+        # only wait is `tolist`. `changed_epoch` says when the labels gone back to were set.
+        inside = index.clamp(0, self.num_samples - 1)
+        before = {
+            "label_from": self.label_current[inside],
+            "epoch_before": self.label_epoch[inside],
+        }
+        writes = labels != before["label_from"]
+        if rows is not None and self.soft_current is not None:
+            before["soft_before"] = self.soft_current[inside]
+            writes |= (rows != before["soft_before"]).any(dim=1)
+        if changed_epoch is not None:
+            writes |= changed_epoch != before["epoch_before"]
+        writes &= last_of_each(index)
+        bad = (inside != index) | (labels < 0) | (labels >= self.num_classes)
+        bad |= (confidence < 0) | (confidence > 1)
+        findings = torch.stack((bad.any(), writes.sum(), self.history.written))
+        any_bad, count, written = map(int, findings.tolist())
+        if any_bad:
+            checks.check_values(index, labels, confidence, self.num_samples, self.num_classes)
+        if not count:
+            return 0
+        # The rows to write, in the order of the batch; `nonzero` would wait once more.
+        order = (~writes).to(torch.uint8).argsort(stable=True)[:count]
+        index, labels = index[order], labels[order].to(self.label_current.dtype)
+        self.label_current[index] = labels
+        self.label_epoch[index] = epoch if changed_epoch is None else changed_epoch[order]
+        if rows is not None and self.soft_current is not None:
+            self.soft_current[index] = rows[order].to(self.soft_current.dtype)
+        self.history.append(
+            written,
+            count,
+            step=step,
+            epoch=epoch,
+            index=index,
+            label_to=labels,
+            reason=reason,
+            confidence=confidence[order],
+            **{name: values[order] for name, values in before.items()},
+        )
+        return count
+
+    def _look_up(self, buffer: Tensor, index: Tensor | None) -> Tensor:
+        if index is None:
+            return buffer
+        checks.check_index(index)
+        if index.device != buffer.device:
+            if index.device.type != "cpu":
+                raise ValueError(
+                    f"index is on {index.device} but the store is on {buffer.device}; look labels "
+                    "up before moving the batch, or move the store"
+                )
+            index = index.to(buffer.device, non_blocking=True)
+        try:
+            # Unlike buffer[index], this takes no negative row for one counted from the end.
+            return buffer.index_select(0, index)
+        except IndexError:
+            checks.check_rows(index, self.num_samples)
+            raise
+
+    def _given_rows(self, index: Tensor | None = None) -> Tensor:
+        if self.soft_given is not None:
+            return self.soft_given if index is None else self.soft_given[index]
+        labels = self.label_given if index is None else self.label_given[index]
+        return one_hot(labels, self.num_classes, torch.float16)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Looked at before the first buffer is written: what does not fit changes nothing.
+        start = len(prefix)
+        saved = {key[start:]: state_dict[key] for key in state_dict if key.startswith(prefix)}
+        if saved:  # where nothing was saved torch says so
+            checks.check_saved(saved, self.state_dict(), self.num_classes)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _unknown(index: Tensor) -> Tensor:
+    return torch.full(index.shape, float("nan"), device=index.device)
