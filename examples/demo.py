@@ -51,6 +51,7 @@ def picture(
     for method, (_, history) in runs.items():
         values = [100 * epoch["accuracy"] for epoch in history.epochs]
         axes.plot(range(1, len(values) + 1), values, marker=".", label=METHODS[method])
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel="accuracy on clean test faces, %", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

@@ -43,6 +43,7 @@ def argument_parser(description: str | None, *, methods: Sequence[str]) -> argpa
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="demo", help="demo, ferplus:PATH or folder:PATH")
+    data.add_argument("--num-samples", type=int, help="demo: faces to draw for each split")
     data.add_argument("--labels", help="FERPlus: majority, probability or fer2013")
     data.add_argument("--fer2013-labels", type=Path, help="FERPlus: csv with FER2013's own labels")
     data.add_argument(
@@ -109,7 +110,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def load_data(settings: argparse.Namespace) -> tuple[LabeledFaces, LabeledFaces]:
     """Return the training set, with the noise asked for, and the set to evaluate on."""
-    options: dict[str, Any] = {"size": settings.image_size, "duplicates": settings.duplicates}
+    options: dict[str, Any] = {
+        "size": settings.image_size,
+        "num_samples": settings.num_samples,
+        "duplicates": settings.duplicates,
+    }
     if settings.data.startswith("ferplus"):
         options["in_memory"] = True
     train_set = load(

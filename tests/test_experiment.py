@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from robustfer import experiment
+from robustfer.data import DemoFaces
+from robustfer.metrics import History
+
+
+def settings(*arguments, methods=("ce", "eac")):
+    parser = experiment.argument_parser("A test.", methods=methods)
+    return experiment.parse(parser, [*arguments, "--device", "cpu"])
+
+
+def test_folder_and_device_are_filled_in():
+    made = settings("--method", "ce")
+    assert made.output.as_posix() == "runs/ce"
+    assert made.device == "cpu"
+    assert str(experiment.choose_device("auto"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--batch-size", "-3"], "--batch-size must be at least 1, got -3"),
+        (["--noise", "1.5"], r"--noise must lie in [0, 1], got 1.5"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
+        (["--method", "dividemix"], "invalid choice: 'dividemix'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        settings(*arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_settings_are_shown_one_a_line():
+    shown = experiment.show_settings(settings("--seed", "3")).splitlines()
+    assert "seed" in [line.split()[0] for line in shown]
+    assert next(line for line in shown if line.startswith("seed")).split() == ["seed", "3"]
+
+
+def test_order_and_random_numbers_follow_from_seed_and_epoch():
+    faces = DemoFaces(40)
+    chosen = settings("--batch-size", "8", "--seed", "5")
+    loader = experiment.train_loader(faces, chosen)
+
+    def epoch(number):
+        generator = experiment.start_epoch(number, loader, chosen)
+        order = torch.cat([batch["index"] for batch in loader])
+        return order, torch.rand(3), torch.rand(3, generator=generator)
+
+    first, second, again = epoch(0), epoch(1), epoch(0)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert first[0].sort().values.tolist() == list(range(40))
+
+
+def test_a_data_set_smaller_than_a_batch_is_refused():
+    with pytest.raises(ValueError, match="batch_size 64 is more than the 8 training samples"):
+        experiment.train_loader(DemoFaces(8), settings())
+
+
+def test_data_with_noise_keeps_the_true_labels():
+    train, test = experiment.load_data(settings("--num-samples", "50", "--noise", "0.3"))
+    assert int((train.targets != train.true_targets).sum()) == 15
+    assert len(test) == 50
+    assert not set(train.ids) & set(test.ids)
+
+
+def test_progress_of_other_settings_or_parts_is_refused(tmp_path):
+    history = History()
+    history.add({"accuracy": 0.5})
+    before = settings("--output", str(tmp_path), "--seed", "1")
+    experiment.save_progress(before, history=history)
+
+    found = History()
+    experiment.load_progress(before, history=found)  # without --resume nothing is loaded
+    assert len(found) == 0
+    same = settings("--output", str(tmp_path), "--seed", "1", "--resume", "--workers", "2")
+    experiment.load_progress(same, history=found)
+    assert found.epochs == history.epochs
+
+    other = settings("--output", str(tmp_path), "--seed", "2", "--resume")
+    with pytest.raises(ValueError, match="run with other settings: seed was 1, is 2"):
+        experiment.load_progress(other, history=found)
+    with pytest.raises(ValueError, match=r"holds \['history'\], this run needs \['model'\]"):
+        experiment.load_progress(same, model=torch.nn.Linear(1, 1))
+    nothing = settings("--output", str(tmp_path / "none"), "--resume")
+    with pytest.raises(FileNotFoundError):
+        experiment.load_progress(nothing, history=found)
+
+
+def test_tables_need_a_row():
+    with pytest.raises(ValueError, match="at least one row"):
+        experiment.table([])
