@@ -188,9 +188,7 @@ def run(
     print(f"{identity}: {history.summary('accuracy')}")
 
 
-def tuned(
-    name: str, task: str, scale: Scale, found: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The setting of the best last epoch on the tuning faces."""
     tries = [
         row
@@ -230,7 +228,6 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
                 "last epoch": _spread([row["last"]["accuracy"] for row in own]),
                 "mean class": _spread([row["last"]["mean_class_accuracy"] for row in own]),
                 "best epoch": _spread([row["best"]["accuracy"] for row in own]),
-                "minutes a run": f"{statistics.mean(row['seconds'] for row in own) / 60:.1f}",
             })  # fmt: skip
         lines += [experiment.table(shown), ""]
     return "\n".join(lines).strip() + "\n"
