@@ -53,8 +53,8 @@ class LandmarkFile:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not as described, or names an image twice; at a call: it does not
-            name a sample.
+        ValueError: the file is not as described, or names an image twice with different points;
+            at a call: it does not name a sample.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,12 +81,16 @@ class LandmarkFile:
             raise ValueError(f"path must end in .npz or .csv, got {self.path}")
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path} is not there, or is no file")
-        names, points = readers[self.path.suffix](self.path)
+        names, points, places = readers[self.path.suffix](self.path)
         self.layout = _fitting(layout, points.shape[1], str(self.path))
-        self._rows = {name: row for row, name in enumerate(names)}
-        if len(self._rows) < len(names):
-            twice = next(name for row, name in enumerate(names) if self._rows[name] != row)
-            raise ValueError(f"{self.path} names {twice} twice")
+        self._rows: dict[str, int] = {}
+        for row, name in enumerate(names):
+            first = self._rows.setdefault(name, row)
+            if first != row and not np.array_equal(points[row], points[first], equal_nan=True):
+                raise ValueError(
+                    f"{self.path}, {places[row]}: {name} is named a second time, with other points "
+                    f"than in {places[first]}"
+                )
         # A last row for all that the file does not name: an index of -1.
         unknown = np.full((1, *points.shape[1:]), np.nan, dtype=np.float32)
         self._landmarks = torch.from_numpy(np.concatenate([points, unknown]))
@@ -221,7 +225,7 @@ def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> L
     return found
 
 
-def _read_npz(path: Path) -> tuple[list[str], _Points]:
+def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
     try:
         arrays = _arrays(path)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -248,7 +252,7 @@ def _read_npz(path: Path) -> tuple[list[str], _Points]:
                 f"shape {detected.shape}"
             )
         points[~detected] = np.nan
-    return names.tolist(), points
+    return names.tolist(), points, [f"row {row}" for row in range(len(names))]
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -259,21 +263,16 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: arrays[name] for name in sorted(wanted)}
 
 
-def _read_csv(path: Path) -> tuple[list[str], _Points]:
+def _read_csv(path: Path) -> tuple[list[str], _Points, list[str]]:
     names: list[str] = []
-    lines: dict[str, int] = {}
     rows: list[list[float]] = []
+    places: list[str] = []
     columns: list[str] = []
     for line, row in read_table(path, ["image", "x0", "y0"]):
         if not columns:
             columns = _coordinates(path, list(row))
-        name = row["image"]
-        if name in lines:
-            raise ValueError(
-                f"{path}, line {line}: {name} is named a second time, after line {lines[name]}"
-            )
-        lines[name] = line
-        names.append(name)
+        names.append(row["image"])
+        places.append(f"line {line}")
         values = [_read_number(path, line, column, row[column]) for column in columns]
         detected = row.get("detected", "1")
         if detected not in ("0", "1"):
@@ -281,7 +280,7 @@ def _read_csv(path: Path) -> tuple[list[str], _Points]:
         rows.append(values if detected == "1" else [float("nan")] * len(columns))
     if not rows:
         raise ValueError(f"{path} names no image")
-    return names, np.array(rows, dtype=np.float32).reshape(len(rows), -1, 2)
+    return names, np.array(rows, dtype=np.float32).reshape(len(rows), -1, 2), places
 
 
 def _coordinates(path: Path, header: Sequence[str]) -> list[str]:
