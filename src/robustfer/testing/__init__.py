@@ -1,0 +1,11 @@
+"""The checks that robustfer's own losses and augmentations pass, for everyone's.
+
+Subclass :class:`LossConformance` or :class:`AugmentationConformance` in a test file, say how to
+make the component and what to feed it, and run pytest.
+"""
+
+from robustfer.testing.augmentations import AugmentationConformance
+from robustfer.testing.losses import LossConformance
+from robustfer.testing.running import failing_checks
+
+__all__ = ["AugmentationConformance", "LossConformance", "failing_checks"]

@@ -1,0 +1,120 @@
+"""Requirements that losses and augmentations share, each an assertion that says how to mend it."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from robustfer.testing._state import plain_tensors
+
+
+@contextmanager
+def explained(message: str) -> Iterator[None]:
+    """Turn any error into a failed assertion that begins with a message."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"{message}: {error!r}") from error
+
+
+def require_sections(module: nn.Module, *sections: str) -> None:
+    """Require sections such as ``Shape:`` in the docstring of a module's class."""
+    text = inspect.getdoc(type(module)) or ""
+    missing = [s for s in sections if not re.search(rf"^{s}:\s*$", text, re.MULTILINE)]
+    assert not missing, (
+        f"the docstring of {type(module).__name__} has no section {missing}; add "
+        + " and ".join(f'"{section}:"' for section in missing)
+        + " on a line of its own, with the text indented below it"
+    )
+
+
+def require_keyword_options(module: nn.Module) -> None:
+    """Require that the constructor takes its options by keyword, each by its own name."""
+    constructor = type(module).__init__
+    if constructor is nn.Module.__init__:
+        return
+    _self, *parameters = inspect.signature(constructor).parameters.values()
+    loose = [
+        str(parameter)
+        for parameter in parameters
+        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+    ]
+    assert not loose, (
+        f"{type(module).__name__} takes {loose} by position or by any name; put a * before the "
+        "options and name each, so that a call says what its numbers mean and a misspelt one fails"
+    )
+
+
+def require_named_tensors(module: nn.Module) -> None:
+    """Require that ``forward`` takes each tensor by its name, and tensors alone."""
+    if hasattr(module, "accepts"):  # a composition says there what its terms take
+        return
+    for parameter in inspect.signature(module.forward).parameters.values():
+        assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), (
+            f"forward takes {parameter}; let it take each tensor by name, so that losses can be "
+            "composed and a misspelt name is an error"
+        )
+        assert parameter.name not in ("args", "epoch", "model"), (
+            f"forward takes {parameter.name}; let it take tensors alone, and keep what changes "
+            "over training in an attribute that the loop sets"
+        )
+
+
+def require_own_call(module: nn.Module) -> None:
+    """Require that ``__call__`` is torch's."""
+    assert type(module).__call__ is nn.Module.__call__, (
+        f"{type(module).__name__} overrides __call__, so that hooks are skipped; move the code to "
+        "forward"
+    )
+
+
+def require_pickling(module: nn.Module) -> None:
+    """Require that a module can be pickled and loaded."""
+    with explained(
+        f"{type(module).__name__} cannot be pickled, as spawned workers need; keep no lambda, "
+        "local function or open file in an attribute"
+    ):
+        pickle.loads(pickle.dumps(module))
+
+
+def require_refusal(call: Callable[[], object], what: str, names: Iterable[str]) -> None:
+    """Require that a call raises a ValueError whose text holds one of the names."""
+    mend = "check the arguments first and raise a ValueError that names the one that is wrong"
+    text = None
+    with explained(f"{what} fails late; {mend}"):
+        try:
+            call()
+        except ValueError as error:
+            text = str(error)
+    assert text is not None, f"{what} passed; {mend}"
+    assert any(name in text for name in names), f"{what} raised {text!r}; {mend}"
+
+
+def require_registered_tensors(module: nn.Module) -> None:
+    """Require that every tensor is a parameter or a buffer."""
+    plain = plain_tensors(module)
+    assert not plain, (
+        f"{type(module).__name__} holds tensors as plain attributes: {plain}; .to(device) does not "
+        "move them and the state_dict does not save them: use register_buffer (persistent=False "
+        "for a constant) or nn.Parameter"
+    )
+
+
+def require_close(result: Tensor, expected: Tensor, message: str) -> None:
+    """Require that two tensors agree but for rounding in their dtype, above half precision."""
+    tolerance = 1e-10 if expected.dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(
+        result,
+        expected,
+        rtol=tolerance,
+        atol=tolerance / 10,
+        msg=lambda difference: f"{message}\n{difference}",
+    )

@@ -1,0 +1,100 @@
+"""All that a module remembers, to compare before with after."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_STATELESS = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type)
+
+
+def state_of(module: nn.Module) -> dict[str, object]:
+    """Copy all that a module remembers, by path: parameters, buffers and plain attributes."""
+    registered = (*module.named_parameters(), *module.named_buffers())
+    return {path: _copied(leaf) for path, leaf in (*registered, *_plain_leaves(module))}
+
+
+def plain_tensors(module: nn.Module) -> list[str]:
+    """Paths of tensors that are neither parameters nor buffers."""
+    return [path for path, leaf in _plain_leaves(module) if isinstance(leaf, Tensor)]
+
+
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """Describe where two states differ: a path each, and both values where they are short."""
+    found = []
+    for path in dict(before) | dict(after):
+        one, other = before.get(path, "nothing"), after.get(path, "nothing")
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            if not same(one, other):
+                found.append(path)
+        elif isinstance(one, Tensor) or isinstance(other, Tensor):
+            found.append(path)
+        elif one != other:
+            found.append(f"{path} ({one} -> {other})")
+    return found
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors agree to the bit; NaN agrees with NaN."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def random_state() -> list[object]:
+    """Return the state of torch's, numpy's and Python's global random generators."""
+    _, words, *position = np.random.get_state()  # noqa: NPY002 (the global one is meant)
+    return [torch.get_rng_state().tolist(), list(words), position, random.getstate()]
+
+
+def _plain_leaves(module: nn.Module) -> Iterator[tuple[str, object]]:
+    seen = {id(part) for part in module.modules()}
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            if name not in _OF_EVERY_MODULE:
+                yield from _leaves(f"{prefix}.{name}" if prefix else name, value, seen)
+
+
+def _leaves(path: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
+    """Tensors, and texts for all else, that a value holds, each with its path."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, torch.Generator):
+        yield path, str(value.get_state().tolist())
+    elif isinstance(value, np.random.Generator):
+        yield path, str(value.bit_generator.state)
+    elif isinstance(value, random.Random):
+        yield path, str(value.getstate())
+    elif isinstance(value, np.ndarray):
+        yield path, str(value.tolist())
+    elif isinstance(value, (set, frozenset)):
+        yield path, str(sorted(value, key=repr))
+    elif isinstance(value, (Mapping, list, tuple)) or hasattr(value, "__dict__"):
+        if id(value) not in seen and not isinstance(value, _STATELESS):
+            seen.add(id(value))
+            for inner, item in _items(value):
+                yield from _leaves(path + inner, item, seen)
+    elif " at 0x" not in repr(value):  # an address is no state
+        yield path, repr(value)
+
+
+def _items(value: object) -> Iterator[tuple[str, object]]:
+    """What a container or an object holds, with how one writes it in Python."""
+    if isinstance(value, nn.Module):
+        yield from ((f".{path}", leaf) for path, leaf in state_of(value).items())
+    elif isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{position}]", item) for position, item in enumerate(value))
+    else:
+        yield from ((f".{name}", item) for name, item in vars(value).items())
+
+
+def _copied(leaf: object) -> object:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf

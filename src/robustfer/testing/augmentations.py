@@ -1,0 +1,204 @@
+"""What every augmentation must keep to, as tests to inherit."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustfer.testing._requirements import (
+    require_close,
+    require_keyword_options,
+    require_own_call,
+    require_pickling,
+    require_refusal,
+    require_registered_tensors,
+    require_sections,
+)
+from robustfer.testing._state import changes, random_state, same, state_of
+
+
+class AugmentationConformance:
+    """Tests of an augmentation: subclass under a name that starts with ``Test``, define one method.
+
+    ``forward(images, *, generator=None)`` takes a batch and returns one view of it or a tuple of
+    views. Every check is one test. A check that an augmentation breaks on purpose is taken out by
+    its name, the reason beside it: ``test_seeds_differ = None  # nothing here is random``.
+
+    Attributes:
+        batch: number of images in a batch.
+        shape: channels, height and width of an image.
+
+    >>> from robustfer.augmentations import MirroredPair
+    >>> class TestMirroredPair(AugmentationConformance):
+    ...     def make_augmentation(self):
+    ...         return MirroredPair()
+    >>> TestMirroredPair().test_eval_draws_nothing()
+    """
+
+    batch: int = 6
+    shape: tuple[int, int, int] = (3, 24, 20)
+
+    def make_augmentation(self) -> nn.Module:
+        """Return a new augmentation, with the same options each time."""
+        raise NotImplementedError("define make_augmentation(self), which returns a new one")
+
+    def make_images(self, *, batch: int, generator: torch.Generator) -> Tensor:
+        """Return uint8 images (B, C, H, W), drawn from the generator."""
+        return torch.randint(256, (batch, *self.shape), generator=generator, dtype=torch.uint8)
+
+    # How it is made and called
+
+    def test_documents_shape(self) -> None:
+        require_sections(self.make_augmentation(), "Shape")
+
+    def test_options_are_keyword_only(self) -> None:
+        require_keyword_options(self.make_augmentation())
+
+    def test_call_is_not_overridden(self) -> None:
+        require_own_call(self.make_augmentation())
+
+    def test_can_be_pickled(self) -> None:
+        require_pickling(self.make_augmentation())
+
+    def test_forward_takes_images_and_a_generator(self) -> None:
+        parameters = inspect.signature(self.make_augmentation().forward).parameters
+        assert next(iter(parameters), None) == "images", (
+            f"forward must take images first, it takes {list(parameters)}"
+        )
+        assert "generator" in parameters, "forward must take generator, the source of its numbers"
+        assert parameters["generator"].default is None, "generator must be None by default"
+
+    def test_refuses_what_is_no_batch(self) -> None:
+        images = self._images()
+        wrong = {
+            "one image without a batch axis": images[0],
+            "an empty batch": images[:0],
+            "int64 images": images.long(),
+        }
+        for what, tensor in wrong.items():
+            require_refusal(partial(self.make_augmentation(), tensor), what, ["images"])
+
+    # What comes out
+
+    def test_views_are_batches_of_floats(self) -> None:
+        images = self._images()
+        for dtype, expected in (
+            (torch.uint8, torch.float32),
+            (torch.float32, torch.float32),
+            (torch.float64, torch.float64),
+        ):
+            given = images if dtype == torch.uint8 else images.to(dtype) / 255
+            for view in self._views(self.make_augmentation(), given):
+                shape = tuple(view.shape)
+                batch = shape[:1] == (self.batch,) and len(shape) == 4
+                assert batch, f"each view must have shape ({self.batch}, C, H, W), got {shape}"
+                assert view.dtype == expected, f"{dtype} must give {expected}, got {view.dtype}"
+                assert view.isfinite().all(), "a view holds NaN or infinite pixels"
+
+    def test_uint8_means_the_same_as_float(self) -> None:
+        augmentation, images = self.make_augmentation().eval(), self._images()
+        for one, other in zip(
+            self._views(augmentation, images),
+            self._views(augmentation, images / 255),
+            strict=True,
+        ):
+            require_close(one, other, "uint8 0..255 gives other views than the same as float 0..1")
+
+    def test_batch_of_one(self) -> None:
+        for view in self._views(self.make_augmentation(), self._images(batch=1)):
+            assert len(view) == 1, f"one image must give one, got {tuple(view.shape)}"
+
+    def test_samples_are_drawn_apart(self) -> None:
+        augmentation = self.make_augmentation()
+        images = self._images()[:1].expand(self.batch, -1, -1, -1)
+        apart = any(
+            not same(view, view[:1].expand_as(view))
+            for seed in range(8)
+            for view in self._views(augmentation, images, seed)
+        )
+        assert apart, "every sample of a batch gets the same change; draw one for each"
+
+    def test_memory_format_does_not_matter(self) -> None:
+        augmentation, images = self.make_augmentation(), self._images()
+        channels_last = images.contiguous(memory_format=torch.channels_last)
+        for one, other in zip(
+            self._views(augmentation, images),
+            self._views(augmentation, channels_last),
+            strict=True,
+        ):
+            require_close(other, one, "channels_last images give other views")
+
+    # Random numbers
+
+    def test_generator_decides(self) -> None:
+        augmentation, images = self.make_augmentation(), self._images()
+        for seed in range(4):
+            once = self._views(augmentation, images, seed)
+            before = random_state()
+            again = self._views(augmentation, images, seed)
+            assert random_state() == before, (
+                "numbers are drawn past the generator that was given; hand it to every draw"
+            )
+            assert all(map(same, once, again)), (
+                "one seed gives different views; draw everything from the generator"
+            )
+
+    def test_seeds_differ(self) -> None:
+        augmentation, images = self.make_augmentation(), self._images()
+        first = self._views(augmentation, images, 0)
+        differ = any(
+            not same(one, other)
+            for seed in range(1, 8)
+            for one, other in zip(first, self._views(augmentation, images, seed), strict=True)
+        )
+        assert differ, "eight seeds give the same views; draw from the generator that is given"
+
+    def test_eval_draws_nothing(self) -> None:
+        augmentation, images = self.make_augmentation().eval(), self._images()
+        before = random_state()
+        once = self._unpacked(augmentation(images))
+        assert random_state() == before, "eval() draws random numbers; look at self.training"
+        assert all(
+            same(one, other)
+            for seed in range(4)
+            for one, other in zip(once, self._views(augmentation, images, seed), strict=True)
+        ), "eval() gives different views for different seeds; look at self.training"
+
+    # What forward leaves alone
+
+    def test_images_are_left_alone(self) -> None:
+        original = self._images()
+        for given in (original.clone(), original / 255):
+            kept, version = given.clone(), given._version
+            self._views(self.make_augmentation(), given)
+            written = given._version != version or not same(given, kept)
+            assert not written, "forward writes into the images; make a copy first"
+
+    def test_forward_leaves_state_alone(self) -> None:
+        augmentation = self.make_augmentation()
+        before = state_of(augmentation)
+        self._views(augmentation, self._images())
+        changed = changes(before, state_of(augmentation))
+        assert not changed, f"forward changes {changed}; return it, or keep it in local variables"
+
+    def test_tensors_are_parameters_or_buffers(self) -> None:
+        require_registered_tensors(self.make_augmentation())
+
+    def _images(self, *, batch: int | None = None) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return self.make_images(batch=self.batch if batch is None else batch, generator=generator)
+
+    def _views(self, augmentation: nn.Module, images: Tensor, seed: int = 0) -> tuple[Tensor, ...]:
+        generator = torch.Generator().manual_seed(seed)
+        return self._unpacked(augmentation(images, generator=generator))
+
+    def _unpacked(self, result: Any) -> tuple[Tensor, ...]:
+        views = result if isinstance(result, tuple) else (result,)
+        assert all(isinstance(view, Tensor) for view in views), (
+            f"forward must return a tensor or a tuple of tensors, got {type(result).__name__}"
+        )
+        return views

@@ -1,0 +1,365 @@
+"""What every loss must keep to, as tests to inherit."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.gradcheck import gradcheck
+
+from robustfer._checks import check_values
+from robustfer.testing._requirements import (
+    explained,
+    require_close,
+    require_keyword_options,
+    require_named_tensors,
+    require_own_call,
+    require_pickling,
+    require_refusal,
+    require_registered_tensors,
+    require_sections,
+)
+from robustfer.testing._state import changes, random_state, same, state_of
+from robustfer.testing._waiting import refused_host_synchronisation
+
+
+class LossConformance:
+    """Tests of a loss: subclass under a name that starts with ``Test`` and define two methods.
+
+    Every check is one test. A check that a loss breaks on purpose is taken out by its name, the
+    reason beside it: ``test_order_of_the_batch_does_not_matter = None  # compares neighbours``.
+
+    Attributes:
+        batch: number of samples in a batch.
+        classes: number of classes handed to ``make_inputs``. One check sets it to 200 on the
+            instance: where the loss must know the number, ``make_loss`` reads ``self.classes``.
+        per_sample: whether the result holds a value a sample, (B), instead of being a scalar.
+        constants: names of floating-point inputs that receive no gradient (soft labels, teachers);
+            every other one must receive some.
+
+    >>> from robustfer.losses import AttentionConsistencyLoss
+    >>> class TestAttention(LossConformance):
+    ...     def make_loss(self):
+    ...         return AttentionConsistencyLoss()
+    ...
+    ...     def make_inputs(self, *, batch, classes, dtype, generator):
+    ...         one, other = torch.randn(
+    ...             2, batch, classes, 3, 4, dtype=dtype, generator=generator
+    ...         )
+    ...         return {"attention": one, "attention_flipped": other}
+    >>> TestAttention().test_batch_of_one()
+    """
+
+    batch: int = 5
+    classes: int = 7
+    per_sample: bool = False
+    constants: tuple[str, ...] = ("target", "soft_target", "teacher_logits")
+
+    def make_loss(self) -> nn.Module:
+        """Return a new loss, with the same options each time."""
+        raise NotImplementedError("define make_loss(self), which returns a new loss")
+
+    def make_inputs(
+        self, *, batch: int, classes: int, dtype: torch.dtype, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the tensors of ``forward`` by name: typical ones, drawn from the generator.
+
+        Tensors whose first axis has the size ``batch`` are taken to hold one row a sample.
+        """
+        raise NotImplementedError(
+            "define make_inputs(self, *, batch, classes, dtype, generator), which returns the "
+            "tensors of forward by name"
+        )
+
+    def update(self, loss: Any, inputs: dict[str, Tensor]) -> None:
+        """Change the state of the loss once, as the loop does after ``optimizer.step()``."""
+        assert not hasattr(loss, "update"), (
+            f"{type(loss).__name__} has update(...), which the test class does not call; define "
+            "update(self, loss, inputs) there"
+        )
+
+    # How it is made and called
+
+    def test_documents_shape_and_reference(self) -> None:
+        require_sections(self.make_loss(), "Shape", "Reference")
+
+    def test_options_are_keyword_only(self) -> None:
+        require_keyword_options(self.make_loss())
+
+    def test_call_is_not_overridden(self) -> None:
+        require_own_call(self.make_loss())
+
+    def test_can_be_pickled(self) -> None:
+        require_pickling(self.make_loss())
+
+    def test_forward_names_its_tensors(self) -> None:
+        require_named_tensors(self.make_loss())
+
+    def test_refuses_a_batch_that_does_not_fit(self) -> None:
+        inputs = self._inputs()
+        rows = [name for name, tensor in inputs.items() if tensor.shape[:1] == (self.batch,)]
+        for name in rows if len(rows) > 1 else ():
+            require_refusal(
+                partial(self.make_loss(), **{**inputs, name: inputs[name][:1]}),
+                f"{name} with one row, the others with {self.batch},",
+                inputs,
+            )
+
+    # What comes out
+
+    def test_result_has_its_shape_and_dtype(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            result = self.make_loss().to(dtype)(**self._inputs(dtype=dtype))
+            assert isinstance(result, Tensor), f"forward must return a tensor, got {result!r}"
+            shape = (self.batch,) if self.per_sample else ()
+            assert result.shape == shape, (
+                f"the result must have shape {shape}, got {tuple(result.shape)}; reduce it, or "
+                "set per_sample in the test class"
+            )
+            assert result.dtype == dtype, f"{dtype} inputs must give {dtype}, got {result.dtype}"
+            assert result.isfinite().all(), f"the result must be finite, got {result}"
+
+    def test_terms_sum_to_the_result(self) -> None:
+        loss, inputs = self.make_loss(), self._inputs()
+        terms = getattr(loss, "terms", None)
+        if terms is not None:
+            require_close(
+                torch.stack(list(terms(**inputs).values())).sum(0),
+                loss(**inputs),
+                "terms() must return the weighted terms, whose sum is the result of forward",
+            )
+
+    def test_batch_of_one(self) -> None:
+        loss, inputs = self.make_loss(), self._inputs(batch=1, gradients=True)
+        with explained("a batch of one, as an epoch may end with, fails"):
+            result = loss(**inputs)
+        assert result.isfinite().all(), f"a batch of one must give a finite result, got {result}"
+        assert result.requires_grad, (
+            "a batch of one gives a result without a graph, on which backward fails; return a zero "
+            "made of the inputs, as logits.sum() * 0.0"
+        )
+
+    def test_two_hundred_classes(self) -> None:
+        self.classes = 200
+        loss, inputs = self.make_loss(), self._inputs()
+        with explained("200 classes fail; take the number of classes from the inputs"):
+            result = loss(**inputs)
+        assert result.isfinite().all(), f"200 classes must give a finite result, got {result}"
+
+    def test_order_of_the_batch_does_not_matter(self) -> None:
+        loss, inputs = self.make_loss().double(), self._inputs(dtype=torch.float64)
+        order = torch.randperm(self.batch, generator=torch.Generator().manual_seed(1))
+        shuffled = {
+            name: tensor[order] if tensor.shape[:1] == (self.batch,) else tensor
+            for name, tensor in self._inputs(dtype=torch.float64).items()
+        }
+        expected = loss(**inputs)
+        require_close(
+            loss(**shuffled),
+            expected[order] if self.per_sample else expected,
+            "the result depends on the order of the samples; treat each alike, or take this check "
+            "out where the order has a meaning",
+        )
+
+    def test_a_nan_stays_a_nan(self) -> None:
+        inputs = self._inputs()
+        for name in self._learning(inputs):
+            inputs[name] = torch.full_like(inputs[name], float("nan"))
+        with check_values(False):
+            result = self.make_loss()(**inputs)
+        assert result.isnan().all(), (
+            f"NaN in {self._learning(inputs)} gave {result}, which hides a run that diverged; take "
+            "out nan_to_num and comparisons that are false for NaN"
+        )
+
+    # Gradients and precision
+
+    def test_gradient_reaches_inputs_and_parameters(self) -> None:
+        loss, inputs = self.make_loss(), self._inputs(gradients=True)
+        result = loss(**inputs)
+        assert result.requires_grad, (
+            "the result is not attached to the graph; compute it from the inputs, without "
+            "torch.tensor(...), .item() or .data"
+        )
+        result.sum().backward()
+        learning = {name: inputs[name] for name in self._learning(inputs)}
+        for name, tensor in (learning | dict(loss.named_parameters())).items():
+            reached = tensor.grad is not None and bool(tensor.grad.any())
+            assert reached, (
+                f"no gradient reaches {name}: it is unused or detached, or belongs to `constants` "
+                "of the test class"
+            )
+
+    def test_gradient_is_right(self) -> None:
+        loss, inputs = self.make_loss().double(), self._inputs(batch=3, dtype=torch.float64)
+        names, parameters = self._learning(inputs), dict(loss.named_parameters())
+        tensors = [inputs[name].requires_grad_() for name in names] + [*parameters.values()]
+
+        def value(*tensors: Tensor) -> Tensor:
+            given = {name: tensor.clone() for name, tensor in inputs.items()}
+            given.update(zip(names, tensors, strict=False))
+            own = dict(zip(parameters, tensors[len(names) :], strict=True))
+            result: Tensor = torch.func.functional_call(loss, own, (), given)
+            return result
+
+        with explained(
+            f"the gradient by {[*names, *parameters]} is not the slope of the result; look for a "
+            "detach, or a backward of your own"
+        ):
+            gradcheck(value, tensors)
+
+    def test_half_precision_is_summed_in_single(self) -> None:
+        loss = self.make_loss()
+        for dtype in (torch.float16, torch.bfloat16):
+            half, single = self._inputs(), self._inputs()
+            for name, tensor in half.items():
+                if tensor.is_floating_point():
+                    half[name] = tensor.to(dtype)
+                    single[name] = half[name].float()
+            result = loss(**half)
+            assert result.dtype == torch.float32, (
+                f"{dtype} inputs must give a float32 result, got {result.dtype}; convert the "
+                "inputs before anything is computed"
+            )
+            require_close(
+                result,
+                loss(**single),
+                f"{dtype} inputs are summed, squared or exponentiated in half precision; convert "
+                "them to float32 before anything is computed",
+            )
+
+    def test_autocast_changes_nothing(self) -> None:
+        loss, inputs = self.make_loss(), self._inputs()
+        with torch.autocast("cpu", torch.bfloat16):
+            result = loss(**inputs)
+        require_close(
+            result,
+            loss(**inputs),
+            "autocast rounds a product inside the loss to half precision; compute it under "
+            "torch.autocast(tensor.device.type, enabled=False)",
+        )
+
+    # What forward leaves alone
+
+    def test_inputs_are_left_alone(self) -> None:
+        inputs, originals = self._inputs(), self._inputs()
+        versions = {name: tensor._version for name, tensor in inputs.items()}
+        self.make_loss()(**inputs)
+        for name, tensor in inputs.items():
+            written = tensor._version != versions[name] or not same(tensor, originals[name])
+            assert not written, f"forward writes into {name}; use operations that return a new one"
+
+    def test_forward_leaves_state_alone(self) -> None:
+        for training in (True, False):
+            loss = self.make_loss().train(training)
+            self.update(loss, self._inputs())
+            before = state_of(loss)
+            loss(**self._inputs())
+            changed = changes(before, state_of(loss))
+            assert not changed, (
+                f"forward changes {changed}; do that in update(...), which the loop calls after "
+                "optimizer.step()"
+            )
+
+    def test_grad_mode_is_left_alone(self) -> None:
+        for mode in (True, False):
+            with torch.set_grad_enabled(mode):
+                self.make_loss()(**self._inputs())
+                kept = torch.is_grad_enabled() == mode
+            assert kept, "forward leaves grad mode changed; use `with torch.no_grad():`"
+
+    def test_draws_no_random_numbers(self) -> None:
+        loss, inputs = self.make_loss(), self._inputs()
+        before = random_state()
+        loss(**inputs)
+        assert random_state() == before, (
+            "forward draws random numbers; draw them in the loop or in an augmentation and pass "
+            "them as a tensor"
+        )
+
+    # State
+
+    def test_tensors_are_parameters_or_buffers(self) -> None:
+        loss = self.make_loss()
+        self.update(loss, self._inputs())
+        require_registered_tensors(loss)
+
+    def test_state_dict_restores(self) -> None:
+        loss, restored, file = self.make_loss(), self.make_loss(), io.BytesIO()
+        for seed in range(3):
+            self.update(loss, self._inputs(seed=seed))
+        torch.save(loss.state_dict(), file)
+        file.seek(0)
+        with explained(
+            "a new loss does not load the state_dict; keep state in buffers of fixed shape"
+        ):
+            restored.load_state_dict(torch.load(file, weights_only=True))
+        lost = changes(state_of(loss), state_of(restored))
+        assert not lost, (
+            f"the state_dict does not restore {lost}; keep what update(...) changes in persistent "
+            "buffers of fixed shape, counts and cursors included"
+        )
+
+    # On a GPU and compiled
+
+    def test_host_waits_for_no_value(self) -> None:
+        loss, inputs = self.make_loss(), self._inputs(gradients=True)
+        with check_values(False), refused_host_synchronisation():
+            loss(**inputs).sum().backward()
+
+    def test_new_tensors_follow_the_inputs(self) -> None:
+        loss, inputs = self.make_loss(), self._inputs()
+        mend = (
+            "forward makes a tensor without saying on which device; use device=logits.device, "
+            "logits.new_zeros(...) or a plain number"
+        )
+        with explained(mend), torch.device("meta"):  # where a tensor lands that is not told
+            result = loss(**inputs)
+        assert result.device.type == "cpu", mend
+        require_close(result, loss(**inputs), mend)
+
+    def test_compiles_as_one_graph(self) -> None:
+        loss = self.make_loss()
+        torch.compiler.reset()
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        for batch in (self.batch, self.batch - 1):  # the second as a size that may vary
+            inputs = self._inputs(batch=batch, gradients=True)
+            with explained(
+                "torch.compile(fullgraph=True) does not get through forward; look for prints, "
+                "logging and Python that depends on values"
+            ):
+                result = compiled(**inputs)
+            require_close(result, loss(**inputs), "compiled, forward gives another result")
+
+    def _inputs(
+        self,
+        *,
+        batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        gradients: bool = False,
+    ) -> dict[str, Tensor]:
+        """Make inputs, the same for the same arguments and new each time."""
+        made = self.make_inputs(
+            batch=self.batch if batch is None else batch,
+            classes=self.classes,
+            dtype=dtype,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        inputs = {name: tensor.detach().clone() for name, tensor in made.items()}
+        for name in self._learning(inputs) if gradients else ():
+            inputs[name].requires_grad_()
+        return inputs
+
+    def _learning(self, inputs: dict[str, Tensor]) -> list[str]:
+        """Names of the inputs that receive a gradient."""
+        names = [
+            name
+            for name, tensor in inputs.items()
+            if tensor.is_floating_point() and name not in self.constants
+        ]
+        assert names, f"make_inputs gives nothing that a gradient could reach: {list(inputs)}"
+        return names

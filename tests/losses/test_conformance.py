@@ -1,0 +1,61 @@
+"""The core's losses pass the checks that plugins are asked to pass."""
+
+import torch
+from torch import nn
+
+from robustfer.losses import AttentionConsistencyLoss, CompositeLoss, EACLoss, Term
+from robustfer.testing import LossConformance
+
+
+def maps(batch, classes, dtype, generator):
+    pair = torch.randn(2, batch, classes, 3, 4, dtype=dtype, generator=generator)
+    return {"attention": pair[0], "attention_flipped": pair[1]}
+
+
+class TestAttentionConsistency(LossConformance):
+    def make_loss(self):
+        return AttentionConsistencyLoss()
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return maps(batch, classes, dtype, generator)
+
+
+class TestAttentionConsistencyPerSample(TestAttentionConsistency):
+    per_sample = True
+
+    def make_loss(self):
+        return AttentionConsistencyLoss(reduction="none")
+
+
+class TestEAC(LossConformance):
+    def make_loss(self):
+        return EACLoss()
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return {
+            "logits": torch.randn(batch, classes, dtype=dtype, generator=generator),
+            "target": torch.randint(classes, (batch,), generator=generator),
+            **maps(batch, classes, dtype, generator),
+        }
+
+
+class TestEACSoftTarget(TestEAC):
+    def make_loss(self):
+        return EACLoss(label_smoothing=0.1)
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        inputs = super().make_inputs(batch=batch, classes=classes, dtype=dtype, generator=generator)
+        votes = torch.rand(batch, classes, dtype=dtype, generator=generator)
+        return {**inputs, "target": votes / votes.sum(1, keepdim=True)}
+
+
+class TestComposite(TestEAC):
+    test_documents_shape_and_reference = None  # a composition has no paper of its own
+    # torch's cross entropy works in the precision it is given.
+    test_half_precision_is_summed_in_single = None
+
+    def make_loss(self):
+        return CompositeLoss(
+            Term("ce", nn.CrossEntropyLoss(), inputs={"input": "logits"}),
+            Term("attention", AttentionConsistencyLoss(), weight=5.0),
+        )
