@@ -109,6 +109,12 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
+def identity(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    names = ("method", "task", "phase", "setting", "seed", "epochs", "scale")
+    return {name: row[name] for name in names}
+
+
 def fixed_rows(faces: LabeledFaces, scale: Scale) -> tuple[list[int], list[int]]:
     """Rows to train and to tune on: the order of a hash of their names, the same everywhere."""
     order = sorted(
@@ -148,12 +154,12 @@ def run(
     device: str,
 ) -> None:
     """One run, unless its row is there already."""
-    identity = {
+    own = {
         "method": name, "task": task, "phase": phase, "setting": dict(setting), "seed": seed,
         "epochs": epochs, "scale": scale.name,
     }  # fmt: skip
-    if any(all(row[key] == value for key, value in identity.items()) for row in rows()):
-        print(f"already there: {identity}")
+    if any(identity(row) == own for row in rows()):
+        print(f"already there: {own}")
         return
     commit = _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
     method = METHODS[name]
@@ -167,7 +173,7 @@ def run(
     start = time.perf_counter()
     _, history = method.example.train(settings, train_set, judged)
     row = {
-        **identity,
+        **own,
         "last": history.last,
         "best": history.best("accuracy"),
         "accuracy_by_epoch": [round(epoch["accuracy"], 4) for epoch in history.epochs],
@@ -185,7 +191,7 @@ def run(
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    print(f"{identity}: {history.summary('accuracy')}")
+    print(f"{own}: {history.summary('accuracy')}")
 
 
 def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -248,6 +254,17 @@ def tuning_table(found: Sequence[Mapping[str, Any]]) -> str:
     return experiment.table(shown) + "\n"
 
 
+def with_tables(page: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """Return the docs' page with its two tables made anew from the rows."""
+    for name, shown in (("accuracy", table(found)), ("tuning", tuning_table(found))):
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if page.count(start) != 1 or page.count(end) != 1:
+            raise ValueError(f"the page must have one {start} and one {end}")
+        before, rest = page.split(start)
+        page = f"{before}{start}\n\n{shown}\n{end}{rest.split(end)[1]}"
+    return page
+
+
 def _spread(values: Sequence[float]) -> str:
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread} %"
@@ -272,10 +289,14 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=os.environ.get("ROBUSTFER_FERPLUS"))
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--write", action="store_true", help="table: put it into docs/results.md")
     options = parser.parse_args()
     if options.phase == "table":
         print(table(rows()))
         print(tuning_table(rows()))
+        if options.write:
+            page = Path(__file__).parents[1] / "docs" / "results.md"
+            page.write_text(with_tables(page.read_text(), rows()))
         return
     if options.root is None or options.method is None:
         parser.error("--method and --root (or ROBUSTFER_FERPLUS) are needed")
