@@ -14,24 +14,7 @@ from robustfer.hookspecs import KINDS
 from robustfer.plugins import Plugin, PluginError, Plugins, PluginWarning
 from tests.plugins_support import losses, write_plugin
 
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    """A folder that plugins are imported from."""
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def install(monkeypatch):
-    """Make these entry points all that is installed."""
-
-    def install(*entry_points, allowed=None):
-        found = Plugins(entry_points, allowed=allowed)
-        monkeypatch.setattr(plugins, "installed", lambda: found)
-        return found
-
-    return install
+pytest_plugins = ["tests.plugins_support.fixtures"]
 
 
 def broken(found: Plugins, name: str) -> Plugin:

@@ -1,0 +1,137 @@
+"""Which way the package leans, and what importing its parts loads."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import robustfer
+from tests.plugins_support import run_python
+
+SOURCE = Path(robustfer.__file__).parent
+
+# Part of the package -> what it may import beside the standard library, itself and `robustfer`,
+# whose __init__ is run by every import. A part is a module or a folder directly under robustfer/.
+MAY_IMPORT = {
+    "robustfer": {"robustfer.hookspecs"},
+    # The mathematics, and the losses over it: torch alone.
+    "robustfer._checks": {"torch"},
+    "robustfer.functional": {"torch", "robustfer._checks"},
+    "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
+    "robustfer.state": {"torch", "robustfer._checks", "robustfer.functional"},
+    # What surrounds a loss; losses know none of it.
+    "robustfer.metrics": {"torch", "robustfer._checks"},
+    "robustfer.checkpoint": {"torch", "safetensors", "robustfer._checks"},
+    "robustfer.models": {"torch", "timm", "robustfer._checks", "robustfer.functional"},
+    "robustfer.data": {
+        *("torch", "numpy", "PIL", "tqdm", "typing_extensions"),
+        *("robustfer._checks", "robustfer.functional", "robustfer.state"),
+    },
+    "robustfer.augmentations": {"torch", "kornia", "robustfer._checks", "robustfer.functional"},
+    "robustfer.experiment": {
+        *("torch", "numpy"),
+        *("robustfer._checks", "robustfer.checkpoint", "robustfer.data", "robustfer.metrics"),
+    },
+    # Components by name: none of these may load one.
+    "robustfer.hookspecs": {"pluggy"},
+    "robustfer._builtin": {"robustfer.hookspecs"},
+    "robustfer.plugins": {"pluggy", "packaging", "robustfer.hookspecs"},
+    "robustfer._docstrings": set(),
+    "robustfer._description": {"robustfer._docstrings", "robustfer.hookspecs", "robustfer.plugins"},
+    "robustfer.registry": {"robustfer._description", "robustfer.hookspecs", "robustfer.plugins"},
+    "robustfer.cli": {"robustfer.hookspecs", "robustfer.plugins", "robustfer.registry"},
+    # For authors of losses, in their tests.
+    "robustfer.testing": {
+        *("torch", "numpy", "pytest", "hypothesis", "robustfer._checks"),
+        *("robustfer._docstrings", "robustfer.hookspecs", "robustfer.registry"),
+    },
+}
+
+MODULES = {
+    ".".join(("robustfer", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in SOURCE.rglob("*.py")
+}
+
+
+def part_of(module: str) -> str:
+    """The part of robustfer that a module belongs to, or the package of anything else."""
+    names = module.split(".")
+    return ".".join(names[:2] if names[0] == "robustfer" else names[:1])
+
+
+def imported(module: str) -> set[str]:
+    """All modules that a module imports anywhere: in functions and for type checkers as well."""
+    path = MODULES[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            start = ".".join([*base, *([node.module] if node.module else [])])
+            # What follows `from robustfer import` may be a module, or something in __init__.
+            names = {f"{start}.{alias.name}" for alias in node.names}
+            found |= (names & MODULES.keys()) or {start}
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_arrow_points_the_other_way(module):
+    part = part_of(module)
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT what the new part {part} may import"
+    parts = {part_of(name) for name in imported(module)} - sys.stdlib_module_names
+    wrong = parts - MAY_IMPORT[part] - {part, "robustfer"}
+    assert not wrong, f"{module} must not import {sorted(wrong)}"
+
+
+def test_the_walk_sees_every_way_to_import(tmp_path, monkeypatch):
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "import torch.nn as nn, json\n"
+        "from . import _checks\n"
+        "from .losses.eac import EACLoss\n"
+        "from robustfer import hookimpl, registry\n"
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from kornia.augmentation import Thing\n"
+        "def late():\n    import timm\n"
+    )
+    monkeypatch.setitem(MODULES, "robustfer.odd", path)
+    assert imported("robustfer.odd") >= {
+        *("torch.nn", "json", "robustfer._checks", "robustfer.losses.eac"),
+        *("robustfer.registry", "kornia.augmentation", "timm"),
+    }
+
+
+def test_the_parts_lean_one_way():
+    """No circle among the parts, as the table has it."""
+    rest = {
+        part: {name for name in allowed if name in MAY_IMPORT}
+        for part, allowed in MAY_IMPORT.items()
+    }
+    while rest:
+        free = {part for part, needs in rest.items() if not needs & rest.keys()}
+        assert free, f"a circle among {sorted(rest)}"
+        rest = {part: needs for part, needs in rest.items() if part not in free}
+
+
+SLOW = ("torch", "torchvision", "timm", "kornia", "numpy", "PIL", "tqdm", "packaging", "pytest")
+
+
+@pytest.mark.parametrize(
+    ("statement", "never"),
+    [
+        ("import robustfer", SLOW),
+        ("import robustfer.cli, robustfer.registry", SLOW),
+        ("import robustfer.losses", ("kornia", "timm", "torchvision", "pytest")),
+    ],
+)
+def test_what_an_import_does_not_load(statement, never):
+    code = f"import sys; {statement}; print(sorted(set({never}) & set(sys.modules)))"
+    finished = run_python("-c", code)
+    assert (finished.stdout, finished.stderr) == ("[]\n", "")

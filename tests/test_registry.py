@@ -1,0 +1,328 @@
+"""By name: what there is, what it takes, and making it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import robustfer
+from robustfer import Component, registry
+from robustfer.losses import AttentionConsistencyLoss, EACLoss
+from robustfer.plugins import PluginError
+from robustfer.registry import AmbiguousComponentError, UnknownComponentError
+from tests.plugins_support import losses, write_plugin
+
+pytest_plugins = ["tests.plugins_support.fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _core_alone(install):
+    """Whatever plugins the environment of the tests has."""
+    install()
+
+
+@pytest.fixture
+def offer(site, install):
+    """Offer one loss named ``thing`` with this factory through a plugin ``acme``."""
+
+    def offer(factory):
+        robustfer.offered = factory
+        source = """
+            import robustfer
+
+            @robustfer.hookimpl
+            def robustfer_losses():
+                return [component("thing", robustfer.offered)]
+        """
+        install(write_plugin(site, "acme", source))
+
+    yield offer
+    if hasattr(robustfer, "offered"):
+        del robustfer.offered
+
+
+class Margin(nn.Module):
+    """A loss.
+
+    Args:
+        margin: how much
+            it takes.
+        reduction (str): mean or sum.
+
+    Shape:
+        logits, soft_target ``(B, C)`` and target ``(B)`` int64 -> scalar.
+    """
+
+    def __init__(self, margin, *, reduction: str = "mean", scale: float | None = None) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(
+        self,
+        logits: Tensor,
+        target,
+        soft_target: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        return logits.sum()
+
+
+def make_margin(*, margin: float = 0.5) -> Margin:
+    """Make a margin loss.
+
+    Args:
+        margin: of the function.
+    """
+    return Margin(margin)
+
+
+def test_what_is_available():
+    assert registry.available("losses").keys() >= {"attention_consistency", "eac"}
+    assert registry.available("augmentations").keys() >= {"mirrored_pair", "single_view"}
+    both = registry.available()
+    assert list(both) == sorted(both)
+    assert (
+        both.keys() == (registry.available("losses") | registry.available("augmentations")).keys()
+    )
+    assert {offer.kind for offer in both.values()} == {"losses", "augmentations"}
+
+
+def test_an_unknown_kind():
+    with pytest.raises(ValueError, match=r"one of \['losses', 'augmentations'\] or None, got 'lo"):
+        registry.available("loss")
+
+
+@pytest.mark.parametrize("name", registry.plugins.Plugins([]).named("robustfer")[0].offers)
+def test_all_of_the_core_can_be_described_and_made(name):
+    described = registry.describe(name.qualified_name)
+    assert described.version == robustfer.__version__
+    assert all(option.meaning for option in described.options)
+    assert described.tensors
+    assert all(tensor.shape for tensor in described.tensors)
+    assert described.result
+    made = registry.create(name.qualified_name)
+    assert isinstance(made, nn.Module)
+    assert type(made).__name__ == described.source.split(":")[1]
+
+
+def test_made_with_its_options():
+    criterion = registry.create("eac", consistency_weight=2.5)
+    assert type(criterion) is EACLoss
+    assert criterion.consistency_weight == 2.5
+    assert type(registry.create("robustfer:attention_consistency")) is AttentionConsistencyLoss
+
+
+def test_values_are_refused_by_the_component_itself():
+    with pytest.raises(ValueError, match="^consistency_weight must lie in"):
+        registry.create("eac", consistency_weight=-1.0)
+
+
+def test_a_description_of_the_core():
+    described = registry.describe("eac")
+    assert described.name == "robustfer:eac"
+    assert described.kind == "losses"
+    assert described.source == "robustfer.losses:EACLoss"
+    assert described.signature == (
+        "EACLoss(*, consistency_weight: float = 5.0, label_smoothing: float = 0.0)"
+    )
+    assert [(tensor.name, tensor.shape, tensor.required) for tensor in described.tensors] == [
+        ("logits", "(B, C)", True),
+        ("target", "(B) int64 or (B, C) probabilities", True),
+        ("attention", "(B, C, H, W)", True),
+        ("attention_flipped", "(B, C, H, W)", True),
+    ]
+    assert described.result == "scalar; float32 for half inputs"
+    assert "ECCV 2022" in described.reference
+    assert (described.plugin, described.distribution) == ("robustfer", "robustfer")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        described.name = "mine"
+
+
+def test_a_description_of_a_class(offer):
+    offer(Margin)
+    described = registry.describe("thing")
+    assert described.name == "acme:thing"
+    assert described.source == "tests.test_registry:Margin"
+    assert described.signature == (
+        "Margin(margin, *, reduction: str = 'mean', scale: float | None = None)"
+    )
+    margin, reduction, scale = described.options
+    assert (margin.required, margin.annotation, margin.meaning) == (True, "", "how much it takes.")
+    assert (reduction.default, reduction.meaning) == ("mean", "mean or sum.")
+    assert (scale.annotation, scale.default, scale.required) == ("float | None", None, False)
+    assert scale.meaning == ""
+    assert [(tensor.name, tensor.shape, tensor.required) for tensor in described.tensors] == [
+        ("logits", "(B, C)", True),
+        ("target", "(B) int64", True),
+        ("soft_target", "(B, C)", False),
+    ]
+    assert (described.distribution, described.version) == ("robustfer-acme", "1.0")
+
+
+def test_a_description_of_a_function(offer):
+    offer(make_margin)
+    described = registry.describe("thing")
+    assert described.signature == "make_margin(*, margin: float = 0.5)"
+    assert described.options[0].meaning == "of the function."
+    assert [tensor.name for tensor in described.tensors] == ["logits", "target", "soft_target"]
+    assert described.result == "scalar"
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        functools.partial(Margin, 0.5),
+        lambda margin=1.0: Margin(margin),
+        type("Bare", (), {"__call__": lambda self: 0, "__doc__": None}),
+    ],
+    ids=["partial", "lambda", "no forward"],
+)
+def test_a_description_of_what_says_little(offer, factory):
+    offer(factory)
+    described = registry.describe("thing")
+    assert described.tensors == ()
+    assert described.result == ""
+    assert described.source
+    assert callable(registry.create("thing"))
+
+
+def test_a_return_type_for_type_checkers_alone(offer):
+    def make() -> NotImported:  # noqa: F821
+        return Margin(0.5)
+
+    offer(make)
+    assert registry.describe("thing").tensors == ()
+
+
+def test_a_factory_without_a_signature(offer):
+    offer(dict)  # as some that are written in C
+    assert registry.describe("thing").signature == "dict(...)"
+    with pytest.raises(PluginError, match="must make an nn.Module as 'thing', made {'a': 1}"):
+        registry.create("thing", a=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        (
+            "eac",
+            {"consistency_wieght": 1.0},
+            "'eac' has no option 'consistency_wieght'; did you mean 'consistency_weight'? "
+            "Its options: consistency_weight=5.0, label_smoothing=0.0",
+        ),
+        ("eac", {"zzz": 1.0}, "'eac' has no option 'zzz'; Its options: consistency_weight=5.0"),
+        ("thing", {}, "'thing' needs 'margin'. Its options: margin, reduction='mean', scale=None"),
+        ("acme:thing", {"name": 1}, "'acme:thing' has no option 'name'"),
+    ],
+)
+def test_wrong_options_are_named(offer, name, options, problem):
+    offer(Margin)
+    with pytest.raises(TypeError, match=re.escape(problem)):
+        registry.create(name, **options)
+
+
+def test_a_factory_may_take_any_option(offer):
+    offer(lambda **options: Margin(**options))
+    assert registry.create("thing", margin=3.0).margin == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("eeac", "no component is called 'eeac'; did you mean 'eac'?"),
+        ("EAC", "no component is called 'EAC'; did you mean 'eac'?"),
+        ("EACLoss", "did you mean 'eac'?"),
+        ("AttentionConsistencyLoss", "did you mean 'attention_consistency'?"),
+        ("zzz", "no component is called 'zzz'; `robustfer list` shows all"),
+        ("robustfer:eeac", "no component of robustfer is called 'eeac'; did you mean 'eac'?"),
+        ("acme:thign", "no component of acme is called 'thign'; did you mean 'thing'?"),
+        ("acme:eac", "no component of acme is called 'eac'; `robustfer list` shows all"),
+        ("acne:thing", "no plugin 'acne' is installed, so 'acne:thing' is unknown; did you mean"),
+        ("", "no component is called ''; `robustfer list` shows all"),
+    ],
+)
+def test_unknown_names_suggest_near_ones(offer, name, problem):
+    offer(Margin)
+    for ask in (registry.create, registry.describe):
+        with pytest.raises(UnknownComponentError, match=re.escape(problem)) as raised:
+            ask(name)
+        assert raised.value.__cause__ is None
+
+
+def test_a_name_that_two_offer_is_nobodys(site, install):
+    install(write_plugin(site, "acme", losses("eac", "margin")))
+    with pytest.raises(
+        AmbiguousComponentError,
+        match=r"'eac' is offered by \['acme', 'robustfer'\]; ask for one of them: "
+        "'acme:eac', 'robustfer:eac'",
+    ):
+        registry.create("eac")
+    assert type(registry.create("robustfer:eac")) is EACLoss
+    assert {"acme:eac", "robustfer:eac", "margin"} <= registry.available().keys()
+    assert "eac" not in registry.available()
+    with pytest.raises(UnknownComponentError, match="did you mean 'acme:eac' or 'robustfer:eac'"):
+        registry.create("eeac")
+
+
+def test_a_loss_and_an_augmentation_of_one_name_are_in_conflict_too(site, install):
+    install(write_plugin(site, "acme", losses("mirrored_pair")))
+    with pytest.raises(AmbiguousComponentError, match="ask for one of them: 'acme:mirrored_pair'"):
+        registry.describe("mirrored_pair")
+    assert set(registry.available("augmentations")) == {"robustfer:mirrored_pair", "single_view"}
+
+
+@pytest.mark.parametrize(
+    ("factory", "problem", "cause"),
+    [
+        ("no_such_package:Loss", "cannot be imported: ModuleNotFoundError", ModuleNotFoundError),
+        ("robustfer.losses:Los", "cannot be imported: AttributeError", AttributeError),
+        ("robustfer:__version__", "which is no class or function but '0", None),
+    ],
+)
+def test_a_factory_that_is_not_there(offer, factory, problem, cause):
+    offer(factory)
+    assert "thing" in registry.available()
+    for ask in (registry.create, registry.describe):
+        with pytest.raises(PluginError, match=f"'acme' .* offers 'thing' as .*{problem}") as raised:
+            ask("thing")
+        assert type(raised.value.__cause__ or None) is (cause or type(None))
+
+
+def valid(**changes):
+    return {"name": "a", "factory": "a.b:C", "summary": "s", "reference": "r"} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "problem"),
+    [
+        ({"name": 3}, TypeError, "name of a Component must be text, got 3"),
+        ({"summary": None}, TypeError, "summary of a Component must be text, got None"),
+        ({"name": "Eac"}, ValueError, "name of a Component must be in snake_case, got 'Eac'"),
+        ({"name": "a:b"}, ValueError, "snake_case, got 'a:b'"),
+        ({"name": ""}, ValueError, "snake_case, got ''"),
+        ({"summary": " "}, ValueError, "summary of component 'a' must not be empty"),
+        ({"reference": ""}, ValueError, "reference of component 'a' must not be empty"),
+        ({"summary": "a\nb"}, ValueError, r"summary of component 'a' must be one line"),
+        ({"factory": "a.b"}, ValueError, "or the text 'package.module:attribute', got 'a.b'"),
+        ({"factory": "a.b:1"}, ValueError, "or the text 'package.module:attribute', got 'a.b:1'"),
+        ({"factory": None}, TypeError, "factory of component 'a' must be a callable .*, got None"),
+    ],
+)
+def test_a_component_is_checked_when_it_is_made(changes, error, problem):
+    with pytest.raises(error, match=problem):
+        Component(**valid(**changes))
+
+
+def test_a_component_is_frozen_and_keyword_only():
+    component = Component(**valid(factory=Margin))
+    assert component == Component(**valid(factory=Margin))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        component.name = "b"
+    with pytest.raises(TypeError, match="positional"):
+        Component("a", Margin, "s", "r")
