@@ -1,4 +1,4 @@
-"""Docs that cannot lie: their code runs, and their tables come from the rows and reports beside them."""
+"""Docs that cannot lie: their code runs, and their tables come from the rows beside them."""
 
 import re
 from pathlib import Path
