@@ -187,15 +187,15 @@ def test_check(run, four, install):
 
 
 def test_a_slow_plugin_is_named(run, site, install, monkeypatch):
-    (site / "slowpackage.py").touch()
-    monkeypatch.setattr(cli.plugins, "HEAVY", ("slowpackage",))
+    (site / "another_slow_package.py").touch()
+    monkeypatch.setattr(cli.plugins, "HEAVY", ("another_slow_package",))
     monkeypatch.setattr(cli, "SLOW", 0.0)
-    install(write_plugin(site, "acme", "import slowpackage", losses("margin")))
+    install(write_plugin(site, "acme", "import another_slow_package", losses("margin")))
     _, out, _ = run("plugins")
     slow = out.split("slow to load\n")[1].splitlines()
     assert slow[0].startswith("  robustfer: ")
     assert slow[1].startswith("  acme: ")
-    assert slow[1].endswith(" s, imports slowpackage")
+    assert slow[1].endswith(" s, imports another_slow_package")
 
 
 def test_a_plugin_with_an_empty_list(run, site, install):

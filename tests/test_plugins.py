@@ -408,12 +408,12 @@ def test_a_package_without_metadata_does_not_break_the_host(site, install):
 
 
 def test_slow_packages_that_a_plugin_imports_are_named(site, monkeypatch):
-    (site / "slowpackage.py").touch()
-    monkeypatch.setattr(plugins, "HEAVY", ("slowpackage", "sys"))
-    heavy = write_plugin(site, "heavy", "import slowpackage", GOOD)
-    after = write_plugin(site, "after", "import slowpackage", losses("after"))
+    (site / "a_slow_package.py").touch()
+    monkeypatch.setattr(plugins, "HEAVY", ("a_slow_package", "sys"))
+    heavy = write_plugin(site, "heavy", "import a_slow_package", GOOD)
+    after = write_plugin(site, "after", "import a_slow_package", losses("after"))
     found = {plugin.name: plugin for plugin in Plugins([heavy, after])}
-    assert found["heavy"].heavy == ("slowpackage",)
+    assert found["heavy"].heavy == ("a_slow_package",)
     assert found["after"].heavy == ()
     assert found["heavy"].seconds > 0
 

@@ -255,6 +255,11 @@ def test_unknown_names_suggest_near_ones(offer, name, problem):
         assert raised.value.__cause__ is None
 
 
+def test_a_name_is_text():
+    with pytest.raises(TypeError, match="name must be text such as 'eac', got <class"):
+        registry.create(EACLoss)
+
+
 def test_a_name_that_two_offer_is_nobodys(site, install):
     install(write_plugin(site, "acme", losses("eac", "margin")))
     with pytest.raises(

@@ -88,7 +88,7 @@ class Description:
 
 def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) -> Description:
     """Put together what plugin, component, signature and docstrings tell."""
-    signature = factory_signature(factory)
+    signature = signature_of(factory)
     made = _made_by(factory)
     tensors = _tensor_parameters(made)
     shapes, result = _docstrings.shapes(
@@ -119,11 +119,11 @@ def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) ->
     )
 
 
-def factory_signature(factory: Callable[..., Any]) -> inspect.Signature | None:
-    """Return the signature of a factory, or None for one that has none (some written in C)."""
+def signature_of(factory: Any) -> inspect.Signature | None:
+    """Return the signature of a callable, or None for one that has none (some written in C)."""
     try:
         return inspect.signature(factory)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
 
 
@@ -174,13 +174,12 @@ def _made_by(factory: Callable[..., Any]) -> type | None:
 
 def _tensor_parameters(made: type | None) -> list[inspect.Parameter]:
     """The parameters of ``forward`` that are tensors, or may be for all that it says."""
-    forward = getattr(made, "forward", None)
-    if forward is None:
+    signature = signature_of(getattr(made, "forward", None))
+    if signature is None:
         return []
-    parameters = list(inspect.signature(forward).parameters.values())[1:]  # without self
     return [
         parameter
-        for parameter in parameters
+        for parameter in list(signature.parameters.values())[1:]  # without self
         if parameter.kind not in _VARIADIC
         and (not (annotation := _annotation(parameter)) or "Tensor" in annotation)
     ]

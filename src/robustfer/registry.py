@@ -19,8 +19,8 @@ from robustfer._description import (
     Option,
     TensorArgument,
     describe_offer,
-    factory_signature,
     options_of,
+    signature_of,
 )
 from robustfer.hookspecs import KINDS, Kind
 from robustfer.plugins import Offer, Plugin, PluginError
@@ -96,7 +96,8 @@ def create(name: str, /, **options: Any) -> Any:
         UnknownComponentError: nobody offers it.
         AmbiguousComponentError: more than one plugin does.
         PluginError: its plugin does not work, or its factory cannot be imported.
-        TypeError: an option that it does not have, or one that it needs is missing.
+        TypeError: an option that it does not have, one that it needs is missing, or a name that is
+            no text.
 
     >>> create("eac", consistency_weight=2.0)
     EACLoss(consistency_weight=2.0, label_smoothing=0.0)
@@ -108,7 +109,7 @@ def create(name: str, /, **options: Any) -> Any:
     """
     plugin, offer = _find(name)
     factory = _factory(plugin, offer)
-    signature = factory_signature(factory)
+    signature = signature_of(factory)
     if signature is not None:
         _check_options(name, signature, options)
     component = factory(**options)
@@ -119,6 +120,8 @@ def create(name: str, /, **options: Any) -> Any:
 
 def _find(name: str) -> tuple[Plugin, Offer]:
     """The one component of that name, and its plugin."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be text such as 'eac', got {name!r}")
     owner, _, bare = name.rpartition(":")
     installed = plugins.installed()
     candidates = installed.named(owner) if owner else list(installed)
