@@ -4,5 +4,14 @@ from robustfer._checks import check_values
 from robustfer.losses.attention_consistency import AttentionConsistencyLoss
 from robustfer.losses.composite import CompositeLoss, Term
 from robustfer.losses.eac import EACLoss
+from robustfer.losses.parameters import param_groups, warn_if_not_optimized
 
-__all__ = ["AttentionConsistencyLoss", "CompositeLoss", "EACLoss", "Term", "check_values"]
+__all__ = [
+    "AttentionConsistencyLoss",
+    "CompositeLoss",
+    "EACLoss",
+    "Term",
+    "check_values",
+    "param_groups",
+    "warn_if_not_optimized",
+]
