@@ -44,7 +44,7 @@ bench: env ## measure speed and memory against the literal and the plain forms
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/speed.py
 
 docs: env ## build the site, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 package: env ## build wheel and sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .

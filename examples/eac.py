@@ -12,6 +12,7 @@ from itertools import islice
 
 import kornia.augmentation as K
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 from tqdm import tqdm
 
@@ -61,7 +62,7 @@ def train(
 
     loader = experiment.train_loader(train_set, settings)
     optimizer = torch.optim.AdamW(
-        experiment.parameter_groups(model, settings.weight_decay), lr=settings.learning_rate
+        param_groups_weight_decay(model, settings.weight_decay), lr=settings.learning_rate
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.epochs * len(loader)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from robustfer.checkpoint import load_resume, save_resume
@@ -181,15 +180,6 @@ def autocast(settings: argparse.Namespace) -> AbstractContextManager[Any]:
     """Mixed precision as the settings ask for it: bfloat16, or none."""
     device = torch.device(settings.device).type
     return torch.autocast(device, torch.bfloat16, enabled=settings.amp == "bf16")
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay the weights of convolutions and linear layers, not biases and norms."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def save_progress(settings: argparse.Namespace, **parts: Any) -> None:
