@@ -70,11 +70,13 @@ def test_looking_up_changes_nothing_and_keeps_nothing_of_the_store():
     assert_same_state(before, store.state_dict())
 
 
-def test_the_store_does_not_write_into_the_labels_it_was_made_of():
+def test_the_store_shares_nothing_with_the_labels_it_was_made_of():
     for given in (GIVEN.clone(), GIVEN.to(torch.uint8)):
         store = make(given=given)
         update(store, [0, 1], [5, 5])
         assert torch.equal(given.long(), GIVEN)
+        given.zero_()
+        assert torch.equal(store.given(), GIVEN)
     rows = torch.eye(7, dtype=torch.float16)[GIVEN]
     store = make(given=rows, soft_targets=True)
     update(store, [0, 1], [5, 5])
