@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "robustfer._checks": {"torch"},
     "robustfer.functional": {"torch", "robustfer._checks"},
     "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
+    "robustfer.authoring": {"robustfer._checks", "robustfer.functional"},
     "robustfer.state": {"torch", "robustfer._checks", "robustfer.functional"},
     # What surrounds a loss; losses know none of it.
     "robustfer.metrics": {"torch", "robustfer._checks"},
@@ -41,8 +42,15 @@ MAY_IMPORT = {
     "robustfer.plugins": {"pluggy", "packaging", "robustfer.hookspecs"},
     "robustfer._docstrings": set(),
     "robustfer._description": {"robustfer._docstrings", "robustfer.hookspecs", "robustfer.plugins"},
-    "robustfer.registry": {"robustfer._description", "robustfer.hookspecs", "robustfer.plugins"},
-    "robustfer.cli": {"robustfer.hookspecs", "robustfer.plugins", "robustfer.registry"},
+    "robustfer.registry": {
+        *("robustfer._description", "robustfer.hookspecs", "robustfer.plugins"),
+        "robustfer.losses",  # once a loss has been made, to watch over its parameters
+    },
+    "robustfer.new_plugin": {"robustfer.plugins"},
+    "robustfer.cli": {
+        *("robustfer.hookspecs", "robustfer.new_plugin"),
+        *("robustfer.plugins", "robustfer.registry"),
+    },
     # For authors of losses, in their tests.
     "robustfer.testing": {
         *("torch", "numpy", "pytest", "hypothesis", "robustfer._checks"),

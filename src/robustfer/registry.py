@@ -115,6 +115,11 @@ def create(name: str, /, **options: Any) -> Any:
     component = factory(**options)
     if not callable(component):
         raise PluginError(f"{plugin} must make an nn.Module as {name!r}, made {component!r}")
+    if offer.kind == "losses" and hasattr(component, "parameters"):
+        # Late: whoever made a loss has torch already, whoever lists them need not.
+        from robustfer.losses import warn_if_not_optimized
+
+        warn_if_not_optimized(component)
     return component
 
 

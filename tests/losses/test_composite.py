@@ -154,3 +154,12 @@ def test_refuses_at_construction(make, error, message):
 
 def test_repr_shows_terms_and_weights():
     assert "ce=1, attention=5" in repr(eac_of_parts())
+
+
+def test_warns_when_no_optimizer_holds_the_parameters_of_a_term():
+    model, composite = nn.Linear(2, 3), CompositeLoss(Term("scaled", Scaled()))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    composite(logits=model(torch.ones(1, 2))).backward()
+    optimizer.step()
+    with pytest.warns(UserWarning, match=r"no optimizer that steps holds losses\.0\.scale"):
+        optimizer.step()

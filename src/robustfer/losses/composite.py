@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from torch import Tensor, nn
 
 from robustfer._checks import check_range
+from robustfer.losses.parameters import warn_if_not_optimized
 
 
 class Term:
@@ -57,7 +58,8 @@ class CompositeLoss(nn.Module):
 
     The routes are worked out once, here. A tensor that no term takes is an error and so is one
     that is missing: a misspelt name never passes silently. A parameter with a default is filled
-    only when its tensor is given.
+    only when its tensor is given. Should a term have parameters of its own and no optimizer hold
+    them, a warning says so once.
 
     Args:
         terms: the losses with their weights; ``weights`` may be changed in the loop.
@@ -104,6 +106,7 @@ class CompositeLoss(nn.Module):
         self.weights = {term.name: term.weight for term in terms}
         self._routes = tuple(_routes(term) for term in terms)
         self.accepts = frozenset(tensor for routes in self._routes for _, tensor, _ in routes)
+        warn_if_not_optimized(self)
 
     def terms(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
