@@ -1,7 +1,5 @@
 """Run a function in several gloo processes of this machine."""
 
-import os
-
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -15,7 +13,6 @@ def run_in_processes(function, folder, *arguments, processes=2):
 
 def _run(rank, function, folder, processes, arguments):
     torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes
     )
