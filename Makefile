@@ -38,7 +38,7 @@ types: env ## check types, strictly
 	$(BIN)/mypy
 
 doctest: env ## run the examples in the docstrings
-	$(TESTS) --doctest-modules src
+	$(TESTS) --doctest-modules src $(addsuffix /src,$(PLUGINS))
 
 bench: env ## measure speed and memory against the literal and the plain forms
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/speed.py

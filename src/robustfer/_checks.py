@@ -89,6 +89,15 @@ def check_target(target: Tensor, logits: Tensor) -> dict[str, int]:
 
     Values (class index in range, rows that sum to 1, finite logits) are looked at only under
     :func:`check_values`.
+
+    Returns:
+        The sizes ``B`` and ``C``.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; the message names the argument.
+
+    >>> check_target(torch.tensor([3, 0]), logits=torch.zeros(2, 7))
+    {'B': 2, 'C': 7}
     """
     soft = isinstance(target, Tensor) and target.ndim == 2
     sizes = check_shapes(logits=(logits, "B C"), target=(target, "B C" if soft else "B"))

@@ -11,18 +11,32 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32; float32 and float64 as they are."""
+    """Return float16 and bfloat16 as float32; float32 and float64 as they are.
+
+    >>> full_precision(torch.ones(2, dtype=torch.float16)).dtype
+    torch.float32
+    """
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def check_reduction(reduction: str) -> None:
-    """Refuse a reduction that is none of the three, at construction and at call alike."""
+    """Refuse a reduction that is none of the three, at construction and at call alike.
+
+    >>> check_reduction("average")
+    Traceback (most recent call last):
+    ...
+    ValueError: reduction must be 'mean', 'sum' or 'none', got 'average'
+    """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 def reduce(per_sample: Tensor, reduction: Reduction) -> Tensor:
-    """Mean, sum or none of a value a sample (B,)."""
+    """Mean, sum or none of a value a sample (B,).
+
+    >>> reduce(torch.tensor([1.0, 3.0]), "mean")
+    tensor(2.)
+    """
     check_reduction(reduction)
     if reduction == "none":
         return per_sample
