@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from robustfer.data import LabeledFaces
 
@@ -22,7 +23,8 @@ def test_samples():
     assert len(faces) == 4
     assert faces[-1]["index"] == 3
     assert int(faces[3]["image"].max()) == 3
-    assert sorted(faces[0]) == ["image", "index", "target"]
+    assert sorted(faces[0]) == ["id", "image", "index", "target"]
+    assert faces[1]["id"] == "row1"
     with pytest.raises(IndexError, match="index 4 is outside a data set of 4 samples"):
         faces[4]
 
@@ -43,6 +45,36 @@ def test_other_targets_keep_the_first_ones_as_true():
     again = other.with_targets(torch.ones(4, dtype=torch.int64))
     assert faces.true_targets is None
     assert torch.equal(again.true_targets, faces.targets)
+
+
+def test_the_true_labels_and_the_votes_are_no_part_of_a_batch():
+    faces = rows(true_targets=torch.tensor([2, 2, 2, 2]), votes=torch.ones(4, 3).long())
+    batch = next(iter(DataLoader(faces, batch_size=4)))
+    assert sorted(batch) == ["id", "image", "index", "target"]
+    assert batch["target"].tolist() == [0, 1, 2, 1]
+
+
+def test_another_order_of_the_classes():
+    votes = torch.tensor([[9, 1, 0], [0, 7, 3], [1, 1, 8], [2, 8, 0]])
+    faces = rows(true_targets=torch.tensor([0, 0, 2, 1]), votes=votes)
+    other = faces.with_classes(["c", "a", "b", "d"])
+    assert other.classes == ("c", "a", "b", "d")
+    assert [other.classes[t] for t in other.targets] == [faces.classes[t] for t in faces.targets]
+    assert other.true_targets.tolist() == [1, 1, 0, 2]
+    assert other.votes[1].tolist() == [3, 0, 7, 0]
+    assert other.ids == faces.ids
+    assert faces.classes == ("a", "b", "c")
+    back = other.with_classes(["a", "b", "c"])
+    assert torch.equal(back.targets, faces.targets)
+    assert torch.equal(back.votes, votes)
+
+    two = faces.subset([1, 3]).with_classes(["b", "a"])
+    assert two.targets.tolist() == [0, 0]
+    assert two.votes.tolist() == [[7, 0], [8, 2]]
+    with pytest.raises(ValueError, match=r"labels c have no place among \['b', 'a'\]"):
+        faces.with_classes(["b", "a"])
+    soft = rows(torch.eye(3)).with_classes(["c", "b", "a"])
+    assert torch.equal(soft.targets, torch.eye(3).flip(1))
 
 
 def test_summary():
@@ -82,6 +114,7 @@ def test_bad_subsets(index, message):
         ({"targets": torch.eye(3)[:2] * 2}, "rows of targets must be probabilities"),
         ({"targets": torch.eye(3, dtype=torch.int64)}, "targets must have a floating-point dtype"),
         ({"true_targets": torch.tensor([0])}, r"true_targets must be int64 of shape \(4\)"),
+        ({"votes": torch.zeros(4, 2)}, r"votes must have shape \(4, 3\), got \(4, 2\)"),
         ({"ids": ["a", "b", "a", "c"]}, "ids must name each sample once, got 'a' 2 times"),
         ({"targets": torch.zeros(0, dtype=torch.int64)}, "ids must name at least one sample"),
     ],

@@ -70,24 +70,42 @@ def test_eight_classes_keep_contempt(root):
     assert "with a majority for contempt" not in faces.excluded
 
 
-def test_probability(root):
-    faces = FERPlus(root, labels="probability")
-    assert faces.ids == ["fer0.png", "fer1.png", "fer2.png", "fer6.png"]
-    expected = {
-        "fer0.png": {"happiness": 1.0},
-        "fer1.png": {"anger": 0.5, "sadness": 0.5},
-        "fer2.png": {"neutral": 0.6, "fear": 0.4},
-        "fer6.png": {"surprise": 0.4, "sadness": 0.3, "anger": 0.3},
-    }
+SHARES = {
+    "fer0.png": {"happiness": 1.0},
+    "fer1.png": {"anger": 0.5, "sadness": 0.5},
+    "fer2.png": {"neutral": 0.6, "fear": 0.4},
+    "fer6.png": {"surprise": 0.4, "sadness": 0.3, "anger": 0.3},
+}
+ALIKE = SHARES | {
+    "fer2.png": {"neutral": 0.5, "fear": 0.5},
+    "fer6.png": {"surprise": 1 / 3, "sadness": 1 / 3, "anger": 1 / 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [("probability", SHARES), ("crossentropy", SHARES), ("multi_target", ALIKE)],
+)
+def test_labels_that_are_distributions(root, labels, expected):
+    faces = FERPlus(root, labels=labels)
+    assert faces.ids == list(expected)
     for name, row in zip(faces.ids, faces.targets, strict=True):
         wanted = [expected[name].get(expression, 0.0) for expression in EXPRESSIONS]
         assert row.tolist() == pytest.approx(wanted)
     assert faces.excluded == {
         "removed by FERPlus": 1,
-        "with a majority for NF": 1,
-        "with a majority for unknown": 1,
-        "with a majority for contempt": 1,
+        "with most votes for NF": 1,
+        "with most votes for unknown": 1,
+        "with most votes for contempt": 1,
     }
+
+
+def test_votes_are_kept_as_given(root):
+    faces = FERPlus(root, num_classes=8)
+    votes = dict(zip(faces.classes, faces.votes[0].tolist(), strict=True))
+    assert votes == dict.fromkeys(faces.classes, 0) | {"happiness": 9, "neutral": 1}
+    assert faces.votes.shape == (3, 8)
+    assert FERPlus(root).subset([1]).votes[0].tolist() == [0, 4, 0, 0, 0, 0, 6]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +169,7 @@ def test_images_that_the_table_does_not_name_are_counted(root):
     ("options", "message"),
     [
         ({"split": "val"}, "split must be one of train, validation, test, got 'val'"),
-        ({"labels": "mean"}, "labels must be one of majority, probability, fer2013, got 'mean'"),
+        ({"labels": "mean"}, "labels must be one of majority, probability, .*, got 'mean'"),
         ({"num_classes": 6}, "num_classes must be 7, or 8 with contempt, got 6"),
         ({"duplicates": "keep"}, "duplicates must be error or drop, got 'keep'"),
         ({"labels": "fer2013"}, "labels='fer2013' needs fer2013_labels="),

@@ -25,6 +25,31 @@ def test_contempt_makes_eight_classes(tmp_path):
     assert faces.classes == EXPRESSIONS_WITH_CONTEMPT
 
 
+def test_synonyms_and_numbers(tmp_path):
+    tree(tmp_path / "words", "Happy/a.png", "joy/b.png", "SAD/c.png")
+    faces = ImageFolder(tmp_path / "words")
+    assert faces.classes == EXPRESSIONS
+    assert dict(zip(faces.ids, faces.targets.tolist(), strict=True)) == {
+        "Happy/a.png": 3,
+        "SAD/c.png": 4,
+        "joy/b.png": 3,
+    }
+    tree(tmp_path / "numbers", "train/1/a.png", "train/6/a.png", "test/2/a.png")
+    faces = ImageFolder(tmp_path / "numbers", split="train", numbers="rafdb")
+    assert [faces.classes[target] for target in faces.targets] == ["surprise", "anger"]
+    assert ImageFolder(tmp_path / "numbers", split="train").classes == ("1", "2", "6")
+    tree(tmp_path / "numbers", "test/8/a.png")
+    with pytest.raises(ValueError, match="8 is of no known class; numbers lie in 1 to 7"):
+        ImageFolder(tmp_path / "numbers", split="train", numbers="rafdb")
+
+
+def test_classes_in_the_order_of_a_data_set(tmp_path):
+    tree(tmp_path, "fear/a.png", "anger/a.png")
+    faces = ImageFolder(tmp_path, classes="fer2013")
+    assert faces.classes[:3] == ("anger", "disgust", "fear")
+    assert sorted(faces.targets.tolist()) == [0, 2]
+
+
 def test_other_names_are_sorted_over_all_splits(tmp_path):
     tree(tmp_path, "train/dog/a.png", "train/cat/a.png", "val/ant/a.png")
     train = ImageFolder(tmp_path, split="train")

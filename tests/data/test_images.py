@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustfer.data.images import ImageFiles, read_image
+from robustfer.data.images import Box, ImageFiles, read_image
 from tests.data.trees import write_image
 
 
@@ -122,3 +122,37 @@ def test_files_of_two_sizes(tmp_path: Path) -> None:
 def test_size_out_of_range(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
         ImageFiles(tmp_path, ["a.png"], size=0)
+
+
+@pytest.mark.parametrize("box", [None, Box(-6, 4, 30, 22)])
+@pytest.mark.parametrize("size", [None, 24, 96])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_points_move_with_the_image(
+    tmp_path: Path, box: Box | None, size: int | None, orientation: int
+) -> None:
+    # A bright square whose middle is where the point should be, cut out, resized and turned.
+    upright = np.zeros((40, 30), dtype=np.uint8)
+    upright[8:13, 14:19] = 255
+    stored = np.rot90(upright) if orientation == 6 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
+    files = ImageFiles(tmp_path, ["a.png"], size=size, boxes=None if box is None else [box])
+    weight = files[0][0].double()
+    ys, xs = torch.meshgrid(*map(torch.arange, weight.shape), indexing="ij")
+    middle = [float((weight * axis).sum() / weight.sum()) for axis in (xs, ys)]
+    placed = files.place(0, torch.tensor([[16.0, 10.0]]))[0].tolist()
+    assert placed == pytest.approx(middle, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (Box(5, 0, 5, 9), r"a\.png cannot be read as an image: the box \(5, 0, 5, 9\) is empty"),
+        (Box(0, 0, 10**5, 10**5), "has 10000 megapixels, more than 50"),
+    ],
+)
+def test_bad_boxes(tmp_path: Path, box: Box, message: str) -> None:
+    path = write_image(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        read_image(path, box=box)

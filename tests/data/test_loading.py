@@ -1,7 +1,13 @@
 import pytest
 
-from robustfer.data import DemoFaces, FERPlus, ImageFolder, load
-from tests.data.trees import vote_row, write_ferplus, write_image
+from robustfer.data import RAFDB, AffectNet, DemoFaces, FERPlus, ImageFolder, LabelTable, load
+from tests.data.trees import (
+    vote_row,
+    write_affectnet_arrays,
+    write_ferplus,
+    write_image,
+    write_rafdb,
+)
 
 
 def test_demo():
@@ -30,6 +36,30 @@ def test_folder(tmp_path):
     assert load(f"folder:{tmp_path / 'train'}", split=None).ids == ["fear/a.png"]
 
 
+def test_rafdb(tmp_path):
+    write_rafdb(tmp_path, ["train_1.jpg 1", "test_1.jpg 2"])
+    faces = load(f"rafdb:{tmp_path}", split="test", images="face", size=16)
+    assert isinstance(faces, RAFDB)
+    assert faces.ids == ["test_1.jpg"]
+    assert faces[0]["image"].shape == (3, 16, 16)
+
+
+def test_affectnet(tmp_path):
+    write_affectnet_arrays(tmp_path, [1, 7])
+    faces = load(f"affectnet:{tmp_path}", num_classes=8, classes="affectnet")
+    assert isinstance(faces, AffectNet)
+    assert faces.targets.tolist() == [1, 7]
+
+
+def test_table(tmp_path):
+    path = tmp_path / "faces.csv"
+    path.write_text("path,label\na.png,4\n")
+    write_image(tmp_path / "a.png")
+    faces = load(f"table:{path}", split=None, numbers="rafdb", labels="label")
+    assert isinstance(faces, LabelTable)
+    assert faces.classes[faces.targets[0]] == "happiness"
+
+
 def test_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -41,9 +71,9 @@ def test_home_folder(tmp_path, monkeypatch):
     ("spec", "options", "message"),
     [
         ("FERPlus:x", {}, r"no data set is called 'FERPlus'; .* did you mean 'ferplus'\?"),
-        ("zzz", {}, "no data set is called 'zzz'; write demo, ferplus:PATH or folder:PATH$"),
-        ("ferplus", {}, "ferplus needs a folder: write ferplus:PATH"),
-        ("folder:", {}, "folder needs a folder: write folder:PATH"),
+        ("zzz", {}, "no data set is called 'zzz'; write demo, rafdb:.* or table:PATH$"),
+        ("ferplus", {}, "ferplus needs a path: write ferplus:PATH"),
+        ("folder:", {}, "folder needs a path: write folder:PATH"),
         ("demo:faces", {}, "demo takes no path"),
         ("demo", {"labels": "majority", "in_memory": True}, "no option labels, in_memory; it has"),
         ("ferplus:x", {"seed": 1}, "ferplus has no option seed"),
@@ -55,19 +85,19 @@ def test_mistakes(spec, options, message):
         load(spec, **options)
 
 
-@pytest.mark.parametrize("kind", ["ferplus", "folder"])
+@pytest.mark.parametrize("kind", ["ferplus", "folder", "rafdb", "affectnet", "table"])
 def test_a_root_that_is_not_there(tmp_path, kind):
     with pytest.raises(FileNotFoundError, match="nowhere is not there"):
         load(f"{kind}:{tmp_path / 'nowhere'}")
 
 
-@pytest.mark.parametrize("spec", ["demo", "ferplus:x", "folder:x"])
+@pytest.mark.parametrize("spec", ["demo", "ferplus:x", "folder:x", "table:x"])
 def test_unknown_split(spec):
     with pytest.raises(ValueError, match="split must be train, validation or test, got 'val'"):
         load(spec, split="val")
 
 
-@pytest.mark.parametrize("spec", ["demo", "ferplus:x"])
+@pytest.mark.parametrize("spec", ["demo", "ferplus:x", "rafdb:x", "affectnet:x"])
 def test_only_a_folder_may_have_no_split(spec):
-    with pytest.raises(ValueError, match="split=None is for an image folder alone"):
+    with pytest.raises(ValueError, match="split=None is for an image folder or a table alone"):
         load(spec, split=None)

@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from robustfer.data.tables import check_inside, read_table, read_whole_number
+from robustfer.data.tables import (
+    NamedOnce,
+    check_files,
+    check_inside,
+    read_table,
+    read_whole_number,
+)
 
 
 def written(tmp_path: Path, text: str | bytes) -> Path:
@@ -62,3 +68,27 @@ def test_names_that_leave_the_folder(name: str) -> None:
 @pytest.mark.parametrize("name", ["a.png", "b/a..b.png", "..a.png"])
 def test_names_that_stay(name: str) -> None:
     assert check_inside(Path("t.csv"), 4, name) == name
+
+
+def test_a_name_twice(tmp_path: Path) -> None:
+    once = NamedOnce(tmp_path / "t.csv", "error")
+    assert once.is_new(2, "a", 1)
+    with pytest.raises(ValueError, match=r"t\.csv, line 3: a is .*, after line 2; the rows are"):
+        once.is_new(3, "a", 1)
+    dropping = NamedOnce(tmp_path / "t.csv", "drop")
+    assert [dropping.is_new(line, "a", 1) for line in (2, 3, 4)] == [True, False, False]
+    with pytest.raises(ValueError, match="line 5: a is named a second time, after line 2$"):
+        dropping.is_new(5, "a", 2)
+    with pytest.raises(ValueError, match="duplicates must be error or drop, got 'keep'"):
+        NamedOnce(tmp_path / "t.csv", "keep")  # type: ignore[arg-type]
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    for name in ("a.png", "1/a.png"):
+        (tmp_path / name).touch()
+    check_files(Path("t.csv"), tmp_path, [(2, "a.png"), (3, "1/a.png")])
+    with pytest.raises(FileNotFoundError, match=r"t\.csv, line 3: .*b\.png is not there$"):
+        check_files(Path("t.csv"), tmp_path, [(2, "a.png"), (3, "1/b.png")])
+    with pytest.raises(FileNotFoundError, match=r"line 2: .*2.a\.png is not there \(and 1 more\)"):
+        check_files(Path("t.csv"), tmp_path, [(2, "2/a.png"), (3, "1/a.png"), (4, "c.png")])

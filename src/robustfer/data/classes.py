@@ -1,6 +1,14 @@
-"""The names and the order of the expression classes, the same for every data set."""
+"""The one registry of expression classes: names, synonyms, and each data set's numbers."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 #: The seven basic expressions in the order that ``target`` means everywhere in robustfer.
 EXPRESSIONS: tuple[str, ...] = (
@@ -15,3 +23,204 @@ EXPRESSIONS: tuple[str, ...] = (
 
 #: The same with contempt, which some data sets label too.
 EXPRESSIONS_WITH_CONTEMPT: tuple[str, ...] = (*EXPRESSIONS, "contempt")
+
+_SYNONYMS = {
+    "surprise": ("surprised", "astonishment", "astonished"),
+    "fear": ("fearful", "afraid", "scared"),
+    "disgust": ("disgusted",),
+    "happiness": ("happy", "joy", "joyful"),
+    "sadness": ("sad",),
+    "anger": ("angry",),
+    "neutral": ("neutrality",),
+    "contempt": ("contemptuous",),
+}
+_CANONICAL = {word: name for name, words in _SYNONYMS.items() for word in (name, *words)}
+
+
+def _counted(first: int, names: str) -> Mapping[int, str]:
+    return MappingProxyType(dict(enumerate(names.split(), start=first)))
+
+
+#: What the files of a data set mean by a number: data set -> number -> class. ``lanet`` is the
+#: order of LA-Net's public program, whatever data set it reads.
+NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
+    {
+        "rafdb": _counted(1, "surprise fear disgust happiness sadness anger neutral"),
+        "affectnet": _counted(0, "neutral happiness sadness surprise fear disgust anger contempt"),
+        "ferplus": _counted(0, "neutral happiness surprise sadness anger disgust fear contempt"),
+        "fer2013": _counted(0, "anger disgust fear happiness sadness surprise neutral"),
+        "lanet": _counted(0, "anger disgust fear happiness sadness surprise neutral"),
+    }
+)
+
+
+def canonical_name(name: str) -> str:
+    """Return the name that robustfer gives an expression, from it or a synonym in any case.
+
+    Raises:
+        ValueError: no expression is called so.
+
+    >>> canonical_name("Happy"), canonical_name("joy"), canonical_name("happiness")
+    ('happiness', 'happiness', 'happiness')
+    >>> canonical_name("hapy")
+    Traceback (most recent call last):
+    ...
+    ValueError: 'hapy' is no expression that robustfer knows; did you mean 'happy'?
+    """
+    known = _CANONICAL.get(name.strip().lower())
+    if known is None:
+        near = get_close_matches(name.strip().lower(), _CANONICAL, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name!r} is no expression that robustfer knows{hint}")
+    return known
+
+
+def class_name(name: str) -> str:
+    """Return robustfer's name where it is an expression, else the name itself.
+
+    >>> class_name("Happy"), class_name("bored")
+    ('happiness', 'bored')
+    """
+    return _CANONICAL.get(name.strip().lower(), name)
+
+
+def classes_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the classes, in order, that these names belong to.
+
+    Where all are expressions these are robustfer's, whether or not each occurs: all seven, or
+    eight where contempt occurs; else the sorted names.
+
+    >>> classes_of({"happy", "neutral"}) == EXPRESSIONS
+    True
+    >>> classes_of(["dog", "cat", "dog"])
+    ('cat', 'dog')
+    """
+    found = set(map(class_name, names))
+    for known in (EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT):
+        if found <= set(known):
+            return known
+    return tuple(sorted(found))
+
+
+def numbering(name: str) -> Mapping[int, str]:
+    """Return what a data set's own files mean by a number.
+
+    Args:
+        name: a key of :data:`NUMBERINGS`.
+
+    Raises:
+        ValueError: there is no such numbering.
+
+    >>> numbering("rafdb")[1], numbering("affectnet")[1], numbering("fer2013")[1]
+    ('surprise', 'happiness', 'disgust')
+    """
+    if name not in NUMBERINGS:
+        raise ValueError(f"numbering must be one of {', '.join(NUMBERINGS)}, got {name!r}")
+    return NUMBERINGS[name]
+
+
+def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """Return class names in order, of a data set or as given, expressions by robustfer's names.
+
+    Args:
+        classes: a key of :data:`NUMBERINGS`, or names; a name that is no expression stays as it is.
+
+    Raises:
+        ValueError: no such data set, fewer than two classes, or one twice.
+
+    >>> class_order("fer2013")
+    ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
+    >>> class_order(["Sad", "happy", "bored"])
+    ('sadness', 'happiness', 'bored')
+    """
+    if isinstance(classes, str):
+        return tuple(numbering(classes).values())
+    names = tuple(map(class_name, classes))
+    if len(names) < 2:
+        raise ValueError(f"classes must name at least two classes, got {list(classes)}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"classes must name each class once, got {twice!r} twice in {classes}")
+    return names
+
+
+def translate_classes(
+    source: str | Sequence[str],
+    target: str | Sequence[str],
+    *,
+    extra: Literal["error", "drop"] = "error",
+) -> Tensor:
+    """Return where each class of one order stands in another.
+
+    ``logits[:, translate_classes(source, target)]`` are the logits of a model whose outputs are in
+    the order ``source``, in the order ``target``: so may a checkpoint be evaluated on a data set
+    of another order.
+
+    Args:
+        source: the order that things are in, names or a key of :data:`NUMBERINGS`.
+        target: the order wanted.
+        extra: what to do with a class of ``source`` that is none of ``target``: ``"error"``, or
+            ``"drop"`` it, as for the contempt of a model of eight classes on data of seven.
+
+    Shape:
+        int64 (number of classes in ``target``)
+
+    Raises:
+        ValueError: a class of ``target`` is none of ``source``, or with ``extra="error"`` the
+            other way round.
+
+    >>> translate_classes("fer2013", ["happy", "sad", "neutral"], extra="drop")
+    tensor([3, 4, 6])
+    >>> logits = torch.tensor([[0.1, 0.9]])  # of a model that puts "sadness" first
+    >>> logits[:, translate_classes(["sadness", "happiness"], ["happiness", "sadness"])]
+    tensor([[0.9000, 0.1000]])
+    """
+    before, after = class_order(source), class_order(target)
+    if extra not in ("error", "drop"):
+        raise ValueError(f"extra must be error or drop, got {extra!r}")
+    missing = [name for name in after if name not in before]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} of {list(after)} missing from {list(before)}")
+    left = [name for name in before if name not in after]
+    if left and extra == "error":
+        raise ValueError(
+            f"{', '.join(left)} of {list(before)} missing from {list(after)}; extra='drop' leaves "
+            "out such classes"
+        )
+    return torch.tensor([before.index(name) for name in after])
+
+
+def renumber(
+    targets: Tensor, *, source: str | Sequence[str], target: str | Sequence[str]
+) -> Tensor:
+    """Return labels counted in another order of the classes.
+
+    Args:
+        targets: class indices, or probabilities.
+        source: the order that they are in, names or a key of :data:`NUMBERINGS`.
+        target: the order wanted; it may have classes that ``source`` has not.
+
+    Shape:
+        ``targets`` int64 (N) -> int64 (N), or (N, C) -> (N, C').
+
+    Raises:
+        ValueError: a class that occurs in ``targets`` is none of ``target``.
+
+    >>> renumber(torch.tensor([0, 3]), source="fer2013", target=EXPRESSIONS)
+    tensor([5, 3])
+    """
+    before, after = class_order(source), class_order(target)
+    places = torch.tensor([after.index(name) if name in after else -1 for name in before])
+    soft = targets.ndim == 2
+    occurs = targets.sum(0) if soft else targets.bincount(minlength=len(before))
+    if len(occurs) != len(before):
+        raise ValueError(f"targets must be labels of {len(before)} classes, got {len(occurs)}")
+    lost = [name for name, n, place in zip(before, occurs, places, strict=True) if n and place < 0]
+    if lost:
+        raise ValueError(f"labels {', '.join(lost)} have no place among {list(after)}")
+    if not soft:
+        return places.to(targets.device)[targets]
+    kept = places >= 0
+    moved = targets.new_zeros(len(targets), len(after))
+    moved[:, places[kept]] = targets[:, kept]
+    return moved

@@ -13,24 +13,28 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from robustfer._checks import check_class_index, check_distribution, check_floating
+from robustfer.data.classes import class_order, renumber
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 class LabeledFaces(Dataset[dict[str, Any]], ABC):
-    """Images with labels. A sample is ``{"image", "target", "index"}``.
+    """Images with labels. A sample is ``{"image", "target", "index", "id"}``.
 
     Attributes:
-        classes: names of the classes; ``target`` is a position in it.
+        classes: names of the classes; ``target`` is a position in it. Every reader has the
+            expressions in the same order, unless asked by :meth:`with_classes`.
         ids: a stable name for each sample, whatever its row.
         targets: what training sees: (N,) int64, or (N, C) float32 probabilities. Possibly wrong.
         true_targets: the labels known to be better ((N,) int64), for evaluation alone and never
             part of a sample: the labels before synthetic noise, or a crowd's; ``None`` if unknown.
+        votes: how many people saw which class ((N, C) int64); ``None`` if unknown.
         excluded: what the reader left out: reason -> number of images.
 
     Shape:
-        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here.
+        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here;
+        ``id`` a text.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         ids: Sequence[str],
         targets: Tensor,
         true_targets: Tensor | None = None,
+        votes: Tensor | None = None,
         excluded: Mapping[str, int] | None = None,
     ) -> None:
         self.classes = tuple(classes)
@@ -50,6 +55,11 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         self.true_targets: Tensor | None = None
         if true_targets is not None:
             self.true_targets = self._checked("true_targets", true_targets, len(ids))
+        if votes is not None and tuple(votes.shape) != (len(ids), len(self.classes)):
+            raise ValueError(
+                f"votes must have shape ({len(ids)}, {len(self.classes)}), got {tuple(votes.shape)}"
+            )
+        self.votes = votes
 
     @abstractmethod
     def load_image(self, row: int) -> Tensor:
@@ -75,7 +85,12 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             raise IndexError(f"index {index} is outside a data set of {len(self)} samples")
         index %= len(self)
         row = index if self._rows is None else int(self._rows[index])
-        return {"image": self.load_image(row), "target": self.targets[index], "index": index}
+        return {
+            "image": self.load_image(row),
+            "target": self.targets[index],
+            "index": index,
+            "id": self._ids[row],
+        }
 
     def with_targets(self, targets: Tensor) -> Self:
         """Return the same images with other labels to train on; ``true_targets`` stay.
@@ -89,6 +104,38 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         other.targets = self._checked("targets", targets, len(self))
         if self.true_targets is None and self.targets.ndim == 1:
             other.true_targets = self.targets
+        return other
+
+    def with_classes(self, classes: str | Sequence[str]) -> Self:
+        """Return the same images with the labels counted in another order of the classes.
+
+        Args:
+            classes: names in order, or a data set of :data:`robustfer.data.NUMBERINGS`. A class
+                that no sample has may be new or left out.
+
+        Raises:
+            ValueError: no such order, or samples of a class that is none of it.
+
+        >>> from robustfer.data import DemoFaces
+        >>> faces = DemoFaces(num_samples=7)
+        >>> other = faces.with_classes("fer2013")
+        >>> faces.classes[0], other.classes[0]
+        ('surprise', 'anger')
+        >>> faces.classes[faces.targets[3]] == other.classes[other.targets[3]]
+        True
+        """
+        after = class_order(classes)
+        other = copy.copy(self)
+        other.classes = after
+        other.targets = renumber(self.targets, source=self.classes, target=after)
+        if self.true_targets is not None:
+            other.true_targets = renumber(self.true_targets, source=self.classes, target=after)
+        if self.votes is not None:
+            # Unlike a label, a vote for a class that is left out may go: others saw another one.
+            known = [name in after for name in class_order(self.classes)]
+            other.votes = renumber(
+                self.votes * torch.tensor(known), source=self.classes, target=after
+            )
         return other
 
     def subset(self, index: Tensor | Sequence[int]) -> Self:
@@ -112,6 +159,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         other._rows = rows if self._rows is None else self._rows[rows]
         other.targets = self.targets[rows]
         other.true_targets = None if self.true_targets is None else self.true_targets[rows]
+        other.votes = None if self.votes is None else self.votes[rows]
         return other
 
     def summary(self) -> str:

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from robustfer.data.classes import EXPRESSIONS
-from robustfer.data.tables import read_table, read_whole_number
-
-#: What FER2013 means by emotion 0, 1, 2, ...
-FER2013_CODES: tuple[str, ...] = (
-    "anger",
-    "disgust",
-    "fear",
-    "happiness",
-    "sadness",
-    "surprise",
-    "neutral",
-)
+from robustfer.data.classes import EXPRESSIONS, numbering
+from robustfer.data.tables import Duplicates, NamedOnce, read_table, read_whole_number
 
 
 class NamedFace(NamedTuple):
@@ -29,7 +18,7 @@ class NamedFace(NamedTuple):
 
 
 def read_fer2013_labels(
-    path: Path, rows: Sequence[NamedFace], *, duplicates: Literal["error", "drop"] = "error"
+    path: Path, rows: Sequence[NamedFace], *, duplicates: Duplicates = "error"
 ) -> dict[str, int]:
     r"""Read FER2013's own label of each image: name -> position in ``EXPRESSIONS``.
 
@@ -57,15 +46,13 @@ def read_fer2013_labels(
     {'a.png': 5, 'b.png': 3}
     """
     named: dict[str, int] = {}
-    seen: set[str] = set()
+    names = NamedOnce(path, duplicates)
     unnamed: list[tuple[int, str, int]] = []
     for line, row in read_table(path, ["emotion"]):
         emotion = _read_emotion(path, line, row["emotion"])
         if "image" in row:
-            before = named.setdefault(row["image"], emotion)
-            if row["image"] in seen and (duplicates == "error" or emotion != before):
-                raise ValueError(f"{path}, line {line}: {row['image']} is named a second time")
-            seen.add(row["image"])
+            if names.is_new(line, row["image"], emotion):
+                named[row["image"]] = emotion
         elif "Usage" in row:
             unnamed.append((line, row["Usage"], emotion))
         else:
@@ -98,6 +85,7 @@ def _match_by_row(
 
 def _read_emotion(path: Path, line: int, text: str) -> int:
     code = read_whole_number(path, line, "emotion", text)
-    if code >= len(FER2013_CODES):
+    codes = numbering("fer2013")
+    if code not in codes:
         raise ValueError(f"{path}, line {line}: emotion must lie in 0 to 6, got {code}")
-    return EXPRESSIONS.index(FER2013_CODES[code])
+    return EXPRESSIONS.index(codes[code])

@@ -14,10 +14,17 @@ from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.fer2013 import NamedFace, read_fer2013_labels
 from robustfer.data.images import ImageFiles
-from robustfer.data.tables import check_inside, read_table, read_whole_number
-from robustfer.data.votes import VOTE_COLUMNS, majority_column, vote_probabilities
+from robustfer.data.tables import (
+    Duplicates,
+    NamedOnce,
+    check_files,
+    check_inside,
+    read_table,
+    read_whole_number,
+)
+from robustfer.data.votes import VOTE_COLUMNS, VoteRule, judge
 
-Labels = Literal["majority", "probability", "fer2013"]
+Labels = Literal["majority", "probability", "crossentropy", "multi_target", "fer2013"]
 
 #: robustfer's name of a split -> FERPlus's usage and folder.
 _SPLITS = {
@@ -31,17 +38,20 @@ class FERPlus(LabeledFaces):
     """The faces of one split of FERPlus, 48 x 48 and grey as they come.
 
     Below ``root`` lie ``fer2013new.csv`` (the votes) and ``data/FER2013Train``, ``FER2013Valid``
-    and ``FER2013Test`` (the images). A vote that one person alone gave is dropped; then
+    and ``FER2013Test`` (the images). What ``target`` is, ``labels`` says:
 
-    - ``labels="majority"``: the class with more than half of the votes. Where no column has, or
-      the majority says unknown, no face (NF) or, with seven classes, contempt, the image is left
-      out.
-    - ``labels="probability"``: the votes for the classes, divided by their sum; an image is left
-      out where the classes together have no more than half of the votes.
-    - ``labels="fer2013"``: the label that FER2013 itself gave, often wrong, for the same images as
+    - ``"majority"``: the class with more than half of the votes.
+    - ``"probability"``, ``"crossentropy"``: the leading classes' shares of the votes. As their
+      authors use them, the first are to be drawn from (:func:`robustfer.data.draw_targets`), the
+      second are the target itself.
+    - ``"multi_target"``: the classes with three tenths of the votes or more, alike.
+    - ``"fer2013"``: the label that FER2013 itself gave, often wrong, for the same images as
       ``"majority"``; the majority stands in ``true_targets``.
 
-    ``excluded`` counts what was left out and why; ``ids`` are the image names.
+    :func:`robustfer.data.votes.judge` has the rules in full; votes of one person alone are dropped
+    in each. An image is left out where the votes are too divided for the rule, or led by unknown,
+    no face (NF) or, with seven classes, contempt. ``excluded`` counts what was left out and why;
+    ``ids`` are the image names; ``votes`` the votes for the classes as they were given.
 
     Args:
         root: the data set's folder.
@@ -92,10 +102,10 @@ class FERPlus(LabeledFaces):
         fer2013_labels: str | Path | None = None,
         num_classes: Literal[7, 8] = 7,
         size: int | None = None,
-        duplicates: Literal["error", "drop"] = "error",
+        duplicates: Duplicates = "error",
         in_memory: bool = False,
     ) -> None:
-        _check_options(split, labels, fer2013_labels, num_classes, duplicates)
+        _check_options(split, labels, fer2013_labels, num_classes)
         usage, folder_name = _SPLITS[split]
         root = Path(root).expanduser()
         folder = root / "data" / folder_name
@@ -113,28 +123,25 @@ class FERPlus(LabeledFaces):
             raise ValueError(f"{table} names no image of Usage {usage!r}")
 
         votes = torch.tensor([face.votes for face in here], dtype=torch.int64)
-        majority = majority_column(votes)
-        targets, kept = majority, (majority >= 0) & (majority < num_classes)
-        if labels == "probability":
-            targets, kept = vote_probabilities(votes, num_classes)
+        rule: VoteRule = "majority" if labels == "fer2013" else labels
+        shares, leader = judge(votes, num_classes=num_classes, rule=rule)
+        kept = (leader >= 0) & (leader < num_classes)
         excluded = Counter(
             {
                 "removed by FERPlus": sum(not face.image for face in of_split),
                 "named again with the same votes": sum(face.repeated for face in of_split),
             }
         )
-        excluded.update(_reason(column) for column in majority[~kept].tolist())
+        excluded.update(_reason(rule, column) for column in leader[~kept].tolist())
         chosen = [face for face, keep in zip(here, kept.tolist(), strict=True) if keep]
         if not chosen:
             raise ValueError(f"{table}: every image of Usage {usage!r} is left out: {+excluded}")
 
-        # Listed once: asking after each of thousands of files is slow, on a network above all.
-        files = {path.name for path in folder.iterdir()}
-        _check_files(table, folder, chosen, files)
-        unnamed = files - {face.image for face in here}
+        check_files(table, folder, ((face.line, face.image) for face in chosen))
+        unnamed = {path.name for path in folder.iterdir()} - {face.image for face in here}
         excluded["without votes"] = sum(name.lower().endswith(".png") for name in unnamed)
 
-        targets, true_targets = targets[kept], None
+        targets, true_targets = (leader if rule == "majority" else shares)[kept], None
         if fer2013_labels is not None:
             true_targets = targets
             targets = _fer2013_targets(Path(fer2013_labels).expanduser(), faces, chosen, duplicates)
@@ -144,6 +151,7 @@ class FERPlus(LabeledFaces):
             ids=ids,
             targets=targets,
             true_targets=true_targets,
+            votes=votes[kept, :num_classes],
             excluded=+excluded,  # the sign drops what did not occur
         )
         self._images = ImageFiles(folder, ids, size=size, in_memory=in_memory)
@@ -166,7 +174,6 @@ def _check_options(
     labels: str,
     fer2013_labels: str | Path | None,
     num_classes: int,
-    duplicates: str,
 ) -> None:
     if split not in _SPLITS:
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
@@ -174,8 +181,6 @@ def _check_options(
         raise ValueError(f"labels must be one of {', '.join(get_args(Labels))}, got {labels!r}")
     if num_classes not in (7, 8):
         raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
-    if duplicates not in ("error", "drop"):
-        raise ValueError(f"duplicates must be error or drop, got {duplicates!r}")
     if labels == "fer2013" and fer2013_labels is None:
         raise ValueError(
             "labels='fer2013' needs fer2013_labels=, the path of fer2013.csv or of a csv with "
@@ -185,10 +190,10 @@ def _check_options(
         raise ValueError(f"fer2013_labels is for labels='fer2013' alone, got labels={labels!r}")
 
 
-def _read_faces(table: Path, duplicates: str) -> list[_Face]:
+def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
     usages = {usage for usage, _ in _SPLITS.values()}
     faces: list[_Face] = []
-    named: dict[str, _Face] = {}
+    names = NamedOnce(table, duplicates)
     for line, row in read_table(table, ["Usage", "Image name", *VOTE_COLUMNS]):
         usage, image = row["Usage"], row["Image name"]
         if usage not in usages:
@@ -197,48 +202,32 @@ def _read_faces(table: Path, duplicates: str) -> list[_Face]:
                 f"got {usage!r}"
             )
         votes = [read_whole_number(table, line, name, row[name]) for name in VOTE_COLUMNS]
-        before = named.get(image)
-        if before is not None:
-            same = (before.usage, before.votes) == (usage, votes)
-            if not same or duplicates == "error":
-                hint = "; the rows are the same: duplicates='drop' counts it once" if same else ""
-                raise ValueError(
-                    f"{table}, line {line}: {image} is named a second time, after line "
-                    f"{before.line}{hint}"
-                )
-        face = _Face(line, usage, image, votes, repeated=before is not None)
-        faces.append(face)
-        if image:
-            named.setdefault(check_inside(table, line, image), face)
+        repeated = bool(image) and not names.is_new(line, image, (usage, *votes))
+        check_inside(table, line, image)
+        faces.append(_Face(line, usage, image, votes, repeated))
     return faces
 
 
-def _reason(column: int) -> str:
-    return "without a majority" if column < 0 else f"with a majority for {VOTE_COLUMNS[column]}"
-
-
-def _check_files(table: Path, folder: Path, faces: Sequence[_Face], files: set[str]) -> None:
-    missing = [face for face in faces if face.image not in files]
-    if missing:
-        first = missing[0]
-        raise FileNotFoundError(
-            f"{table}, line {first.line}: {folder / first.image} is not there{_more(missing)}"
+def _reason(rule: VoteRule, column: int) -> str:
+    if rule == "majority":
+        return (
+            f"with a majority for {VOTE_COLUMNS[column]}" if column >= 0 else "without a majority"
         )
+    return (
+        f"with most votes for {VOTE_COLUMNS[column]}" if column >= 0 else "with votes too divided"
+    )
 
 
 def _fer2013_targets(
     path: Path,
     faces: Sequence[_Face],
     chosen: Sequence[_Face],
-    duplicates: Literal["error", "drop"],
+    duplicates: Duplicates,
 ) -> Tensor:
     rows = [NamedFace(face.usage, face.image) for face in faces]
     labels = read_fer2013_labels(path, rows, duplicates=duplicates)
     missing = [face.image for face in chosen if face.image not in labels]
     if missing:
-        raise ValueError(f"{path} has no label for {missing[0]}{_more(missing)}")
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ValueError(f"{path} has no label for {missing[0]}{more}")
     return torch.tensor([labels[face.image] for face in chosen])
-
-
-def _more(missing: Sequence[object]) -> str:
-    return f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

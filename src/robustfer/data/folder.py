@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
+from robustfer.data.classes import class_name, class_order, classes_of, numbering
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.images import IMAGE_SUFFIXES, ImageFiles
 
@@ -27,9 +27,10 @@ class ImageFolder(LabeledFaces):
     """Images in ``root/class/*.png``, or in ``root/split/class/*.png``.
 
     The classes are robustfer's expressions in their usual order where the folders bear their
-    names, whether or not each of them has a folder; else the folders' sorted names, over all the
-    splits below ``root``, so that a class means the same in each. ``ids`` are the paths below
-    ``root``; ``excluded`` counts the files that are no images by their ending.
+    names or synonyms ("Happy", "joy"), whether or not each of them has a folder; else the folders'
+    sorted names, over all the splits below ``root``, so that a class means the same in each.
+    ``ids`` are the paths below ``root``; ``excluded`` counts the files that are no images by their
+    ending.
 
     Args:
         root: the folder.
@@ -37,7 +38,10 @@ class ImageFolder(LabeledFaces):
             ``"test"``; ``None`` where the classes lie directly below ``root``.
         size: side of the square to resize to, in pixels, so that images of several sizes make a
             batch; ``None``: all images are of one size. Faces should be cropped before.
-        classes: names and order of the classes; a folder of another name is an error.
+        classes: names and order of the classes, or a data set of
+            :data:`robustfer.data.NUMBERINGS` for its order; a folder of another name is an error.
+        numbers: what folders called by numbers mean, a data set of
+            :data:`robustfer.data.NUMBERINGS`; ``None``: nothing but their names.
         in_memory: read all images now (3 * H * W bytes each) and none later.
 
     Raises:
@@ -62,7 +66,8 @@ class ImageFolder(LabeledFaces):
         *,
         split: Literal["train", "validation", "test"] | None = None,
         size: int | None = None,
-        classes: Sequence[str] | None = None,
+        classes: str | Sequence[str] | None = None,
+        numbers: str | None = None,
         in_memory: bool = False,
     ) -> None:
         root = Path(root).expanduser()
@@ -76,14 +81,19 @@ class ImageFolder(LabeledFaces):
                 )
             folders = {"": root}
         folder = _chosen(root, folders, split)
-        names = sorted({each.name for below in folders.values() for each in _subfolders(below)})
-        classes = _classes(names) if classes is None else tuple(classes)
+        codes = {} if numbers is None else numbering(numbers)
+        names = {
+            each.name: _name(each, codes)
+            for below in folders.values()
+            for each in _subfolders(below)
+        }
+        order = classes_of(names.values()) if classes is None else class_order(classes)
 
         ids: list[str] = []
         targets: list[int] = []
         excluded: Counter[str] = Counter()
         for below in _subfolders(folder):
-            target = _target(below, classes)
+            target = _target(below, names[below.name], order)
             for path in sorted(below.iterdir()):
                 if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                     ids.append(path.relative_to(root).as_posix())
@@ -94,7 +104,7 @@ class ImageFolder(LabeledFaces):
             raise ValueError(
                 f"{folder} holds no image; expected are files like {folder / 'happiness' / '1.png'}"
             )
-        super().__init__(classes=classes, ids=ids, targets=torch.tensor(targets), excluded=excluded)
+        super().__init__(classes=order, ids=ids, targets=torch.tensor(targets), excluded=excluded)
         self._images = ImageFiles(root, ids, size=size, in_memory=in_memory)
 
     def load_image(self, row: int) -> Tensor:
@@ -132,18 +142,21 @@ def _chosen(root: Path, folders: dict[str, Path], split: str | None) -> Path:
     return folders[split]
 
 
-def _classes(names: Sequence[str]) -> tuple[str, ...]:
-    for known in (EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT):
-        if set(names) <= set(known):
-            return known
-    return tuple(names)
+def _name(folder: Path, codes: Mapping[int, str]) -> str:
+    if not (codes and folder.name.isascii() and folder.name.isdigit()):
+        return class_name(folder.name)
+    if int(folder.name) not in codes:
+        raise ValueError(
+            f"{folder} is of no known class; numbers lie in {min(codes)} to {max(codes)}"
+        )
+    return codes[int(folder.name)]
 
 
-def _target(folder: Path, classes: Sequence[str]) -> int:
-    if folder.name not in classes:
-        near = get_close_matches(folder.name, classes, n=1)
+def _target(folder: Path, name: str, classes: Sequence[str]) -> int:
+    if name not in classes:
+        near = get_close_matches(name, classes, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{folder} is of no known class; the classes are {', '.join(classes)}{hint}"
         )
-    return tuple(classes).index(folder.name)
+    return classes.index(name)

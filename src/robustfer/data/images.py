@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,16 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 _DEEP_MODES = ("I", "F")
 
 
-def read_image(path: str | Path, *, size: int | None = None) -> Tensor:
+class Box(NamedTuple):
+    """A part of an image, in pixels; ``right`` and ``bottom`` are the first ones outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def read_image(path: str | Path, *, size: int | None = None, box: Box | None = None) -> Tensor:
     """Read an image file: upright as its EXIF data say, grey repeated to three channels.
 
     Transparency is dropped.
@@ -31,14 +41,15 @@ def read_image(path: str | Path, *, size: int | None = None) -> Tensor:
     Args:
         path: PNG, JPEG, BMP, WebP, TIFF or PPM file of at most 50 megapixels.
         size: side of the square to resize to, in pixels; ``None`` keeps the image's size.
+        box: the part to cut out first, black where it lies outside the image.
 
     Shape:
         uint8 (3, H, W), RGB.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: unreadable, truncated, too large or of more than 8 bits a channel; the message
-            names the file.
+        ValueError: unreadable, truncated, too large or of more than 8 bits a channel, or an empty
+            or too large box; the message names the file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -55,6 +66,9 @@ def read_image(path: str | Path, *, size: int | None = None) -> Tensor:
             # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
             colour = image.convert("RGBA") if "transparency" in image.info else image
             colour = colour.convert("RGB")
+            if box is not None:
+                _check_area(box.right - box.left, box.bottom - box.top, f"the box {tuple(box)}")
+                colour = colour.crop(box)
             if size is not None:
                 colour = colour.resize((size, size), Image.Resampling.BILINEAR)
             pixels = np.array(colour)
@@ -73,6 +87,7 @@ class ImageFiles:
         names: paths below the folder.
         size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
             must then be the first one's, so that images can be stacked to a batch.
+        boxes: the part to cut out of each image before.
         in_memory: read all files now (3 * H * W bytes an image) and none later.
 
     Raises:
@@ -85,6 +100,7 @@ class ImageFiles:
         names: Sequence[str],
         *,
         size: int | None = None,
+        boxes: Sequence[Box] | None = None,
         in_memory: bool = False,
     ) -> None:
         if size is not None and size < 1:
@@ -92,7 +108,8 @@ class ImageFiles:
         self._folder = folder
         self._names = names
         self._size = size
-        self._shape = read_image(folder / names[0], size=size).shape
+        self._boxes = boxes
+        self._shape = self._read_any(0).shape
         self._images: Tensor | None = None
         if in_memory:
             images = torch.empty((len(names), *self._shape), dtype=torch.uint8)
@@ -107,8 +124,34 @@ class ImageFiles:
         # A copy: whoever changes it in place must not change what is remembered.
         return self._read(row) if self._images is None else self._images[row].clone()
 
+    def place(self, row: int, points: Tensor) -> Tensor:
+        """Return where points of a file lie in the image as it is read: cut out and resized.
+
+        Args:
+            row: which file.
+            points: (x, y) in pixels of the file, the middle of the first pixel being (0, 0).
+
+        Shape:
+            ``points`` float32 (K, 2) -> (K, 2)
+        """
+        box = None if self._boxes is None else self._boxes[row]
+        if box is not None:
+            points = points - points.new_tensor([box.left, box.top])
+        if self._size is None:
+            return points
+        width, height = (
+            _upright_size(self._folder / self._names[row])
+            if box is None
+            else (box.right - box.left, box.bottom - box.top)
+        )
+        return (points + 0.5) * (self._size / points.new_tensor([width, height])) - 0.5
+
+    def _read_any(self, row: int) -> Tensor:
+        box = None if self._boxes is None else self._boxes[row]
+        return read_image(self._folder / self._names[row], size=self._size, box=box)
+
     def _read(self, row: int) -> Tensor:
-        image = read_image(self._folder / self._names[row], size=self._size)
+        image = self._read_any(row)
         if image.shape != self._shape:
             raise ValueError(
                 f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, but "
@@ -117,14 +160,26 @@ class ImageFiles:
         return image
 
 
+def _upright_size(path: Path) -> tuple[int, int]:
+    with Image.open(path, formats=_FORMATS) as image:
+        lies = image.getexif().get(0x0112, 1) >= 5  # the orientations with a quarter turn
+        return (image.height, image.width) if lies else (image.width, image.height)
+
+
 def _check_header(image: Image.Image) -> None:
-    megapixels = image.width * image.height / 1e6
-    if megapixels > MAX_MEGAPIXELS:
-        raise ValueError(f"it has {megapixels:.0f} megapixels, more than {MAX_MEGAPIXELS}")
+    _check_area(image.width, image.height, "it")
     if image.mode.split(";")[0] in _DEEP_MODES:
         raise ValueError(
             f"it has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits"
         )
+
+
+def _check_area(width: int, height: int, what: str) -> None:
+    if width < 1 or height < 1:
+        raise ValueError(f"{what} is empty")
+    megapixels = width * height / 1e6
+    if megapixels > MAX_MEGAPIXELS:
+        raise ValueError(f"{what} has {megapixels:.0f} megapixels, more than {MAX_MEGAPIXELS}")
 
 
 def _shown(shape: torch.Size) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
+
+#: What to do with something that a table names again in the very same words.
+Duplicates = Literal["error", "drop"]
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -80,6 +84,78 @@ def check_inside(path: Path, line: int, name: str) -> str:
         if seen.anchor or ".." in seen.parts or "\0" in name:
             raise ValueError(f"{path}, line {line}: {name!r} leads out of the images' folder")
     return name
+
+
+class NamedOnce:
+    """Watches that a table names each sample once.
+
+    Args:
+        path: the table, for messages.
+        duplicates: ``"error"``, or ``"drop"`` to allow a row that says the very same again. Rows
+            that contradict each other are an error always.
+
+    >>> names = NamedOnce(Path("labels.csv"), "drop")
+    >>> [names.is_new(line, "a.png", label) for line, label in ((2, "anger"), (3, "anger"))]
+    [True, False]
+    >>> names.is_new(4, "a.png", "fear")
+    Traceback (most recent call last):
+    ...
+    ValueError: labels.csv, line 4: a.png is named a second time, after line 2
+    """
+
+    def __init__(self, path: Path, duplicates: Duplicates) -> None:
+        if duplicates not in ("error", "drop"):
+            raise ValueError(f"duplicates must be error or drop, got {duplicates!r}")
+        self._path = path
+        self._drop = duplicates == "drop"
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def is_new(self, line: int, name: str, row: Hashable) -> bool:
+        """Whether this is the first row of a name; ``row`` is what the table says of it.
+
+        Raises:
+            ValueError: it is not, and may not be.
+        """
+        # The hash, not the row: a table of half a million rows need not stay in memory.
+        first, said = self._seen.setdefault(name, (line, hash(row)))
+        if first == line:
+            return True
+        same = said == hash(row)
+        if same and self._drop:
+            return False
+        hint = "; the rows are the same: duplicates='drop' counts it once" if same else ""
+        raise ValueError(
+            f"{self._path}, line {line}: {name} is named a second time, after line {first}{hint}"
+        )
+
+
+def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> None:
+    """Refuse a table that names files that are not there.
+
+    Args:
+        path: the table, for the message.
+        folder: where the files lie.
+        named: line and name of each; a name may have folders of its own.
+
+    Raises:
+        FileNotFoundError: the message names the first line and how many more there are.
+    """
+    # Listed once: asking after each of thousands of files is slow, on a network above all.
+    listed: dict[Path, set[str]] = {}
+    missing: list[tuple[int, Path]] = []
+    for line, name in named:
+        file = folder / name
+        if file.parent not in listed:
+            there = file.parent.is_dir()
+            listed[file.parent] = (
+                {found.name for found in file.parent.iterdir()} if there else set()
+            )
+        if file.name not in listed[file.parent]:
+            missing.append((line, file))
+    if missing:
+        line, file = missing[0]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"{path}, line {line}: {file} is not there{more}")
 
 
 def _header(path: Path, values: Sequence[str], columns: Sequence[str]) -> list[str]:

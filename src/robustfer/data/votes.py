@@ -1,14 +1,37 @@
-"""What the votes of several people say about a face: FERPlus's vote rules as functions."""
+"""What the votes of several people say about a face: the rules of FERPlus's authors."""
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple, get_args
+
+import torch
 from torch import Tensor
 
-from robustfer._checks import check_shapes
+from robustfer._checks import (
+    check_distribution,
+    check_floating,
+    check_shapes,
+    values_are_checked,
+)
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 
 #: The columns of a table of votes: the classes in robustfer's order, then what is no expression.
 VOTE_COLUMNS: tuple[str, ...] = (*EXPRESSIONS_WITH_CONTEMPT, "unknown", "NF")
+
+VoteRule = Literal["majority", "probability", "crossentropy", "multi_target"]
+
+
+class Verdict(NamedTuple):
+    """What a rule makes of votes.
+
+    Attributes:
+        shares: probabilities of the classes, zeros where they do not lead; float32 (N, C).
+        leader: the column that leads: a class, or one beyond them; -1 where the votes are too
+            divided; int64 (N).
+    """
+
+    shares: Tensor
+    leader: Tensor
 
 
 def without_single_votes(votes: Tensor) -> Tensor:
@@ -21,7 +44,6 @@ def without_single_votes(votes: Tensor) -> Tensor:
         Barsoum et al., Training Deep Networks for Facial Expression Recognition with
         Crowd-Sourced Label Distribution, ICMI 2016.
 
-    >>> import torch
     >>> without_single_votes(torch.tensor([[7, 1, 2]]))
     tensor([[7, 0, 2]])
     """
@@ -29,48 +51,117 @@ def without_single_votes(votes: Tensor) -> Tensor:
     return votes.where(votes > 1, 0)
 
 
-def majority_column(votes: Tensor) -> Tensor:
-    """Return the column with more than half of a row's votes, -1 where none has.
+def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
+    """Say what class, or what mixture of classes, the votes stand for.
 
-    Single votes are dropped first (:func:`without_single_votes`); a tie has no majority.
+    Single votes are dropped first (:func:`without_single_votes`). Then
 
-    Shape:
-        ``votes`` (N, V) -> int64 (N)
-
-    >>> import torch
-    >>> majority_column(torch.tensor([[6, 4, 0], [5, 5, 0], [5, 3, 2], [2, 1, 1]]))
-    tensor([ 0, -1, -1,  0])
-    """
-    kept = without_single_votes(votes)
-    most, column = kept.max(dim=1)
-    return column.where(2 * most > kept.sum(dim=1), -1)
-
-
-def vote_probabilities(votes: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    r"""Return the votes for the classes as probabilities, and where the classes have a majority.
-
-    .. math:: p_{nc} = \frac{v_{nc}}{\sum_{k < C} v_{nk}}
-
-    with the single votes dropped (:func:`without_single_votes`). The columns from ``num_classes``
-    on (unknown, no face, a class that is not asked for) are no part of the sum; a row is decided
-    where these have less than half of all its votes.
+    - ``"majority"``: the column with more than half of the votes.
+    - ``"probability"`` and ``"crossentropy"``: the columns with the most votes, one after the
+      other and equals together, until they hold three quarters of the votes or are three; a
+      column that is no class ends it and is not taken. What was taken must be more than half of
+      the votes and no more than three columns. Its shares are the probabilities. (For
+      ``"crossentropy"`` these are the target; for ``"probability"`` the loop draws a class from
+      them whenever it sees the image: :func:`draw_targets`.)
+    - ``"multi_target"``: the columns with three tenths of the votes or more, which together must
+      have more than half; the classes among them count alike. (The authors' loss then asks for
+      any of these classes: those with ``shares > 0``.)
 
     Args:
         votes: number of votes for each column, the classes first.
         num_classes: number of columns that are classes, C.
+        rule: which rule.
 
     Shape:
-        ``votes`` (N, V) -> probabilities float32 (N, C), zeros where not decided; decided bool (N)
+        ``votes`` integers (N, V) -> shares (N, C), leader (N)
 
-    >>> import torch
-    >>> vote_probabilities(torch.tensor([[6, 2, 2], [2, 0, 8]]), num_classes=2)
-    (tensor([[0.7500, 0.2500],
-            [0.0000, 0.0000]]), tensor([ True, False]))
+    Raises:
+        ValueError: no such rule, or ``num_classes`` does not fit.
+
+    Reference:
+        Barsoum et al., Training Deep Networks for Facial Expression Recognition with
+        Crowd-Sourced Label Distribution, ICMI 2016, and its authors' program.
+
+    >>> votes = torch.tensor([[6, 4, 0], [5, 5, 0], [2, 0, 8]])
+    >>> judge(votes, num_classes=2, rule="majority").leader
+    tensor([ 0, -1,  2])
+    >>> judge(votes, num_classes=2, rule="crossentropy").shares
+    tensor([[0.6000, 0.4000],
+            [0.5000, 0.5000],
+            [0.0000, 0.0000]])
     """
+    if rule not in get_args(VoteRule):
+        raise ValueError(f"rule must be one of {', '.join(get_args(VoteRule))}, got {rule!r}")
     kept = without_single_votes(votes)
     if not 1 <= num_classes <= votes.shape[1]:
         raise ValueError(f"num_classes must lie in [1, {votes.shape[1]}], got {num_classes}")
-    for_classes = kept[:, :num_classes].sum(dim=1)
-    decided = 2 * for_classes > kept.sum(dim=1)
-    probabilities = kept[:, :num_classes].float() / for_classes.clamp(min=1).float()[:, None]
-    return probabilities * decided[:, None], decided
+    total = kept.sum(dim=1)
+    taken = kept
+    if rule == "majority":
+        decided = 2 * kept.amax(dim=1) > total
+        taken = kept * (2 * kept > total[:, None])
+    elif rule == "multi_target":
+        taken = kept * (10 * kept >= 3 * total[:, None])
+        decided = 2 * taken.sum(dim=1) > total
+    else:
+        taken, decided = _greatest(kept, num_classes)
+    leader = _first_greatest(taken).where(decided, -1)
+
+    wanted = taken[:, :num_classes].float()
+    if rule == "multi_target":
+        wanted = (wanted > 0).float()
+    wanted = wanted * ((leader >= 0) & (leader < num_classes))[:, None]
+    return Verdict(wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1), leader)
+
+
+def draw_targets(probabilities: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Draw a class for each row of probabilities, as the authors' ``"probability"`` does.
+
+    Args:
+        probabilities: rows that sum to 1.
+        generator: of the tensor's device; default: torch's own.
+
+    Shape:
+        (B, C) -> int64 (B)
+
+    Raises:
+        ValueError: shape or dtype does not fit; under :func:`robustfer.losses.check_values` also:
+            a row is no distribution.
+
+    >>> draw_targets(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    tensor([1, 0])
+    """
+    check_shapes(probabilities=(probabilities, "B C"))
+    check_floating(probabilities=probabilities)
+    if values_are_checked():  # this is called in the training loop
+        check_distribution(probabilities=probabilities)
+    return torch.multinomial(probabilities.float(), 1, generator=generator)[:, 0]
+
+
+def _greatest(kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The greatest columns as "probability" takes them, and where they decide."""
+    total = kept.sum(dim=1)
+    taken = torch.zeros_like(kept)
+    goes_on = total > 0
+    for _ in range(3):  # each round takes a column at least
+        rest = kept - taken
+        most = rest.amax(dim=1)
+        equals = (rest == most[:, None]) & goes_on[:, None]
+        classes = equals.clone()
+        classes[:, num_classes:] = False
+        taken = taken + kept * classes
+        # Where no class is ahead of what is no class, nor equal to it, that leads.
+        outside = equals & ~classes
+        outside &= outside.cumsum(dim=1) == 1
+        ends = outside.any(dim=1)
+        leads = ends & (taken.sum(dim=1) == 0)
+        taken = taken + kept * (outside & leads[:, None])
+        enough = (4 * taken.sum(dim=1) >= 3 * total) | ((taken > 0).sum(dim=1) >= 3)
+        goes_on = goes_on & ~ends & ~enough
+    columns = (taken[:, :num_classes] > 0).sum(dim=1)
+    return taken, (2 * taken.sum(dim=1) > total) & (columns <= 3)
+
+
+def _first_greatest(votes: Tensor) -> Tensor:
+    """The column with the most votes, the first of equals: a class before what is none."""
+    return (votes == votes.amax(dim=1, keepdim=True)).to(torch.int64).argmax(dim=1)

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustfer.data import (
+    EXPRESSIONS,
+    EXPRESSIONS_WITH_CONTEMPT,
+    NUMBERINGS,
+    canonical_name,
+    class_order,
+    renumber,
+    translate_classes,
+)
+from robustfer.data.classes import classes_of, numbering
+
+orders = st.permutations(EXPRESSIONS)
+
+
+def test_every_numbering_has_the_expressions():
+    for codes in NUMBERINGS.values():
+        assert sorted(codes.values()) in (sorted(EXPRESSIONS), sorted(EXPRESSIONS_WITH_CONTEMPT))
+        assert list(codes) == list(range(min(codes), min(codes) + len(codes)))
+
+
+def test_what_the_data_sets_say_of_themselves():
+    assert class_order("rafdb") == EXPRESSIONS
+    assert numbering("rafdb")[7] == "neutral"
+    assert [numbering("affectnet")[code] for code in (0, 4, 7)] == ["neutral", "fear", "contempt"]
+    assert [numbering("ferplus")[code] for code in (0, 2, 7)] == ["neutral", "surprise", "contempt"]
+    assert [numbering("fer2013")[code] for code in (0, 3, 6)] == ["anger", "happiness", "neutral"]
+    with pytest.raises(TypeError):
+        NUMBERINGS["rafdb"][1] = "fear"
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("Happy", "happiness"), (" joy ", "happiness"), ("SAD", "sadness"), ("scared", "fear")],
+)
+def test_synonyms(word, name):
+    assert canonical_name(word) == name
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match=r"'surprize' is no expression .* mean 'surprise'\?"):
+        canonical_name("surprize")
+    with pytest.raises(ValueError, match="'xyz' is no expression that robustfer knows$"):
+        canonical_name("xyz")
+    with pytest.raises(ValueError, match="numbering must be one of rafdb, .* got 'raf'"):
+        class_order("raf")
+    with pytest.raises(ValueError, match="at least two classes"):
+        class_order(["sad"])
+    with pytest.raises(ValueError, match="each class once, got 'happiness' twice"):
+        class_order(["happy", "sad", "joy"])
+
+
+def test_classes_of_names():
+    assert classes_of(["Happy", "contempt"]) == EXPRESSIONS_WITH_CONTEMPT
+    assert classes_of(["bored", "sad", "Bored"]) == ("Bored", "bored", "sadness")
+
+
+@settings(deadline=None, max_examples=25)
+@given(orders, orders, st.integers(0, 6))
+def test_translated_logits_name_the_same_class(source, target, best):
+    logits = torch.zeros(1, 7)
+    logits[0, best] = 1
+    moved = logits[:, translate_classes(source, target)]
+    assert target[int(moved.argmax())] == source[best]
+
+
+@settings(deadline=None, max_examples=25)
+@given(orders, orders, st.lists(st.integers(0, 6), min_size=1, max_size=9))
+def test_renumbered_labels_name_the_same_class(source, target, labels):
+    targets = torch.tensor(labels)
+    moved = renumber(targets, source=source, target=target)
+    assert [target[label] for label in moved] == [source[label] for label in targets]
+    soft = torch.nn.functional.one_hot(targets, 7).double()
+    assert torch.equal(renumber(soft, source=source, target=target).argmax(1), moved)
+    assert torch.equal(renumber(moved, source=target, target=source), targets)
+
+
+def test_other_classes_are_refused_or_dropped():
+    eight = EXPRESSIONS_WITH_CONTEMPT
+    with pytest.raises(
+        ValueError, match="contempt of .* missing from .*'neutral'\\]; extra='drop'"
+    ):
+        translate_classes(eight, EXPRESSIONS)
+    dropped = translate_classes("affectnet", EXPRESSIONS, extra="drop")
+    assert [class_order("affectnet")[place] for place in dropped] == list(EXPRESSIONS)
+    with pytest.raises(ValueError, match="contempt of .* missing from"):
+        translate_classes(EXPRESSIONS, eight, extra="drop")
+    with pytest.raises(ValueError, match="extra must be error or drop, got 'keep'"):
+        translate_classes(eight, EXPRESSIONS, extra="keep")
+
+
+def test_labels_without_a_place():
+    labels = torch.tensor([0, 7])
+    assert renumber(labels[:1], source=EXPRESSIONS_WITH_CONTEMPT, target=EXPRESSIONS).tolist() == [
+        0
+    ]
+    with pytest.raises(ValueError, match="labels contempt have no place"):
+        renumber(labels, source=EXPRESSIONS_WITH_CONTEMPT, target=EXPRESSIONS)
+    with pytest.raises(ValueError, match="targets must be labels of 7 classes, got 8"):
+        renumber(labels, source=EXPRESSIONS, target=EXPRESSIONS)
