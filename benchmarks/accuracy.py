@@ -86,6 +86,7 @@ METHODS = {
             {"learning-rate": 0.004},
             {"learning-rate": 0.002, "weight-decay": 0.5},
             {"learning-rate": 0.002, "label-smoothing": 0.2},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
         ),
     ),
     "eac": Method(
@@ -97,6 +98,7 @@ METHODS = {
             {"learning-rate": 0.004, "consistency-weight": 1.0},
             {"learning-rate": 0.004, "consistency-weight": 0.3},
             {"learning-rate": 0.004, "consistency-weight": 5.0},
+            {"learning-rate": 0.004, "consistency-weight": 1.0, "weight-decay": 0.5},
         ),
     ),
 }
