@@ -163,7 +163,8 @@ def run(
     if any(identity(row) == own for row in rows()):
         print(f"already there: {own}")
         return
-    commit = _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
+    dirty = _git("status", "--porcelain", "--", "../src", "../examples", "accuracy.py")
+    commit = _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
     method = METHODS[name]
     overrides = [text for key, value in setting.items() for text in (f"--{key}", str(value))]
     settings = method.example.parse([
