@@ -41,6 +41,8 @@ def test_wheel_is_the_package_and_nothing_else(built):
     sources = {f"robustfer/{p.relative_to(ROOT / 'src/robustfer').as_posix()}"
                for p in (ROOT / "src/robustfer").rglob("*.py")}  # fmt: skip
     assert sources <= set(names)
+    templates = (ROOT / "src/robustfer/templates/new_plugin").iterdir()
+    assert {f"robustfer/templates/new_plugin/{p.name}" for p in templates} <= set(names)
 
 
 @pytest.mark.parametrize("names", [wheel_names, sdist_names])

@@ -106,6 +106,8 @@ def test_all_of_the_core_can_be_described_and_made(name):
     assert described.tensors
     assert all(tensor.shape for tensor in described.tensors)
     assert described.result
+    said = [option.meaning for option in described.options] + [described.result]
+    assert not any(mark in text for text in said for mark in ("\\", "``", ":math:"))
     made = registry.create(name.qualified_name)
     assert isinstance(made, nn.Module)
     assert type(made).__name__ == described.source.split(":")[1]

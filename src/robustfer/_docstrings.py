@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from html import unescape
 from inspect import cleandoc
+
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma"
+    "|tau|upsilon|phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega"
+)
 
 
 def section(docstring: str, title: str) -> str:
@@ -53,10 +59,11 @@ def shapes(docstring: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
 
 
 def plain(text: str) -> str:
-    """Return text without the marks of reStructuredText.
+    r"""Return text without the marks of reStructuredText, and TeX's Greek letters as letters.
 
-    >>> plain("``decay`` of :class:`~robustfer.state.ModelEMA`, :math:`t`")
-    'decay of ModelEMA, t'
+    >>> plain(r"``decay`` of :class:`~robustfer.state.ModelEMA`, :math:`\lambda_t`")
+    'decay of ModelEMA, λ_t'
     """
+    text = re.sub(rf"\\({_GREEK})(?![A-Za-z])", lambda found: unescape(f"&{found[1]};"), text)
     text = re.sub(r":\w+:`~[\w.]*?(\w+)`", r"\1", text)
     return re.sub(r":\w+:`([^`]*)`", r"\1", text).replace("``", "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from robustfer import __version__, plugins, registry
 from robustfer.hookspecs import KINDS
+from robustfer.new_plugin import new_plugin
 from robustfer.plugins import Plugin, PluginError, PluginWarning
 from robustfer.registry import AmbiguousComponentError, Description, UnknownComponentError
 
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"robustfer {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_list, _add_show, _add_plugins):
+    for add in (_add_list, _add_show, _add_plugins, _add_new_plugin):
         add(commands)
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
@@ -190,6 +192,28 @@ def _state(plugin: Plugin) -> str:
 
 def _names(plugin: Plugin, kind: str) -> list[str]:
     return [offer.component.name for offer in plugin.offers if offer.kind == kind]
+
+
+def _add_new_plugin(commands: Commands) -> None:
+    parser = commands.add_parser("new-plugin", help="write a package for a loss of your own")
+    parser.add_argument("name", metavar="NAME", help="as acme, for a package robustfer-acme")
+    parser.add_argument(
+        "--directory", metavar="DIR", default=".", help="where to make its folder (default: here)"
+    )
+    parser.set_defaults(run=_new_plugin)
+
+
+def _new_plugin(options: argparse.Namespace) -> int:
+    try:
+        with redirect_stdout(sys.stderr):
+            written = new_plugin(options.name, options.directory)
+    except (OSError, ValueError) as error:
+        print(f"robustfer: {error}", file=sys.stderr)
+        return 1
+    print("wrote", *written, sep="\n  ")
+    steps = [f"cd {shlex.quote(str(written[0].parent))}", "pip install -e '.[test]'", "pytest"]
+    print("next", *steps, sep="\n  ")
+    return 0
 
 
 def _print_section(title: str, lines: Iterable[str]) -> None:

@@ -86,20 +86,26 @@ def write_wheel(folder: Path, name: str, *sources: str, **about: Any) -> Path:
 
 
 class LayeredEnvironment:
-    """A new environment that sees all packages of this one, with wheels installed on top by pip."""
+    """A new environment that sees all packages of this one, with more installed on top by pip.
 
-    def __init__(self, folder: Path, wheels: Sequence[Path]) -> None:
+    Args:
+        folder: where to make it.
+        packages: wheels, and folders of packages that hatchling builds.
+    """
+
+    def __init__(self, folder: Path, packages: Sequence[Path]) -> None:
         venv.create(folder, with_pip=False, symlinks=True)
         scripts = "Scripts" if sys.platform == "win32" else "bin"
         self.python = str(folder / scripts / "python")
         paths = {"base": str(folder), "platbase": str(folder)}
         scheme = "nt" if sys.platform == "win32" else "posix_prefix"
-        packages = Path(sysconfig.get_path("purelib", scheme, paths))
+        upper = Path(sysconfig.get_path("purelib", scheme, paths))
         # addsitedir, unlike a plain path, follows the .pth file of an editable install.
         lower = sysconfig.get_path("purelib")
-        (packages / "lower.pth").write_text(f"import site; site.addsitedir({lower!r})\n")
+        (upper / "lower.pth").write_text(f"import site; site.addsitedir({lower!r})\n")
         pip = [sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet"]
-        subprocess.run([*pip, "--no-index", "--no-deps", *map(str, wheels)], check=True)
+        pip += ["--no-index", "--no-deps", "--no-build-isolation"]
+        subprocess.run([*pip, *map(str, packages)], check=True)
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return run_python(*arguments, python=self.python, **environment)

@@ -1,0 +1,93 @@
+"""Writing a new plugin: a package that works, for its author to put a loss of their own into."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import entry_points
+from importlib.resources import files
+from keyword import iskeyword
+from os import PathLike
+from pathlib import Path
+from string import Template
+
+from robustfer import __version__, plugins
+
+# File of the package -> its template.
+_FILES = {
+    "pyproject.toml": "pyproject.toml.txt",
+    "README.md": "README.md.txt",
+    "src/$module/__init__.py": "init.py.txt",
+    "src/$module/losses.py": "losses.py.txt",
+    "src/$module/py.typed": "py.typed.txt",
+    "tests/test_$name.py": "test.py.txt",
+}
+
+
+def new_plugin(name: str, directory: str | PathLike[str] = ".") -> list[Path]:
+    """Write a package with a plugin: a loss that works, its entry point, tests and a README.
+
+    Args:
+        name: what the plugin and its loss are called, as ``"acme"`` for a package
+            ``robustfer-acme``; a hyphen in it is an underscore in code.
+        directory: where the folder of the package is made.
+
+    Returns:
+        The files written, ``pyproject.toml`` first.
+
+    Raises:
+        ValueError: the name cannot be one of a plugin, or is taken.
+        FileExistsError: the folder of the package exists; nothing is written into it.
+
+    >>> new_plugin("class")
+    Traceback (most recent call last):
+    ...
+    ValueError: NAME must not be a keyword of Python, got 'class'
+    """
+    name = _checked(name)
+    loss = name.removesuffix("_loss")
+    words = {
+        "name": name,
+        "package": f"robustfer-{name.replace('_', '-')}",
+        "module": f"robustfer_{name}",
+        "function": f"{loss}_loss",
+        "loss_class": "".join(part.capitalize() for part in loss.split("_")) + "Loss",
+        "version": __version__,
+    }
+    folder = Path(directory) / words["package"]
+    templates = files("robustfer") / "templates" / "new_plugin"
+    texts = {
+        folder / Template(path).substitute(words): Template(
+            (templates / template).read_text(encoding="utf-8")
+        ).substitute(words)
+        for path, template in _FILES.items()
+    }
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise FileExistsError(f"{folder} exists; choose another name or directory") from None
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(texts)
+
+
+def _checked(given: str) -> str:
+    """Return the name of a new plugin as it stands in code, if nothing speaks against it."""
+    name = given.removeprefix("robustfer-").replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise ValueError(
+            "NAME must be lower-case letters and digits, beginning with a letter, with single "
+            f"hyphens or underscores between them, as 'acme' or 'my-loss'; got {given!r}"
+        )
+    if iskeyword(name):
+        raise ValueError(f"NAME must not be a keyword of Python, got {given!r}")
+    for entry_point in (plugins.CORE, *entry_points(group=plugins.CORE.group)):
+        if entry_point.name.replace("-", "_") == name:
+            raise ValueError(f"NAME must be new, but a plugin {entry_point.name!r} is installed")
+    for offer in (offer for plugin in plugins.installed() for offer in plugin.offers):
+        if offer.component.name == name:
+            raise ValueError(
+                f"NAME must be new, but plugin {offer.plugin!r} offers {name!r}: to ask for either "
+                "by name alone would be an error"
+            )
+    return name

@@ -1,0 +1,169 @@
+"""A new plugin: what is written, what is refused, and that the package works once installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import robustfer
+from robustfer import cli
+from robustfer.new_plugin import new_plugin
+from tests.plugins_support import LayeredEnvironment, write_plugin
+
+pytest_plugins = ["tests.plugins_support.fixtures"]
+
+
+def files_of(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_written(tmp_path):
+    written = new_plugin("my-loss", tmp_path / "made" / "on the way")
+    folder = tmp_path / "made" / "on the way" / "robustfer-my-loss"
+    assert sorted(str(path.relative_to(folder)) for path in written) == files_of(folder)
+    assert files_of(folder) == [
+        "README.md",
+        "pyproject.toml",
+        "src/robustfer_my_loss/__init__.py",
+        "src/robustfer_my_loss/losses.py",
+        "src/robustfer_my_loss/py.typed",
+        "tests/test_my_loss.py",
+    ]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in written)
+    assert "$" not in text
+    assert f'dependencies = ["robustfer>={robustfer.__version__}", "torch"]' in text
+    assert 'my_loss = "robustfer_my_loss"' in text
+    assert "class MyLoss(nn.Module):" in text  # not MyLossLoss
+    assert "def my_loss(" in text
+
+
+def test_the_name_of_the_package_is_taken_as_well(tmp_path):
+    written = new_plugin("robustfer-acme", tmp_path)
+    assert written[0] == tmp_path / "robustfer-acme" / "pyproject.toml"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "Acme",
+            "NAME must be lower-case letters and digits, beginning with a letter, with single "
+            "hyphens or underscores between them, as 'acme' or 'my-loss'; got 'Acme'",
+        ),
+        *((name, f"; got {name!r}") for name in ("", "2d", "my.loss", "my loss", "../a", "é")),
+        *((name, f"; got {name!r}") for name in ("-a", "_a", "a_", "a--b", "robustfer-")),
+        ("class", "NAME must not be a keyword of Python, got 'class'"),
+        ("robustfer-for", "NAME must not be a keyword of Python, got 'robustfer-for'"),
+        ("robustfer", "NAME must be new, but a plugin 'robustfer' is installed"),
+        (
+            "eac",
+            "NAME must be new, but plugin 'robustfer' offers 'eac': to ask for either by name "
+            "alone would be an error",
+        ),
+        ("mirrored-pair", "NAME must be new, but plugin 'robustfer' offers 'mirrored_pair'"),
+    ],
+)  # fmt: skip
+def test_names_that_are_refused(name, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        new_plugin(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_installed_plugins_are_refused(site, monkeypatch, tmp_path):
+    installed = write_plugin(site, "my-idea", "raise OSError('not to be loaded')")
+    monkeypatch.setattr("robustfer.new_plugin.entry_points", lambda group: [installed])
+    for name in ("my-idea", "my_idea"):
+        with pytest.raises(ValueError, match="must be new, but a plugin 'my-idea' is installed"):
+            new_plugin(name, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_overwritten(tmp_path):
+    first, *_ = new_plugin("acme", tmp_path)
+    first.write_text("changed", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="robustfer-acme exists; choose another name or dir"):
+        new_plugin("acme", tmp_path)
+    assert first.read_text(encoding="utf-8") == "changed"
+
+
+def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path, capsys):
+    folder = tmp_path / ("a folder with-a-name-so-long-that-it-would-be-" + "broken-" * 9)
+    assert cli.main(["new-plugin", "acme", "--directory", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    wrote, following = out.split("next\n")
+    assert wrote.splitlines()[:2] == ["wrote", f"  {folder}/robustfer-acme/pyproject.toml"]
+    assert following == (f"  cd '{folder}/robustfer-acme'\n  pip install -e '.[test]'\n  pytest\n")
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["class"], "robustfer: NAME must not be a keyword of Python, got 'class'\n"),
+        (["acme", "--directory", "a_file"], "robustfer: .*Not a directory.*a_file"),
+    ],
+)
+def test_the_command_fails_without_a_traceback(arguments, error, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").touch()
+    assert cli.main(["new-plugin", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(error + ".*\n?", err)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A new plugin and an environment that it is installed in."""
+    folder = tmp_path_factory.mktemp("new")
+    package = new_plugin("acme", folder)[0].parent
+    return package, LayeredEnvironment(folder / "environment", [package])
+
+
+def test_it_passes_its_own_tests(installed):
+    package, environment = installed
+    finished = environment.run("-m", "pytest", "-p", "no:cacheprovider", str(package))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert re.search(r"^=+ \d+ passed in ", finished.stdout, re.MULTILINE), finished.stdout
+
+
+def test_it_is_listed_and_all_is_well_with_it(installed):
+    _, environment = installed
+    listing = environment.run("-m", "robustfer.cli", "list", "losses", "--json")
+    assert (listing.returncode, listing.stderr) == (0, "")
+    [row] = [row for row in json.loads(listing.stdout) if row["name"] == "acme"]
+    assert row["plugin"] == "acme"
+    assert row["reference"] == "Leng et al., PolyLoss, ICLR 2022"
+    check = environment.run("-m", "robustfer.cli", "plugins", "--check", "--json")
+    assert (check.returncode, check.stderr) == (0, "")
+    [row] = [row for row in json.loads(check.stdout) if row["name"] == "acme"]
+    assert (row["losses"], row["errors"], row["imports"]) == (["acme"], [], [])
+
+
+def test_it_is_shown_and_the_code_of_its_readme_runs(installed):
+    package, environment = installed
+    readme = (package / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    code = f"{block}\nprint(criterion)\nfrom robustfer import cli\ncli.main(['show', 'acme'])"
+    finished = environment.run("-c", code)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    for expected in (
+        "AcmeLoss(weight=0.5, reduction='mean')\n",
+        "options\n  weight=1.0  weight of the doubt, at least -1; 0 leaves cross entropy.\n",
+        "tensors\n  logits  (B, C)\n  target  (B) int64 or (B, C) probabilities\n",
+        "robustfer_acme.losses:AcmeLoss, plugin acme of robustfer-acme 0.1.0\n",
+    ):
+        assert expected in finished.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "format --check"])
+def test_it_is_tidy(installed, command):
+    package, _ = installed
+    ruff = [sys.executable, "-m", "ruff", *command.split(), "--isolated", "--no-cache"]
+    finished = subprocess.run(ruff, cwd=package, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout
