@@ -21,6 +21,16 @@ def _file(name):
     return path if path and path.is_file() else None
 
 
+def needs(key):
+    """Give a test only the cases that hold ``key``, where a file has several kinds of them."""
+
+    def marked(function):
+        function.golden_key = key
+        return function
+
+    return marked
+
+
 def pytest_generate_tests(metafunc):
     """A test module says ``GOLDEN = "eac"``; its tests take ``case``, a dict of arrays."""
     name = getattr(metafunc.module, "GOLDEN", None)
@@ -35,6 +45,9 @@ def pytest_generate_tests(metafunc):
         for key in arrays.files:
             case, _, tensor = key.partition("/")
             groups.setdefault(case, {})[tensor] = arrays[key]
+    needed = getattr(metafunc.function, "golden_key", None)
+    if needed is not None:
+        groups = {case: group for case, group in groups.items() if needed in group}
     metafunc.parametrize("case", list(groups.values()), ids=list(groups), indirect=True)
 
 

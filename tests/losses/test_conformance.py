@@ -3,7 +3,14 @@
 import torch
 from torch import nn
 
-from robustfer.losses import AttentionConsistencyLoss, CompositeLoss, EACLoss, Term
+from robustfer.losses import (
+    AttentionConsistencyLoss,
+    CompositeLoss,
+    EACLoss,
+    RankRegularizationLoss,
+    SCNLoss,
+    Term,
+)
 from robustfer.testing import LossConformance
 
 
@@ -59,3 +66,42 @@ class TestComposite(TestEAC):
             Term("ce", nn.CrossEntropyLoss(), inputs={"input": "logits"}),
             Term("attention", AttentionConsistencyLoss(), weight=5.0),
         )
+
+
+def importances(batch, dtype, generator):
+    """Near each other, so that the ranking is not content."""
+    noise = torch.randn(batch, dtype=dtype, generator=generator)
+    return {"importance": torch.sigmoid(0.1 * noise)}
+
+
+class TestRankRegularization(LossConformance):
+    def make_loss(self):
+        return RankRegularizationLoss()
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return importances(batch, dtype, generator)
+
+
+class TestRankRegularizationLearntGathered(TestRankRegularization):
+    def make_loss(self):
+        return RankRegularizationLoss(learnable_margin=True, gather=True)
+
+
+class TestSCN(LossConformance):
+    def make_loss(self):
+        return SCNLoss()
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return {
+            "logits": torch.randn(batch, classes, dtype=dtype, generator=generator),
+            "target": torch.randint(classes, (batch,), generator=generator),
+            "bias": torch.randn(classes, dtype=dtype, generator=generator),
+            **importances(batch, dtype, generator),
+        }
+
+
+class TestSCNOfficial(TestSCN):
+    constants = (*LossConformance.constants, "bias")
+
+    def make_loss(self):
+        return SCNLoss(variant="official", learnable_margin=True)

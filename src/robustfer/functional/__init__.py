@@ -1,6 +1,25 @@
 """The mathematics of the losses as pure functions of tensors."""
 
 from robustfer.functional.attention import attention_consistency, class_attention
+from robustfer.functional.distillation import self_distillation
 from robustfer.functional.heatmaps import Heatmaps, render_heatmaps
+from robustfer.functional.ranking import (
+    ImportanceHealth,
+    importance_health,
+    importance_weighted_cross_entropy,
+    importance_weighted_logits,
+    rank_regularization,
+)
 
-__all__ = ["Heatmaps", "attention_consistency", "class_attention", "render_heatmaps"]
+__all__ = [
+    "Heatmaps",
+    "ImportanceHealth",
+    "attention_consistency",
+    "class_attention",
+    "importance_health",
+    "importance_weighted_cross_entropy",
+    "importance_weighted_logits",
+    "rank_regularization",
+    "render_heatmaps",
+    "self_distillation",
+]

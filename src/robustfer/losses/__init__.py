@@ -4,12 +4,20 @@ from robustfer._checks import check_values
 from robustfer.losses.attention_consistency import AttentionConsistencyLoss
 from robustfer.losses.composite import CompositeLoss, Term
 from robustfer.losses.eac import EACLoss
+from robustfer.losses.gsmc import GSMCLoss
 from robustfer.losses.parameters import param_groups, warn_if_not_optimized
+from robustfer.losses.rank_regularization import RankRegularizationLoss
+from robustfer.losses.scn import SCNLoss
+from robustfer.losses.self_distillation import SelfDistillationLoss
 
 __all__ = [
     "AttentionConsistencyLoss",
     "CompositeLoss",
     "EACLoss",
+    "GSMCLoss",
+    "RankRegularizationLoss",
+    "SCNLoss",
+    "SelfDistillationLoss",
     "Term",
     "check_values",
     "param_groups",

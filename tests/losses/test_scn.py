@@ -1,0 +1,190 @@
+import pytest
+import torch
+
+from robustfer.losses import SCNLoss, check_values
+from tests.reference import attention as entropy_reference
+from tests.reference import importance as reference
+
+
+def inputs(batch=6, classes=7, *, dtype=torch.float64, soft=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch, classes, generator=generator, dtype=dtype)
+    importance = torch.sigmoid(0.1 * torch.randn(batch, generator=generator, dtype=dtype))
+    target = torch.randint(classes, (batch,), generator=generator)
+    if soft:
+        target = torch.rand(batch, classes, generator=generator, dtype=dtype)
+        target = target / target.sum(1, keepdim=True)
+    return {
+        "logits": logits.requires_grad_(),
+        "target": target,
+        "importance": importance.requires_grad_(),
+        "bias": torch.randn(classes, generator=generator, dtype=dtype).requires_grad_(),
+    }
+
+
+def reference_terms(given, *, bias=None, margin=0.3, high=None):
+    weighted = reference.weighted_logits(given["logits"], given["importance"], bias)
+    return (
+        entropy_reference.cross_entropy(weighted, given["target"]),
+        reference.rank_regularization(given["importance"], margin, 0.7, high),
+    )
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("batch", [1, 6])
+def test_the_papers_form_is_the_equation(batch, soft):
+    given = inputs(batch, soft=soft)
+    entropy, rank = reference_terms(given, bias=given["bias"])
+    criterion = SCNLoss(margin=0.3, rank_weight=0.2)
+    terms = criterion.terms(**given)
+    torch.testing.assert_close(terms["weighted_cross_entropy"], 0.8 * entropy)
+    torch.testing.assert_close(terms["rank_regularization"], 0.2 * rank)
+    torch.testing.assert_close(criterion(**given), sum(terms.values()), rtol=0, atol=0)
+
+
+def test_without_a_bias_the_whole_logits_are_weighted():
+    given = inputs()
+    del given["bias"]
+    entropy, rank = reference_terms(given)
+    torch.testing.assert_close(SCNLoss(margin=0.3)(**given), 0.5 * entropy + 0.5 * rank)
+
+
+def test_the_official_form_is_the_plain_sum_with_the_bias_weighted():
+    given = inputs(90)
+    entropy, rank = reference_terms(given, high=62)  # its group of 90 is one short
+    criterion = SCNLoss(margin=0.3, variant="official")
+    torch.testing.assert_close(criterion(**given), entropy + rank)
+    del given["bias"]
+    torch.testing.assert_close(criterion(**given), entropy + rank)
+
+
+def test_the_official_form_is_twice_the_papers():
+    given = inputs()
+    del given["bias"]
+    paper, official = SCNLoss(margin=0.3), SCNLoss(margin=0.3, variant="official")
+    torch.testing.assert_close(official(**given), 2 * paper(**given))
+
+
+@pytest.mark.parametrize(("variant", "rank"), [("paper", 0.0), ("official", 0.3)])
+def test_a_batch_of_one_is_not_ranked(variant, rank):
+    given = inputs(1)
+    terms = SCNLoss(margin=0.3, variant=variant).terms(**given)
+    assert terms["rank_regularization"] == rank
+    terms["rank_regularization"].backward()
+    assert given["importance"].grad == 0
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_gradients(variant):
+    given = inputs(4, 3)
+    criterion = SCNLoss(margin=0.3, variant=variant, learnable_margin=True).double()
+    tensors = given["logits"], given["importance"], given["bias"]
+    assert torch.autograd.gradcheck(lambda z, a, b: criterion(z, given["target"], a, b), tensors)
+    criterion(**given).backward()
+    assert criterion.rank.margin.grad == (0.5 if variant == "paper" else 1.0)
+
+
+def test_order_of_the_batch_does_not_matter():
+    given = inputs(6)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    shuffled = {name: tensor if name == "bias" else tensor[order] for name, tensor in given.items()}
+    criterion = SCNLoss(margin=0.3)
+    torch.testing.assert_close(criterion(**given), criterion(**shuffled))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("soft", [False, True])
+def test_half_precision_gives_a_single_precision_loss(dtype, soft):
+    given = {
+        name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in inputs(soft=soft).items()
+    }
+    loss = SCNLoss(margin=0.3)(**given)
+    assert loss.dtype == torch.float32
+    double = {n: t.double() if t.is_floating_point() else t for n, t in given.items()}
+    torch.testing.assert_close(loss.double(), SCNLoss(margin=0.3)(**double), rtol=1e-5, atol=1e-5)
+
+
+def test_importances_in_single_beside_logits_in_half():
+    """What a head in float32 and a network under autocast hand over."""
+    given = inputs()
+    mixed = {
+        "logits": given["logits"].detach().bfloat16(),
+        "target": given["target"],
+        "importance": given["importance"].detach().float(),
+        "bias": given["bias"].detach().float(),
+    }
+    expected = SCNLoss()(**{**mixed, "logits": mixed["logits"].float()})
+    assert torch.equal(SCNLoss()(**mixed), expected)
+
+
+def test_two_hundred_classes():
+    given = inputs(5, 200)
+    entropy, rank = reference_terms(given, bias=given["bias"])
+    torch.testing.assert_close(SCNLoss(margin=0.3)(**given), 0.5 * entropy + 0.5 * rank)
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_compiles_whole(variant):
+    given, criterion = inputs(), SCNLoss(margin=0.3, variant=variant, learnable_margin=True)
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(**given), criterion(**given))
+    with check_values():  # values are not looked at while compiling
+        torch.testing.assert_close(compiled(**given), criterion(**given))
+
+
+def test_nothing_is_kept_but_a_learnt_margin():
+    assert not SCNLoss().state_dict()
+    assert list(SCNLoss(learnable_margin=True).state_dict()) == ["rank.margin"]
+    assert "rank_weight=0.5, variant='paper'" in repr(SCNLoss())
+
+
+@pytest.mark.parametrize("name", ["logits", "importance"])
+def test_a_nan_stays_a_nan(name):
+    given = inputs()
+    given[name] = given[name].detach().clone().fill_(float("nan"))
+    assert SCNLoss()(**given).isnan()
+
+
+def bad_inputs():
+    good = inputs(4, 7)
+    target, logits, importance = good["target"], good["logits"], good["importance"]
+    yield {"logits": logits[:3]}, "importance has B=4 but logits has B=3"
+    yield {"logits": logits[0]}, r"logits must have shape \(B, C\), got \(7\)"
+    yield {"target": target[:3]}, "target has B=3 but logits has B=4"
+    yield {"target": target.int()}, "target must be int64 class indices"
+    yield {"target": target[:, None].repeat(1, 6).double()}, "target has C=6 but logits has C=7"
+    yield {"importance": importance[:, None]}, r"importance must have shape \(B\), got \(4, 1\)"
+    yield {"importance": importance.to("meta")}, "importance is on meta but logits is on cpu"
+    yield {"bias": good["bias"][:6]}, "bias has C=6 but logits has C=7"
+
+
+@pytest.mark.parametrize(("change", "message"), list(bad_inputs()))
+def test_refuses_what_does_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        SCNLoss()(**{**inputs(4, 7), **change})
+
+
+def test_values_are_looked_at_where_asked_for():
+    given = inputs(4, 7)
+    given["target"][2] = 7
+    with check_values(), pytest.raises(ValueError, match="got 7 at position 2"):
+        SCNLoss()(**given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": 2.0}, r"margin must lie in \[0, 1\], got 2.0"),
+        ({"high_ratio": 0.0}, r"high_ratio must lie in \(0, 1\), got 0.0"),
+        ({"rank_weight": 1.5}, r"rank_weight must lie in \[0, 1\], got 1.5"),
+        ({"variant": "code"}, "variant must be 'paper' or 'official', got 'code'"),
+        (
+            {"variant": "official", "rank_weight": 0.5},
+            "rank_weight must be left out for variant='official'.*got 0.5",
+        ),
+    ],
+)
+def test_refuses_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        SCNLoss(**options)
