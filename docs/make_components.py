@@ -18,7 +18,7 @@ from robustfer.registry import Description
 PAGE = Path(__file__).with_name("components.md")
 
 #: Plugins on the page beside the core, as ``ROBUSTFER_PLUGINS`` names them.
-PLUGINS = ""
+PLUGINS = "gce"
 
 
 def page() -> str:
@@ -26,8 +26,9 @@ def page() -> str:
     parts = [
         "<!-- Written by docs/make_components.py: change the docstrings, then run it. -->",
         "# All components",
-        "Everything here is made by its name, as is what installed plugins offer. "
-        "`robustfer list` lists both, `robustfer show NAME` tells what is told here.",
+        "Everything here is made by its name: what the core offers, and what the packages in "
+        "robustfer's `plugins/` do once they are installed. `robustfer list` lists all that is "
+        "installed, `robustfer show NAME` tells what is told here.",
         "```python\nfrom robustfer.registry import create\n\n"
         'criterion = create("eac", consistency_weight=5.0)\n```',
     ]
@@ -58,7 +59,7 @@ def section(name: str, described: Description) -> str:
         table(("tensor", "shape"), tensors),
         f"Gives: {described.result}.",
         f"Reference: {described.reference}.",
-        f"From: `{described.source}`, plugin `{described.plugin}`.",
+        f"From: `{described.source}`, in the package `{described.distribution}`.",
     ]
     return "\n\n".join(parts)
 

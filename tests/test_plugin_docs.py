@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from robustfer import Component, hookspecs
+from robustfer.new_plugin import new_plugin
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+TUTORIAL = ROOT / "plugins" / "robustfer-gce"
 HOOKS = [value for name, value in vars(hookspecs).items() if name.startswith("robustfer_")]
 
 
@@ -40,3 +43,34 @@ def test_the_page_of_all_components_is_up_to_date(monkeypatch):
     assert "### eac" in expected
     actual = make["PAGE"].read_text(encoding="utf-8")
     assert actual == expected, "run `python docs/make_components.py`"
+
+
+@pytest.fixture(scope="module")
+def tutorial():
+    return (DOCS / "write_a_plugin.md").read_text(encoding="utf-8")
+
+
+def test_the_tutorial_shows_every_file_of_its_plugin_as_it_is(tutorial):
+    shown = {ROOT / path for path in re.findall(r'^--8<-- "(.*)"$', tutorial, re.MULTILINE)}
+    code = {path for path in TUTORIAL.rglob("*.py") if path.stat().st_size}
+    assert shown == code | {TUTORIAL / "pyproject.toml"}
+
+
+def test_the_tutorial_lists_what_new_plugin_writes(tutorial, tmp_path):
+    [listed] = re.findall(r'^```text title="robustfer-acme/"\n(.*?)^```', tutorial, re.M | re.S)
+    written = new_plugin("acme", tmp_path)
+    folder = tmp_path / "robustfer-acme"
+    assert listed.splitlines() == [path.relative_to(folder).as_posix() for path in written]
+
+
+@pytest.mark.parametrize("page", [TUTORIAL / "README.md", ROOT / "plugins" / "README.md"])
+def test_links_of_the_readmes_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_plugin_in_the_folder_is_in_its_readme():
+    text = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
+    packages = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+    assert re.findall(r"^\| \[`([\w-]+)`\]", text, re.MULTILINE) == packages

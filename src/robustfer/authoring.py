@@ -1,7 +1,6 @@
 """What losses are written with, for authors of plugins: the checks and sums of robustfer's own.
 
-It keeps its word as the hooks do: names may be added in any release, none goes without a major one.
-Everything else that begins with an underscore is robustfer's own business.
+Like the hooks it is an interface: names may be added in any release, none goes without a major one.
 """
 
 from __future__ import annotations
