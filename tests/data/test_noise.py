@@ -1,11 +1,22 @@
 import hashlib
+import random
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.data import DemoFaces, symmetric_noise, with_symmetric_noise
+from robustfer.data import (
+    LANET_CONFUSIONS,
+    DemoFaces,
+    class_noise,
+    noise_matrix,
+    symmetric_noise,
+    with_class_noise,
+    with_symmetric_noise,
+)
+
+VARIANTS = st.sampled_from(["exact", "bernoulli"])
 
 
 def names(count):
@@ -34,11 +45,19 @@ def test_exact_count_of_other_classes(given_labels, rate, seed):
 
 
 @settings(deadline=None, max_examples=25)
-@given(labelled(), st.floats(0, 1), st.integers(0, 9), st.randoms())
-def test_order_and_selection_change_nothing(given_labels, rate, seed, random):
+@given(
+    labelled(),
+    st.floats(0, 1),
+    st.integers(0, 9),
+    st.randoms(),
+    VARIANTS,
+    st.sampled_from(["excluded", "included"]),
+)
+def test_order_and_selection_change_nothing(given_labels, rate, seed, random, variant, true_class):
     num_classes, targets = given_labels
     ids = names(len(targets))
-    options = {"num_classes": num_classes, "rate": rate, "seed": seed}
+    options = {"num_classes": num_classes, "rate": rate, "seed": seed, "variant": variant}
+    options["true_class"] = true_class
     noisy = symmetric_noise(targets, ids, **options)
     order = random.sample(range(len(ids)), len(ids))
     chosen = [ids[row] for row in order]
@@ -46,6 +65,18 @@ def test_order_and_selection_change_nothing(given_labels, rate, seed, random):
     some = order[: 1 + len(order) // 2]
     part = symmetric_noise(targets[some], [ids[row] for row in some], all_ids=chosen, **options)
     assert torch.equal(part, noisy[some])
+
+
+@settings(deadline=None, max_examples=25)
+@given(labelled(), st.floats(0, 1), st.integers(0, 9), st.randoms())
+def test_bernoulli_knows_no_other_sample(given_labels, rate, seed, random):
+    num_classes, targets = given_labels
+    ids = names(len(targets))
+    options = {"num_classes": num_classes, "rate": rate, "seed": seed, "variant": "bernoulli"}
+    noisy = symmetric_noise(targets, ids, **options)
+    row = random.randrange(len(ids))
+    alone = symmetric_noise(targets[row : row + 1], ids[row : row + 1], **options)
+    assert alone.tolist() == noisy[row : row + 1].tolist()
 
 
 def test_is_the_documented_hash():
@@ -92,6 +123,127 @@ def test_seeds_and_classes_are_even():
     assert abs(float(both) - 0.25) < 0.015
 
 
+def share(count, num_classes=7, **options):
+    """Share of samples changed, and of each new class, where all were of class 2."""
+    targets = torch.full((count,), 2)
+    noisy = symmetric_noise(targets, names(count), num_classes=num_classes, seed=3, **options)
+    return float((noisy != 2).double().mean()), noisy.bincount(minlength=num_classes) / count
+
+
+def test_rates_of_the_variants():
+    exact, _ = share(5000, rate=0.3)
+    bernoulli, _ = share(5000, rate=0.3, variant="bernoulli")
+    assert exact == 0.3
+    assert bernoulli != 0.3
+    assert abs(bernoulli - 0.3) < 4 * (0.3 * 0.7 / 5000) ** 0.5
+
+
+def test_the_true_class_may_be_included():
+    changed, classes = share(7000, rate=1.0, true_class="included")
+    torch.testing.assert_close(classes, torch.full((7,), 1 / 7), atol=0.02, rtol=0)
+    assert abs(changed - 6 / 7) < 0.02
+    everyone, classes = share(7000, rate=1.0)
+    assert everyone == 1.0
+    assert classes[2] == 0
+
+
+def test_the_public_programs_draws():
+    targets = torch.tensor([0, 5, 6, 3, 3, 1, 2, 4] * 4)
+    generator, expected = random.Random(7), []
+    for target in targets.tolist():
+        hit = generator.random() < 0.4
+        expected.append((target + generator.randint(1, 6)) % 7 if hit else target)
+    noisy = symmetric_noise(targets, names(32), num_classes=7, rate=0.4, seed=7, variant="official")
+    assert noisy.tolist() == expected
+
+
+def test_the_public_programs_draws_count_classes_its_way():
+    faces = DemoFaces(num_samples=70)
+    noisy = with_symmetric_noise(faces, rate=0.5, seed=1, variant="official")
+    theirs = faces.with_classes("lanet")
+    expected = symmetric_noise(
+        theirs.targets, theirs.ids, num_classes=7, rate=0.5, seed=1, variant="official"
+    )
+    assert torch.equal(noisy.with_classes("lanet").targets, expected)
+    with pytest.raises(ValueError, match="put the noise on the full split and take the subset"):
+        with_symmetric_noise(faces.subset([1, 2]), rate=0.5, seed=1, variant="official")
+
+
+MATRIX = torch.tensor([[0.0, 0.75, 0.25], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
+
+
+def test_class_noise_follows_the_matrix():
+    count = 12_000
+    targets = torch.arange(count) % 3
+    noisy = class_noise(targets, names(count), matrix=MATRIX, rate=1.0, seed=5)
+    table = torch.zeros(3, 3)
+    table.index_put_((targets, noisy), torch.ones(count), accumulate=True)
+    torch.testing.assert_close(table / 4000, MATRIX, atol=0.03, rtol=0)
+    assert bool((table[MATRIX == 0] == 0).all())
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0, 1), st.integers(0, 9), VARIANTS)
+def test_class_noise_draws_the_samples_that_symmetric_noise_does(rate, seed, variant):
+    targets, ids = torch.arange(60) % 7, names(60)
+    options = {"rate": rate, "seed": seed, "variant": variant}
+    matrix = noise_matrix(LANET_CONFUSIONS, "rafdb")
+    by_class = class_noise(targets, ids, matrix=matrix, **options)
+    symmetric = symmetric_noise(targets, ids, num_classes=7, **options)
+    hit = symmetric != targets
+    assert torch.equal(by_class != targets, hit)
+    assert torch.equal(by_class[hit], matrix.argmax(1)[targets[hit]])
+
+
+def test_every_number_finds_a_class():
+    # Shares whose sum rounds to less than 1 must not send a sample beyond the last class.
+    matrix = torch.tensor([[0.1] * 10 + [0.0]] * 11, dtype=torch.float64)
+    targets = torch.full((3000,), 10)
+    noisy = class_noise(targets, names(3000), matrix=matrix, rate=1.0, seed=0)
+    assert noisy.max() <= 9
+    assert len(noisy.unique()) == 10
+
+
+def test_named_confusions_on_a_data_set():
+    faces = DemoFaces(num_samples=70)
+    matrix = noise_matrix(LANET_CONFUSIONS, faces.classes)
+    noisy = with_class_noise(faces, matrix=matrix, rate=0.3, seed=0)
+    assert torch.equal(noisy.true_targets, faces.targets)
+    hit = noisy.targets != faces.targets
+    assert int(hit.sum()) == 21
+    for given_label, true in zip(noisy.targets[hit], faces.targets[hit], strict=True):
+        assert LANET_CONFUSIONS[faces.classes[true]] == faces.classes[given_label]
+    rows = torch.arange(40, 0, -3)
+    after = noisy.subset(rows)
+    before = with_class_noise(faces.subset(rows), matrix=matrix, rate=0.3, seed=0)
+    assert torch.equal(before.targets, after.targets)
+    # In another order of the classes the same faces get the same names.
+    moved = faces.with_classes("fer2013")
+    other = with_class_noise(
+        moved, matrix=noise_matrix(LANET_CONFUSIONS, moved.classes), rate=0.3, seed=0
+    )
+    assert torch.equal(other.with_classes(faces.classes).targets, noisy.targets)
+    with pytest.raises(ValueError, match="matrix must have a row for each of surprise, .* got 3"):
+        with_class_noise(faces, matrix=MATRIX, rate=0.3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"matrix": torch.ones(3, 2)}, "matrix has C=2 but|matrix must have shape|C=3"),
+        ({"matrix": torch.ones(3, 3)}, "rows of matrix must be probabilities that sum to 1"),
+        ({"variant": "official"}, "takes each class to one other"),
+        ({"variant": "paper"}, "variant must be one of exact, bernoulli, official, got 'paper'"),
+        ({"targets": torch.tensor([3])}, "class indices from 0 to 2, got 3"),
+        ({"rate": -0.1}, "rate must lie in"),
+    ],
+)
+def test_bad_arguments_of_class_noise(change, message):
+    arguments = {"targets": torch.tensor([0]), "matrix": MATRIX, "rate": 0.5, "seed": 0} | change
+    with pytest.raises(ValueError, match=message):
+        class_noise(arguments.pop("targets"), ["a"], **arguments)
+
+
 def test_data_set_keeps_the_labels_from_before():
     faces = DemoFaces(num_samples=30, seed=1)
     noisy = with_symmetric_noise(faces, rate=0.2, seed=4)
@@ -109,7 +261,7 @@ def test_noise_before_and_after_a_subset_is_the_same():
     assert torch.equal(before.true_targets, after.true_targets)
 
 
-def test_probabilities_have_no_symmetric_noise():
+def test_probabilities_have_no_noise():
     faces = DemoFaces(num_samples=4)
     soft = faces.with_targets(torch.full((4, len(faces.classes)), 1 / len(faces.classes)))
     with pytest.raises(ValueError, match="one class a sample, got probabilities"):
@@ -122,6 +274,10 @@ def test_probabilities_have_no_symmetric_noise():
         ({"rate": 1.1}, r"rate must lie in \[0, 1\], got 1.1"),
         ({"rate": float("nan")}, "rate must lie in"),
         ({"num_classes": 1}, "num_classes must be at least 2"),
+        ({"true_class": "maybe"}, "true_class must be excluded or included, got 'maybe'"),
+        ({"variant": "mean"}, "variant must be one of exact, bernoulli, official, got 'mean'"),
+        ({"variant": "official", "num_classes": 8}, "seven classes .* got num_classes=8"),
+        ({"variant": "official", "true_class": "included"}, "without the true one"),
         ({"targets": torch.tensor([0, 1, 7])}, "class indices from 0 to 6, got 7 at position 2"),
         ({"targets": torch.zeros(3, 7)}, r"targets must have shape \(N\)"),
         ({"ids": ["a", "b"]}, "ids must name the 3 samples of targets, got 2"),

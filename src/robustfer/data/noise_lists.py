@@ -1,0 +1,274 @@
+"""Lists of noisy labels in the formats in circulation: read, written and put on a data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from robustfer.data.classes import class_order, renumber
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.label_lists import (
+    Entry,
+    aligned_name,
+    plain_name,
+    read_label_list,
+    write_label_list,
+)
+from robustfer.data.tables import NamedOnce
+
+Names = Literal["plain", "aligned"]
+
+_FacesT = TypeVar("_FacesT", bound=LabeledFaces)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseList:
+    """Labels of a list, and how the list has them.
+
+    Attributes:
+        path: the file.
+        ids: the names in it, slashes forward and aligned copies named as their images.
+        targets: int64 (N), positions in ``classes``.
+        classes: names of the classes, in the order that the list counts them.
+        base: what the list counts from, 0 or 1.
+        names: ``"aligned"`` where it names aligned copies, ``a_aligned.jpg``.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    targets: Tensor
+    classes: tuple[str, ...]
+    base: int
+    names: Names
+
+
+def read_noise_list(
+    path: str | Path,
+    *,
+    classes: str | Sequence[str] | None = None,
+    base: Literal[0, 1] | None = None,
+    clean: LabeledFaces | NoiseList | None = None,
+) -> NoiseList:
+    r"""Read a list of labels, a name and a number a line, in any of the ways in circulation.
+
+    Known are numbers from 1 with plain names (``train_00001.jpg 5``) and numbers from 0 with the
+    names of aligned copies, whole paths too (``/faces/train_00001_aligned.jpg 4``), and what may
+    be mixed of these. Which it is shows by the names, and by a 0 or the greatest number; where
+    neither occurs, by comparison with the clean labels.
+
+    Args:
+        path: the list.
+        classes: the order that the numbers count, names or a key of
+            :data:`robustfer.data.NUMBERINGS`; default: that of ``clean``, else RAF-DB's.
+        base: what the numbers count from; default: found out.
+        clean: the labels without noise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not as described, a name is there twice, or the numbers fit neither
+            way or both. The message names file and line.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "noise.txt")
+    ...     _ = path.write_text("/faces/train_1_aligned.jpg 0\n/faces/train_2_aligned.jpg 5\n")
+    ...     noisy = read_noise_list(path)
+    >>> noisy.base, noisy.names, noisy.ids[0][-11:], noisy.classes[noisy.targets[1]]
+    (0, 'aligned', 'train_1.jpg', 'anger')
+    """
+    path = Path(path).expanduser()
+    order = class_order(classes or (clean.classes if clean is not None else "rafdb"))
+    if base not in (None, 0, 1):
+        raise ValueError(f"base must be 0, 1 or None, got {base!r}")
+    entries = read_label_list(path)
+    names, once = Counter[Names](), NamedOnce(path, "error")
+    ids: list[str] = []
+    for entry in entries:
+        written = entry.name.replace("\\", "/")
+        ids.append(plain_name(written))
+        names["plain" if ids[-1] == written else "aligned"] += 1
+        once.is_new(entry.line, ids[-1], entry.number)
+    numbers = torch.tensor([entry.number for entry in entries])
+    if base is None:
+        base = _find_base(path, entries, ids, order, clean)
+    outside = next((e for e in entries if not 0 <= e.number - base < len(order)), None)
+    if outside is not None:
+        raise ValueError(
+            f"{path}, line {outside.line}: a label must lie in {base} to {base + len(order) - 1}, "
+            f"got {outside.number}"
+        )
+    return NoiseList(
+        path=path,
+        ids=tuple(ids),
+        targets=numbers - base,
+        classes=order,
+        base=base,
+        names=names.most_common(1)[0][0],
+    )
+
+
+def write_noise_list(
+    path: str | Path,
+    ids: Sequence[str],
+    targets: Tensor,
+    *,
+    names: Names = "plain",
+    base: Literal[0, 1] | None = None,
+) -> None:
+    """Write labels as a list that other programs read.
+
+    Args:
+        path: the file; it is there whole or not at all.
+        ids: names of the samples.
+        targets: their labels, int64 (N).
+        names: ``"plain"``, or ``"aligned"`` to name aligned copies.
+        base: what to count from; default: 1 with plain names and 0 with aligned ones, as the lists
+            in circulation do.
+
+    Raises:
+        ValueError: not one label a name, or a name that could not be read again.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "noise.txt")
+    ...     write_noise_list(path, ["train_1.jpg"], torch.tensor([4]), names="aligned")
+    ...     path.read_text().strip()
+    'train_1_aligned.jpg 4'
+    """
+    if names not in ("plain", "aligned"):
+        raise ValueError(f"names must be plain or aligned, got {names!r}")
+    if base not in (None, 0, 1):
+        raise ValueError(f"base must be 0, 1 or None, got {base!r}")
+    if targets.ndim != 1 or targets.dtype != torch.int64 or len(targets) != len(ids):
+        raise ValueError(
+            f"targets must be int64 of shape ({len(ids)}), got {targets.dtype} of shape "
+            f"{tuple(targets.shape)}"
+        )
+    first = base if base is not None else int(names == "plain")
+    shown = ids if names == "plain" else [aligned_name(name) for name in ids]
+    numbers = (targets + first).tolist()
+    write_label_list(Path(path).expanduser(), zip(shown, numbers, strict=True))
+
+
+def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
+    """Return a data set with the labels of a list; ``true_targets`` keep the old.
+
+    Args:
+        dataset: a data set with one class a sample.
+        noisy: the list; it may name other samples too, say those of another split.
+
+    Raises:
+        ValueError: a sample is not in the list, or more than half of the labels differ, as they do
+            where the list counts the classes in another order.
+    """
+    rows = match_names(noisy, dataset.ids)
+    places = torch.full((len(dataset),), -1)
+    known = rows >= 0
+    places[rows[known]] = known.nonzero()[:, 0]
+    missing = [name for name, place in zip(dataset.ids, places.tolist(), strict=True) if place < 0]
+    if missing:
+        raise ValueError(
+            f"{noisy.path} has no label for {len(missing)} of {len(dataset)} samples, the first "
+            f"{missing[0]!r}; its own names are like {noisy.ids[0]!r}"
+        )
+    given = renumber(noisy.targets[places], source=noisy.classes, target=dataset.classes)
+    differ = float((given != hard_targets(dataset)).double().mean())
+    if differ > 0.5:
+        raise ValueError(
+            f"{noisy.path} differs from the data set in {differ:.0%} of the labels: another order "
+            "of the classes? verify_noise_list tells"
+        )
+    return dataset.with_targets(given)
+
+
+def hard_targets(labels: LabeledFaces | NoiseList) -> Tensor:
+    """Return the classes; refuse probabilities."""
+    if labels.targets.ndim != 1:
+        raise ValueError("a list has one class a sample, but the clean labels are probabilities")
+    return labels.targets
+
+
+def match_names(noisy: NoiseList, ids: Sequence[str]) -> Tensor:
+    """Return the row of each of a list's names among ``ids``, -1 where there is none.
+
+    On either side there may be folders before a name, and it may be that of an aligned copy.
+
+    Raises:
+        ValueError: two names of the list are the same sample.
+    """
+    rows = _match_names(noisy.ids, ids)
+    twice = [row for row, count in Counter(rows).items() if row >= 0 and count > 1]
+    if twice:
+        both = [name for name, row in zip(noisy.ids, rows, strict=True) if row == twice[0]]
+        raise ValueError(f"{noisy.path} has several labels for {ids[twice[0]]!r}: {both}")
+    return torch.tensor(rows)
+
+
+def last_part(name: str) -> str:
+    """Return the name without its folders."""
+    return name.rpartition("/")[2]
+
+
+def _find_base(
+    path: Path,
+    entries: Sequence[Entry],
+    ids: Sequence[str],
+    order: tuple[str, ...],
+    clean: LabeledFaces | NoiseList | None,
+) -> Literal[0, 1]:
+    least = min(entries, key=lambda entry: entry.number)
+    greatest = max(entries, key=lambda entry: entry.number)
+    from_0 = greatest.number < len(order)
+    from_1 = least.number >= 1 and greatest.number <= len(order)
+    if from_0 != from_1:
+        return 0 if from_0 else 1
+    if not from_0:
+        raise ValueError(
+            f"{path} counts {len(order)} classes neither from 0 nor from 1: line {least.line} has "
+            f"{least.number}, line {greatest.line} has {greatest.number}"
+        )
+    if clean is not None:
+        agree = [_agreement(entries, ids, order, base, clean) for base in (0, 1)]
+        if agree[0] != agree[1]:
+            return 0 if agree[0] > agree[1] else 1
+    raise ValueError(
+        f"{path} has neither 0 nor {len(order)}, so that it may count from 0 or from 1; say base=, "
+        "or give the clean labels"
+    )
+
+
+def _agreement(
+    entries: Sequence[Entry],
+    ids: Sequence[str],
+    order: tuple[str, ...],
+    base: int,
+    clean: LabeledFaces | NoiseList,
+) -> int:
+    rows = _match_names(ids, clean.ids)
+    targets = hard_targets(clean).tolist()
+    return sum(
+        order[entry.number - base] == clean.classes[targets[row]]
+        for entry, row in zip(entries, rows, strict=True)
+        if row >= 0
+    )
+
+
+def _match_names(names: Sequence[str], ids: Sequence[str]) -> list[int]:
+    whole = {plain_name(name): row for row, name in enumerate(ids)}
+    last: dict[str, int] = {}
+    for name, row in whole.items():
+        last[last_part(name)] = -1 if last_part(name) in last else row  # two of a name say nothing
+    return [_find(name, whole, last) for name in names]
+
+
+def _find(name: str, whole: dict[str, int], last: dict[str, int]) -> int:
+    end = name
+    while end not in whole and "/" in end:
+        end = end.partition("/")[2]
+    return whole[end] if end in whole else last.get(last_part(name), -1)

@@ -1,0 +1,138 @@
+"""Which samples an epoch sees: from as they come to every class alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import Sampler
+
+from robustfer._checks import check_class_index
+
+
+class ProgressiveBalancedSampler(Sampler[int]):
+    r"""Draws the classes as often as they come at first, and each alike in the end.
+
+    Of the N samples of epoch e class c has the share
+
+    .. math:: s_c(e) = \left(1 - \frac{e}{E}\right) \frac{n_c}{N} + \frac{e}{E} \cdot \frac{1}{C}
+
+    that is :math:`\lceil s_c N \rceil` samples; the last class has the rest. A class gives whole
+    copies of all its samples, and then some of them once more, drawn without replacement. Classes
+    without a sample have no share, and C counts the others.
+
+    The classes are those of the labels as they are when the epoch begins: give a ``LabelStore``'s
+    ``labels`` to balance by what training has made of them. The order follows from seed, epoch and
+    labels alone, so that a resumed run goes on as it would have.
+
+    With several processes each gets every so manieth index of the same order, and as many as the
+    others: some of the first come twice where the number does not divide. They must have the same
+    labels, which a ``LabelStore`` sees to.
+
+    Args:
+        labels: the class of each sample ``(N,)``, or a function that returns them.
+        num_classes: number of classes.
+        max_epoch: the epoch E from which on every class is drawn alike.
+        seed: which of the possible orders.
+        num_replicas: number of processes; default: those of ``torch.distributed``, else 1.
+        rank: which of them this is; default: as above.
+
+    Raises:
+        ValueError: an argument out of its range, or a label outside the classes.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition under
+        Label Noise, ICCV 2023.
+
+    >>> sampler = ProgressiveBalancedSampler(torch.tensor([0] * 6 + [1] * 2), num_classes=2, max_epoch=4)
+    >>> for epoch in (0, 2, 4):
+    ...     sampler.set_epoch(epoch)
+    ...     print(sampler.class_counts(), len(list(sampler)))
+    [6, 2] 8
+    [5, 3] 8
+    [4, 4] 8
+    """  # noqa: E501 - the example is one line
+
+    def __init__(
+        self,
+        labels: Tensor | Callable[[], Tensor],
+        *,
+        num_classes: int,
+        max_epoch: int,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if max_epoch < 1:
+            raise ValueError(f"max_epoch must be at least 1, got {max_epoch}")
+        grouped = distributed.is_available() and distributed.is_initialized()
+        if num_replicas is None:
+            num_replicas = distributed.get_world_size() if grouped else 1
+        if rank is None:
+            rank = distributed.get_rank() if grouped else 0
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"rank must lie in 0 to {num_replicas - 1}, got {rank}")
+        self._source = labels
+        self.num_classes, self.max_epoch, self.seed = num_classes, max_epoch, seed
+        self.num_replicas, self.rank = num_replicas, rank
+        self.epoch = 0
+        self._size = len(self._labels())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next, counted from 0, before each."""
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        self.epoch = epoch
+
+    def class_counts(self) -> list[int]:
+        """Return how many samples of each class the epoch will have, over all processes."""
+        return self._counts(self._labels().bincount(minlength=self.num_classes).tolist())
+
+    def __len__(self) -> int:
+        return math.ceil(self._size / self.num_replicas)
+
+    def __iter__(self) -> Iterator[int]:
+        labels = self._labels()
+        counts = self._counts(labels.bincount(minlength=self.num_classes).tolist())
+        state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        parts = []
+        for number, count in enumerate(counts):
+            if not count:
+                continue
+            rows = (labels == number).nonzero()[:, 0]
+            copies, rest = divmod(count, len(rows))
+            extra = torch.randperm(len(rows), generator=generator)[:rest]
+            parts += [rows.repeat(copies), rows[extra]]
+        drawn = torch.cat(parts)
+        drawn = drawn[torch.randperm(len(drawn), generator=generator)]
+        wanted = len(self) * self.num_replicas
+        padded = drawn.repeat(math.ceil(wanted / len(drawn)))[:wanted]
+        yield from padded[self.rank :: self.num_replicas].tolist()
+
+    def _counts(self, sizes: list[int]) -> list[int]:
+        total = sum(sizes)
+        present = [number for number, size in enumerate(sizes) if size]
+        progress = min(self.epoch, self.max_epoch) / self.max_epoch
+        counts, left = [0] * len(sizes), total
+        for number in present[:-1]:
+            share = (1 - progress) * (sizes[number] / total) + progress * (1 / len(present))
+            counts[number] = min(math.ceil(share * total), left)
+            left -= counts[number]
+        counts[present[-1]] = left
+        return counts
+
+    def _labels(self) -> Tensor:
+        labels = (self._source() if callable(self._source) else self._source).cpu()
+        if labels.ndim != 1 or labels.is_floating_point() or not len(labels):
+            raise ValueError(
+                f"labels must be a class a sample, integers of shape (N), got {labels.dtype} of "
+                f"shape {tuple(labels.shape)}"
+            )
+        check_class_index(self.num_classes, labels=labels)
+        return labels.to(torch.int64)

@@ -1,0 +1,134 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import distributed
+from torch.utils.data import DataLoader
+
+from robustfer.data import DemoFaces, ProgressiveBalancedSampler
+from robustfer.state import LabelStore
+
+sizes_of_classes = st.lists(st.integers(0, 30), min_size=1, max_size=9).filter(any)
+
+
+def labels_of(sizes):
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+
+
+def sampler_of(sizes, epoch=0, max_epoch=10, **options):
+    sampler = ProgressiveBalancedSampler(
+        labels_of(sizes), num_classes=len(sizes), max_epoch=max_epoch, **options
+    )
+    sampler.set_epoch(epoch)
+    return sampler
+
+
+@settings(deadline=None, max_examples=50)
+@given(sizes_of_classes, st.integers(0, 14))
+def test_counts_by_the_equation(sizes, epoch):
+    total, present = sum(sizes), sum(size > 0 for size in sizes)
+    counts = sampler_of(sizes, epoch).class_counts()
+    assert sum(counts) == total
+    done = min(epoch, 10) / 10
+    last = max(number for number, size in enumerate(sizes) if size)
+    for number, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        share = (1 - done) * size + done * total / present if size else 0
+        if number != last and sum(counts[: number + 1]) < total:
+            assert share - 1e-9 <= count < share + 1 + 1e-9
+        assert (count > 0) <= (size > 0)
+        assert count >= share - present
+
+
+@settings(deadline=None, max_examples=50)
+@given(sizes_of_classes, st.integers(0, 12), st.integers(0, 3))
+def test_an_epoch_has_the_counts_and_whole_copies(sizes, epoch, seed):
+    sampler, labels = sampler_of(sizes, epoch, seed=seed), labels_of(sizes)
+    drawn = torch.tensor(list(sampler))
+    assert len(drawn) == len(sampler) == len(labels)
+    counts = sampler.class_counts()
+    times = drawn.bincount(minlength=len(labels))
+    for number, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        of_class = times[labels == number]
+        assert int(of_class.sum()) == count
+        if size:
+            assert int(of_class.min()) == count // size
+            assert int(of_class.max()) == math.ceil(count / size)
+
+
+def test_the_first_epoch_is_every_sample_once_and_the_last_every_class_alike():
+    assert sorted(sampler_of([9, 1, 5])) == list(range(15))
+    assert sampler_of([9, 1, 5], epoch=10).class_counts() == [5, 5, 5]
+    assert sampler_of([9, 1, 5], epoch=99).class_counts() == [5, 5, 5]
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    order = list(sampler_of([20, 20], 3))
+    assert order == list(sampler_of([20, 20], 3))
+    assert order != list(sampler_of([20, 20], 4))
+    assert order != list(sampler_of([20, 20], 3, seed=1))
+    assert order != sorted(order)
+    assert list(sampler_of([20, 20], 3, seed=1)) != list(sampler_of([20, 20], 4, seed=0))
+
+
+@settings(deadline=None, max_examples=25)
+@given(sizes_of_classes, st.integers(0, 12), st.integers(1, 5))
+def test_processes_share_the_order_of_one(sizes, epoch, processes):
+    whole = list(sampler_of(sizes, epoch))
+    parts = [sampler_of(sizes, epoch, num_replicas=processes, rank=r) for r in range(processes)]
+    shares = [list(part) for part in parts]
+    assert {len(share) for share in shares} == {len(parts[0])}
+    joined = [index for step in zip(*shares, strict=True) for index in step]
+    assert joined[: len(whole)] == whole
+    assert len(joined) - len(whole) < processes
+    assert set(joined[len(whole) :]) <= set(whole)
+
+
+def test_the_processes_of_torch_distributed(monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 2)
+    sampler = sampler_of([6, 3])
+    assert (sampler.num_replicas, sampler.rank, len(sampler)) == (3, 2, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_balances_by_the_labels_that_training_has_made(workers):
+    faces = DemoFaces(num_samples=28, size=16)
+    store = LabelStore(faces.targets, num_classes=7)
+    sampler = ProgressiveBalancedSampler(store.labels, num_classes=7, max_epoch=1)
+    loader = DataLoader(
+        faces, batch_size=7, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+    )
+    sampler.set_epoch(1)
+    before = torch.cat([batch["index"] for batch in loader])
+    assert store.labels(before).bincount(minlength=7).tolist() == [4] * 7
+    happy = (faces.targets == 3).nonzero()[:, 0]
+    store.update(happy, torch.zeros(4, dtype=torch.int64), step=1, epoch=1)
+    after = torch.cat([batch["index"] for batch in loader])
+    # Six classes are left: 28 / 6 each, rounded up, and the rest for the last.
+    assert store.labels(after).bincount(minlength=7).tolist() == [5, 5, 5, 0, 5, 5, 3]
+    assert set(happy.tolist()) & set(after.tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": 2}, "labels must hold class indices from 0 to 1, got 2"),
+        ({"max_epoch": 0}, "max_epoch must be at least 1"),
+        ({"num_replicas": 2, "rank": 2}, "rank must lie in 0 to 1, got 2"),
+        ({"labels": torch.eye(3)}, "labels must be a class a sample"),
+        ({"labels": torch.zeros(0, dtype=torch.int64)}, "labels must be a class a sample"),
+    ],
+)
+def test_bad_arguments(options, message):
+    arguments = {"labels": torch.tensor([0, 1, 2]), "num_classes": 3, "max_epoch": 5} | options
+    with pytest.raises(ValueError, match=message):
+        ProgressiveBalancedSampler(arguments.pop("labels"), **arguments)
+
+
+def test_bad_epoch():
+    with pytest.raises(ValueError, match="epoch must not be negative, got -1"):
+        sampler_of([3, 3], epoch=-1)
