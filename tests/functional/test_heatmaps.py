@@ -219,6 +219,17 @@ def test_memory_is_that_of_the_two_results():
     assert sorted(large) == [maps.nbytes, weights.nbytes]
 
 
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_samples_do_not_depend_on_their_batch(variant):
+    # More than are drawn at once.
+    landmarks = points(0, 20, 19, low=-20.0, high=250.0).float()
+    sizes = {"image_size": 224, "heatmap_size": 56, "variant": variant}
+    alone = [render_heatmaps(sample[None], **sizes) for sample in landmarks]
+    together = render_heatmaps(landmarks, **sizes)
+    assert torch.equal(together.heatmaps, torch.cat([one.heatmaps for one in alone]))
+    assert torch.equal(together.weights, torch.cat([one.weights for one in alone]))
+
+
 def test_the_tensors_device_is_asked_nothing():
     # On the meta device any look at a value raises.
     landmarks = torch.zeros(2, 5, 2, device="meta")

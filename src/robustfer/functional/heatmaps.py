@@ -133,13 +133,16 @@ def render_heatmaps(
     heatmaps = along_y[..., :, None] * along_x[..., None, :]
 
     with torch.no_grad():
+        weights = torch.empty_like(heatmaps)
         # The greatest product of a 3 x 3 square is the product of the greatest factors, so the
         # maps are widened axis by axis, and compared without being multiplied out once more.
         reach_x, least_x = _widened(along_x), near_threshold / _widened(along_y)
-        near = torch.empty_like(heatmaps)
-        torch.gt(reach_x[..., None, :], least_x[..., :, None], out=near)
-        far = far_weight * weighed[..., None, None].to(near.dtype)
-        weights = torch.add(far, near, alpha=near_weight - far_weight, out=near)
+        far = far_weight * weighed.to(weights.dtype)
+        samples = _samples_at_once(weights)
+        chunks = (torch.split(each, samples) for each in (weights, reach_x, least_x, far))
+        for part, reach, least, base in zip(*chunks, strict=True):
+            torch.gt(reach[..., None, :], least[..., :, None], out=part)
+            torch.add(base[..., None, None], part, alpha=near_weight - far_weight, out=part)
     return Heatmaps(heatmaps, weights)
 
 
@@ -167,6 +170,14 @@ def _profile(
     window = (cell >= first[..., None]) & (cell <= last[..., None])
     exponent = (cell - peak[..., None]).square() * (-0.5 / sigma**2)
     return exponent.clamp(min=_LEAST_EXPONENT).exp() * window
+
+
+def _samples_at_once(maps: Tensor) -> int:
+    """As many samples as stay in the cache between two passes; all in a compiled graph."""
+    if torch.compiler.is_compiling():
+        return len(maps)
+    budget = 2 * 2**20 if maps.device.type == "cpu" else 256 * 2**20
+    return max(1, budget // (maps[0].numel() * maps.element_size()))
 
 
 def _widened(profile: Tensor) -> Tensor:
