@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_range
 from robustfer.augmentations._pixels import check_generator, check_images, draw_seed, to_float
+from robustfer.augmentations._points import LandmarkView, Points, check_points
 
 if TYPE_CHECKING:
     from kornia.augmentation import AugmentationBase2D, ImageSequential
@@ -108,6 +109,61 @@ class KorniaPipeline(nn.Module):
         with torch.random.fork_rng(devices=[]):  # kornia draws on the CPU, from torch's own state
             torch.default_generator.manual_seed(seed)
             return _applied(self._all, images)
+
+    @torch.no_grad()
+    def with_landmarks(
+        self,
+        images: Tensor,
+        landmarks: Tensor,
+        *,
+        visible: Tensor | None = None,
+        swap: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LandmarkView:
+        """Run the operations on images and, where they move them, on their landmarks.
+
+        The images are those of a call without landmarks and the same generator. Points are moved
+        by crops, flips, rotations, resizing, affine and projective maps, and stay where they are
+        under operations on colour. Any other operation is refused, and so is erasing, which the
+        views do.
+
+        Args:
+            images: as for a call.
+            landmarks: points (x, y) in pixels of the images; NaN where not known.
+            visible: False for points that are hidden already.
+            swap: for each point the one that takes its place in a mirror image, needed by flips:
+                ``robustfer.data.landmarks.layout(68).swap``.
+            generator: as for a call.
+
+        Shape:
+            images ``(B, C, H, W)``, landmarks ``(B, K, 2)`` float32 or float64, visible ``(B, K)``
+            -> view ``(B, C, h, w)``, landmarks ``(B, K, 2)``, visible ``(B, K)``.
+
+        Raises:
+            ValueError: an operation is not known to carry landmarks, or an argument does not fit.
+
+        >>> import kornia.augmentation as K
+        >>> pipeline = KorniaPipeline(K.CenterCrop(40), K.RandomHorizontalFlip(p=1.0))
+        >>> images, eyes = torch.rand(1, 3, 48, 48), torch.tensor([[[2.0, 20.0], [33.0, 19.0]]])
+        >>> _, landmarks, visible = pipeline.with_landmarks(images, eyes, swap=(1, 0))
+        >>> landmarks, visible
+        (tensor([[[10., 15.],
+                 [41., 16.]]]), tensor([[ True, False]]))
+        """
+        points = check_points(images, landmarks, visible, swap)
+        images, points = self._carry(images, points, generator)
+        return points.on(images)
+
+    def _carry(
+        self, images: Tensor, points: Points, generator: torch.Generator | None
+    ) -> tuple[Tensor, Points]:
+        """Images and points after the operations."""
+        from robustfer.augmentations._following import check_followable, following
+
+        check_followable(self._all, points.swap)
+        with following(self._all, points) as follower:
+            images = self(images, generator=generator)
+        return images, follower.points
 
     def extra_repr(self) -> str:
         return "\n".join(repr(operation) for operation in self._all[0])

@@ -1,9 +1,8 @@
-"""Batches of images as methods train on them: one view, or an image with its mirror image."""
+"""Batches of images as a network trains on them: normalised, and erased at random."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,20 +16,9 @@ from robustfer.augmentations._pixels import (
     to_device,
     to_float,
 )
+from robustfer.augmentations._points import LandmarkView, Points, check_points
 from robustfer.augmentations.erasing import check_erasing, fill_boxes_, sample_boxes
 from robustfer.augmentations.pipeline import KorniaPipeline
-
-
-class Views(NamedTuple):
-    """The two views of a batch, each ``(B, C, H, W)``.
-
-    Attributes:
-        view: the images as they are, which a loss classifies.
-        view_flipped: the images mirrored left to right.
-    """
-
-    view: Tensor
-    view_flipped: Tensor
 
 
 class SingleView(nn.Module):
@@ -115,15 +103,65 @@ class SingleView(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        pixels = self._pixels(images, generator)
-        view = self._normalized(pixels)
-        if self.training:
-            self._add_noise_(view, pixels, generator)
-            self._erase_((view,), generator)
-        return view
+        return self._finished(self._pixels(images, generator), generator)[0]
+
+    @torch.no_grad()
+    def with_landmarks(
+        self,
+        images: Tensor,
+        landmarks: Tensor,
+        *,
+        visible: Tensor | None = None,
+        swap: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LandmarkView:
+        """Prepare images with their landmarks, which move as the pipeline and ``size`` move pixels.
+
+        The view is that of a call without landmarks and the same generator. Points that left it or
+        lie under its erased box are not visible.
+
+        Args:
+            images: as for a call.
+            landmarks: points (x, y) in pixels of the images; NaN where not known.
+            visible: False for points that are hidden already.
+            swap: for each point the one that takes its place in a mirror image, needed where the
+                pipeline flips: ``robustfer.data.landmarks.layout(68).swap``.
+            generator: as for a call.
+
+        Shape:
+            images ``(B, C, H, W)``, landmarks ``(B, K, 2)`` float32 or float64, visible ``(B, K)``
+            -> view ``(B, C, h, w)``, landmarks ``(B, K, 2)``, visible ``(B, K)``.
+
+        Raises:
+            ValueError: the pipeline has an operation that is not known to carry landmarks, see
+                :meth:`KorniaPipeline.with_landmarks`, or an argument does not fit.
+
+        >>> images, eyes = torch.rand(1, 3, 48, 48), torch.tensor([[[15.5, 20.0], [33.0, 19.0]]])
+        >>> _, landmarks, visible = SingleView(size=96).eval().with_landmarks(images, eyes)
+        >>> landmarks, visible
+        (tensor([[[31.5000, 40.5000],
+                 [66.5000, 38.5000]]]), tensor([[True, True]]))
+        """
+        points = check_points(images, landmarks, visible, swap)
+        pixels, points = self._pixels_and_points(images, points, generator)
+        view, boxes = self._finished(pixels, generator)
+        return points.resized(old=pixels.shape, new=view.shape).hidden_under(boxes).on(view)
 
     def _pixels(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Checked images after the pipeline, as uint8 as long as nothing needs floats."""
+        """Images after the pipeline, as uint8 as long as nothing needs floats."""
+        self._check(images, generator)
+        return images if self.pipeline is None else self.pipeline(images, generator=generator)
+
+    def _pixels_and_points(
+        self, images: Tensor, points: Points, generator: torch.Generator | None
+    ) -> tuple[Tensor, Points]:
+        """Images and landmarks after the pipeline."""
+        self._check(images, generator)
+        if self.pipeline is None:
+            return images, points
+        return self.pipeline._carry(images, points, generator)
+
+    def _check(self, images: Tensor, generator: torch.Generator | None) -> None:
         channels = check_images(images)["C"]
         check_generator(generator)
         if channels != len(self.mean):
@@ -131,7 +169,13 @@ class SingleView(nn.Module):
                 f"images have C={channels} but mean and std have {len(self.mean)} values; give "
                 "one value a channel, or repeat grey images with images.expand(-1, 3, -1, -1)"
             )
-        return images if self.pipeline is None else self.pipeline(images, generator=generator)
+
+    def _finished(self, pixels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The view and its erased boxes."""
+        view = self._normalized(pixels)
+        if self.training:
+            self._add_noise_(view, pixels, generator)
+        return view, self._erase_((view,), generator)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """Pixels resized and normalised, in a tensor of their own."""
@@ -165,11 +209,11 @@ class SingleView(nn.Module):
             noise = _normal_like(clean, generator).mul_(self.noise_std)
             view[rows] = self._normalized(noise.add_(clean).clamp_(0, 1))
 
-    def _erase_(self, views: Sequence[Tensor], generator: torch.Generator | None) -> None:
-        """Fill a box in some samples of each view, drawn for each view by itself."""
-        if not self.probability:
-            return
+    def _erase_(self, views: Sequence[Tensor], generator: torch.Generator | None) -> Tensor:
+        """Fill a box in some samples of each view, and return all of them, view after view."""
         batch, _, height, width = views[0].shape
+        if not (self.training and self.probability):
+            return torch.zeros(len(views) * batch, 4, dtype=torch.int64, device="cpu")
         boxes = sample_boxes(
             len(views) * batch,
             height,
@@ -181,6 +225,7 @@ class SingleView(nn.Module):
         )
         for view, own in zip(views, boxes.chunk(len(views)), strict=True):
             fill_boxes_(view, own)
+        return boxes
 
     def extra_repr(self) -> str:
         return (
@@ -188,95 +233,6 @@ class SingleView(nn.Module):
             f"noise_std={self.noise_std}, noise_probability={self.noise_probability}, "
             f"mean={self.mean}, std={self.std}, size={self.size}"
         )
-
-
-class MirroredPair(nn.Module):
-    """Turn a batch of images into EAC's pair: the images and their mirror images, both erased.
-
-    Each is prepared as by :class:`SingleView`, whose options these are. What the pipeline does
-    shows in both. In ``eval()`` the second is the exact mirror image of the first.
-
-    Args:
-        erase: ``"independent"``: each view has its own box, and only the unmirrored one gets noise,
-            as in the public program's runs with noisy labels. ``"shared"``: the second view is
-            the exact mirror image of the first with its box and noise, as in its clean runs.
-        probability: see :class:`SingleView`, as for all that follow.
-        scale: least and largest area of an erased box.
-        ratio: least and largest height of an erased box over its width.
-        noise_std: standard deviation of the noise on pixels in [0, 1].
-        noise_probability: chance of each sample to get noise.
-        mean: mean of each channel.
-        std: standard deviation of each channel.
-        size: height and width to resize to.
-        pipeline: random operations on the image before it is mirrored.
-
-    Shape:
-        images ``(B, C, H, W)`` uint8 0..255, or float32 or float64 0..1 -> two views
-        ``(B, C, h, w)`` float32 or float64, in the images' memory format unless a pipeline
-        changes it.
-
-    Raises:
-        TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
-        ValueError: an option does not fit, or shape, dtype or channels of the images.
-
-    Reference:
-        Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial
-        Expression Recognition, ECCV 2022.
-
-    >>> pair = MirroredPair(erase="shared")
-    >>> images = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8)
-    >>> view, view_flipped = pair(images, generator=torch.Generator().manual_seed(0))
-    >>> torch.equal(view_flipped, view.flip(-1))
-    True
-    """
-
-    __call__: Callable[..., Views]
-
-    def __init__(
-        self,
-        *,
-        erase: Literal["independent", "shared"] = "independent",
-        probability: float = 0.5,
-        scale: tuple[float, float] = (0.02, 0.25),
-        ratio: tuple[float, float] = (0.3, 3.3),
-        noise_std: float = 0.0,
-        noise_probability: float = 0.5,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        size: int | tuple[int, int] | None = None,
-        pipeline: KorniaPipeline | None = None,
-    ) -> None:
-        super().__init__()
-        if erase not in ("independent", "shared"):
-            raise ValueError(f'erase must be "independent" or "shared", got {erase!r}')
-        self.erase = erase
-        self.single = SingleView(
-            probability=probability,
-            scale=scale,
-            ratio=ratio,
-            noise_std=noise_std,
-            noise_probability=noise_probability,
-            mean=mean,
-            std=std,
-            size=size,
-            pipeline=pipeline,
-        )
-
-    @torch.no_grad()
-    def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Views:
-        single = self.single
-        if self.erase == "shared" or not self.training:
-            view = single(images, generator=generator)
-            return Views(view, view.flip(-1))
-        pixels = single._pixels(images, generator)
-        view = single._normalized(pixels)
-        view_flipped = view.flip(-1)
-        single._add_noise_(view, pixels, generator)
-        single._erase_((view, view_flipped), generator)
-        return Views(view, view_flipped)
-
-    def extra_repr(self) -> str:
-        return f"erase={self.erase!r}"
 
 
 def _normal_like(images: Tensor, generator: torch.Generator | None) -> Tensor:

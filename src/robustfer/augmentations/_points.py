@@ -1,0 +1,124 @@
+"""Landmarks on their way through augmentations: moved, mirrored and hidden as their images are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_shapes
+from robustfer.augmentations._pixels import to_device
+
+
+class LandmarkView(NamedTuple):
+    """A view of a batch with its landmarks.
+
+    Attributes:
+        view: the images ``(B, C, H, W)``.
+        landmarks: points (x, y) in pixels of the view ``(B, K, 2)``, also those that left it.
+        visible: which of them the view shows ``(B, K)``: not those outside it, under an erased box,
+            not known (NaN), or hidden before.
+    """
+
+    view: Tensor
+    landmarks: Tensor
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class Points:
+    """Landmarks of a batch, on its device; each step returns new ones.
+
+    Attributes:
+        landmarks: points (x, y) in pixels, their middle a whole number ``(B, K, 2)``.
+        visible: which of them the images show ``(B, K)``.
+        swap: for each point the one that takes its place in a mirror; ``None``: none is met.
+    """
+
+    landmarks: Tensor
+    visible: Tensor
+    swap: tuple[int, ...] | None
+
+    def moved(self, matrices: Tensor, *, height: int, width: int) -> Points:
+        """Where projective maps (B, 3, 3) put the points, in images of the size given."""
+        matrices = to_device(matrices.to(self.landmarks.dtype), self.landmarks.device)
+        x, y = self.landmarks[..., None, :].unbind(-1)
+        # Summed by hand: a product of matrices in TF32 could be a tenth of a pixel off.
+        x, y, z = (
+            (matrices[:, None, :, 0] * x + matrices[:, None, :, 1] * y) + matrices[:, None, :, 2]
+        ).unbind(-1)
+        landmarks = torch.stack((x / z, y / z), -1)
+        return replace(
+            self, landmarks=landmarks, visible=self.visible & _inside(landmarks, height, width)
+        )
+
+    def resized(self, *, old: torch.Size, new: torch.Size) -> Points:
+        """The points of images resized as ``interpolate(align_corners=False)`` does."""
+        if old[-2:] == new[-2:]:
+            return self
+        x, y = self.landmarks.unbind(-1)
+        x = (x + 0.5) * (new[-1] / old[-1]) - 0.5
+        y = (y + 0.5) * (new[-2] / old[-2]) - 0.5
+        return replace(self, landmarks=torch.stack((x, y), -1))
+
+    def mirrored(self, *, width: int) -> Points:
+        """The points of the images mirrored left to right."""
+        x, y = self.landmarks.unbind(-1)
+        turned = replace(self, landmarks=torch.stack(((width - 1) - x, y), -1))
+        return turned.renamed(torch.ones(len(x), dtype=torch.bool, device="cpu"))
+
+    def renamed(self, rows: Tensor) -> Points:
+        """Left and right points trading places in the rows (B,), on the CPU, that were mirrored."""
+        swap = torch.tensor(self.swap, device="cpu")
+        order = torch.where(rows[:, None], swap, torch.arange(len(swap), device="cpu"))
+        order = to_device(order, self.landmarks.device)
+        landmarks = self.landmarks.gather(1, order[..., None].expand(-1, -1, 2))
+        return replace(self, landmarks=landmarks, visible=self.visible.gather(1, order))
+
+    def hidden_under(self, boxes: Tensor) -> Points:
+        """The points under the erased boxes (B, 4) being no longer visible."""
+        edges = to_device(boxes, self.landmarks.device)[:, None] - 0.5
+        low, high = edges[..., :2], edges[..., 2:]
+        under = ((self.landmarks > low) & (self.landmarks < high)).all(-1)
+        return replace(self, visible=self.visible & ~under)
+
+    def on(self, view: Tensor) -> LandmarkView:
+        """The points together with the images that they are of."""
+        return LandmarkView(view, self.landmarks, self.visible)
+
+
+def check_points(
+    images: Tensor, landmarks: Tensor, visible: Tensor | None, swap: Sequence[int] | None
+) -> Points:
+    """Check the landmarks of images; those outside their image are not visible."""
+    shaped = {"images": (images, "B C H W"), "landmarks": (landmarks, "B K 2")}
+    if visible is not None:
+        shaped["visible"] = (visible, "B K")
+    sizes = check_shapes(**shaped)
+    if landmarks.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"landmarks must be float32 or float64, got {landmarks.dtype}; half precision holds "
+            "coordinates beyond 256 no finer than a quarter of a pixel"
+        )
+    if visible is not None and visible.dtype != torch.bool:
+        raise ValueError(f"visible must be bool, got {visible.dtype}")
+    if swap is not None:
+        swap = tuple(swap)
+        points = list(range(sizes["K"]))
+        if sorted(swap) != points or [swap[other] for other in swap] != points:
+            raise ValueError(
+                f"swap must pair the {len(points)} landmarks, as "
+                f"robustfer.data.landmarks.layout(points).swap does, got {swap}"
+            )
+    landmarks = landmarks.detach().clone()
+    inside = _inside(landmarks, sizes["H"], sizes["W"])
+    return Points(landmarks, inside if visible is None else visible & inside, swap)
+
+
+def _inside(landmarks: Tensor, height: int, width: int) -> Tensor:
+    """Which points lie in the frame, from -0.5 on; a NaN lies nowhere."""
+    x, y = landmarks.unbind(-1)
+    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)

@@ -1,0 +1,189 @@
+"""An image and its mirror image, as EAC trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustfer.augmentations._points import check_points
+from robustfer.augmentations.pipeline import KorniaPipeline
+from robustfer.augmentations.single_view import SingleView
+
+
+class Views(NamedTuple):
+    """The two views of a batch, each ``(B, C, H, W)``.
+
+    Attributes:
+        view: the images as they are, which a loss classifies.
+        view_flipped: the images mirrored left to right.
+    """
+
+    view: Tensor
+    view_flipped: Tensor
+
+
+class LandmarkViews(NamedTuple):
+    """The two views of a batch with the landmarks of each.
+
+    Attributes:
+        view: the images as they are ``(B, C, H, W)``.
+        view_flipped: the images mirrored left to right.
+        landmarks: points (x, y) in pixels of ``view`` ``(B, K, 2)``.
+        landmarks_flipped: those of ``view_flipped``, by the names they have there: what was the
+            left eye is the right one.
+        visible: which landmarks ``view`` shows ``(B, K)``.
+        visible_flipped: which of those of ``view_flipped`` that one shows.
+    """
+
+    view: Tensor
+    view_flipped: Tensor
+    landmarks: Tensor
+    landmarks_flipped: Tensor
+    visible: Tensor
+    visible_flipped: Tensor
+
+
+class MirroredPair(nn.Module):
+    """Turn a batch of images into EAC's pair: the images and their mirror images, both erased.
+
+    Each is prepared as by :class:`SingleView`, whose options these are. What the pipeline does
+    shows in both. In ``eval()`` the second is the exact mirror image of the first.
+
+    Args:
+        erase: ``"independent"``: each view has its own box, and only the unmirrored one gets noise,
+            as in the public program's runs with noisy labels. ``"shared"``: the second view is
+            the exact mirror image of the first with its box and noise, as in its clean runs.
+        probability: see :class:`SingleView`, as for all that follow.
+        scale: least and largest area of an erased box.
+        ratio: least and largest height of an erased box over its width.
+        noise_std: standard deviation of the noise on pixels in [0, 1].
+        noise_probability: chance of each sample to get noise.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+        size: height and width to resize to.
+        pipeline: random operations on the image before it is mirrored.
+
+    Shape:
+        images ``(B, C, H, W)`` uint8 0..255, or float32 or float64 0..1 -> two views
+        ``(B, C, h, w)`` float32 or float64, in the images' memory format unless a pipeline
+        changes it.
+
+    Raises:
+        TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
+        ValueError: an option does not fit, or shape, dtype or channels of the images.
+
+    Reference:
+        Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial
+        Expression Recognition, ECCV 2022.
+
+    >>> pair = MirroredPair(erase="shared")
+    >>> images = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8)
+    >>> view, view_flipped = pair(images, generator=torch.Generator().manual_seed(0))
+    >>> torch.equal(view_flipped, view.flip(-1))
+    True
+    """
+
+    __call__: Callable[..., Views]
+
+    def __init__(
+        self,
+        *,
+        erase: Literal["independent", "shared"] = "independent",
+        probability: float = 0.5,
+        scale: tuple[float, float] = (0.02, 0.25),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        noise_std: float = 0.0,
+        noise_probability: float = 0.5,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        size: int | tuple[int, int] | None = None,
+        pipeline: KorniaPipeline | None = None,
+    ) -> None:
+        super().__init__()
+        if erase not in ("independent", "shared"):
+            raise ValueError(f'erase must be "independent" or "shared", got {erase!r}')
+        self.erase = erase
+        self.single = SingleView(
+            probability=probability,
+            scale=scale,
+            ratio=ratio,
+            noise_std=noise_std,
+            noise_probability=noise_probability,
+            mean=mean,
+            std=std,
+            size=size,
+            pipeline=pipeline,
+        )
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Views:
+        return self._views(self.single._pixels(images, generator), generator)[0]
+
+    @torch.no_grad()
+    def with_landmarks(
+        self,
+        images: Tensor,
+        landmarks: Tensor,
+        *,
+        swap: Sequence[int],
+        visible: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LandmarkViews:
+        """Prepare the pair with the landmarks of both views, see :meth:`SingleView.with_landmarks`.
+
+        In the second view left and right points have traded places, and its own erased box hides
+        what it covers.
+
+        Args:
+            images: as for a call.
+            landmarks: points (x, y) in pixels of the images; NaN where not known.
+            swap: for each point the one that takes its place in a mirror image:
+                ``robustfer.data.landmarks.layout(68).swap``.
+            visible: False for points that are hidden already.
+            generator: as for a call.
+
+        Shape:
+            images ``(B, C, H, W)``, landmarks ``(B, K, 2)`` float32 or float64, visible ``(B, K)``
+            -> for both views ``(B, C, h, w)``, ``(B, K, 2)``, ``(B, K)``.
+
+        Raises:
+            ValueError: the pipeline has an operation that is not known to carry landmarks, see
+                :meth:`KorniaPipeline.with_landmarks`, or an argument does not fit.
+
+        >>> images, eyes = torch.rand(1, 3, 48, 48), torch.tensor([[[15.0, 20.0], [33.0, 19.0]]])
+        >>> both = MirroredPair().eval().with_landmarks(images, eyes, swap=(1, 0))
+        >>> both.landmarks_flipped
+        tensor([[[14., 19.],
+                 [32., 20.]]])
+        """
+        points = check_points(images, landmarks, visible, swap)
+        pixels, points = self.single._pixels_and_points(images, points, generator)
+        views, boxes = self._views(pixels, generator)
+        width = views.view.shape[-1]
+        points = points.resized(old=pixels.shape, new=views.view.shape)
+        shown = points.hidden_under(boxes[: len(images)])
+        if len(boxes) == len(images):  # one box for both views, mirrored as all else
+            flipped = shown.mirrored(width=width)
+        else:
+            flipped = points.mirrored(width=width).hidden_under(boxes[len(images) :])
+        return LandmarkViews(
+            *views, shown.landmarks, flipped.landmarks, shown.visible, flipped.visible
+        )
+
+    def _views(self, pixels: Tensor, generator: torch.Generator | None) -> tuple[Views, Tensor]:
+        """Both views, and the erased boxes: those of the second after those of the first."""
+        single = self.single
+        if self.erase == "shared" or not self.training:
+            view, boxes = single._finished(pixels, generator)
+            return Views(view, view.flip(-1)), boxes
+        view = single._normalized(pixels)
+        view_flipped = view.flip(-1)
+        single._add_noise_(view, pixels, generator)
+        boxes = single._erase_((view, view_flipped), generator)
+        return Views(view, view_flipped), boxes
+
+    def extra_repr(self) -> str:
+        return f"erase={self.erase!r}"
