@@ -7,8 +7,10 @@ from robustfer.losses import (
     AttentionConsistencyLoss,
     CompositeLoss,
     EACLoss,
+    GSMCLoss,
     RankRegularizationLoss,
     SCNLoss,
+    SelfDistillationLoss,
     Term,
 )
 from robustfer.testing import LossConformance
@@ -105,3 +107,35 @@ class TestSCNOfficial(TestSCN):
 
     def make_loss(self):
         return SCNLoss(variant="official", learnable_margin=True)
+
+
+def logits(batch, classes, dtype, generator, names):
+    pair = torch.randn(2, batch, classes, dtype=dtype, generator=generator)
+    return dict(zip(names, pair, strict=True))
+
+
+class TestSelfDistillation(LossConformance):
+    def make_loss(self):
+        return SelfDistillationLoss(temperature=2.0)
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return logits(batch, classes, dtype, generator, ("student_logits", "teacher_logits"))
+
+
+class TestSelfDistillationPerSample(TestSelfDistillation):
+    per_sample = True
+
+    def make_loss(self):
+        return SelfDistillationLoss(reduction="none")
+
+
+class TestGSMC(LossConformance):
+    def make_loss(self):
+        return GSMCLoss()
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return {
+            **logits(batch, classes, dtype, generator, ("logits", "teacher_logits")),
+            "target": torch.randint(classes, (batch,), generator=generator),
+            **maps(batch, classes, dtype, generator),
+        }

@@ -2,5 +2,6 @@
 
 from robustfer.state._change_journal import ChangeReason
 from robustfer.state.label_store import LabelStore
+from robustfer.state.model_ema import ModelEMA
 
-__all__ = ["ChangeReason", "LabelStore"]
+__all__ = ["ChangeReason", "LabelStore", "ModelEMA"]
