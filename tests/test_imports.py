@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "robustfer.checkpoint": {"torch", "safetensors", "robustfer._checks"},
     "robustfer.models": {"torch", "timm", "robustfer._checks", "robustfer.functional"},
     "robustfer.data": {
-        *("torch", "numpy", "PIL", "tqdm", "typing_extensions"),
+        *("torch", "numpy", "PIL", "tqdm", "typing_extensions", "matplotlib"),
         *("robustfer._checks", "robustfer.functional", "robustfer.state"),
     },
     "robustfer.augmentations": {"torch", "kornia", "robustfer._checks", "robustfer.functional"},
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "robustfer.new_plugin": {"robustfer.plugins"},
     "robustfer.cli": {
         *("robustfer.hookspecs", "robustfer.new_plugin"),
-        *("robustfer.plugins", "robustfer.registry"),
+        *("robustfer.plugins", "robustfer.registry", "robustfer.data"),
     },
     # For authors of losses, in their tests.
     "robustfer.testing": {

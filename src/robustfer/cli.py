@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"robustfer {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_list, _add_show, _add_plugins, _add_new_plugin):
+    for add in (_add_list, _add_show, _add_plugins, _add_new_plugin, _add_noise):
         add(commands)
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
@@ -214,6 +214,24 @@ def _new_plugin(options: argparse.Namespace) -> int:
     steps = [f"cd {shlex.quote(str(written[0].parent))}", "pip install -e '.[test]'", "pytest"]
     print("next", *steps, sep="\n  ")
     return 0
+
+
+def _add_noise(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "noise",
+        help="make, show and verify noisy labels",
+        description="make: write a list of noisy labels; show: compare given labels with the true "
+        "ones; verify: hold a list against the clean labels. Each has a --help of its own.",
+    )
+    parser.add_argument("action", choices=["make", "show", "verify"])
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see ACTION --help")
+    parser.set_defaults(run=_noise)
+
+
+def _noise(options: argparse.Namespace) -> int:
+    from robustfer.data import noise_cli  # loads torch, which the other commands do without
+
+    return noise_cli.run([options.action, *options.arguments])
 
 
 def _print_section(title: str, lines: Iterable[str]) -> None:

@@ -25,6 +25,10 @@ _READERS: dict[str, Callable[..., LabeledFaces]] = {
     "folder": ImageFolder,
     "table": LabelTable,
 }
+
+#: The kinds of data set that a text may name.
+KINDS: tuple[str, ...] = tuple(_READERS)
+
 _SPECS = ["demo", *(f"{kind}:PATH" for kind in _READERS if kind != "demo")]
 
 

@@ -141,7 +141,7 @@ def draw_noise(report: NoiseReport, path: str | Path, *, title: str = "") -> Non
         ) from error
     names, shares = report.classes, 100 * report.matrix
     side = 1.8 + 0.62 * len(names)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    figure = Figure(figsize=(side + 1.3, side - 0.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     shown = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
