@@ -1,10 +1,12 @@
+import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from robustfer import cli
-from robustfer.data import RAFDB, read_noise_list, with_symmetric_noise
+from robustfer.data import EXPRESSIONS, RAFDB, read_noise_list, with_symmetric_noise
 from tests.data.trees import vote_row, write_ferplus, write_rafdb
 
 LINES = [f"train_{number:05}.jpg {1 + number % 7}" for number in range(1, 41)]
@@ -112,6 +114,31 @@ def test_the_crowd_against_its_majority(run, tmp_path):
     assert status == 0
     assert "2 of 3 labels differ" in out
     assert noisy.read_text() == "a.png 1\nb.png 1\nc.png 6\n"
+
+
+@pytest.mark.skipif(
+    "ROBUSTFER_FERPLUS" not in os.environ, reason="ROBUSTFER_FERPLUS names no folder of real faces"
+)
+def test_the_numbers_of_the_docs(run):
+    root = Path(os.environ["ROBUSTFER_FERPLUS"])
+    own = ("--labels", "fer2013", "--fer2013-labels", root / "fer2013_emotion.csv")
+    status, out, _ = run("show", f"ferplus:{root}", *own, "--duplicates", "drop")
+    assert status == 0
+    page = (Path(__file__).parents[2] / "docs" / "label_noise.md").read_text()
+    cells = [[cell.strip(" %").replace(",", "") for cell in line.split("|")[1:-1]]
+             for line in page.splitlines() if line.startswith("| ")]  # fmt: skip
+    rows = {row[0]: row[1:] for row in cells}
+    found = [line.split() for line in out.splitlines() if line.split()[:1] and line.endswith("%")]
+    matrix = {row[0]: row for row in found if row[0] in EXPRESSIONS}
+    assert list(matrix) == list(EXPRESSIONS)
+    for number, (name, row) in enumerate(matrix.items()):
+        shares = {EXPRESSIONS[column]: float(row[1 + column]) for column in range(7)}
+        shares.pop(EXPRESSIONS[number])
+        most = max(shares, key=shares.get)
+        assert rows[name] == [*row[8:11], f"{most} {shares[most]}"]
+    total, wrong = 13_999, 3_955
+    assert f"{wrong} of {total} labels differ" in out
+    assert rows["all"] == [str(total), str(total), f"{100 * wrong / total:.1f}", ""]
 
 
 def test_picture(run, raf, tmp_path):

@@ -65,6 +65,11 @@ def test_names_that_leave_the_folder(name: str) -> None:
         check_inside(Path("t.csv"), 4, name)
 
 
+def test_no_name() -> None:
+    with pytest.raises(ValueError, match=r"t\.csv, line 4: the name of the image is empty"):
+        check_inside(Path("t.csv"), 4, "")
+
+
 @pytest.mark.parametrize("name", ["a.png", "b/a..b.png", "..a.png"])
 def test_names_that_stay(name: str) -> None:
     assert check_inside(Path("t.csv"), 4, name) == name
@@ -75,6 +80,8 @@ def test_a_name_twice(tmp_path: Path) -> None:
     assert once.is_new(2, "a", 1)
     with pytest.raises(ValueError, match=r"t\.csv, line 3: a is .*, after line 2; the rows are"):
         once.is_new(3, "a", 1)
+    with pytest.raises(ValueError, match=r"line 4: \./a is named a second time"):
+        once.is_new(4, "./a", 1)
     dropping = NamedOnce(tmp_path / "t.csv", "drop")
     assert [dropping.is_new(line, "a", 1) for line in (2, 3, 4)] == [True, False, False]
     with pytest.raises(ValueError, match="line 5: a is named a second time, after line 2$"):

@@ -202,8 +202,10 @@ def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
                 f"got {usage!r}"
             )
         votes = [read_whole_number(table, line, name, row[name]) for name in VOTE_COLUMNS]
-        repeated = bool(image) and not names.is_new(line, image, (usage, *votes))
-        check_inside(table, line, image)
+        repeated = False
+        if image:  # where FERPlus has removed a face there is none
+            check_inside(table, line, image)
+            repeated = not names.is_new(line, image, (usage, *votes))
         faces.append(_Face(line, usage, image, votes, repeated))
     return faces
 

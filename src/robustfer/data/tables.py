@@ -79,6 +79,8 @@ def check_inside(path: Path, line: int, name: str) -> str:
     ...
     ValueError: labels.csv, line 2: '../secret.png' leads out of the images' folder
     """
+    if not name:
+        raise ValueError(f"{path}, line {line}: the name of the image is empty")
     # Seen with the eyes of either system: "C:\x" and "..\x" are harmless names on one of them only.
     for seen in (PurePosixPath(name), PureWindowsPath(name)):
         if seen.anchor or ".." in seen.parts or "\0" in name:
@@ -117,7 +119,8 @@ class NamedOnce:
             ValueError: it is not, and may not be.
         """
         # The hash, not the row: a table of half a million rows need not stay in memory.
-        first, said = self._seen.setdefault(name, (line, hash(row)))
+        file = str(PurePosixPath(name))  # ./a.png is a.png
+        first, said = self._seen.setdefault(file, (line, hash(row)))
         if first == line:
             return True
         same = said == hash(row)
