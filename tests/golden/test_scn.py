@@ -5,11 +5,13 @@ one short, and ``group_unique`` where which of equal samples falls into which gr
 """
 
 import numpy as np
+import pytest
 import torch
 
 from robustfer.functional import importance_weighted_logits, rank_regularization
 from robustfer.functional.ranking import low_importance
 from robustfer.losses import SCNLoss
+from robustfer.state import LabelStore, Relabeler
 from tests.golden.conftest import assert_agrees, needs, tensor
 from tests.reference import importance as reference
 
@@ -90,6 +92,29 @@ def test_the_papers_form_is_half_of_it_where_the_public_program_has_no_defect(ca
         assert_agrees(2 * ours, case["total"])
     else:
         assert_agrees(2 * ours, case["ce"] + expected.item())
+
+
+@needs("z")
+@pytest.mark.parametrize("scope", ["all", "low_importance"])
+def test_relabelling(case, scope):
+    """The public program relabels any sample of a batch, the paper those of the low group."""
+    u, alpha = tensor(case["u"]), tensor(case["alpha"][:, 0])
+    labels = LabelStore(tensor(case["y"]), num_classes=u.shape[1])
+    ratio = float(case["beta"])
+    relabeler = Relabeler(
+        labels, margin=float(case["margin_2"]), scope=scope, high_ratio=ratio, start_epoch=0
+    )
+    relabeler.update(torch.arange(len(u)), u, alpha, step=0, epoch=0)
+    mask = case["relabel_mask"]
+    if scope == "low_importance":
+        low = low_importance(alpha, high_ratio=ratio).numpy()
+        mask = mask & low
+        if case["group_unique"] and case["tops"] == reference.group_size(len(u), ratio):
+            np.testing.assert_array_equal(mask, case["relabel_mask_lowgroup"])
+    np.testing.assert_array_equal(labels.changed(), mask)
+    np.testing.assert_array_equal(labels.labels()[mask], case["relabel_new"][mask])
+    journal = labels.journal()
+    np.testing.assert_allclose(journal["confidence"], case["pmax"][journal["index"]], rtol=1e-6)
 
 
 @needs("n")

@@ -2,10 +2,24 @@
 
 :class:`CAMClassifier` wraps any timm model, :func:`cam_outputs` is the plain way for a module of
 your own, and :func:`cam_exactness` measures whether maps and logits agree.
+:class:`ImportanceClassifier` adds SCN's importance head, :func:`strip_for_inference` leaves what
+makes the logits.
 """
 
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.exactness import CAMExactness, cam_exactness
+from robustfer.models.importance import ImportanceClassifier, ImportanceHead, ImportanceOutput
+from robustfer.models.inference import strip_for_inference
 from robustfer.models.outputs import CAMOutput, cam_outputs
 
-__all__ = ["CAMClassifier", "CAMExactness", "CAMOutput", "cam_exactness", "cam_outputs"]
+__all__ = [
+    "CAMClassifier",
+    "CAMExactness",
+    "CAMOutput",
+    "ImportanceClassifier",
+    "ImportanceHead",
+    "ImportanceOutput",
+    "cam_exactness",
+    "cam_outputs",
+    "strip_for_inference",
+]

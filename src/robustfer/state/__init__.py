@@ -3,5 +3,6 @@
 from robustfer.state._change_journal import ChangeReason
 from robustfer.state.label_store import LabelStore
 from robustfer.state.model_ema import ModelEMA
+from robustfer.state.relabeler import Relabeler
 
-__all__ = ["ChangeReason", "LabelStore", "ModelEMA"]
+__all__ = ["ChangeReason", "LabelStore", "ModelEMA", "Relabeler"]

@@ -1,0 +1,123 @@
+"""How much each sample is to be trusted, as a head of the network (SCN)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional._precision import full_precision
+from robustfer.models.cam_classifier import CAMClassifier
+
+
+class ImportanceHead(nn.Module):
+    r"""A linear layer and a sigmoid: one importance a sample.
+
+    .. math:: \alpha_n = \operatorname{sigmoid}(w \cdot f_n + b)
+
+    In float32 for half inputs, also under autocast: in half precision a sigmoid is exactly 1
+    from 10 on, and learns nothing from there. That all importances end near 1 is what goes wrong
+    most often: look at :func:`robustfer.functional.importance_health` each epoch.
+
+    Args:
+        dim: D, the width of the embeddings.
+
+    Shape:
+        embeddings ``(B, D)`` -> importance ``(B)`` in [0, 1].
+
+    Raises:
+        ValueError: the width is no positive number, or not that of the embeddings.
+
+    Reference:
+        Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
+        CVPR 2020.
+
+    >>> ImportanceHead(512)(torch.zeros(4, 512)).shape
+    torch.Size([4])
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        self.linear = nn.Linear(dim, 1)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        check_shapes(embeddings=(embeddings, f"B {self.linear.in_features}"))
+        check_floating(embeddings=embeddings)
+        embeddings = full_precision(embeddings)
+        weight, bias = (p.to(embeddings.dtype) for p in (self.linear.weight, self.linear.bias))
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return torch.sigmoid(F.linear(embeddings, weight, bias)[:, 0])
+
+
+class ImportanceOutput(NamedTuple):
+    """What a :class:`robustfer.models.CAMOutput` holds, and the importance of each sample.
+
+    Attributes:
+        logits: (B, C), not weighted by the importance.
+        importance: (B) in [0, 1].
+        attention: (B, C, H, W) class maps.
+        features: (B, D, H, W) last maps of the backbone.
+        embeddings: (B, D) what both heads read.
+    """
+
+    logits: Tensor
+    importance: Tensor
+    attention: Tensor
+    features: Tensor
+    embeddings: Tensor
+
+
+class ImportanceClassifier(nn.Module):
+    """A classifier with an importance head beside it, as one module to train, save and wrap.
+
+    For inference the head has no use: :func:`robustfer.models.strip_for_inference`.
+
+    Args:
+        model: the classifier, part of this from now on.
+
+    Attributes:
+        model: the classifier.
+        importance_head: an :class:`ImportanceHead` on its embeddings.
+        bias: the classifier's bias, its parameter itself, for losses that leave it out of the
+            weighting; ``None`` where it has none.
+
+    Shape:
+        images ``(B, channels, height, width)`` -> :class:`ImportanceOutput`.
+
+    >>> classifier = CAMClassifier(
+    ...     "resnet18", num_classes=7, model_options={"output_stride": 8}
+    ... )
+    >>> output = ImportanceClassifier(classifier)(torch.rand(2, 3, 48, 48))
+    >>> output.logits.shape, output.importance.shape
+    (torch.Size([2, 7]), torch.Size([2]))
+    """
+
+    __call__: Callable[..., ImportanceOutput]
+
+    def __init__(self, model: CAMClassifier) -> None:
+        super().__init__()
+        self.model = model
+        self.importance_head = ImportanceHead(model.num_features)
+        like = model.get_classifier().weight
+        assert isinstance(like, Tensor)
+        self.importance_head.to(like.device)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The classifier's bias, (C)."""
+        bias = self.model.get_classifier().bias
+        assert bias is None or isinstance(bias, Tensor)
+        return bias
+
+    def forward(self, images: Tensor) -> ImportanceOutput:
+        logits, attention, features, embeddings = self.model(images)
+        importance = self.importance_head(embeddings)
+        return ImportanceOutput(logits, importance, attention, features, embeddings)

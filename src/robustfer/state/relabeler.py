@@ -1,0 +1,232 @@
+"""Giving a sample the label that its network is surer of (SCN)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_floating, check_range, check_shapes
+from robustfer.functional._precision import full_precision
+from robustfer.functional.ranking import (
+    check_high_ratio,
+    check_importance,
+    importance_weighted_logits,
+    low_importance,
+)
+from robustfer.state import _label_checks as checks
+from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state.label_store import LabelStore
+
+Scope = Literal["low_importance", "all"]
+Logits = Literal["weighted", "raw"]
+
+
+class Relabeler:
+    r"""Change labels in a :class:`LabelStore` where the network clearly prefers another class.
+
+    .. math:: y \leftarrow \arg\max_c p_c \quad\text{where}\quad \max_c p_c - p_y > \delta
+
+    Only of the batch's least important samples (``scope``), from an epoch on, and not again for
+    some epochs after. It remembers nothing itself: labels, the journal with its confidences
+    :math:`\max_c p_c`, and the way back are the store's.
+
+    With several processes :meth:`update` joins the batches of all, in rank order, before it looks
+    for the least important, so that each store becomes that of one process on the joined batch.
+
+    Args:
+        labels: the store, which the loop reads its targets from.
+        margin: :math:`\delta` in [0, 1), by how much the other class must be more probable.
+        scope: ``"low_importance"``, the group of low importance, as in the paper; ``"all"``, every
+            sample, as in the public program.
+        logits: the probabilities are those of ``"weighted"`` logits, as they are trained, which
+            asks more of unimportant samples; or of ``"raw"`` ones.
+        high_ratio: share of the batch in the high group, in (0, 1), as in the loss.
+        start_epoch: first epoch to change labels in, as the loop counts them (the paper's 10 is
+            that of epochs counted from 1).
+        cooldown: for how many epochs after its last change a label stays. With 0, as in the
+            public program, a network that wavers takes labels back and forth every epoch.
+
+    Raises:
+        TypeError: ``labels`` is no LabelStore.
+        ValueError: an option does not fit.
+
+    Reference:
+        Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
+        CVPR 2020.
+
+    >>> labels = LabelStore(torch.tensor([0, 0, 1]), num_classes=2)
+    >>> relabeler = Relabeler(labels, margin=0.2, start_epoch=10)
+    >>> index, importance = torch.tensor([0, 1, 2]), torch.tensor([0.9, 0.2, 0.8])
+    >>> logits = torch.tensor([[0.0, 9.0], [0.0, 9.0], [0.0, 9.0]])
+    >>> relabeler.update(index, logits, importance, step=500, epoch=10)  # how many changed
+    1
+    >>> labels(index)  # the first is too important to be doubted
+    tensor([0, 1, 1])
+    >>> relabeler.figures(epoch=10, true_targets=torch.tensor([1, 1, 1]))["precision"]
+    1.0
+    """
+
+    def __init__(
+        self,
+        labels: LabelStore,
+        *,
+        margin: float = 0.2,
+        scope: Scope = "low_importance",
+        logits: Logits = "weighted",
+        high_ratio: float = 0.7,
+        start_epoch: int = 10,
+        cooldown: int = 1,
+    ) -> None:
+        if not isinstance(labels, LabelStore):
+            raise TypeError(f"labels must be a LabelStore, got {type(labels).__name__}")
+        if scope not in ("low_importance", "all"):
+            raise ValueError(f"scope must be 'low_importance' or 'all', got {scope!r}")
+        if logits not in ("weighted", "raw"):
+            raise ValueError(f"logits must be 'weighted' or 'raw', got {logits!r}")
+        check_high_ratio(high_ratio)
+        self.labels = labels
+        self.margin = check_range("margin", margin, 0.0, 1.0, open_high=True)
+        self.scope: Scope = scope
+        self.logits: Logits = logits
+        self.high_ratio = high_ratio
+        self.start_epoch = checks.whole_number("start_epoch", start_epoch, 0, checks.LAST_EPOCH)
+        self.cooldown = checks.whole_number("cooldown", cooldown, 0, checks.LAST_EPOCH)
+
+    @torch.no_grad()
+    def update(
+        self,
+        index: Tensor,
+        logits: Tensor,
+        importance: Tensor | None = None,
+        *,
+        step: int,
+        epoch: int,
+        bias: Tensor | None = None,
+        gather: bool = True,
+    ) -> int:
+        """Change labels by what was predicted in this step; after the optimizer's step.
+
+        Args:
+            index: rows of the samples in the data set.
+            logits: what the network made of them, unweighted.
+            importance: theirs, in [0, 1]; not needed for ``scope="all"`` with raw logits.
+            step: number of the optimizer's step, for the journal.
+            epoch: number of the epoch, as the loop counts.
+            bias: the classifier's bias, left out of the weighting where the loss leaves it out.
+            gather: join the batches of all processes, each of which must then call this at the
+                same point; nothing to do without ``torch.distributed``.
+
+        Returns:
+            Number of samples changed.
+
+        Shape:
+            index ``(B)`` int64, logits ``(B, C)``, importance ``(B)``, bias ``(C)``.
+
+        Raises:
+            IndexError: a row outside the data set.
+            ValueError: an argument does not fit, or the importance is needed and not given.
+        """
+        if epoch < self.start_epoch:
+            return 0
+        checks.check_index(index)
+        check_shapes(logits=(logits, f"B {self.labels.num_classes}"))
+        check_floating(logits=logits)
+        if len(index) != len(logits):
+            raise ValueError(f"index has B={len(index)} but logits has B={len(logits)}")
+        scores = full_precision(logits)
+        if importance is None:
+            if self.scope != "all" or self.logits != "raw":
+                raise ValueError(
+                    f"importance must be given for scope={self.scope!r} with {self.logits} logits"
+                )
+            importance = torch.ones_like(scores[:, 0])
+        check_importance(importance)
+        check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
+        if self.logits == "weighted":
+            scores = importance_weighted_logits(logits, importance, bias=bias)
+        home = self.labels.label_current.device
+        rows = index.to(home), scores.softmax(dim=1).to(home), full_precision(importance).to(home)
+        index, probability, importance = gather_in_rank_order(*rows) if gather else rows
+
+        current = self.labels(index)
+        confidence, label = probability.max(dim=1)
+        own = probability.gather(1, current[:, None])[:, 0]
+        doubted = confidence - own > self.margin
+        if self.scope == "low_importance":
+            doubted &= low_importance(importance, high_ratio=self.high_ratio)
+        changed_epoch = self.labels.changed_epoch(index)
+        doubted &= (changed_epoch < 0) | (epoch - changed_epoch > self.cooldown)
+        # The store writes rows that differ alone: handing it all spares the wait for their number.
+        return self.labels.update(
+            index,
+            torch.where(doubted, label, current),
+            step=step,
+            epoch=epoch,
+            confidence=confidence,
+            gather=False,
+        )
+
+    @torch.no_grad()
+    def figures(self, *, epoch: int, true_targets: Tensor | None = None) -> dict[str, float]:
+        """Return how the labels stand after ``epoch``, for :class:`robustfer.metrics.History`.
+
+        - ``changed``: samples with another label than given, now.
+        - ``changed_back``: samples changed once, and as given again.
+        - ``changed_in_epoch``, ``changed_back_in_epoch``: those of them whose last change was in
+          this epoch.
+        - ``precision``: of the changed samples, the share whose label is the truth.
+        - ``recall``: of the samples given a wrong label, the share whose label is the truth.
+
+        The last two are there with ``true_targets`` alone, counted over samples of known truth,
+        and NaN where there is nothing to take a share of.
+
+        Args:
+            epoch: number of the epoch, as the loop counts.
+            true_targets: the labels known to be right; -1 where that is not known.
+
+        Shape:
+            true_targets ``(N)`` int64, in the order of the store.
+
+        Raises:
+            ValueError: ``true_targets`` does not fit the store.
+        """
+        given, current = self.labels.given(), self.labels.labels()
+        changed, last = self.labels.changed(), self.labels.changed_epoch()
+        back = ~changed & (last >= 0)
+        counts = {
+            "changed": changed,
+            "changed_back": back,
+            "changed_in_epoch": changed & (last == epoch),
+            "changed_back_in_epoch": back & (last == epoch),
+        }
+        shares: dict[str, tuple[Tensor, Tensor]] = {}
+        if true_targets is not None:
+            if true_targets.shape != given.shape or true_targets.dtype != torch.int64:
+                raise ValueError(
+                    f"true_targets must be int64 of shape ({len(given)}), got "
+                    f"{true_targets.dtype} of shape {tuple(true_targets.shape)}"
+                )
+            truth = true_targets.to(given.device)
+            known = truth >= 0
+            right = current == truth
+            shares = {
+                "precision": (changed & right & known, changed & known),
+                "recall": (changed & right & known, (given != truth) & known),
+            }
+        sums = [mask.sum() for mask in counts.values()]
+        sums += [mask.sum() for pair in shares.values() for mask in pair]
+        numbers = iter(torch.stack(sums).tolist())
+        figures: dict[str, float] = {name: next(numbers) for name in counts}
+        for name in shares:
+            part, whole = next(numbers), next(numbers)
+            figures[name] = part / whole if whole else float("nan")
+        return figures
+
+    def __repr__(self) -> str:
+        return (
+            f"Relabeler({self.labels!r}, margin={self.margin}, scope={self.scope!r}, "
+            f"logits={self.logits!r}, high_ratio={self.high_ratio}, "
+            f"start_epoch={self.start_epoch}, cooldown={self.cooldown})"
+        )

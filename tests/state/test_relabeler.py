@@ -1,0 +1,309 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustfer.state import ChangeReason, LabelStore, Relabeler
+from tests.reference import importance as reference
+from tests.state.processes import run_in_processes
+
+C = 4
+
+
+def batch(seed, size=10, samples=30):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "index": torch.randperm(samples, generator=generator)[:size],
+        "logits": 3 * torch.randn(size, C, generator=generator, dtype=torch.float64),
+        "importance": torch.rand(size, generator=generator, dtype=torch.float64),
+    }
+
+
+def store(samples=30, **options):
+    return LabelStore(torch.arange(samples) % C, num_classes=C, **options)
+
+
+def by_hand(labels, given, epoch, *, margin, scope, logits, high_ratio, cooldown, bias=None):
+    """Row by row: the labels wanted, and how sure the network was."""
+    index, scores, importance = given["index"], given["logits"], given["importance"]
+    if logits == "weighted":
+        scores = reference.weighted_logits(scores, importance, bias)
+    size = reference.group_size(len(index), high_ratio)
+    low = reference.groups(importance, size)[1]
+    wanted = labels.labels()
+    confidence = {}
+    for row, sample in enumerate(index.tolist()):
+        weights = [math.exp(value) for value in scores[row].tolist()]
+        probability = [value / sum(weights) for value in weights]
+        best = max(range(C), key=probability.__getitem__)
+        last = int(labels.changed_epoch(index[row : row + 1]))
+        rested = last < 0 or epoch - last > cooldown
+        if (
+            rested
+            and (scope == "all" or row in low)
+            and probability[best] - probability[int(wanted[sample])] > margin
+        ):
+            wanted[sample] = best
+            confidence[sample] = probability[best]
+    return wanted, confidence
+
+
+@pytest.mark.parametrize("scope", ["low_importance", "all"])
+@pytest.mark.parametrize("logits", ["weighted", "raw"])
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.6])
+def test_is_the_rule_row_by_row(scope, logits, margin):
+    options = {
+        "margin": margin, "scope": scope, "logits": logits, "high_ratio": 0.6, "cooldown": 1,
+    }  # fmt: skip
+    labels, bias = store(), torch.tensor([0.5, -1.0, 0.0, 2.0]).double()
+    relabeler = Relabeler(labels, start_epoch=0, **options)
+    changes = 0
+    for step in range(20):
+        given, epoch = batch(step), step // 3
+        wanted, confidence = by_hand(labels, given, epoch, bias=bias, **options)
+        before = int(labels.history.written)
+        changed = relabeler.update(**given, step=step, epoch=epoch, bias=bias)
+        assert torch.equal(labels.labels(), wanted)
+        assert changed == len(confidence)
+        journal = {name: column[before:] for name, column in labels.journal().items()}
+        assert set(journal["index"].tolist()) == set(confidence)
+        assert set(journal["reason"].tolist()) <= {int(ChangeReason.RELABELLED)}
+        for sample, sure in zip(journal["index"].tolist(), journal["confidence"], strict=True):
+            assert sure == pytest.approx(confidence[sample], rel=1e-6)
+        changes += changed
+    assert changes > 10
+
+
+def test_nothing_before_the_first_epoch():
+    labels = store()
+    relabeler = Relabeler(labels, scope="all", start_epoch=3)
+    for epoch in range(3):
+        assert relabeler.update(**batch(epoch), step=epoch, epoch=epoch) == 0
+    assert relabeler.update(**batch(3), step=3, epoch=3) > 0
+    assert set(labels.journal()["epoch"].tolist()) == {3}
+
+
+def test_the_margin_is_strict():
+    """Two classes of one half and a margin of zero: no reason to change."""
+    labels = LabelStore(torch.tensor([0]), num_classes=2)
+    relabeler = Relabeler(labels, scope="all", margin=0.0, start_epoch=0)
+    given = {"index": torch.tensor([0]), "importance": torch.ones(1)}
+    assert relabeler.update(**given, logits=torch.zeros(1, 2), step=0, epoch=0) == 0
+    assert relabeler.update(**given, logits=torch.tensor([[0.0, 1e-3]]), step=0, epoch=0) == 1
+
+
+@pytest.mark.parametrize(
+    ("cooldown", "epochs"), [(0, [0, 1, 2, 3, 4, 5]), (1, [0, 2, 4]), (3, [0, 4])]
+)
+def test_a_wavering_network_takes_a_label_back_no_sooner_than_the_cool_down(cooldown, epochs):
+    labels = LabelStore(torch.tensor([0]), num_classes=2)
+    relabeler = Relabeler(labels, scope="all", start_epoch=0, cooldown=cooldown)
+    for epoch in range(6):
+        against = int(labels.labels()) == 0
+        logits = torch.tensor([[0.0, 5.0]] if against else [[5.0, 0.0]])
+        relabeler.update(torch.tensor([0]), logits, torch.ones(1), step=epoch, epoch=epoch)
+    assert labels.journal()["epoch"].tolist() == epochs
+
+
+def test_changes_can_be_undone():
+    labels = store()
+    relabeler = Relabeler(labels, scope="all", start_epoch=0)
+    for epoch in range(4):
+        relabeler.update(**batch(epoch), step=epoch, epoch=epoch)
+        if epoch == 1:
+            after = labels.labels()
+    labels.revert_to_epoch(1)
+    assert torch.equal(labels.labels(), after)
+    labels.revert()
+    assert torch.equal(labels.labels(), labels.given())
+
+
+def test_labels_are_compared_with_what_they_are_now():
+    labels = LabelStore(torch.tensor([0]), num_classes=3)
+    relabeler = Relabeler(labels, scope="all", start_epoch=0, cooldown=0)
+    sure = torch.tensor([[0.0, 5.0, 0.0]])
+    for expected in (1, 0):
+        changed = relabeler.update(torch.tensor([0]), sure, torch.ones(1), step=0, epoch=0)
+        assert changed == expected
+
+
+def test_a_batch_of_one_is_its_low_group():
+    labels = LabelStore(torch.tensor([0]), num_classes=2)
+    relabeler = Relabeler(labels, start_epoch=0)
+    logits = torch.tensor([[0.0, 9.0]])
+    assert relabeler.update(torch.tensor([0]), logits, torch.ones(1), step=0, epoch=0) == 1
+
+
+def test_a_nan_changes_no_label():
+    labels, given = store(), batch(0)
+    given["logits"][:] = float("nan")
+    assert Relabeler(labels, scope="all", start_epoch=0).update(**given, step=0, epoch=0) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_decided_in_single(dtype):
+    given = {name: t.to(dtype) if t.is_floating_point() else t for name, t in batch(0).items()}
+    double = {n: t.double() if t.is_floating_point() else t for n, t in given.items()}
+    stores = store(), store()
+    for labels, arguments in zip(stores, (given, double), strict=True):
+        Relabeler(labels, scope="all", start_epoch=0).update(**arguments, step=0, epoch=0)
+    assert torch.equal(stores[0].labels(), stores[1].labels())
+    assert stores[0].changed().any()
+
+
+def test_raw_logits_of_all_samples_need_no_importance():
+    labels, given = store(), batch(0)
+    del given["importance"]
+    relabeler = Relabeler(labels, scope="all", logits="raw", start_epoch=0)
+    assert relabeler.update(**given, step=0, epoch=0) > 0
+
+
+def test_a_store_of_soft_targets_gets_one_hot_rows():
+    labels = store(soft_targets=True)
+    Relabeler(labels, scope="all", start_epoch=0).update(**batch(0), step=0, epoch=0)
+    rows = labels.soft_target()
+    assert torch.equal(rows, torch.eye(C)[labels.labels()])
+
+
+# Figures
+
+
+def test_figures_count_and_judge():
+    given = torch.tensor([0, 0, 0, 0, 1, 1])
+    truth = torch.tensor([1, 1, 0, 2, 1, -1])
+    labels = LabelStore(given, num_classes=3)
+    relabeler = Relabeler(labels)
+    figures = relabeler.figures(epoch=0, true_targets=truth)
+    assert math.isnan(figures.pop("precision"))  # of nothing
+    assert figures == {
+        "changed": 0, "changed_back": 0, "changed_in_epoch": 0, "changed_back_in_epoch": 0,
+        "recall": 0.0,
+    }  # fmt: skip
+
+    def change(index, target, epoch):
+        labels.update(torch.tensor(index), torch.tensor(target), step=epoch, epoch=epoch)
+
+    change([0, 2, 4], [1, 1, 0], epoch=10)  # right, wrong, wrong
+    change([2, 3, 5], [0, 1, 2], epoch=11)  # back again, wrong, nobody knows
+    assert relabeler.figures(epoch=11, true_targets=truth) == {
+        "changed": 4, "changed_back": 1, "changed_in_epoch": 2, "changed_back_in_epoch": 1,
+        "precision": 1 / 3, "recall": 1 / 3,
+    }  # fmt: skip
+    assert relabeler.figures(epoch=10) == {
+        "changed": 4, "changed_back": 1, "changed_in_epoch": 2, "changed_back_in_epoch": 0,
+    }  # fmt: skip
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 2, st.integers(-1, 2)), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=40)
+def test_precision_and_recall_are_shares_of_sets(rows):
+    given, current, truth = (list(column) for column in zip(*rows, strict=True))
+    labels = LabelStore(torch.tensor(given), num_classes=3)
+    labels.update(torch.arange(len(rows)), torch.tensor(current), step=0, epoch=0)
+    figures = Relabeler(labels).figures(epoch=0, true_targets=torch.tensor(truth))
+    known = {n for n in range(len(rows)) if truth[n] >= 0}
+    changed = {n for n in known if current[n] != given[n]}
+    wrong = {n for n in known if given[n] != truth[n]}
+    cured = {n for n in changed if current[n] == truth[n]}
+    for name, whole in (("precision", changed), ("recall", wrong)):
+        if whole:
+            assert figures[name] == len(cured) / len(whole)
+        else:
+            assert math.isnan(figures[name])
+
+
+# Several processes
+
+
+def parts(seed, rank):
+    """Uneven: process 0 has the first 7 rows, process 1 the last 3."""
+    rows = slice(0, 7) if rank == 0 else slice(7, 10)
+    return {name: tensor[rows] for name, tensor in batch(seed).items()}
+
+
+def in_each_process(rank):
+    labels = store()
+    relabeler = Relabeler(labels, start_epoch=0)
+    changed = [relabeler.update(**parts(seed, rank), step=seed, epoch=seed) for seed in range(6)]
+    own = store()
+    alone = Relabeler(own, start_epoch=0)
+    changed_alone = alone.update(**parts(0, rank), step=0, epoch=0, gather=False)
+    return changed, labels.state_dict(), changed_alone, own.labels()
+
+
+def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
+    results = run_in_processes(in_each_process, tmp_path)
+    labels = store()
+    relabeler = Relabeler(labels, start_epoch=0)
+    changed = [relabeler.update(**batch(seed), step=seed, epoch=seed) for seed in range(6)]
+    assert sum(changed) > 3
+    expected = labels.state_dict()
+    for rank, (counts, state, changed_alone, own) in enumerate(results):
+        assert counts == changed
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+        single = store()
+        update = Relabeler(single, start_epoch=0).update
+        assert changed_alone == update(**parts(0, rank), step=0, epoch=0)
+        assert torch.equal(own, single.labels())
+
+
+# Refusals
+
+
+def bad_updates():
+    good = batch(0)
+    yield {"index": good["index"].int()}, "index must be int64"
+    yield {"index": good["index"][:9]}, "index has B=9 but logits has B=10"
+    yield {"logits": good["logits"][:, :3]}, r"logits must have shape \(B, 4\), got \(10, 3\)"
+    yield {"logits": good["logits"].long()}, "logits must have a floating-point dtype"
+    yield {"importance": good["importance"][:9]}, "importance has B=9 but logits has B=10"
+    yield {"importance": None}, "importance must be given for scope='low_importance'"
+    yield {"bias": torch.zeros(3)}, "bias has C=3 but logits has C=4"
+
+
+@pytest.mark.parametrize(("change", "message"), list(bad_updates()))
+def test_refuses_what_does_not_fit_and_changes_nothing(change, message):
+    labels = store()
+    with pytest.raises(ValueError, match=message):
+        Relabeler(labels, start_epoch=0).update(**{**batch(0), **change}, step=0, epoch=0)
+    assert labels.counts()["journalled"] == 0
+
+
+def test_refuses_a_row_outside_the_data_set():
+    given = {**batch(0), "index": torch.full((10,), 30)}
+    with pytest.raises(IndexError, match="index must hold rows from 0 to 29, got 30"):
+        Relabeler(store(), start_epoch=0).update(**given, step=0, epoch=0)
+
+
+@pytest.mark.parametrize("truth", [torch.zeros(29, dtype=torch.int64), torch.zeros(30)])
+def test_refuses_a_truth_of_other_samples(truth):
+    with pytest.raises(ValueError, match=r"true_targets must be int64 of shape \(30\), got"):
+        Relabeler(store()).figures(epoch=0, true_targets=truth)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": 1.0}, r"margin must lie in \[0, 1\), got 1.0"),
+        ({"scope": "low"}, "scope must be 'low_importance' or 'all', got 'low'"),
+        ({"logits": "scaled"}, "logits must be 'weighted' or 'raw', got 'scaled'"),
+        ({"high_ratio": 0.0}, r"high_ratio must lie in \(0, 1\), got 0.0"),
+        ({"start_epoch": -1}, "start_epoch must be a whole number from 0 to 32767, got -1"),
+        ({"cooldown": 0.5}, "cooldown must be a whole number from 0 to 32767, got 0.5"),
+    ],
+)
+def test_refuses_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        Relabeler(store(), **options)
+
+
+def test_refuses_a_plain_tensor_for_a_store():
+    with pytest.raises(TypeError, match="labels must be a LabelStore, got Tensor"):
+        Relabeler(torch.zeros(3))
+
+
+def test_shows_its_options():
+    assert "scope='low_importance', logits='weighted'" in repr(Relabeler(store()))
