@@ -76,12 +76,12 @@ class LandmarkFile:
     ) -> None:
         self.path = Path(path).expanduser()
         self.allow_missing = allow_missing
-        readers = {".npz": _read_npz, ".csv": _read_csv}
-        if self.path.suffix not in readers:
+        reader = {".npz": _read_npz, ".csv": _read_csv}.get(self.path.suffix.lower())
+        if reader is None:
             raise ValueError(f"path must end in .npz or .csv, got {self.path}")
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path} is not there, or is no file")
-        names, points, places = readers[self.path.suffix](self.path)
+        names, points, places = reader(self.path)
         self.layout = _fitting(layout, points.shape[1], str(self.path))
         self._rows: dict[str, int] = {}
         for row, name in enumerate(names):
