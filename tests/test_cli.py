@@ -73,7 +73,8 @@ def test_names_in_conflict_are_listed_in_full(run, site, install):
     install(write_plugin(site, "acme", losses("eac")))
     _, out, _ = run("list", "losses")
     names = [line.split()[0] for line in out.splitlines()]
-    assert names == ["acme:eac", "attention_consistency", "robustfer:eac"]
+    assert names == sorted(names)
+    assert [name for name in names if "eac" in name] == ["acme:eac", "robustfer:eac"]
     _, out, _ = run("plugins")
     assert "names offered more than once\n  eac: ask for robustfer:eac or acme:eac\n" in out
 
@@ -148,7 +149,8 @@ def test_plugins(run, four):
     table, failures = out.split("\n\n")[:2]
     rows = [line.split(maxsplit=3) for line in table.splitlines()]
     assert rows[0][:3] == ["robustfer", robustfer.__version__, "robustfer"]
-    assert rows[0][3].startswith("losses: attention_consistency, eac; augmentations: ")
+    assert rows[0][3].startswith("losses: attention_consistency, eac, ")
+    assert "; augmentations: " in rows[0][3]
     assert rows[1:] == [
         ["acme", "1.2", "robustfer-acme", "losses: margin"],
         ["bad", "1.0", "robustfer-bad", "FAILED"],

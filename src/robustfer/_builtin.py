@@ -8,6 +8,11 @@ _EAC = (
     "Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial "
     "Expression Recognition, ECCV 2022"
 )
+_SCN = (
+    "Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition, "
+    "CVPR 2020"
+)
+_GSMC = "Huang et al., A Global-Local Scalable Multi-task Contrastive Learning Framework, CGI 2024"
 
 
 @hookimpl
@@ -25,6 +30,31 @@ def robustfer_losses() -> list[Component]:
             factory="robustfer.losses:EACLoss",
             summary="Erasing attention consistency: cross entropy and attention consistency",
             reference=_EAC,
+        ),
+        Component(
+            name="gsmc",
+            factory="robustfer.losses:GSMCLoss",
+            summary="Cross entropy, distillation from the own average, attention consistency",
+            reference=_GSMC,
+        ),
+        Component(
+            name="rank_regularization",
+            factory="robustfer.losses:RankRegularizationLoss",
+            summary="The most important samples above the others by a margin, on average",
+            reference=_SCN,
+        ),
+        Component(
+            name="scn",
+            factory="robustfer.losses:SCNLoss",
+            summary="Self-cure network: cross entropy weighted by importance, and its ranking",
+            reference=_SCN,
+        ),
+        Component(
+            name="self_distillation",
+            factory="robustfer.losses:SelfDistillationLoss",
+            summary="Divergence of a prediction from that of a teacher, the model's own average",
+            reference="Hinton et al., Distilling the Knowledge in a Neural Network, NIPS workshop "
+            "2014",
         ),
     ]
 

@@ -19,18 +19,18 @@ class GSMCLoss(nn.Module):
             \,\|\, \operatorname{softmax}(z)\bigr)
             + w_c\, \frac{1}{BCHW} \sum_{n,c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
-    The teacher sees the mirror image; it is :class:`robustfer.state.ModelEMA` of the student. The
-    equations are those of the public program, the paper's own were not to be had.
+    The teacher, :class:`robustfer.state.ModelEMA` of the student, sees the mirror image and is a
+    constant here; all else comes from the student. The equations are those of the public program:
+    the paper's own were not to be had.
 
     Args:
         distillation_weight: :math:`w_d`, the weight of the divergence from the teacher.
         consistency_weight: :math:`w_c`, the weight of the attention consistency.
 
     Shape:
-        logits ``(B, C)`` of the student for the image, target ``(B)`` int64 or ``(B, C)``
-        probabilities, teacher_logits ``(B, C)`` for the mirror image (detached inside), attention
-        and attention_flipped ``(B, C, H, W)`` of the student for the image and its mirror image
-        -> scalar; float32 for half inputs.
+        logits ``(B, C)`` of the image, target ``(B)`` int64 or ``(B, C)`` probabilities,
+        teacher_logits ``(B, C)`` of its mirror image, attention and attention_flipped
+        ``(B, C, H, W)`` -> scalar; float32 for half inputs.
 
     Raises:
         ValueError: an option or an argument does not fit.

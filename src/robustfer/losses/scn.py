@@ -19,8 +19,10 @@ class SCNLoss(nn.Module):
         L = (1 - \gamma)\, \mathrm{CE}\bigl(\alpha (z - b) + b,\; y\bigr)
             + \gamma \max\bigl(0,\; \delta - (\bar\alpha_\text{high} - \bar\alpha_\text{low})\bigr)
 
+    ``bias`` is the classifier's, its parameter itself; without it the whole logits are weighted.
+
     ``variant="official"`` is the public program's: the plain sum of the two terms, which is twice
-    that of the paper, and the bias weighted with the rest of the logits; see also
+    that of the paper, with the whole logits weighted whether or not a bias is given; see also
     :func:`robustfer.functional.rank_regularization`.
 
     Args:
@@ -30,12 +32,11 @@ class SCNLoss(nn.Module):
         rank_weight: :math:`\gamma` in [0, 1], 0.5 if not given; ``"official"`` has none.
         variant: ``"paper"`` or ``"official"``.
         learnable_margin: make the margin a parameter, see :class:`RankRegularizationLoss`.
-        gather: rank over the joined batch of all processes, see there.
+        gather: rank over the joined batch of all processes, see :class:`RankRegularizationLoss`.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, importance ``(B)`` in
-        [0, 1], bias ``(C)`` (the classifier's own parameter; without it, or with ``"official"``,
-        the whole logits are weighted) -> scalar; float32 for half inputs.
+        [0, 1], bias ``(C)`` of the classifier -> scalar; float32 for half inputs.
 
     Raises:
         ValueError: an option or an argument does not fit.
