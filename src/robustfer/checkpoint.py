@@ -131,7 +131,8 @@ def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) 
         same = sorted(info.classes) == sorted(classes)
         raise ValueError(
             f"{path} has {'the classes in another order' if same else 'other classes'}: "
-            f"{', '.join(info.classes)}; expected: {', '.join(classes)}"
+            f"{', '.join(info.classes)}; expected: {', '.join(classes)}. Load it with its own "
+            "classes; robustfer.data.translate_classes tells which output is which class here"
         )
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in tensors]

@@ -41,9 +41,11 @@ def argument_parser(description: str | None, *, methods: Sequence[str]) -> argpa
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--data", default="demo", help="demo, ferplus:PATH or folder:PATH")
+    data.add_argument(
+        "--data", default="demo", help="demo, or a kind and its PATH as for data.load"
+    )
     data.add_argument("--num-samples", type=int, help="demo: faces to draw for each split")
-    data.add_argument("--labels", help="FERPlus: majority, probability or fer2013")
+    data.add_argument("--labels", help="FERPlus: majority, probability, ..., fer2013")
     data.add_argument("--fer2013-labels", type=Path, help="FERPlus: csv with FER2013's own labels")
     data.add_argument(
         "--duplicates", choices=["error", "drop"], help="FERPlus: rows that name an image again"
