@@ -1,0 +1,59 @@
+"""The 68 points of a face, from MediaPipe's face mesh."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustfer_mediapipe.ibug import IBUG_68
+
+
+class FaceMesh:
+    """Finds the face in a picture: called with pixels, it returns 68 points or ``None``.
+
+    Of several faces it takes the one that MediaPipe is surest of; cut pictures of crowds first.
+    Equal pixels give equal points, whatever came before.
+
+    Args:
+        margin: how far the picture is continued on each side, as a share of its size, by repeating
+            its edge. The detector expects to see what is around a face, and finds fewer in
+            tightly cut pictures.
+        confidence: how sure the detector must be, from 0 to 1.
+
+    Shape:
+        uint8 ``(H, W, 3)``, RGB -> float32 ``(68, 2)``: (x, y) in pixels of the picture, the middle
+        of the first one being (0, 0). Points may lie outside the picture.
+    """
+
+    def __init__(self, *, margin: float = 0.25, confidence: float = 0.5) -> None:
+        # Here, because it takes seconds: those who only ask for --help do not wait.
+        from mediapipe.python.solutions.face_mesh import FaceMesh as Solution
+
+        self.margin = margin
+        self._solution = Solution(
+            static_image_mode=True,  # no memory of the picture before
+            refine_landmarks=True,
+            max_num_faces=1,
+            min_detection_confidence=confidence,
+        )
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Return the points of a face in the picture."""
+        vertices = self.vertices(pixels)
+        return None if vertices is None else vertices[IBUG_68]
+
+    def vertices(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Return all 478 vertices of the mesh, as (x, y) in pixels."""
+        above, left = (round(self.margin * side) for side in pixels.shape[:2])
+        wide = np.pad(pixels, ((above, above), (left, left), (0, 0)), mode="edge")
+        faces = self._solution.process(wide).multi_face_landmarks
+        if not faces:
+            return None
+        shares = np.array([(vertex.x, vertex.y) for vertex in faces[0].landmark])
+        # MediaPipe's share of the width, times the width, is 0 in the middle of the first pixel,
+        # not at its edge: with half a pixel taken off, points would move as a picture is enlarged.
+        height, width = wide.shape[:2]
+        vertices: NDArray[np.float32] = np.asarray(
+            shares * (width, height) - (left, above), dtype=np.float32
+        )
+        return vertices
