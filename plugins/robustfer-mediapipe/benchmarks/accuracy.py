@@ -2,8 +2,8 @@
 
 All distances are shares of the distance between the outer corners of the eyes::
 
-    python draw_faces.py /tmp/drawn                    # in robustfer's environment
-    python accuracy.py /tmp/drawn --file /tmp/drawn/points.npz
+    python draw_faces.py DRAWN                         # in robustfer's environment
+    python accuracy.py DRAWN --file DRAWN/points.npz
     python accuracy.py FOLDER --images 300 --margin 0  # any folder of faces: no file is needed
 """
 
