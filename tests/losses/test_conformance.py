@@ -1,12 +1,14 @@
 """The core's losses pass the checks that plugins are asked to pass."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from robustfer.losses import (
     AttentionConsistencyLoss,
     CompositeLoss,
     EACLoss,
+    ExpressionLandmarkContrastiveLoss,
     GSMCLoss,
     RankRegularizationLoss,
     SCNLoss,
@@ -139,3 +141,28 @@ class TestGSMC(LossConformance):
             "target": torch.randint(classes, (batch,), generator=generator),
             **maps(batch, classes, dtype, generator),
         }
+
+
+class TestExpressionLandmarkContrast(LossConformance):
+    constants = ("expression_queue", "landmark_queue")
+
+    def make_loss(self):
+        return ExpressionLandmarkContrastiveLoss(temperature=0.3)
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        def unit(rows):
+            return F.normalize(torch.randn(rows, 4, dtype=dtype, generator=generator), dim=1)
+
+        rows = ("expression", "landmark", "expression_key", "landmark_key")
+        queues = ("expression_queue", "landmark_queue")
+        return {
+            **{name: unit(batch) for name in rows},
+            "pseudo_label": torch.randint(classes, (batch,), generator=generator),
+            **{name: unit(11) for name in queues},
+            "queue_label": torch.randint(classes, (11,), generator=generator),
+        }
+
+
+class TestExpressionLandmarkContrastOfficial(TestExpressionLandmarkContrast):
+    def make_loss(self):
+        return ExpressionLandmarkContrastiveLoss(temperature=0.3, variant="official")

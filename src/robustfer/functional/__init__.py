@@ -1,6 +1,8 @@
 """The mathematics of the losses as pure functions of tensors."""
 
+from robustfer.functional._contrast_kernel import UNFILLED
 from robustfer.functional.attention import attention_consistency, class_attention
+from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
 from robustfer.functional.distillation import self_distillation
 from robustfer.functional.heatmaps import Heatmaps, render_heatmaps
 from robustfer.functional.ranking import (
@@ -12,13 +14,16 @@ from robustfer.functional.ranking import (
 )
 
 __all__ = [
+    "UNFILLED",
     "Heatmaps",
     "ImportanceHealth",
     "attention_consistency",
     "class_attention",
+    "expression_landmark_contrast",
     "importance_health",
     "importance_weighted_cross_entropy",
     "importance_weighted_logits",
+    "pseudo_labels",
     "rank_regularization",
     "render_heatmaps",
     "self_distillation",

@@ -4,6 +4,7 @@ from robustfer._checks import check_values
 from robustfer.losses.attention_consistency import AttentionConsistencyLoss
 from robustfer.losses.composite import CompositeLoss, Term
 from robustfer.losses.eac import EACLoss
+from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkContrastiveLoss
 from robustfer.losses.gsmc import GSMCLoss
 from robustfer.losses.parameters import param_groups, warn_if_not_optimized
 from robustfer.losses.rank_regularization import RankRegularizationLoss
@@ -14,6 +15,7 @@ __all__ = [
     "AttentionConsistencyLoss",
     "CompositeLoss",
     "EACLoss",
+    "ExpressionLandmarkContrastiveLoss",
     "GSMCLoss",
     "RankRegularizationLoss",
     "SCNLoss",

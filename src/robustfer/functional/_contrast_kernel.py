@@ -1,0 +1,121 @@
+"""The contrast with two queues, value and gradient in one pass over them.
+
+As an operator of its own it stays one call in a compiled graph, whatever the length of the queues.
+Temporaries follow a byte budget: columns of the queues are taken chunk by chunk, with a running
+log-sum-exp, and rows of a large batch block by block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+UNFILLED = torch.iinfo(torch.int64).min
+"""Label of a slot in a queue that holds nothing yet."""
+
+_NEVER = -float("inf")
+_Sums = tuple[Tensor, Tensor, Tensor]  # greatest logit, sum of exponentials, queue rows so weighted
+
+
+@torch.library.custom_op("robustfer::contrast_with_queues", mutates_args=())
+def contrast_with_queues(
+    expression: Tensor,
+    landmark: Tensor,
+    expression_key: Tensor,
+    landmark_key: Tensor,
+    label: Tensor,
+    expression_queue: Tensor,
+    landmark_queue: Tensor,
+    queue_label: Tensor,
+    temperature: float,
+    mask_unfilled: bool,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the loss and its gradients by the first four; the latter empty unless asked for."""
+    loss = expression.new_zeros(())
+    likes = (expression, landmark, expression_key, landmark_key)
+    gradients = [torch.zeros_like(like) if with_gradient else like.new_empty(0) for like in likes]
+    rows, columns = _block(expression)
+    with torch.autocast(expression.device.type, enabled=False):
+        for start in range(0, len(label), rows):
+            block = slice(start, start + rows)
+            queries = expression[block] / temperature, landmark[block] / temperature
+            queues, keys = (landmark_queue, expression_queue), (landmark_key, expression_key)
+            sums = [_nothing(query) for query in queries]
+            for first in range(0, len(queue_label), columns):
+                chunk = slice(first, first + columns)
+                excluded = label[block, None] == queue_label[chunk]
+                if mask_unfilled:
+                    excluded |= queue_label[chunk] == UNFILLED
+                bias = torch.where(excluded, _NEVER, 0.0).to(expression.dtype)
+                for side in (0, 1):
+                    part = queues[side][chunk].to(expression.dtype)
+                    sums[side] = _absorb(sums[side], queries[side], part, bias, with_gradient)
+            positive = label[block, None] == label
+            share = positive.to(expression.dtype) / (positive.sum(1, keepdim=True) * len(label))
+            for side in (0, 1):
+                greatest, total, pull = sums[side]
+                margin = queries[side] @ keys[side].T - (greatest + total.log())
+                loss -= (share * F.logsigmoid(margin)).sum()
+                if with_gradient:
+                    push = share * torch.sigmoid(-margin)
+                    # The greatest term of a total is one; where all are masked it is zero.
+                    mean_negative = pull / total.clamp_min(1.0)
+                    towards = push.sum(1, keepdim=True) * mean_negative - push @ keys[side]
+                    gradients[side][block] = towards / temperature
+                    gradients[3 - side] -= push.T @ queries[side]
+    return (loss, *gradients)  # type: ignore[return-value]
+
+
+def _block(like: Tensor) -> tuple[int, int]:
+    """Rows of the batch and columns of a queue to hold at once, by the byte budget."""
+    budget = 2 * 2**20 if like.device.type == "cpu" else 256 * 2**20
+    batch, size = len(like), like.element_size()
+    rows = max(1, min(batch, budget // (4 * size * batch)))  # share, margin, push, one to spare
+    return rows, max(1, budget // (rows * (2 * size + 1)))  # logits, bias, mask
+
+
+def _nothing(query: Tensor) -> _Sums:
+    column = query.new_full((len(query), 1), _NEVER)
+    return column, torch.zeros_like(column), torch.zeros_like(query)
+
+
+def _absorb(sums: _Sums, query: Tensor, queue: Tensor, bias: Tensor, with_pull: bool) -> _Sums:
+    greatest, total, pull = sums
+    logits = torch.addmm(bias, query, queue.T)
+    higher = torch.maximum(greatest, logits.amax(dim=1, keepdim=True))
+    base = higher.masked_fill(higher == _NEVER, 0.0)  # all masked up to here
+    # Exponentials of -inf are slow on CPUs; below this floor a term is lost beside the greatest, 1.
+    weights = logits.sub_(base).clamp_min_(-80.0).exp_()
+    shrink = (greatest - base).exp()
+    total = total * shrink + weights.sum(dim=1, keepdim=True)
+    return higher, total, pull * shrink + weights @ queue if with_pull else pull
+
+
+@contrast_with_queues.register_fake
+def _(
+    expression: Tensor,
+    landmark: Tensor,
+    expression_key: Tensor,
+    landmark_key: Tensor,
+    *others: Any,
+) -> tuple[Tensor, ...]:
+    likes = (expression, landmark, expression_key, landmark_key)
+    with_gradient = others[-1]
+    made = (torch.empty_like(like) if with_gradient else like.new_empty(0) for like in likes)
+    return (expression.new_empty(()), *made)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[1:])
+
+
+def _scale(ctx: Any, gradient: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+    return (*(gradient * made for made in ctx.saved_tensors), *([None] * 7))
+
+
+contrast_with_queues.register_autograd(once_differentiable(_scale), setup_context=_keep)

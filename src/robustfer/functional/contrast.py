@@ -1,0 +1,174 @@
+"""Pulling the two views of a face together, expression and landmarks (LA-Net)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import (
+    check_distribution,
+    check_finite,
+    check_floating,
+    check_range,
+    check_shapes,
+    values_are_checked,
+)
+from robustfer.functional._contrast_kernel import contrast_with_queues
+from robustfer.functional._precision import full_precision
+from robustfer.functional.ranking import Variant, check_variant
+
+
+def expression_landmark_contrast(
+    expression: Tensor,
+    landmark: Tensor,
+    expression_key: Tensor,
+    landmark_key: Tensor,
+    pseudo_label: Tensor,
+    expression_queue: Tensor,
+    landmark_queue: Tensor,
+    queue_label: Tensor,
+    *,
+    temperature: float = 0.1,
+    variant: Variant = "paper",
+) -> Tensor:
+    r"""Contrast the two spaces of a face both ways: expression with landmarks, and back.
+
+    .. math::
+        \ell_i = \frac{1}{|P(i)|} \sum_{j \in P(i)} -\log
+            \frac{e^{a_i \cdot b_j / T}}{e^{a_i \cdot b_j / T}
+                + \sum_{m : y_m \ne y_i} e^{a_i \cdot q_m / T}},
+        \qquad P(i) = \{j : y_j = y_i\}
+
+    with :math:`a` the queries of one space, :math:`b` the keys of the batch and :math:`q` the queue
+    of the other; the loss is the mean of :math:`\ell_i`, both ways added. A sample is a positive of
+    itself. Negatives come from the queue alone, and entries of the sample's own label are left
+    out: where none is left, the sample adds zero.
+
+    Gradients reach queries and keys (an exponential average makes keys without one), never the
+    queues. They are made along with the value, in memory that does not depend on the queues'
+    length, so there are no second derivatives.
+
+    ``variant="official"`` takes slots of the queue that are not filled yet, random unit vectors, as
+    negatives of every sample, as the public program does; by default they are left out.
+
+    Args:
+        expression: queries of the expression space, of unit length.
+        landmark: queries of the landmark space, likewise.
+        expression_key: keys of the same images in the expression space, from the average network.
+        landmark_key: their keys in the landmark space.
+        pseudo_label: those of the batch, see :func:`pseudo_labels`.
+        expression_queue: keys of earlier batches in the expression space; rows are entries.
+        landmark_queue: keys of the same images in the landmark space.
+        queue_label: their pseudo labels; :data:`robustfer.functional.UNFILLED` where there is
+            nothing yet.
+        temperature: T.
+        variant: ``"paper"`` or ``"official"``, see above.
+
+    Shape:
+        expression, landmark, expression_key, landmark_key ``(B, D)``, pseudo_label ``(B)``
+        int64, expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64 -> scalar;
+        float32 for half inputs.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or an option do not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> from robustfer.functional import UNFILLED
+    >>> faces, label = torch.eye(2), torch.tensor([0, 1])
+    >>> queue, queue_label = torch.eye(2), torch.tensor([0, 1])
+    >>> expression_landmark_contrast(
+    ...     faces, faces, faces, faces, label, queue, queue, queue_label, temperature=1.0
+    ... )
+    tensor(0.6265)
+    >>> expression_landmark_contrast(
+    ...     faces, faces, faces, faces, label, queue, queue, torch.full((2,), UNFILLED)
+    ... )
+    tensor(0.)
+    """
+    check_shapes(
+        expression=(expression, "B D"),
+        landmark=(landmark, "B D"),
+        expression_key=(expression_key, "B D"),
+        landmark_key=(landmark_key, "B D"),
+        pseudo_label=(pseudo_label, "B"),
+        expression_queue=(expression_queue, "M D"),
+        landmark_queue=(landmark_queue, "M D"),
+        queue_label=(queue_label, "M"),
+    )
+    check_floating(
+        expression=expression,
+        landmark=landmark,
+        expression_key=expression_key,
+        landmark_key=landmark_key,
+        expression_queue=expression_queue,
+        landmark_queue=landmark_queue,
+    )
+    for name, labels in (("pseudo_label", pseudo_label), ("queue_label", queue_label)):
+        if labels.dtype != torch.int64:
+            raise ValueError(f"{name} must be int64, got {labels.dtype}")
+    check_range("temperature", temperature, 0.0, open_low=True)
+    check_variant(variant)
+    if values_are_checked():
+        check_finite(
+            expression=expression,
+            landmark=landmark,
+            expression_key=expression_key,
+            landmark_key=landmark_key,
+        )
+    queries = full_precision(expression), full_precision(landmark)
+    dtype = torch.promote_types(queries[0].dtype, queries[1].dtype)
+    rows = [row.to(dtype) for row in (*queries, expression_key, landmark_key)]
+    loss: Tensor = contrast_with_queues(
+        *rows,
+        pseudo_label,
+        # Half queues are converted chunk by chunk: a copy of them could be large.
+        expression_queue.detach(),
+        landmark_queue.detach(),
+        queue_label,
+        temperature,
+        variant == "paper",
+        torch.is_grad_enabled() and any(row.requires_grad for row in rows),
+    )[0]
+    return loss
+
+
+def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7) -> Tensor:
+    r"""Name the class a distribution is sure of; an ambiguous sample is a class of its own.
+
+    .. math::
+        \hat y_i = \arg\max_c q_{i,c} \text{ if } \max_c q_{i,c} \ge \tau, \text{ else } -(n_i + 1)
+
+    with :math:`n_i` the sample's row in the data set, so that an ambiguous sample is a positive of
+    itself alone, and agrees with its own older entries in a queue. (The public program takes
+    :math:`-n_i`, which for the first sample is class 0.)
+
+    Args:
+        soft_target: q, rows that sum to 1.
+        index: rows of the samples in the data set.
+        threshold: :math:`\tau` in [0, 1].
+
+    Shape:
+        soft_target ``(B, C)``, index ``(B)`` int64 -> ``(B)`` int64.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or the threshold do not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> pseudo_labels(torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([5, 0]))
+    tensor([ 0, -1])
+    """
+    check_shapes(soft_target=(soft_target, "B C"), index=(index, "B"))
+    check_floating(soft_target=soft_target)
+    if index.dtype != torch.int64:
+        raise ValueError(f"index must be int64, got {index.dtype}")
+    check_range("threshold", threshold, 0.0, 1.0)
+    if values_are_checked():
+        check_distribution(soft_target=soft_target)
+    confidence, label = soft_target.detach().max(dim=1)
+    return torch.where(confidence >= threshold, label, -1 - index)
