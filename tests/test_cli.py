@@ -173,6 +173,7 @@ def test_plugins_as_json(run, four):
         "blocked": False,
         "losses": ["margin"],
         "augmentations": [],
+        "landmark_providers": [],
         "errors": [],
         "slow": seconds > cli.SLOW,
         "imports": [],

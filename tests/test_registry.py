@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import robustfer
 from robustfer import Component, registry
+from robustfer.hookspecs import KINDS
 from robustfer.losses import AttentionConsistencyLoss, EACLoss
 from robustfer.plugins import PluginError
 from robustfer.registry import AmbiguousComponentError, UnknownComponentError
@@ -85,20 +86,23 @@ def make_margin(*, margin: float = 0.5) -> Margin:
 def test_what_is_available():
     assert registry.available("losses").keys() >= {"attention_consistency", "eac"}
     assert registry.available("augmentations").keys() >= {"mirrored_pair", "single_view"}
-    both = registry.available()
-    assert list(both) == sorted(both)
-    assert (
-        both.keys() == (registry.available("losses") | registry.available("augmentations")).keys()
-    )
-    assert {offer.kind for offer in both.values()} == {"losses", "augmentations"}
+    assert "landmark_file" in registry.available("landmark_providers")
+    everything = registry.available()
+    assert list(everything) == sorted(everything)
+    by_kind = [registry.available(kind) for kind in KINDS]
+    assert sum(map(len, by_kind)) == len(everything)
+    assert {offer.kind for offer in everything.values()} == set(KINDS)
 
 
 def test_an_unknown_kind():
-    with pytest.raises(ValueError, match=r"one of \['losses', 'augmentations'\] or None, got 'lo"):
+    with pytest.raises(ValueError, match=r"one of \['losses', 'aug.*'\] or None, got 'loss'"):
         registry.available("loss")
 
 
-@pytest.mark.parametrize("name", registry.plugins.Plugins([]).named("robustfer")[0].offers)
+CORE = registry.plugins.Plugins([]).named("robustfer")[0].offers
+
+
+@pytest.mark.parametrize("name", [one for one in CORE if one.kind != "landmark_providers"])
 def test_all_of_the_core_can_be_described_and_made(name):
     described = registry.describe(name.qualified_name)
     assert described.version == robustfer.__version__
@@ -111,6 +115,20 @@ def test_all_of_the_core_can_be_described_and_made(name):
     made = registry.create(name.qualified_name)
     assert isinstance(made, nn.Module)
     assert type(made).__name__ == described.source.split(":")[1]
+
+
+@pytest.mark.parametrize("name", [one for one in CORE if one.kind == "landmark_providers"])
+def test_landmark_providers_of_the_core_can_be_described(name):
+    described = registry.describe(name.qualified_name)
+    assert described.options
+    assert all(option.meaning for option in described.options)
+
+
+def test_a_landmark_provider_is_made_by_name():
+    provider = registry.create("callable_landmarks", function=lambda name: None, layout=5)
+    landmarks, visible = provider(["one", "two"])
+    assert landmarks.shape == (2, 5, 2)
+    assert not visible.any()
 
 
 def test_made_with_its_options():
@@ -205,7 +223,7 @@ def test_a_return_type_for_type_checkers_alone(offer):
 def test_a_factory_without_a_signature(offer):
     offer(dict)  # as some that are written in C
     assert registry.describe("thing").signature == "dict(...)"
-    with pytest.raises(PluginError, match="must make an nn.Module as 'thing', made {'a': 1}"):
+    with pytest.raises(PluginError, match="must make a callable as 'thing', made {'a': 1}"):
         registry.create("thing", a=1)
 
 

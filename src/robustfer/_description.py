@@ -58,7 +58,7 @@ class Description:
 
     Attributes:
         name: its full name, ``plugin:component``.
-        kind: ``"losses"`` or ``"augmentations"``.
+        kind: ``"losses"``, ``"augmentations"`` or ``"landmark_providers"``.
         summary: one line.
         reference: paper, venue, year.
         signature: how its factory is called.

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_list(commands: Commands) -> None:
-    parser = commands.add_parser("list", help="list losses and augmentations")
+    parser = commands.add_parser("list", help="list losses, augmentations and landmark providers")
     parser.add_argument("kind", nargs="?", choices=KINDS, help="list these alone")
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.set_defaults(run=_list)

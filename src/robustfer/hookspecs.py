@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import pluggy
 
-Kind = Literal["losses", "augmentations"]
+Kind = Literal["losses", "augmentations", "landmark_providers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookspec = pluggy.HookspecMarker("robustfer")
@@ -26,8 +26,9 @@ class Component:
 
     Args:
         name: snake_case, unique within its plugin.
-        factory: class or function that makes an ``nn.Module`` from keyword options, or the text
-            ``"package.module:attribute"`` where it is found. Text keeps listings fast: it is
+        factory: class or function that makes the component (an ``nn.Module``; a landmark provider
+            is any callable) from keyword options, or the text ``"package.module:attribute"``
+            where it is found. Text keeps listings fast: it is
             imported only once the component is shown, described or created.
         summary: one line for listings.
         reference: paper, venue, year.
@@ -86,4 +87,10 @@ def robustfer_losses() -> list[Component]:
 @hookspec
 def robustfer_augmentations() -> list[Component]:
     """Return the GPU augmentations that the plugin offers."""
+    return []
+
+
+@hookspec
+def robustfer_landmark_providers() -> list[Component]:
+    """Return the sources of facial landmarks that the plugin offers."""
     return []

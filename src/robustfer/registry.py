@@ -1,7 +1,7 @@
-"""Losses and augmentations by name: the core's and those of installed plugins, all alike.
+"""Losses, augmentations and landmark providers by name: the core's and the plugins', all alike.
 
 A bare name such as ``"eac"`` is enough where one plugin alone offers it; ``"robustfer:eac"`` says
-whose is meant. One name means one component, whether loss or augmentation.
+whose is meant. One name means one component, of whatever kind.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def describe(name: str) -> Description:
 
 
 def create(name: str, /, **options: Any) -> Any:
-    """Make a component, an ``nn.Module``, from its name and options.
+    """Make a component from its name and options.
 
     Args:
         name: ``"eac"``, or ``"robustfer:eac"`` to say whose.
@@ -114,7 +114,7 @@ def create(name: str, /, **options: Any) -> Any:
         _check_options(name, signature, options)
     component = factory(**options)
     if not callable(component):
-        raise PluginError(f"{plugin} must make an nn.Module as {name!r}, made {component!r}")
+        raise PluginError(f"{plugin} must make a callable as {name!r}, made {component!r}")
     if offer.kind == "losses" and hasattr(component, "parameters"):
         # Late: whoever made a loss has torch already, whoever lists them need not.
         from robustfer.losses import warn_if_not_optimized
