@@ -12,7 +12,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(filter-out $(OWN_ENV),$(wildcard plug
 TESTS := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types doctest bench docs package demo-quick check
+.PHONY: help env demo test lint types doctest bench docs package mediapipe demo-quick check
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,6 +48,11 @@ docs: env ## build the site, strictly
 
 package: env ## build wheel and sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
+
+mediapipe: ## make .venv-mediapipe for plugins/robustfer-mediapipe (1 GB, Python 3.10 to 3.12), run its tests
+	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
+	.venv-mediapipe/bin/python -m pip install --quiet --editable 'plugins/robustfer-mediapipe[test]'
+	cd plugins/robustfer-mediapipe && ../../.venv-mediapipe/bin/python -m pytest
 
 demo-quick: env ## the demo, one epoch only
 	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo --epochs 1 --train-faces 640 --test-faces 280
