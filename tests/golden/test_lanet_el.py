@@ -2,12 +2,12 @@ import numpy as np
 import torch
 
 from robustfer.functional import expression_landmark_contrast, pseudo_labels
+from robustfer.state import FeatureQueue
 from tests.golden.conftest import assert_agrees, needs, tensor
 
 GOLDEN = "lanet_el"
 
 QUERIES = ("fer_q", "lm_q", "fer_k", "lm_k")
-UNFILLED = -1e10  # the public program's label of a slot that holds nothing
 
 
 def steps(case):
@@ -65,3 +65,20 @@ def test_pseudo_labels(case):
         sure = tensor(given["targets"]).max(dim=1).values >= float(case["confidence"])
         theirs = tensor(given["pseudo"])
         assert torch.equal(torch.where(sure, ours, ours + 1), theirs)
+
+
+@needs("s0/loss")
+def test_queue(case):
+    """Ours wraps; the file's banks are written at a pointer."""
+    dim, capacity = case["fer_bank0"].shape
+    queue = FeatureQueue(dim, capacity=capacity, dtype=torch.float64)
+    queue.expression.copy_(tensor(case["fer_bank0"].T))
+    queue.landmark.copy_(tensor(case["lm_bank0"].T))
+    queue.label.copy_(tensor(case["target_bank0"].astype(np.int64)))
+    for step, (given, _) in enumerate(steps(case)):
+        queue.update(tensor(given["fer_k"]), tensor(given["lm_k"]), tensor(given["pseudo"]))
+        assert_agrees(queue.label.double(), given["target_bank_after"])
+        assert int(queue.cursor) == int(given["ptr_after"][0]), step
+        if "fer_bank_after" in given:
+            assert_agrees(queue.expression, given["fer_bank_after"].T)
+            assert_agrees(queue.landmark, given["lm_bank_after"].T)

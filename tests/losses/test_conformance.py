@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from robustfer.losses import (
+    AdaptiveWingLoss,
     AttentionConsistencyLoss,
     CompositeLoss,
     EACLoss,
     ExpressionLandmarkContrastiveLoss,
     GSMCLoss,
+    LandmarkAdaptiveWingLoss,
     RankRegularizationLoss,
     SCNLoss,
     SelfDistillationLoss,
@@ -166,3 +168,48 @@ class TestExpressionLandmarkContrast(LossConformance):
 class TestExpressionLandmarkContrastOfficial(TestExpressionLandmarkContrast):
     def make_loss(self):
         return ExpressionLandmarkContrastiveLoss(temperature=0.3, variant="official")
+
+
+def heatmaps(batch, dtype, generator):
+    maps = torch.randn(batch, 3, 8, 6, dtype=dtype, generator=generator)
+    return {"heatmaps": 0.4 * maps}
+
+
+class TestAdaptiveWing(LossConformance):
+    constants = ("heatmap_target", "heatmap_weights")
+
+    def make_loss(self):
+        return AdaptiveWingLoss()
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        predicted = heatmaps(batch, dtype, generator)
+        target, weights = torch.rand(2, batch, 3, 8, 6, dtype=dtype, generator=generator)
+        return {**predicted, "heatmap_target": target, "heatmap_weights": weights}
+
+
+class TestAdaptiveWingPerSample(TestAdaptiveWing):
+    per_sample = True
+
+    def make_loss(self):
+        return AdaptiveWingLoss(reduction="none")
+
+
+class TestLandmarkAdaptiveWing(LossConformance):
+    constants = ("landmarks",)
+
+    def make_loss(self):
+        return LandmarkAdaptiveWingLoss(image_size=(32, 24))
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        predicted = heatmaps(batch, dtype, generator)
+        landmarks = 23 * torch.rand(batch, 3, 2, dtype=dtype, generator=generator)
+        visible = torch.rand(batch, 3, generator=generator) > 0.3
+        visible[:, 0] = True
+        return {**predicted, "landmarks": landmarks, "visible": visible}
+
+
+class TestLandmarkAdaptiveWingPerSample(TestLandmarkAdaptiveWing):
+    per_sample = True
+
+    def make_loss(self):
+        return LandmarkAdaptiveWingLoss(image_size=(32, 24), reduction="none")

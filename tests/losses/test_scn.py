@@ -81,7 +81,7 @@ def test_gradients(variant):
     tensors = given["logits"], given["importance"], given["bias"]
     assert torch.autograd.gradcheck(lambda z, a, b: criterion(z, given["target"], a, b), tensors)
     criterion(**given).backward()
-    assert criterion.rank.margin.grad == (0.5 if variant == "paper" else 1.0)
+    assert criterion.margin.grad == (0.5 if variant == "paper" else 1.0)
 
 
 def test_order_of_the_batch_does_not_matter():
@@ -135,8 +135,10 @@ def test_compiles_whole(variant):
 
 def test_nothing_is_kept_but_a_learnt_margin():
     assert not SCNLoss().state_dict()
-    assert list(SCNLoss(learnable_margin=True).state_dict()) == ["rank.margin"]
-    assert "rank_weight=0.5, variant='paper'" in repr(SCNLoss())
+    assert list(SCNLoss(learnable_margin=True).state_dict()) == ["margin"]
+    assert repr(SCNLoss()) == (
+        "SCNLoss(margin=0.15, high_ratio=0.7, rank_weight=0.5, variant='paper', gather=False)"
+    )
 
 
 @pytest.mark.parametrize("name", ["logits", "importance"])

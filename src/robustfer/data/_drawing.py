@@ -24,6 +24,11 @@ from robustfer.data._face_shape import (
 Colour = tuple[int, int, int]
 
 _FINE = 3  # a picture is painted this many times larger, then averaged
+# Where the coordinates of each shape stand among those of all shapes.
+_NUMBERS = {
+    name: slice(2 * (place.start - 13 * len(LINES)), 2 * (place.stop - 13 * len(LINES)))
+    for name, place in PARTS.items()
+}
 
 _SKIN = ((255, 226, 208), (246, 204, 174), (230, 178, 142), (202, 142, 106), (150, 98, 70),
          (108, 70, 52))  # fmt: skip
@@ -69,14 +74,13 @@ def paint(
     draw = ImageDraw.Draw(image)
     # PIL cuts coordinates down to whole numbers, which must thus be the edges of pixels.
     canvas = place(points, face, wide, first=0.5)
-    flat = canvas.ravel().tolist()
     unit = UNIT * face["zoom"] * wide
-    bands = _bands(canvas[PARTS["lines"]].reshape(len(LINES), -1, 2), HALF_WIDTHS * unit)
+    lines, shapes = canvas[: 13 * len(LINES)], canvas[13 * len(LINES) :].ravel().tolist()
+    bands = _bands(lines.reshape(-1, 13, 2), HALF_WIDTHS * unit)
     skin, shade = colours["skin"], colours["shade"]
 
     def fill(part: str, colour: Colour) -> None:
-        place = PARTS[part]
-        draw.polygon(flat[2 * place.start : 2 * place.stop], fill=colour)
+        draw.polygon(shapes[_NUMBERS[part]], fill=colour)
 
     def stroke(line: str, colour: Colour) -> None:
         draw.polygon(bands[ROW[line]].tolist(), fill=colour)
@@ -92,11 +96,12 @@ def paint(
     fill("head", skin)
     if face["beard"]:
         fill("beard", colours["beard"])
-    start = 2 * PARTS["head"].start
-    draw.line(flat[start : start + 2 * len(JAW)], fill=shade, width=max(1, round(0.05 * unit)))
+    draw.line(
+        shapes[_NUMBERS["head"]][: 2 * len(JAW)], fill=shade, width=max(1, round(0.05 * unit))
+    )
 
     for line, depth in _creases(face).items():
-        if depth > 0.2:
+        if depth > 0.25:
             stroke(line, _blend(skin, shade, min(depth, 1.0)))
     stroke("nose bridge", _blend(skin, shade, 0.45))
     stroke("nose base", _blend(skin, shade, 0.9))
@@ -135,8 +140,8 @@ def photograph(
     pixels *= cast[:, None, None] * light
     grain = random.integers(-128, 128, pixels.shape, dtype=np.int8)
     pixels += grain * np.float32(face["grain"] / 128)
-    np.clip(pixels, 0, 255, out=pixels)
-    return pixels.astype(np.uint8)
+    shown: NDArray[np.uint8] = np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
+    return shown
 
 
 @lru_cache(maxsize=8)

@@ -94,12 +94,11 @@ def _hair(heights: tuple[float, ...], volume: float, end: float | None) -> Array
 
 _HAIR = [_hair(*style) for style in _STYLES]
 
-# How far lines stand out of the round of the head: the nose and the glasses.
-_RELIEF = np.zeros((len(LINES), 13))
-_RELIEF[ROW["nose bridge"]] = np.linspace(0.0, 0.35, 13)
-_RELIEF[ROW["nose base"]] = 0.12 + 0.18 * _BOW
-_RELIEF[-len(GLASSES) :] = 0.08
-_RELIEF = _RELIEF.ravel()
+# How far the points of the lines stand out of the round of the head: nose and glasses.
+_RELIEF = np.zeros(13 * len(LINES))
+_RELIEF.reshape(-1, 13)[ROW["nose bridge"]] = np.linspace(0.0, 0.35, 13)
+_RELIEF.reshape(-1, 13)[ROW["nose base"]] = 0.12 + 0.18 * _BOW
+_RELIEF.reshape(-1, 13)[-len(GLASSES) :] = 0.08
 
 
 def _weights(face: Mapping[str, float]) -> dict[str, float]:
@@ -152,9 +151,8 @@ def _shape(w: Mapping[str, float]) -> dict[str, Array]:
     x = one * (0.46 * _SIDE + 0.27 * _U) - w["draw"] * 0.08 * _INNER * _SIDE
     raised = w["raise"] + 0.25 * w["asymmetry"] * _SIDE
     y = one * (-0.62 + 0.02 * _V + 0.06 * _V**2) - w["brow height"]
-    put(
-        "brow left", x, y - 0.17 * raised * (1 - 0.25 * _INNER) - w["inner"] * 0.18 * (_INNER - 0.3)
-    )
+    y = y - 0.17 * raised * (1 - 0.25 * _INNER) - w["inner"] * 0.18 * (_INNER - 0.3)
+    put("brow left", x, y)
     put("frown left", one * (0.075 * _SIDE + 0.015 * _U), one * (-0.48 + 0.12 * _U))
     for name, height in (("forehead low", -0.78), ("forehead high", -0.90)):
         y = one * (height - 0.05 * _BOW) - 0.08 * w["raise"] - w["inner"] * 0.1 * (_BOW - 0.5)
@@ -166,9 +164,9 @@ def _shape(w: Mapping[str, float]) -> dict[str, Array]:
     pouch = w["eye x"] * _SIDE + 0.8 * w["eye width"] * _U
     put("pouch left", pouch, one * (_EYE_LEVEL + 0.17 + 0.05 * _BOW))
 
-    x, y = w["eye x"] * _SIDE + one * 0.29 * _U, one * (_EYE_LEVEL + 0.03)
-    put("rim top left", x, y - one * 0.26 * _ROUND)
-    put("rim bottom left", x, y + one * 0.26 * _ROUND)
+    x = w["eye x"] * _SIDE + one * 0.29 * _U
+    put("rim top left", x, one * (_EYE_LEVEL + 0.03 - 0.26 * _ROUND))
+    put("rim bottom left", x, one * (_EYE_LEVEL + 0.03 + 0.26 * _ROUND))
     rim = w["eye x"] + one * 0.29
     put("temple left", (rim + one) / 2 * _SIDE + (one - rim) / 2 * _U, one * _EYE_LEVEL + 0 * _U)
     put("glasses bridge", (w["eye x"] - one * 0.29) * _U, one * (_EYE_LEVEL - 0.03 * _BOW))
@@ -245,7 +243,8 @@ def _discs(face: Mapping[str, float], w: Mapping[str, float]) -> Array:
     discs = np.empty((2, 2, len(_CIRCLE), 2))
     along = face["gaze_x"] + _DISC_RADII * _CIRCLE[:, 0]
     u = along / w["eye width"]
-    lid = np.maximum(1 - u**2, 0) ** 0.75
+    bow = np.maximum(1 - u * u, 0.0)
+    lid = np.sqrt(bow * np.sqrt(bow))  # bow**0.75, quicker
     middle = _EYE_LEVEL + w["slant"] * _SIDE * u
     height = _EYE_LEVEL - 0.02 + face["gaze_y"] + _DISC_RADII * _CIRCLE[:, 1]
     discs[..., 0] = w["eye x"] * _SIDE + along

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
 from torch import Tensor
 
 from robustfer._checks import check_range
-from robustfer.data import _drawing
+from robustfer.data._drawing import colours, paint, photograph
 from robustfer.data._face_shape import HAIR_STYLES, LANDMARKS, outline, place
 from robustfer.data.classes import EXPRESSIONS
 from robustfer.data.dataset import LabeledFaces
@@ -54,17 +51,43 @@ _LOOKS: dict[str, tuple[float, float]] = {
     "warmth": (-0.07, 0.07), "tint": (-0.03, 0.03), "contrast": (0.75, 1.1),
     "blur": (-0.6, 0.6), "grain": (2.0, 14.0),
 }  # fmt: skip
-_LEAST_LOOK, _LOOK_RANGE = (
-    np.array([f(*ends) for ends in _LOOKS.values()])
-    for f in (lambda low, _: low, lambda low, high: high - low)
-)
+_LOWEST, _HIGHEST = np.array(list(_LOOKS.values())).T
 # How often a face has these.
 _CHANCES = {"bald": 0.08, "beard": 0.15, "glasses": 0.25}
-_CUTS = np.cumsum([len(_LOOKS), len(_CHANCES), len(_ACTIONS)])
 
 
 class DemoFaces(LabeledFaces):
-    """Drawn faces."""
+    """Drawn faces that show an expression by brows, eyes and mouth.
+
+    Pose, light, colours, size, who it is, glasses and hair differ from face to face, and so does
+    how clearly the expression shows: a face mixes in a second expression up to the share
+    ``ambiguity`` (mostly much less), at times weakly. Sample ``i`` of a split and seed is the same
+    face whatever the number of samples, their order or the process that asks for it; all classes
+    are equally frequent. Nothing is kept: each access draws the face anew, about 2,000 a second.
+
+    Args:
+        num_samples: number of faces.
+        split: ``"train"``, ``"test"`` or ``"validation"``, which share no face.
+        size: width and height of the images in pixels, at least 16.
+        seed: which faces.
+        ambiguity: greatest share of a second expression, in [0, 1]. From 0.5 on some faces show
+            the other expression more than their own.
+
+    Attributes:
+        split: as given.
+        size: as given.
+        seed: as given.
+        ambiguity: as given.
+
+    Raises:
+        ValueError: an argument is outside its range.
+
+    >>> faces = DemoFaces(num_samples=14, split="test")
+    >>> faces[3]["image"].shape, faces.classes[faces[3]["target"]], faces.ids[3]
+    (torch.Size([3, 48, 48]), 'surprise', 'demo-test-0-000003')
+    >>> faces.landmarks(3).shape
+    torch.Size([68, 2])
+    """
 
     def __init__(
         self,
@@ -73,43 +96,74 @@ class DemoFaces(LabeledFaces):
         split: str = "train",
         size: int = 48,
         seed: int = 0,
-        ambiguity: float = 0.6,
+        ambiguity: float = 0.35,
     ) -> None:
+        if split not in _SPLITS:
+            raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
+        check_range("num_samples", num_samples, 1)
+        check_range("size", size, 16)
+        check_range("seed", seed, 0)
         check_range("ambiguity", ambiguity, 0.0, 1.0)
-        self.size, self.seed, self.split, self.ambiguity = size, seed, split, ambiguity
-        blocks = range(-(-num_samples // 7))
-        order = [self._random(0, block).random(7).argsort() for block in blocks]
+        self.split, self.size, self.seed, self.ambiguity = split, size, seed, ambiguity
+        # Each seven faces in a row show each expression once, in a random order.
+        sevens = range(-(-num_samples // len(EXPRESSIONS)))
+        order = [
+            self._random("order", seven).random(len(EXPRESSIONS)).argsort() for seven in sevens
+        ]
+        self._expressions = np.concatenate(order)[:num_samples]
         super().__init__(
             classes=EXPRESSIONS,
             ids=[f"demo-{split}-{seed}-{row:06d}" for row in range(num_samples)],
-            targets=torch.from_numpy(np.concatenate(order)[:num_samples]),
+            targets=torch.from_numpy(self._expressions),
         )
-        self._expressions = self.targets
 
     def load_image(self, row: int) -> Tensor:
+        """Draw the face of a row of the whole data set, uint8 (3, size, size)."""
         face, random = self._face(row)
-        image = _drawing.paint(outline(face), face, _drawing.colours(face), self.size)
-        return torch.from_numpy(_drawing.photograph(image, face, random))
+        image = paint(outline(face), face, colours(face), self.size)
+        return torch.from_numpy(photograph(image, face, random))
 
     def landmarks(self, row: int) -> Tensor:
-        face, _ = self._face(row)
-        placed = place(outline(face), face, self.size)[LANDMARKS]
-        return torch.from_numpy(placed.astype(np.float32))
+        """Where the 68 points of the iBUG order lie in a row's image, float32 (68, 2), xy pixels.
 
-    def _random(self, kind: int, number: int) -> np.random.Generator:
-        key = (_SPLITS.index(self.split), kind, number)
+        0 to 16 the jaw from the left of the image to the right, 17 to 21 and 22 to 26 the brows,
+        27 to 35 the nose, 36 to 41 and 42 to 47 the eyes, 48 to 59 the outer and 60 to 67 the
+        inner edge of the lips. They lie on what is drawn, within half a pixel; a turned head may
+        have some just outside the image.
+
+        The middle of the pixel in the upper left corner is (0, 0): in a mirror image x becomes
+        ``size - 1 - x``. As with :meth:`load_image`, ``row`` counts in the whole data set, before
+        any :meth:`subset`.
+
+        >>> points = DemoFaces(7).landmarks(0)
+        >>> chin, corner_of_mouth, other_corner = points[8], points[48], points[54]
+        >>> bool(chin[1] > other_corner[1]), bool(corner_of_mouth[0] < other_corner[0])
+        (True, True)
+        """
+        face, _ = self._face(row)
+        points = place(outline(face), face, self.size)[LANDMARKS]
+        return torch.from_numpy(points.astype(np.float32))
+
+    def _random(self, use: str, number: int) -> np.random.Generator:
+        """Random numbers of their own for each face, and for the order of each seven."""
+        key = (_SPLITS.index(self.split), ("order", "face").index(use), number)
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-    def _face(self, row: int):
-        random = self._random(1, row)
-        draws = random.random(len(_LOOKS) + len(_CHANCES) + len(_ACTIONS) + 3)
-        looks, chances, jitter, (second, share, strength) = np.split(draws, _CUTS)
-        expression = int(self._expressions[row])
-        other = (expression + 1 + int(second * 6)) % 7
-        share = self.ambiguity * share**2
-        actions = (1 - share) * _PROTOTYPES[expression] + share * _PROTOTYPES[other]
+    def _face(self, row: int) -> tuple[dict[str, float], np.random.Generator]:
+        """All numbers that describe a face, and the random numbers left for the camera's grain."""
+        random = self._random("face", row)
+        looks, chances = random.random(len(_LOOKS)), random.random(len(_CHANCES)).tolist()
+        jitter, (second, much, strength) = random.random(len(_ACTIONS)), random.random(3).tolist()
+
+        own = int(self._expressions[row])
+        other = (own + 1 + int(second * (len(EXPRESSIONS) - 1))) % len(EXPRESSIONS)
+        share = self.ambiguity * much**2
+        actions = (1 - share) * _PROTOTYPES[own] + share * _PROTOTYPES[other]
         actions = (0.6 + 0.5 * strength) * actions + 0.3 * (jitter - 0.5)
-        face = dict(zip(_LOOKS, (_LEAST_LOOK + looks * _LOOK_RANGE).tolist()))
-        face |= dict(zip(_ACTIONS, np.clip(actions, _LEAST_ACTION, 1.2).tolist()))
-        face |= {k: float(u < p) for (k, p), u in zip(_CHANCES.items(), chances.tolist())}
+        actions = np.minimum(np.maximum(actions, _LEAST_ACTION), 1.2)
+
+        face = dict(zip(_LOOKS, (_LOWEST + looks * (_HIGHEST - _LOWEST)).tolist(), strict=True))
+        face.update(zip(_ACTIONS, actions.tolist(), strict=True))
+        for (name, chance), draw in zip(_CHANCES.items(), chances, strict=True):
+            face[name] = float(draw < chance)
         return face, random

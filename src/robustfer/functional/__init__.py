@@ -1,6 +1,7 @@
 """The mathematics of the losses as pure functions of tensors."""
 
 from robustfer.functional._contrast_kernel import UNFILLED
+from robustfer.functional.adaptive_wing import adaptive_wing, landmark_adaptive_wing
 from robustfer.functional.attention import attention_consistency, class_attention
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
 from robustfer.functional.distillation import self_distillation
@@ -17,12 +18,14 @@ __all__ = [
     "UNFILLED",
     "Heatmaps",
     "ImportanceHealth",
+    "adaptive_wing",
     "attention_consistency",
     "class_attention",
     "expression_landmark_contrast",
     "importance_health",
     "importance_weighted_cross_entropy",
     "importance_weighted_logits",
+    "landmark_adaptive_wing",
     "pseudo_labels",
     "rank_regularization",
     "render_heatmaps",

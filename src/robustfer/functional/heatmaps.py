@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_range, check_shapes
-from robustfer.functional._precision import full_precision
-
-# Below it float32 exponentials become subnormal, and 15 times slower; the window is far narrower.
-_LEAST_EXPONENT = -80.0
+from robustfer.functional._profiles import Variant, landmark_profiles, samples_at_once
 
 
 class Heatmaps(NamedTuple):
@@ -34,7 +28,7 @@ def render_heatmaps(
     near_weight: float = 10.0,
     far_weight: float = 1.0,
     near_threshold: float = 0.2,
-    variant: Literal["paper", "official"] = "paper",
+    variant: Variant = "paper",
 ) -> Heatmaps:
     r"""Draw each landmark as a Gaussian bump on a map of its own, with a weight for each cell.
 
@@ -101,95 +95,25 @@ def render_heatmaps(
             [ 1., 10., 10., 10.],
             [ 1.,  1.,  1.,  1.]])
     """
-    shaped = {"landmarks": (landmarks, "B K 2")}
-    if visible is not None:
-        shaped["visible"] = (visible, "B K")
-    check_shapes(**shaped)
-    check_floating(landmarks=landmarks)
-    if visible is not None and visible.dtype != torch.bool:
-        raise ValueError(f"visible must be bool, got {visible.dtype}")
-    image_height, image_width = _height_width("image_size", image_size)
-    height, width = _height_width("heatmap_size", heatmap_size)
-    check_range("sigma", sigma, 0.0, open_low=True)
-    check_range("truncate", truncate, 0.0, open_low=True)
-    check_range("near_weight", near_weight, 0.0)
-    check_range("far_weight", far_weight, 0.0)
-    check_range("near_threshold", near_threshold, 0.0, 1.0, open_low=True, open_high=True)
-    if variant not in ("paper", "official"):
-        raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
-
-    x, y = full_precision(landmarks).unbind(dim=-1)
-    shown = torch.isfinite(x) & torch.isfinite(y)
-    if visible is not None:
-        shown = shown & visible
-    # A NaN behind torch.where would come back in the gradient.
-    x, y = torch.where(shown, x, 0.0), torch.where(shown, y, 0.0)
-    weighed = torch.ones_like(shown)
-    if variant == "paper":
-        shown = shown & _within(x, image_width) & _within(y, image_height)
-        weighed = shown
-    along_x = _profile(x, width, image_width, shown, sigma, truncate * sigma, variant)
-    along_y = _profile(y, height, image_height, shown, sigma, truncate * sigma, variant)
+    along_y, along_x, reach_x, least_x, far = landmark_profiles(
+        landmarks,
+        image_size=image_size,
+        heatmap_size=heatmap_size,
+        visible=visible,
+        sigma=sigma,
+        truncate=truncate,
+        near_weight=near_weight,
+        far_weight=far_weight,
+        near_threshold=near_threshold,
+        variant=variant,
+    )
     heatmaps = along_y[..., :, None] * along_x[..., None, :]
 
     with torch.no_grad():
         weights = torch.empty_like(heatmaps)
-        # The greatest product of a 3 x 3 square is the product of the greatest factors, so the
-        # maps are widened axis by axis, and compared without being multiplied out once more.
-        reach_x, least_x = _widened(along_x), near_threshold / _widened(along_y)
-        far = far_weight * weighed.to(weights.dtype)
-        samples = _samples_at_once(weights)
+        samples = samples_at_once(weights)
         chunks = (torch.split(each, samples) for each in (weights, reach_x, least_x, far))
         for part, reach, least, base in zip(*chunks, strict=True):
             torch.gt(reach[..., None, :], least[..., :, None], out=part)
             torch.add(base[..., None, None], part, alpha=near_weight - far_weight, out=part)
     return Heatmaps(heatmaps, weights)
-
-
-def _profile(
-    position: Tensor,
-    cells: int,
-    pixels: int,
-    shown: Tensor,
-    sigma: float,
-    radius: float,
-    variant: str,
-) -> Tensor:
-    """One axis of the bumps (B, K, cells); the map is the product of its two axes."""
-    scale = cells / pixels
-    if variant == "paper":
-        peak = (position + 0.5) * scale - 0.5
-        first, last = peak - radius, peak + radius
-    else:
-        rounded = torch.trunc(position * scale + 0.5)
-        first = torch.trunc(rounded - radius)
-        last = torch.trunc(rounded + radius + 1) - 1
-        peak = first + math.floor(radius + 0.5)
-    first = torch.where(shown, first, math.inf)  # an empty window
-    cell = torch.arange(cells, device=position.device, dtype=position.dtype)
-    window = (cell >= first[..., None]) & (cell <= last[..., None])
-    exponent = (cell - peak[..., None]).square() * (-0.5 / sigma**2)
-    return exponent.clamp(min=_LEAST_EXPONENT).exp() * window
-
-
-def _samples_at_once(maps: Tensor) -> int:
-    """As many samples as stay in the cache between two passes; all in a compiled graph."""
-    if torch.compiler.is_compiling():
-        return len(maps)
-    budget = 2 * 2**20 if maps.device.type == "cpu" else 256 * 2**20
-    return max(1, budget // (maps[0].numel() * maps.element_size()))
-
-
-def _widened(profile: Tensor) -> Tensor:
-    return F.max_pool1d(profile, kernel_size=3, stride=1, padding=1)
-
-
-def _within(position: Tensor, pixels: int) -> Tensor:
-    return (position >= -0.5) & (position <= pixels - 0.5)
-
-
-def _height_width(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
-        raise ValueError(f"{name} must be a positive whole number or (height, width), got {size}")
-    return pair

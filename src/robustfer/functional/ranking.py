@@ -12,10 +12,11 @@ from robustfer._checks import (
     check_floating,
     check_range,
     check_shapes,
+    check_target,
     values_are_checked,
 )
 from robustfer.functional._cross_entropy import cross_entropy
-from robustfer.functional._precision import Reduction, full_precision
+from robustfer.functional._precision import Reduction, check_reduction, full_precision
 
 Variant = Literal["paper", "official"]
 
@@ -51,15 +52,11 @@ def importance_weighted_logits(
     >>> importance_weighted_logits(logits, importance, bias=torch.tensor([1.0, 0.0]))
     tensor([[2.0000, 0.5000]])
     """
-    check_importance(importance)
     check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
     check_floating(logits=logits)
-    factor, logits = full_precision(importance)[:, None], full_precision(logits)
-    if bias is None:
-        return factor * logits
-    check_shapes(logits=(logits, "B C"), bias=(bias, "C"))
-    bias = full_precision(bias)
-    return factor * (logits - bias) + bias
+    _check_values(importance)
+    _check_bias(bias, logits)
+    return _weighted(logits, importance, bias)
 
 
 def importance_weighted_cross_entropy(
@@ -102,8 +99,11 @@ def importance_weighted_cross_entropy(
     ... )
     tensor([4.0181, 0.6931])
     """
-    weighted = importance_weighted_logits(logits, importance, bias=bias)
-    return cross_entropy(weighted, target, reduction=reduction)
+    check_target(target, logits, importance=(importance, "B"))
+    _check_values(importance)
+    _check_bias(bias, logits)
+    check_reduction(reduction)
+    return cross_entropy(_weighted(logits, importance, bias), target, reduction=reduction)
 
 
 def rank_regularization(
@@ -154,19 +154,30 @@ def rank_regularization(
     check_margin(margin)
     check_high_ratio(high_ratio)
     check_variant(variant)
+    return ranked(importance, margin, high_ratio, variant)
+
+
+def ranked(
+    importance: Tensor,
+    margin: float | Tensor,
+    high_ratio: float,
+    variant: Variant,
+    weight: float = 1.0,
+) -> Tensor:
+    """:func:`rank_regularization` of arguments that are checked, times a weight."""
     importance = full_precision(importance)
     batch = len(importance)
     high = _high_group_size(batch, high_ratio, variant)
     if 0 < high < batch:
-        # The order is a constant, and so are the shares: one product is cheaper than the gradient
+        # The order is a constant, and so are the shares: a dot product is cheaper than the gradient
         # of a sort, of two slices and of two means.
         low_rows = _order(importance)[high:]
-        shares = torch.full_like(importance, -1.0 / high, requires_grad=False)
-        shares = shares.index_fill(0, low_rows, 1.0 / (batch - high))
-        return ((shares * importance).sum() + margin).relu()
+        shares = torch.full_like(importance, -weight / high, requires_grad=False)
+        shares.index_fill_(0, low_rows, weight / (batch - high))
+        return (torch.dot(shares, importance) + weight * margin).relu()
     nothing = 0.0 * importance.sum()
     if variant == "official" and batch == 1:
-        return (nothing + margin).relu()
+        return (nothing + weight * margin).relu()
     return nothing + 0.0 * margin
 
 
@@ -238,6 +249,10 @@ def low_importance(importance: Tensor, *, high_ratio: float, variant: Variant = 
 def check_importance(importance: Tensor) -> None:
     """Refuse what is no floating-point (B); look at the values only where that is asked for."""
     check_shapes(importance=(importance, "B"))
+    _check_values(importance)
+
+
+def _check_values(importance: Tensor) -> None:
     check_floating(importance=importance)
     if values_are_checked():
         check_finite(importance=importance)
@@ -268,6 +283,20 @@ def check_variant(variant: str) -> None:
     """Refuse a variant that is neither the paper's nor the public program's."""
     if variant not in ("paper", "official"):
         raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
+
+
+def _check_bias(bias: Tensor | None, logits: Tensor) -> None:
+    if bias is not None:
+        check_shapes(logits=(logits, "B C"), bias=(bias, "C"))
+        check_floating(bias=bias)
+
+
+def _weighted(logits: Tensor, importance: Tensor, bias: Tensor | None) -> Tensor:
+    factor, logits = full_precision(importance)[:, None], full_precision(logits)
+    if bias is None:
+        return factor * logits
+    bias = full_precision(bias)
+    return factor * (logits - bias) + bias
 
 
 def _high_group_size(batch: int, high_ratio: float, variant: Variant) -> int:

@@ -1,6 +1,7 @@
 """Losses as plain modules: hyperparameters at construction, named tensors in ``forward``."""
 
 from robustfer._checks import check_values
+from robustfer.losses.adaptive_wing import AdaptiveWingLoss, LandmarkAdaptiveWingLoss
 from robustfer.losses.attention_consistency import AttentionConsistencyLoss
 from robustfer.losses.composite import CompositeLoss, Term
 from robustfer.losses.eac import EACLoss
@@ -12,11 +13,13 @@ from robustfer.losses.scn import SCNLoss
 from robustfer.losses.self_distillation import SelfDistillationLoss
 
 __all__ = [
+    "AdaptiveWingLoss",
     "AttentionConsistencyLoss",
     "CompositeLoss",
     "EACLoss",
     "ExpressionLandmarkContrastiveLoss",
     "GSMCLoss",
+    "LandmarkAdaptiveWingLoss",
     "RankRegularizationLoss",
     "SCNLoss",
     "SelfDistillationLoss",

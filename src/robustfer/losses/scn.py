@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from robustfer._checks import check_range
 from robustfer.functional import importance_weighted_cross_entropy
-from robustfer.functional.ranking import Variant
-from robustfer.losses.rank_regularization import RankRegularizationLoss
+from robustfer.functional._gather import gather_rows
+from robustfer.functional.ranking import (
+    Variant,
+    check_high_ratio,
+    check_margin,
+    check_variant,
+    ranked,
+)
 
 
 class SCNLoss(nn.Module):
@@ -45,7 +52,6 @@ class SCNLoss(nn.Module):
         Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
         CVPR 2020.
 
-    >>> import torch
     >>> criterion = SCNLoss(margin=0.15)
     >>> logits, target = torch.zeros(3, 7), torch.tensor([3, 0, 6])
     >>> importance = torch.tensor([0.9, 0.8, 0.8])
@@ -56,6 +62,7 @@ class SCNLoss(nn.Module):
     """
 
     __call__: Callable[..., Tensor]
+    margin: float | nn.Parameter
 
     def __init__(
         self,
@@ -68,13 +75,9 @@ class SCNLoss(nn.Module):
         gather: bool = False,
     ) -> None:
         super().__init__()
-        self.rank = RankRegularizationLoss(
-            margin=margin,
-            high_ratio=high_ratio,
-            learnable_margin=learnable_margin,
-            variant=variant,
-            gather=gather,
-        )
+        check_margin(margin)
+        check_high_ratio(high_ratio)
+        check_variant(variant)
         if variant == "official" and rank_weight is not None:
             raise ValueError(
                 "rank_weight must be left out for variant='official', which adds the two terms as "
@@ -84,8 +87,11 @@ class SCNLoss(nn.Module):
             rank_weight = check_range(
                 "rank_weight", 0.5 if rank_weight is None else rank_weight, 0, 1
             )
+        self.margin = nn.Parameter(torch.tensor(float(margin))) if learnable_margin else margin
+        self.high_ratio = high_ratio
         self.rank_weight = rank_weight
         self.variant: Variant = variant
+        self.gather = gather
 
     def terms(
         self, logits: Tensor, target: Tensor, importance: Tensor, bias: Tensor | None = None
@@ -94,9 +100,15 @@ class SCNLoss(nn.Module):
         if self.variant == "official":
             bias = None
         entropy = importance_weighted_cross_entropy(logits, target, importance, bias=bias)
-        rank = self.rank(importance)
         if self.rank_weight is not None:
-            entropy, rank = (1 - self.rank_weight) * entropy, self.rank_weight * rank
+            entropy = (1 - self.rank_weight) * entropy
+        rank = ranked(
+            gather_rows(importance) if self.gather else importance,
+            self.margin,
+            self.high_ratio,
+            self.variant,
+            weight=1.0 if self.rank_weight is None else self.rank_weight,
+        )
         return {"weighted_cross_entropy": entropy, "rank_regularization": rank}
 
     def forward(
@@ -106,4 +118,8 @@ class SCNLoss(nn.Module):
         return terms["weighted_cross_entropy"] + terms["rank_regularization"]
 
     def extra_repr(self) -> str:
-        return f"rank_weight={self.rank_weight}, variant={self.variant!r}"
+        learnt = isinstance(self.margin, nn.Parameter)
+        return (
+            f"margin={'learnt' if learnt else self.margin}, high_ratio={self.high_ratio}, "
+            f"rank_weight={self.rank_weight}, variant={self.variant!r}, gather={self.gather}"
+        )

@@ -54,7 +54,7 @@ class ImportanceHead(nn.Module):
         embeddings = full_precision(embeddings)
         weight, bias = (p.to(embeddings.dtype) for p in (self.linear.weight, self.linear.bias))
         with torch.autocast(embeddings.device.type, enabled=False):
-            return torch.sigmoid(F.linear(embeddings, weight, bias)[:, 0])
+            return torch.sigmoid(F.linear(embeddings, weight, bias).squeeze(1))
 
 
 class ImportanceOutput(NamedTuple):
