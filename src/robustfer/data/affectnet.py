@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, numbering
 from robustfer.data.dataset import LabeledFaces
