@@ -1,0 +1,134 @@
+"""The keys of the latest batches, in two spaces, with their pseudo labels (LA-Net)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional import UNFILLED
+from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._label_checks import whole_number
+
+
+class FeatureQueue(nn.Module):
+    """Keys of expression and landmarks, first in, first out: the negatives of a contrast.
+
+    :class:`robustfer.losses.ExpressionLandmarkContrastiveLoss` reads the buffers; the loop calls
+    :meth:`update` after the optimizer's step, so that a batch does not meet itself. Any batch
+    size will do: the rows go on at the front when the end is reached.
+
+    An entry takes ``8 * dim + 8`` bytes, half of the former with ``dtype=torch.float16``. All of it
+    is in the ``state_dict``. Slots not filled yet hold random unit vectors under the label
+    :data:`robustfer.functional.UNFILLED`, which the loss leaves out
+    (``variant="official"``: takes as negatives of all).
+
+    With several processes each holds the whole queue, outside ``DistributedDataParallel``:
+    :meth:`update` joins the rows of all in rank order, which keeps the queues equal, and equal
+    to that of one process on the joined batch. Where unfilled slots matter, make it from the same
+    generator's state in each process.
+
+    Args:
+        dim: width of the keys.
+        capacity: number of entries.
+        dtype: of the keys.
+        generator: draws what the slots hold at first; torch's global one without it.
+
+    Attributes:
+        expression: keys in the expression space ``(M, D)``.
+        landmark: keys of the same images in the landmark space ``(M, D)``.
+        label: their pseudo labels ``(M)`` int64.
+        cursor: the slot written next.
+        count: number of slots that are filled.
+
+    Raises:
+        ValueError: an option does not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> queue = FeatureQueue(2, capacity=3)
+    >>> queue.update(torch.eye(2), torch.eye(2), torch.tensor([4, -1]))
+    >>> queue.update(torch.eye(2), torch.eye(2), torch.tensor([5, 6]))
+    >>> queue.label, int(queue.cursor), int(queue.count)
+    (tensor([ 6, -1,  5]), 1, 3)
+    """
+
+    expression: Tensor
+    landmark: Tensor
+    label: Tensor
+    cursor: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        capacity: int = 8192,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        dim = whole_number("dim", dim, 1, 2**20)
+        self.capacity = whole_number("capacity", capacity, 1, 2**40)
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")
+        for name in ("expression", "landmark"):
+            drawn = torch.randn(self.capacity, dim, generator=generator)
+            self.register_buffer(name, F.normalize(drawn, dim=1).to(dtype))
+        self.register_buffer("label", torch.full((self.capacity,), UNFILLED))
+        self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(
+        self, expression_key: Tensor, landmark_key: Tensor, label: Tensor, *, gather: bool = True
+    ) -> None:
+        """Put the keys of a batch in the place of the oldest; after the optimizer's step.
+
+        Of a batch larger than the queue the last rows stay. No host waits for a device.
+
+        Args:
+            expression_key: keys in the expression space, as the loss had them.
+            landmark_key: keys of the same images in the landmark space.
+            label: their pseudo labels, see :func:`robustfer.functional.pseudo_labels`.
+            gather: join the rows of all processes, each of which must then call this at the same
+                point; nothing to do without ``torch.distributed``.
+
+        Shape:
+            expression_key, landmark_key ``(B, D)``, label ``(B)`` int64.
+
+        Raises:
+            ValueError: shapes, dtypes or devices do not fit.
+        """
+        dim = self.expression.shape[1]
+        check_shapes(
+            expression_key=(expression_key, f"B {dim}"),
+            landmark_key=(landmark_key, f"B {dim}"),
+            label=(label, "B"),
+        )
+        check_floating(expression_key=expression_key, landmark_key=landmark_key)
+        if label.dtype != torch.int64:
+            raise ValueError(f"label must be int64, got {label.dtype}")
+        if label.device != self.label.device:
+            raise ValueError(
+                f"the batch is on {label.device} but the queue is on {self.label.device}; move "
+                "them to one device first"
+            )
+        keys = [key.to(self.expression.dtype) for key in (expression_key, landmark_key)]
+        if gather:
+            *keys, label = gather_in_rank_order(*keys, label)
+        arrived = len(label)
+        kept = slice(max(0, arrived - self.capacity), None)
+        order = torch.arange(arrived, device=label.device)[kept]
+        slots = (self.cursor + order) % self.capacity
+        self.expression.index_copy_(0, slots, keys[0][kept])
+        self.landmark.index_copy_(0, slots, keys[1][kept])
+        self.label.index_copy_(0, slots, label[kept])
+        self.cursor.add_(arrived).remainder_(self.capacity)
+        self.count.add_(arrived).clamp_(max=self.capacity)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.expression.shape[1]}, capacity={self.capacity}"

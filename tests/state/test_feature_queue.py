@@ -1,0 +1,123 @@
+import io
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustfer.functional import UNFILLED
+from robustfer.losses import ExpressionLandmarkContrastiveLoss
+from robustfer.state import FeatureQueue
+from robustfer.testing._waiting import refused_host_synchronisation
+
+DIM = 3
+
+
+def batch(size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randn(2, size, DIM, generator=generator)
+    return keys[0], keys[1], torch.randint(-3, 7, (size,), generator=generator)
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6), capacity=st.integers(1, 9))
+def test_holds_the_latest_rows(sizes, capacity):
+    """Against a list of all rows that ever came."""
+    queue, came = FeatureQueue(DIM, capacity=capacity), []
+    for seed, size in enumerate(sizes):
+        rows = batch(size, seed)
+        queue.update(*rows)
+        came += list(zip(*rows, strict=True))
+    filled = min(len(came), capacity)
+    assert int(queue.count) == filled
+    assert int(queue.cursor) == len(came) % capacity
+    for place, (expression, landmark, label) in list(enumerate(came))[-capacity:]:
+        slot = place % capacity
+        assert torch.equal(queue.expression[slot], expression)
+        assert torch.equal(queue.landmark[slot], landmark)
+        assert queue.label[slot] == label
+    assert int((queue.label == UNFILLED).sum()) == capacity - filled
+
+
+def test_starts_with_unit_vectors_that_the_loss_leaves_out():
+    queue = FeatureQueue(DIM, capacity=5, generator=torch.Generator().manual_seed(3))
+    again = FeatureQueue(DIM, capacity=5, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(queue.expression, again.expression)
+    assert not torch.equal(queue.expression, queue.landmark)
+    torch.testing.assert_close(queue.landmark.norm(dim=1), torch.ones(5))
+    rows = batch(4)
+    arguments = rows[0], rows[1], rows[0], rows[1], rows[2]
+    state = queue.expression, queue.landmark, queue.label
+    assert ExpressionLandmarkContrastiveLoss()(*arguments, *state) == 0
+    assert ExpressionLandmarkContrastiveLoss(variant="official")(*arguments, *state) > 0
+
+
+def test_is_restored_in_the_middle_of_a_round():
+    queue, restored, file = (
+        FeatureQueue(DIM, capacity=7),
+        FeatureQueue(DIM, capacity=7),
+        io.BytesIO(),
+    )
+    queue.update(*batch(5))
+    torch.save(queue.state_dict(), file)
+    file.seek(0)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    for one in (queue, restored):
+        one.update(*batch(4, seed=1))
+    for name, value in queue.state_dict().items():
+        assert torch.equal(value, restored.state_dict()[name])
+    assert set(queue.state_dict()) == {"expression", "landmark", "label", "cursor", "count"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_keys_are_kept_in_the_dtype_of_the_queue(dtype):
+    queue = FeatureQueue(DIM, capacity=4, dtype=dtype)
+    rows = batch(2)
+    queue.update(*rows)
+    assert torch.equal(queue.expression[:2], rows[0].to(dtype))
+    assert queue.label.dtype == torch.int64
+
+
+def test_no_host_waits_and_no_gradient_is_kept():
+    queue = FeatureQueue(DIM, capacity=4)
+    expression, landmark, label = batch(3)
+    with refused_host_synchronisation():
+        queue.update(expression.requires_grad_(), landmark, label)
+    assert not queue.expression.requires_grad
+
+
+def test_says_its_size():
+    assert repr(FeatureQueue(DIM, capacity=4)) == "FeatureQueue(dim=3, capacity=4)"
+
+
+def bad_rows():
+    expression, landmark, label = batch(4)
+    yield (expression[:, :2], landmark, label), r"expression_key must have shape \(B, 3\)"
+    yield (expression, landmark[:1], label), "landmark_key has B=1 but expression_key has B=4"
+    yield (expression, landmark, label[:2]), "label has B=2 but expression_key has B=4"
+    yield (expression, landmark, label.int()), "label must be int64, got torch.int32"
+    yield (expression.int(), landmark, label), "expression_key must have a floating-point dtype"
+    yield tuple(rows.to("meta") for rows in batch(4)), "the batch is on meta but the queue is on"
+
+
+@pytest.mark.parametrize(("rows", "message"), list(bad_rows()))
+def test_refuses_what_does_not_fit(rows, message):
+    queue = FeatureQueue(DIM, capacity=4)
+    before = {name: value.clone() for name, value in queue.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        queue.update(*rows)
+    assert all(torch.equal(value, before[name]) for name, value in queue.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, "dim must be a whole number from 1 to"),
+        ({"capacity": 0}, "capacity must be a whole number from 1 to"),
+        ({"capacity": 2.5}, "capacity must be a whole number from 1 to"),
+        ({"dtype": torch.int64}, "dtype must be a floating-point dtype, got torch.int64"),
+    ],
+)
+def test_refuses_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        FeatureQueue(**{"dim": 2, **options})
