@@ -1,0 +1,183 @@
+"""Adaptive wing loss of heat maps, against maps or straight from landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from robustfer.functional import adaptive_wing, landmark_adaptive_wing
+from robustfer.functional._precision import Reduction, check_reduction
+from robustfer.functional._profiles import Variant, check_profile_options, height_width
+from robustfer.functional._wing_curve import check_wing_options
+
+
+class AdaptiveWingLoss(nn.Module):
+    """Module form of :func:`robustfer.functional.adaptive_wing`.
+
+    Args:
+        alpha: exponent of the curve in the background, at least 2.
+        omega: height of the curve.
+        epsilon: distance over which it bends.
+        theta: distance from which on it is straight.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+
+    Shape:
+        heatmaps, heatmap_target and (optional) heatmap_weights ``(B, K, H, W)`` -> scalar, or
+        ``(B)`` for ``"none"``.
+
+    Raises:
+        ValueError: an option or an argument does not fit.
+
+    Reference:
+        Wang et al., Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression, ICCV
+        2019; Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression
+        Recognition under Label Noise, ICCV 2023.
+
+    >>> import torch
+    >>> from robustfer.functional import render_heatmaps
+    >>> landmarks = torch.tensor([[[20.0, 30.0], [40.0, 10.0]]])
+    >>> target, weights = render_heatmaps(landmarks, image_size=56, heatmap_size=14)
+    >>> AdaptiveWingLoss()(torch.zeros(1, 2, 14, 14), target, weights)
+    tensor(4.8889)
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.1,
+        omega: float = 14.0,
+        epsilon: float = 1.0,
+        theta: float = 0.5,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        check_wing_options(alpha, omega, epsilon, theta)
+        check_reduction(reduction)
+        self.alpha = alpha
+        self.omega = omega
+        self.epsilon = epsilon
+        self.theta = theta
+        self.reduction: Reduction = reduction
+
+    def forward(
+        self, heatmaps: Tensor, heatmap_target: Tensor, heatmap_weights: Tensor | None = None
+    ) -> Tensor:
+        return adaptive_wing(
+            heatmaps,
+            heatmap_target,
+            heatmap_weights,
+            alpha=self.alpha,
+            omega=self.omega,
+            epsilon=self.epsilon,
+            theta=self.theta,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"alpha={self.alpha}, omega={self.omega}, epsilon={self.epsilon}, "
+            f"theta={self.theta}, reduction={self.reduction!r}"
+        )
+
+
+class LandmarkAdaptiveWingLoss(nn.Module):
+    """Module form of :func:`robustfer.functional.landmark_adaptive_wing`.
+
+    The data set need not draw heat maps, nor move them: it brings the landmarks, as the
+    augmentations leave them.
+
+    Args:
+        image_size: size of the image in pixels, (height, width) or one number for both.
+        alpha: exponent of the curve in the background, at least 2.
+        omega: height of the curve.
+        epsilon: distance over which it bends.
+        theta: distance from which on it is straight.
+        sigma: standard deviation of a landmark's bump in cells.
+        truncate: half the side of its window in standard deviations.
+        near_weight: weight of the cells at the landmark.
+        far_weight: weight of all other cells.
+        near_threshold: height of the bump, widened by one cell, above which a cell is near.
+        variant: ``"paper"`` or ``"official"``, see :func:`robustfer.functional.render_heatmaps`.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+
+    Shape:
+        heatmaps ``(B, K, H, W)``, landmarks ``(B, K, 2)`` in pixels and (optional) visible
+        ``(B, K)`` bool -> scalar, or ``(B)`` for ``"none"``.
+
+    Raises:
+        ValueError: an option or an argument does not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023; Wang et al., Adaptive Wing Loss for Robust Face Alignment
+        via Heatmap Regression, ICCV 2019.
+
+    >>> import torch
+    >>> landmarks = torch.tensor([[[20.0, 30.0], [40.0, 10.0]]])
+    >>> LandmarkAdaptiveWingLoss(image_size=56)(torch.zeros(1, 2, 14, 14), landmarks)
+    tensor(4.8889)
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int],
+        alpha: float = 2.1,
+        omega: float = 14.0,
+        epsilon: float = 1.0,
+        theta: float = 0.5,
+        sigma: float = 1.5,
+        truncate: float = 3.0,
+        near_weight: float = 10.0,
+        far_weight: float = 1.0,
+        near_threshold: float = 0.2,
+        variant: Variant = "paper",
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        check_wing_options(alpha, omega, epsilon, theta)
+        check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
+        check_reduction(reduction)
+        self.image_size = height_width("image_size", image_size)
+        self.alpha = alpha
+        self.omega = omega
+        self.epsilon = epsilon
+        self.theta = theta
+        self.sigma = sigma
+        self.truncate = truncate
+        self.near_weight = near_weight
+        self.far_weight = far_weight
+        self.near_threshold = near_threshold
+        self.variant: Variant = variant
+        self.reduction: Reduction = reduction
+
+    def forward(self, heatmaps: Tensor, landmarks: Tensor, visible: Tensor | None = None) -> Tensor:
+        return landmark_adaptive_wing(
+            heatmaps,
+            landmarks,
+            visible,
+            image_size=self.image_size,
+            alpha=self.alpha,
+            omega=self.omega,
+            epsilon=self.epsilon,
+            theta=self.theta,
+            sigma=self.sigma,
+            truncate=self.truncate,
+            near_weight=self.near_weight,
+            far_weight=self.far_weight,
+            near_threshold=self.near_threshold,
+            variant=self.variant,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"image_size={self.image_size}, alpha={self.alpha}, omega={self.omega}, "
+            f"epsilon={self.epsilon}, theta={self.theta}, sigma={self.sigma}, "
+            f"variant={self.variant!r}, reduction={self.reduction!r}"
+        )
