@@ -6,6 +6,7 @@ from robustfer.functional.attention import attention_consistency, class_attentio
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
 from robustfer.functional.distillation import self_distillation
 from robustfer.functional.heatmaps import Heatmaps, render_heatmaps
+from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
 from robustfer.functional.ranking import (
     ImportanceHealth,
     importance_health,
@@ -21,11 +22,13 @@ __all__ = [
     "adaptive_wing",
     "attention_consistency",
     "class_attention",
+    "cosine_neighbors",
     "expression_landmark_contrast",
     "importance_health",
     "importance_weighted_cross_entropy",
     "importance_weighted_logits",
     "landmark_adaptive_wing",
+    "neighbor_distribution",
     "pseudo_labels",
     "rank_regularization",
     "render_heatmaps",

@@ -10,6 +10,7 @@ from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.exactness import CAMExactness, cam_exactness
 from robustfer.models.importance import ImportanceClassifier, ImportanceHead, ImportanceOutput
 from robustfer.models.inference import strip_for_inference
+from robustfer.models.label_distribution import LabelDistributionEstimator, PairScorer
 from robustfer.models.outputs import CAMOutput, cam_outputs
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "ImportanceClassifier",
     "ImportanceHead",
     "ImportanceOutput",
+    "LabelDistributionEstimator",
+    "PairScorer",
     "cam_exactness",
     "cam_outputs",
     "strip_for_inference",

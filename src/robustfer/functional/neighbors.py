@@ -1,0 +1,127 @@
+"""What the neighbours of a face say of its label (LA-Net)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional._precision import full_precision
+from robustfer.functional.ranking import Variant, check_variant
+
+
+@torch.no_grad()
+def cosine_neighbors(
+    embeddings: Tensor,
+    index: Tensor,
+    *,
+    num_neighbors: int,
+    rows: Tensor | None = None,
+    variant: Variant = "paper",
+) -> tuple[Tensor, Tensor]:
+    r"""Find the nearest other samples of a batch by cosine similarity; no gradient.
+
+    Of fewer other samples than ``num_neighbors`` all are taken. A row of the same sample (the same
+    image drawn twice) is no neighbour.
+
+    ``variant="official"`` gives a row the similarity -1 with itself instead, so that it becomes its
+    own neighbour where there are too few others, and takes a second row of a sample for another.
+
+    Args:
+        embeddings: of the batch.
+        index: rows of the samples in the data set, which tell who is the same.
+        num_neighbors: how many, at most.
+        rows: the rows to find neighbours of; all without it.
+        variant: ``"paper"`` or ``"official"``, see above.
+
+    Returns:
+        ``neighbors``, their rows in the batch, nearest first, and ``valid``, False where there was
+        none left to take.
+
+    Shape:
+        embeddings ``(B, D)``, index ``(B)`` int64, rows ``(R)`` int64 -> neighbors ``(R, K)``
+        int64, valid ``(R, K)`` bool.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or an option do not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    >>> neighbors, valid = cosine_neighbors(embeddings, torch.arange(3), num_neighbors=1)
+    >>> neighbors[:, 0]
+    tensor([1, 0, 1])
+    """
+    sizes = check_shapes(embeddings=(embeddings, "B D"), index=(index, "B"))
+    check_floating(embeddings=embeddings)
+    check_num_neighbors(num_neighbors)
+    check_variant(variant)
+    unit = F.normalize(full_precision(embeddings), dim=1)
+    place = torch.arange(sizes["B"], device=index.device)
+    own = place if rows is None else rows
+    with torch.autocast(unit.device.type, enabled=False):
+        similarity = unit.index_select(0, own) @ unit.T
+    if variant == "official":
+        similarity = similarity.masked_fill(own[:, None] == place, -1.0)
+        most = sizes["B"]
+    else:
+        same = index.index_select(0, own)[:, None] == index
+        similarity = similarity.masked_fill(same, -float("inf"))
+        most = sizes["B"] - 1
+    nearest, neighbors = similarity.topk(min(num_neighbors, most), dim=1)
+    return neighbors, nearest > -float("inf")
+
+
+def neighbor_distribution(
+    probabilities: Tensor, scores: Tensor, neighbors: Tensor, valid: Tensor
+) -> Tensor:
+    r"""Average the predictions of the neighbours by their scores.
+
+    .. math::
+        d_i = \sum_j w_{ij}\, p_j, \qquad
+        w_{ij} = \frac{c_{ij} A_{ij} + \epsilon / B}{\sum_k c_{ik} A_{ik} + \epsilon},
+        \qquad \epsilon = 10^{-8}
+
+    with :math:`A_{ij} = 1` for the neighbours :math:`j` of :math:`i`. The weights of a row sum to
+    1; a sample without neighbours gets the mean of the batch. Gradients reach the probabilities and
+    the scores.
+
+    Args:
+        probabilities: p, rows that sum to 1, of the whole batch.
+        scores: c of each pair of a sample and a neighbour, positive.
+        neighbors: rows of the neighbours in the batch.
+        valid: which of them count.
+
+    Shape:
+        probabilities ``(B, C)``, scores, neighbors int64 and valid bool ``(R, K)`` -> ``(R, C)``;
+        float32 for half inputs.
+
+    Raises:
+        ValueError: dtypes do not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> neighbors = torch.tensor([[1, 2]])
+    >>> scores, valid = torch.tensor([[0.3, 0.1]]), torch.tensor([[True, True]])
+    >>> neighbor_distribution(torch.eye(3), scores, neighbors, valid).round(decimals=3)
+    tensor([[0.0000, 0.7500, 0.2500]])
+    """
+    check_floating(probabilities=probabilities, scores=scores)
+    probabilities, scores = full_precision(probabilities), full_precision(scores)
+    batch, least = len(probabilities), 1e-8
+    chosen = scores * valid  # a NaN stays a NaN
+    weights = chosen.new_zeros(len(chosen), batch).scatter(1, neighbors, chosen) + least / batch
+    weights = weights / (chosen.sum(dim=1, keepdim=True) + least)
+    with torch.autocast(weights.device.type, enabled=False):
+        return weights @ probabilities
+
+
+def check_num_neighbors(num_neighbors: int) -> None:
+    """Refuse what is no positive whole number."""
+    if not isinstance(num_neighbors, int) or isinstance(num_neighbors, bool) or num_neighbors < 1:
+        raise ValueError(f"num_neighbors must be a whole number from 1 on, got {num_neighbors!r}")

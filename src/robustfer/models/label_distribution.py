@@ -1,0 +1,196 @@
+"""Estimating label distributions from the neighbours in two spaces (LA-Net)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional._gather import gather_rows
+from robustfer.functional._precision import full_precision
+from robustfer.functional.neighbors import (
+    check_num_neighbors,
+    cosine_neighbors,
+    neighbor_distribution,
+)
+from robustfer.functional.ranking import Variant, check_variant
+
+
+class PairScorer(nn.Module):
+    r"""How far one sample's prediction is of use to another, learnt; the order of the pair counts.
+
+    .. math:: c_{ij} = \operatorname{softmax}(\mathrm{MLP}([g^1_i;\, g^2_j]))_0,
+        \qquad [g^1;\, g^2] = W f + b
+
+    The first layer of the MLP is split into one part for :math:`g^1` and one for :math:`g^2`, so
+    that each sample passes it once, whatever the number of pairs. In float32 for half inputs, also
+    under autocast.
+
+    Args:
+        dim: D, the width of the features, even and at least 4.
+
+    Shape:
+        features ``(B, D)``, neighbors ``(R, K)`` int64 rows of features, rows ``(R)`` int64 ->
+        ``(R, K)`` in [0, 1].
+
+    Raises:
+        ValueError: the width is odd or too small, or not that of the features.
+
+    >>> scorer, features = PairScorer(8), torch.rand(3, 8)
+    >>> scorer(features, torch.tensor([[1, 2], [0, 2], [0, 1]])).shape
+    torch.Size([3, 2])
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim < 4 or dim % 2:
+            raise ValueError(f"dim must be even and at least 4, got {dim}")
+        self.project = nn.Linear(dim, dim)
+        self.pair = nn.Linear(dim, dim // 2)
+        self.hidden = nn.Linear(dim // 2, dim // 4)
+        self.score = nn.Linear(dim // 4, 2)
+
+    def forward(self, features: Tensor, neighbors: Tensor, rows: Tensor | None = None) -> Tensor:
+        check_shapes(features=(features, f"B {self.project.in_features}"))
+        check_floating(features=features)
+        features = full_precision(features)
+        with torch.autocast(features.device.type, enabled=False):
+            first, second = _linear(self.project, features).chunk(2, dim=1)
+            left, right = self.pair.weight.to(features.dtype).chunk(2, dim=1)
+            if rows is not None:
+                first = first.index_select(0, rows)
+            one = F.linear(first, left, self.pair.bias.to(features.dtype))
+            other = F.linear(second, right).index_select(0, neighbors.flatten())
+            pairs = F.relu(one[:, None] + other.unflatten(0, neighbors.shape))
+            pairs = F.relu(_linear(self.hidden, pairs))
+            # A softmax of two is the sigmoid of their difference.
+            weight, bias = (p.to(features.dtype) for p in (self.score.weight, self.score.bias))
+            return torch.sigmoid(pairs @ (weight[0] - weight[1]) + (bias[0] - bias[1]))
+
+
+class LabelDistributionEstimator(nn.Module):
+    r"""Estimate the label distribution of each sample from its neighbours in two spaces.
+
+    .. math::
+        t_i = \tfrac{1}{2} (d^u_i + d^v_i), \qquad
+        d^s_i = \sum_j w^s_{ij} \operatorname{softmax}(z_j)
+
+    with :math:`u` the expression space, :math:`v` the landmark space, and :math:`w` normalised
+    scores of the ``num_neighbors`` samples nearest by cosine similarity, learnt in each space by a
+    :class:`PairScorer`; see :func:`robustfer.functional.neighbor_distribution`. Which samples are
+    neighbours is a constant; gradients reach the scorers, which learn from nothing else, the
+    features through them, and the neighbours' logits. The training target is made of it by
+    :class:`robustfer.state.LabelDistributionBank`.
+
+    The landmark space may be any second space; plain landmark coordinates, flattened, do without a
+    landmark branch (beyond the paper).
+
+    Only chosen pairs pass the scorers. With several processes the batches of all are joined, and
+    each estimates for its own samples. It has parameters and belongs to the model, inside
+    ``DistributedDataParallel``; inference needs nothing of it.
+
+    Args:
+        expression_dim: width of the expression space, even.
+        landmark_dim: width of the landmark space, even.
+        num_neighbors: neighbours in each space, at most; of fewer other samples all are taken.
+        detach_neighbor_probabilities: keep the gradient from the neighbours' logits.
+        gather: join the batches of all processes, each of which must then call this at the same
+            point; nothing to do without ``torch.distributed``.
+        variant: ``"paper"``, or ``"official"``, where a sample may be its own neighbour; see
+            :func:`robustfer.functional.cosine_neighbors`.
+
+    Shape:
+        expression ``(B, D)``, landmark ``(B, E)``, logits ``(B, C)``, index ``(B)`` int64 ->
+        ``(B, C)``, rows that sum to 1; float32 for half inputs.
+
+    Raises:
+        ValueError: an option or an argument does not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> estimator = LabelDistributionEstimator(8, 4, num_neighbors=2)
+    >>> logits = torch.zeros(5, 7)
+    >>> estimate = estimator(torch.rand(5, 8), torch.rand(5, 4), logits, torch.arange(5))
+    >>> estimate.shape
+    torch.Size([5, 7])
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        expression_dim: int,
+        landmark_dim: int,
+        *,
+        num_neighbors: int = 8,
+        detach_neighbor_probabilities: bool = False,
+        gather: bool = True,
+        variant: Variant = "paper",
+    ) -> None:
+        super().__init__()
+        check_num_neighbors(num_neighbors)
+        check_variant(variant)
+        self.expression_scorer = PairScorer(expression_dim)
+        self.landmark_scorer = PairScorer(landmark_dim)
+        self.num_neighbors = num_neighbors
+        self.detach_neighbor_probabilities = detach_neighbor_probabilities
+        self.gather = gather
+        self.variant: Variant = variant
+
+    def forward(
+        self, expression: Tensor, landmark: Tensor, logits: Tensor, index: Tensor
+    ) -> Tensor:
+        check_shapes(
+            expression=(expression, "B D"),
+            landmark=(landmark, "B E"),
+            logits=(logits, "B C"),
+            index=(index, "B"),
+        )
+        check_floating(expression=expression, landmark=landmark, logits=logits)
+        if index.dtype != torch.int64:
+            raise ValueError(f"index must be int64, got {index.dtype}")
+        rows = None
+        if self.gather and dist.is_available() and dist.is_initialized():
+            rows = _own_rows(index)
+            expression, landmark = gather_rows(expression), gather_rows(landmark)
+            logits, index = gather_rows(logits), gather_rows(index)
+        probabilities = full_precision(logits).softmax(dim=1)
+        if self.detach_neighbor_probabilities:
+            probabilities = probabilities.detach()
+        estimates = []
+        for features, scorer in (
+            (expression, self.expression_scorer),
+            (landmark, self.landmark_scorer),
+        ):
+            neighbors, valid = cosine_neighbors(
+                features, index, num_neighbors=self.num_neighbors, rows=rows, variant=self.variant
+            )
+            scores = scorer(features, neighbors, rows)
+            estimates.append(neighbor_distribution(probabilities, scores, neighbors, valid))
+        return (estimates[0] + estimates[1]) / 2
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_neighbors={self.num_neighbors}, "
+            f"detach_neighbor_probabilities={self.detach_neighbor_probabilities}, "
+            f"gather={self.gather}, variant={self.variant!r}"
+        )
+
+
+def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    return F.linear(inputs, layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype))
+
+
+def _own_rows(index: Tensor) -> Tensor:
+    """Where the rows of this process stand in the joined batch."""
+    rank = dist.get_rank()
+    before = (gather_rows(torch.full_like(index, rank)) < rank).sum()
+    return before + torch.arange(len(index), device=index.device)

@@ -1,0 +1,142 @@
+"""A slowly moving label distribution for each sample (LA-Net)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from robustfer._checks import (
+    check_distribution,
+    check_floating,
+    check_range,
+    check_shapes,
+    values_are_checked,
+)
+from robustfer.functional._precision import full_precision
+from robustfer.state import _label_checks as checks
+from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._rows import one_hot
+
+
+class LabelDistributionBank(nn.Module):
+    r"""What is believed of the label of each sample: at first the label given, then moved slowly.
+
+    .. math:: q_i = \mu\, \mathrm{bank}_{n_i} + (1 - \mu)\, t_i
+
+    with :math:`n_i` the row of sample :math:`i` in the data set. ``forward`` hands out :math:`q`,
+    with the gradient of the estimate :math:`t`, and leaves the bank alone; the loop writes that
+    very tensor back with :meth:`update`, after the optimizer's step.
+
+    A sample takes 4 bytes a class, 2 with ``dtype=torch.float16``, whose rows are scaled to a sum
+    of 1 when they are read. All of it is in the ``state_dict``.
+
+    With several processes each holds the whole bank, outside ``DistributedDataParallel``:
+    :meth:`update` joins the rows of all in rank order, which keeps the banks equal, and equal
+    to that of one process on the joined batch. Where a sample comes twice, its last row wins.
+
+    Args:
+        given: labels as the data set has them, ``(N,)`` integers.
+        num_classes: number of classes, 2 to 32,768.
+        momentum: :math:`\mu` in [0, 1), share of what was believed before.
+        dtype: of the bank.
+
+    Attributes:
+        distribution: the bank, ``(N, C)``.
+
+    Shape:
+        index ``(B)`` int64, estimate ``(B, C)`` -> ``(B, C)``; float32 for half inputs.
+
+    Raises:
+        TypeError: ``given`` is no tensor.
+        ValueError: a label outside the classes, or an argument that does not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> bank = LabelDistributionBank(torch.tensor([1, 0, 1]), num_classes=2, momentum=0.9)
+    >>> index, estimate = torch.tensor([2]), torch.tensor([[1.0, 0.0]])
+    >>> target = bank(index, estimate)
+    >>> target
+    tensor([[0.1000, 0.9000]])
+    >>> bank.update(index, target)
+    >>> bank.distribution
+    tensor([[0.0000, 1.0000],
+            [1.0000, 0.0000],
+            [0.1000, 0.9000]])
+    """
+
+    __call__: Callable[..., Tensor]
+    distribution: Tensor
+
+    def __init__(
+        self,
+        given: Tensor,
+        *,
+        num_classes: int,
+        momentum: float = 0.9,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.num_classes = checks.whole_number("num_classes", num_classes, 2, 2**15)
+        self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")
+        labels, _ = checks.given_labels(given, self.num_classes, soft_targets=False)
+        self.num_samples = len(labels)
+        self.register_buffer("distribution", one_hot(labels, self.num_classes, dtype))
+
+    def forward(self, index: Tensor, estimate: Tensor) -> Tensor:
+        self._check(index, estimate=estimate)
+        estimate = full_precision(estimate)
+        believed = full_precision(self.distribution.index_select(0, index))
+        if believed.dtype != self.distribution.dtype:  # half precision has rounded the rows
+            believed = believed / believed.sum(dim=1, keepdim=True)
+        return self.momentum * believed + (1 - self.momentum) * estimate
+
+    @torch.no_grad()
+    def update(self, index: Tensor, target: Tensor, *, gather: bool = True) -> None:
+        """Keep what :meth:`forward` handed out; after the optimizer's step. No host waits.
+
+        Args:
+            index: rows of the data set.
+            target: what ``forward`` returned for them.
+            gather: join the rows of all processes, each of which must then call this at the same
+                point; nothing to do without ``torch.distributed``.
+
+        Shape:
+            index ``(B)`` int64, target ``(B, C)``.
+
+        Raises:
+            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            ValueError: an argument does not fit.
+        """
+        self._check(index, target=target)
+        rows = target.detach().to(self.distribution.dtype)
+        if gather:
+            index, rows = gather_in_rank_order(index, rows)
+        # Every occurrence of a sample writes its last row, so that their order does not matter.
+        ordered, order = index.sort(stable=True)
+        last = order[torch.searchsorted(ordered, index, right=True) - 1]
+        self.distribution.index_copy_(0, index, rows[last])
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_samples} samples, num_classes={self.num_classes}, momentum={self.momentum}"
+        )
+
+    def _check(self, index: Tensor, **rows: Tensor) -> None:
+        checks.check_index(index)
+        ((name, values),) = rows.items()
+        check_shapes(**{name: (values, f"B {self.num_classes}"), "index": (index, "B")})
+        check_floating(**rows)
+        if index.device != self.distribution.device:
+            raise ValueError(
+                f"index is on {index.device} but the bank is on {self.distribution.device}; move "
+                "them to one device first"
+            )
+        if values_are_checked():
+            checks.check_rows(index, self.num_samples)
+            check_distribution(**rows)

@@ -1,0 +1,144 @@
+import io
+
+import pytest
+import torch
+
+from robustfer.losses import check_values
+from robustfer.state import LabelDistributionBank
+from robustfer.testing._waiting import refused_host_synchronisation
+
+GIVEN = torch.tensor([2, 0, 1, 1, 2, 0])
+
+
+def make(**options):
+    return LabelDistributionBank(GIVEN, **{"num_classes": 3, **options})
+
+
+def estimates(rows, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 3, generator=generator).softmax(1)
+
+
+def test_starts_with_the_labels_given():
+    assert torch.equal(make().distribution, torch.eye(3)[GIVEN])
+
+
+def test_moves_towards_the_estimate_and_only_when_told():
+    bank, index, estimate = make(momentum=0.75), torch.tensor([4, 1]), estimates(2)
+    for _ in range(2):
+        target = bank(index, estimate)
+        torch.testing.assert_close(target, 0.75 * torch.eye(3)[[2, 0]] + 0.25 * estimate)
+    bank.update(index, target)
+    assert torch.equal(bank.distribution[index], target)
+    assert torch.equal(bank.distribution[0], torch.eye(3)[2])
+    torch.testing.assert_close(bank(index, estimate), 0.75 * target + 0.25 * estimate)
+
+
+def test_the_gradient_is_that_of_the_estimate():
+    bank, estimate = make(), estimates(2).requires_grad_()
+    target = bank(torch.tensor([0, 5]), estimate)
+    target.sum().backward()
+    torch.testing.assert_close(estimate.grad, torch.full((2, 3), 0.1))
+    bank.update(torch.tensor([0, 5]), target)
+    assert not bank.distribution.requires_grad
+
+
+def test_the_last_row_of_a_sample_wins(device):
+    bank = make().to(device)
+    index, rows = torch.tensor([3, 0, 3, 3, 0, 1], device=device), estimates(6).to(device)
+    bank.update(index, rows)
+    expected = make().distribution.to(device)
+    for place, row in zip(index.tolist(), rows, strict=True):
+        expected[place] = row
+    assert torch.equal(bank.distribution, expected)
+
+
+def test_no_host_waits():
+    bank, index, estimate = make(), torch.tensor([3, 3]), estimates(2)
+    with refused_host_synchronisation():
+        bank.update(index, bank(index, estimate))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_sums_of_one(dtype):
+    bank, exact = make(dtype=dtype), make()
+    index = torch.arange(6)
+    for seed in range(20):
+        for one in (bank, exact):
+            one.update(index, one(index, estimates(6, seed)))
+    assert bank.distribution.dtype == dtype
+    target = bank(index, estimates(6))
+    assert target.dtype == torch.float32
+    torch.testing.assert_close(target.sum(1), torch.ones(6))
+    torch.testing.assert_close(target, exact(index, estimates(6)), rtol=0.05, atol=0.02)
+    half = bank(index, estimates(6).to(dtype))
+    assert half.dtype == torch.float32
+
+
+def test_is_restored():
+    bank, restored, file = make(), make(), io.BytesIO()
+    bank.update(torch.tensor([1]), estimates(1))
+    torch.save(bank.state_dict(), file)
+    file.seek(0)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(restored.distribution, bank.distribution)
+
+
+def test_says_its_size():
+    expected = "LabelDistributionBank(6 samples, num_classes=3, momentum=0.9)"
+    assert repr(make()) == expected
+
+
+@pytest.mark.parametrize("method", ["forward", "update"])
+@pytest.mark.parametrize(
+    ("index", "rows", "message"),
+    [
+        (torch.tensor([0, 1]), torch.ones(3, 3), "index has B=2 but"),
+        (torch.tensor([0]), torch.ones(1, 4), r"must have shape \(B, 3\), got \(1, 4\)"),
+        (torch.tensor([0]).int(), torch.ones(1, 3), r"index must be int64 of shape \(B\)"),
+        (torch.tensor([0]), torch.ones(1, 3).int(), "must have a floating-point dtype"),
+        (
+            torch.tensor([0], device="meta"),
+            torch.ones(1, 3, device="meta"),
+            "index is on meta but the bank is on cpu",
+        ),
+    ],
+)
+def test_refuses_what_does_not_fit(method, index, rows, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(make(), method)(index, rows)
+
+
+@pytest.mark.parametrize("method", ["forward", "update"])
+@pytest.mark.parametrize("row", [-1, 6])
+def test_refuses_rows_outside(method, row):
+    bank = make()
+    with pytest.raises(IndexError):
+        getattr(bank, method)(torch.tensor([row]), estimates(1))
+    with check_values(), pytest.raises(IndexError, match=f"from 0 to 5, got {row} at position 0"):
+        getattr(bank, method)(torch.tensor([row]), estimates(1))
+    assert torch.equal(bank.distribution, make().distribution)
+
+
+def test_values_are_looked_at_when_asked_for():
+    with check_values(), pytest.raises(ValueError, match="rows of estimate must be probabilities"):
+        make()(torch.tensor([0]), torch.ones(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 2}, "given must hold class indices from 0 to 1, got 2 at position 0"),
+        ({"num_classes": 1}, "num_classes must be a whole number from 2 to"),
+        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
+        ({"dtype": torch.int64}, "dtype must be a floating-point dtype, got torch.int64"),
+    ],
+)
+def test_refuses_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_refuses_what_is_no_tensor():
+    with pytest.raises(TypeError, match="given must be a torch.Tensor, got list"):
+        LabelDistributionBank([0, 1], num_classes=2)

@@ -1,0 +1,146 @@
+"""LA-Net in two gloo processes of uneven batches against one process on the joined batch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from robustfer.losses import ExpressionLandmarkContrastiveLoss
+from robustfer.models import LabelDistributionEstimator
+from robustfer.state import FeatureQueue, LabelDistributionBank
+from tests.state.processes import run_in_processes
+
+WIDTH, CLASSES, DIM, CAPACITY, SAMPLES = 6, 5, 8, 10, 9
+# Rows of the joined batch that each process has; batch 2 goes round the queue more than once.
+STEPS = ((4, 8), (5, 1), (9, 12))
+
+
+class Network(nn.Module):
+    """Two embeddings and logits, each of one linear layer, and the estimator."""
+
+    def __init__(self):
+        super().__init__()
+        self.expression = nn.Linear(WIDTH, DIM)
+        self.landmark = nn.Linear(WIDTH, DIM)
+        self.classifier = nn.Linear(WIDTH, CLASSES)
+        self.estimator = LabelDistributionEstimator(DIM, DIM, num_neighbors=3)
+
+    def forward(self, inputs):
+        embeddings = self.expression(inputs), self.landmark(inputs)
+        return *(F.normalize(one, dim=1) for one in embeddings), self.classifier(inputs)
+
+
+def make_network():
+    torch.manual_seed(0)
+    return Network().double()
+
+
+def make_queue(unfilled):
+    generator = torch.Generator().manual_seed(1)
+    queue = FeatureQueue(DIM, capacity=CAPACITY, dtype=torch.float64, generator=generator)
+    queue.label[unfilled:] = torch.randint(CLASSES, (CAPACITY - unfilled,), generator=generator)
+    return queue
+
+
+def data(step, own=slice(None)):
+    """Inputs, keys, pseudo labels and sample indices: some samples twice, also over processes."""
+    generator, size = torch.Generator().manual_seed(10 + step), sum(STEPS[step])
+    inputs = torch.randn(size, WIDTH, generator=generator, dtype=torch.float64)
+    keys = torch.randn(2, size, DIM, generator=generator, dtype=torch.float64)
+    label = torch.randint(-2, CLASSES, (size,), generator=generator)
+    index = torch.randint(SAMPLES, (size,), generator=generator)
+    return inputs[own], *F.normalize(keys, dim=2)[:, own], label[own], index[own]
+
+
+def own_rows(rank, step):
+    first = STEPS[step][0]
+    return slice(None, first) if rank == 0 else slice(first, None)
+
+
+def contrast(own, *, variant="paper"):
+    """Value and gradients, the average over processes of which is to be that of one process."""
+    network, queue = make_network(), make_queue(2)
+    inputs, expression_key, landmark_key, label, _ = data(0, own)
+    expression, landmark, _ = network(inputs)
+    loss = ExpressionLandmarkContrastiveLoss(temperature=0.5, variant=variant)(
+        *(expression, landmark, expression_key, landmark_key, label),
+        *(queue.expression, queue.landmark, queue.label),
+    )
+    loss.backward()
+    return {"loss": loss.detach(), **gradients(network)}
+
+
+def estimate(own):
+    """A sum over samples and its gradients, the sum over processes of which is to be one's."""
+    network = make_network()
+    inputs, _, _, _, index = data(0, own)
+    expression, landmark, logits = network(inputs)
+    estimated = network.estimator(expression, landmark, logits, index)
+    (estimated * torch.arange(CLASSES)).square().sum().backward()
+    return {"estimate": estimated.detach(), **gradients(network)}
+
+
+def gradients(network):
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def state_after_the_steps(rows_of):
+    queue = make_queue(CAPACITY)
+    bank = LabelDistributionBank(torch.arange(SAMPLES) % CLASSES, num_classes=CLASSES).double()
+    for step in range(len(STEPS)):
+        _, expression_key, landmark_key, label, index = data(step, rows_of(step))
+        queue.update(expression_key, landmark_key, label)
+        bank.update(index, bank(index, expression_key[:, :CLASSES].softmax(dim=1)))
+    return {**queue.state_dict(), **bank.state_dict()}
+
+
+def in_each_process(rank):
+    own = own_rows(rank, 0)
+    return {
+        "contrast": contrast(own),
+        "official": contrast(own, variant="official"),
+        "estimate": estimate(own),
+        "state": state_after_the_steps(lambda step: own_rows(rank, step)),
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return run_in_processes(in_each_process, tmp_path_factory.mktemp("gloo"))
+
+
+def assert_close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_contrast_has_the_value_and_gradient_of_one_process(results):
+    first, second = (result["contrast"] for result in results)
+    expected = contrast(slice(None))
+    assert expected["loss"] > 0.1
+    assert len(expected) == 5
+    for name, value in expected.items():
+        assert_close((first[name] + second[name]) / 2, value)
+
+
+def test_official_positives_are_those_of_the_process(results):
+    for rank, result in enumerate(results):
+        expected = contrast(own_rows(rank, 0), variant="official")
+        for name, value in expected.items():
+            assert_close(result["official"][name], value)
+
+
+def test_estimates_and_their_gradient_are_those_of_one_process(results):
+    first, second = (result["estimate"] for result in results)
+    expected = estimate(slice(None))
+    assert_close(torch.cat([first["estimate"], second["estimate"]]), expected.pop("estimate"))
+    assert len(expected) == 22
+    for name, value in expected.items():
+        assert_close(first[name] + second[name], value)
+
+
+def test_queue_and_bank_are_those_of_one_process(results):
+    expected = state_after_the_steps(lambda step: slice(None))
+    for result in results:
+        assert result["state"].keys() == expected.keys()
+        for name, value in expected.items():
+            assert_close(result["state"][name], value)
