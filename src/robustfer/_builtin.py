@@ -13,12 +13,21 @@ _SCN = (
     "CVPR 2020"
 )
 _GSMC = "Huang et al., A Global-Local Scalable Multi-task Contrastive Learning Framework, CGI 2024"
+_ADAPTIVE_WING = (
+    "Wang et al., Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression, ICCV 2019"
+)
 
 
 @hookimpl
 def robustfer_losses() -> list[Component]:
     """Return the core's losses."""
     return [
+        Component(
+            name="adaptive_wing",
+            factory="robustfer.losses:AdaptiveWingLoss",
+            summary="Loss of heat maps, sharp at a landmark and soft in the background",
+            reference=_ADAPTIVE_WING,
+        ),
         Component(
             name="attention_consistency",
             factory="robustfer.losses:AttentionConsistencyLoss",
@@ -36,6 +45,12 @@ def robustfer_losses() -> list[Component]:
             factory="robustfer.losses:GSMCLoss",
             summary="Cross entropy, distillation from the own average, attention consistency",
             reference=_GSMC,
+        ),
+        Component(
+            name="landmark_adaptive_wing",
+            factory="robustfer.losses:LandmarkAdaptiveWingLoss",
+            summary="Adaptive wing loss straight from landmarks, whose heat maps are never made",
+            reference=_ADAPTIVE_WING,
         ),
         Component(
             name="rank_regularization",
