@@ -13,6 +13,10 @@ _SCN = (
     "CVPR 2020"
 )
 _GSMC = "Huang et al., A Global-Local Scalable Multi-task Contrastive Learning Framework, CGI 2024"
+_LANET = (
+    "Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition under "
+    "Label Noise, ICCV 2023"
+)
 _ADAPTIVE_WING = (
     "Wang et al., Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression, ICCV 2019"
 )
@@ -39,6 +43,12 @@ def robustfer_losses() -> list[Component]:
             factory="robustfer.losses:EACLoss",
             summary="Erasing attention consistency: cross entropy and attention consistency",
             reference=_EAC,
+        ),
+        Component(
+            name="expression_landmark_contrast",
+            factory="robustfer.losses:ExpressionLandmarkContrastiveLoss",
+            summary="Contrast of expression and landmark embeddings both ways, over two queues",
+            reference=_LANET,
         ),
         Component(
             name="gsmc",

@@ -67,7 +67,7 @@ class PairScorer(nn.Module):
                 first = first.index_select(0, rows)
             one = F.linear(first, left, self.pair.bias.to(features.dtype))
             other = F.linear(second, right).index_select(0, neighbors.flatten())
-            pairs = F.relu(one[:, None] + other.unflatten(0, neighbors.shape))
+            pairs = F.relu(one[:, None] + other.reshape(*neighbors.shape, len(left)))
             pairs = F.relu(_linear(self.hidden, pairs))
             # A softmax of two is the sigmoid of their difference.
             weight, bias = (p.to(features.dtype) for p in (self.score.weight, self.score.bias))
