@@ -11,7 +11,9 @@ from robustfer.models.exactness import CAMExactness, cam_exactness
 from robustfer.models.importance import ImportanceClassifier, ImportanceHead, ImportanceOutput
 from robustfer.models.inference import strip_for_inference
 from robustfer.models.label_distribution import LabelDistributionEstimator, PairScorer
+from robustfer.models.landmark_branch import LandmarkBranch, LandmarkHead, LandmarkOutput
 from robustfer.models.outputs import CAMOutput, cam_outputs
+from robustfer.models.projection import ProjectionHead
 
 __all__ = [
     "CAMClassifier",
@@ -21,7 +23,11 @@ __all__ = [
     "ImportanceHead",
     "ImportanceOutput",
     "LabelDistributionEstimator",
+    "LandmarkBranch",
+    "LandmarkHead",
+    "LandmarkOutput",
     "PairScorer",
+    "ProjectionHead",
     "cam_exactness",
     "cam_outputs",
     "strip_for_inference",

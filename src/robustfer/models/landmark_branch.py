@@ -1,0 +1,189 @@
+"""Heat maps of landmarks, and an embedding of where they are, from a feature pyramid (LA-Net)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import check_shapes
+
+_STRIDE = 4
+
+
+class LandmarkOutput(NamedTuple):
+    """What a landmark branch makes of images.
+
+    Attributes:
+        heatmaps: (B, K, H/4, W/4) predictions, without activation.
+        embeddings: (B, D) mean over places of the maps that the heat maps are made of.
+    """
+
+    heatmaps: Tensor
+    embeddings: Tensor
+
+
+class LandmarkHead(nn.Module):
+    r"""Merge the maps of a pyramid from coarse to fine, and make heat maps of the finest.
+
+    .. math::
+        P_l = V_l F_l + \mathrm{up}(P_{l+1}), \qquad
+        \text{heat maps} = U P_1, \qquad \text{embedding} = \operatorname{mean}_{i,j} P_1
+
+    :math:`V_l, U` are 1x1 convolutions and up is bilinear. Maps finer than stride 4 are not
+    used; where the finest is coarser than that, the merged map is enlarged to it.
+
+    Args:
+        channels: channels of each map of the pyramid, finest first.
+        strides: pixels of the image to a cell of each map, growing.
+        num_landmarks: K.
+        dim: D, channels of the merged map.
+
+    Shape:
+        maps, each ``(B, channels, H/stride, W/stride)`` -> :class:`LandmarkOutput`.
+
+    Raises:
+        ValueError: an option or the maps do not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023; Lin et al., Feature Pyramid Networks for Object Detection,
+        CVPR 2017.
+
+    >>> import torch
+    >>> head = LandmarkHead([16, 32], [4, 8], num_landmarks=19)
+    >>> output = head([torch.randn(2, 16, 12, 12), torch.randn(2, 32, 6, 6)])
+    >>> output.heatmaps.shape, output.embeddings.shape
+    (torch.Size([2, 19, 12, 12]), torch.Size([2, 64]))
+    """
+
+    __call__: Callable[..., LandmarkOutput]
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], *, num_landmarks: int, dim: int = 64
+    ) -> None:
+        super().__init__()
+        if num_landmarks < 1:
+            raise ValueError(f"num_landmarks must be at least 1, got {num_landmarks}")
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        if len(channels) != len(strides) or list(strides) != sorted(strides):
+            raise ValueError(
+                "channels and strides must be of equal length, strides growing, got "
+                f"{list(channels)} and {list(strides)}"
+            )
+        used = [level for level, stride in enumerate(strides) if stride >= _STRIDE]
+        if not used:
+            raise ValueError(
+                f"strides must hold one of {_STRIDE} or more, got {list(strides)}; take further "
+                "maps of the network (out_indices in timm)"
+            )
+        self.channels = tuple(channels)
+        self.first = used[0]
+        self.enlarge = strides[self.first] / _STRIDE
+        self.laterals = nn.ModuleList(nn.Conv2d(channels[level], dim, 1) for level in used)
+        self.heatmaps = nn.Conv2d(dim, num_landmarks, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> LandmarkOutput:
+        if len(maps) != len(self.channels):
+            raise ValueError(f"maps must be {len(self.channels)}, got {len(maps)}")
+        named = {
+            f"maps[{level}]": (each, f"B {self.channels[level]} h{level} w{level}")
+            for level, each in enumerate(maps)
+        }
+        check_shapes(**named)
+        *finer, coarsest = zip(self.laterals, maps[self.first :], strict=True)
+        merged = coarsest[0](coarsest[1])
+        for lateral, features in reversed(finer):
+            merged = lateral(features) + _enlarged(merged, features.shape[2:])
+        height, width = merged.shape[2:]
+        merged = _enlarged(merged, (round(height * self.enlarge), round(width * self.enlarge)))
+        return LandmarkOutput(self.heatmaps(merged), merged.mean(dim=(2, 3)))
+
+
+class LandmarkBranch(nn.Module):
+    """A timm network that gives its maps, with a :class:`LandmarkHead` on them.
+
+    It is trained beside the classifier, by heat maps and as the second space of LA-Net, and not
+    needed for inference: :func:`robustfer.models.strip_for_inference` of the classifier has
+    nothing of it, and its logits are the same with and without.
+
+    In the paper the branch is a copy of the classifier's later stages on the stem and first
+    stage that the two share. A network made for this branch shares nothing; to share stages,
+    make the pyramid yourself, set the modules of one network in the other, and hand it in.
+
+    Args:
+        pyramid: name of a timm model, or one made with ``features_only=True``.
+        num_landmarks: K.
+        dim: D, channels of the merged map and width of the embeddings.
+        pretrained: load timm's pretrained weights (for a name).
+        model_options: further options of ``timm.create_model`` (for a name), such as
+            ``in_chans``, ``img_size``, ``out_indices``.
+
+    Shape:
+        images ``(B, channels, H, W)`` -> :class:`LandmarkOutput`.
+
+    Raises:
+        ValueError: an option does not fit, or the network gives no pyramid of maps.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> import torch
+    >>> branch = LandmarkBranch("resnet10t", num_landmarks=19)
+    >>> output = branch(torch.rand(2, 3, 64, 64))
+    >>> output.heatmaps.shape, output.embeddings.shape
+    (torch.Size([2, 19, 16, 16]), torch.Size([2, 64]))
+    """
+
+    __call__: Callable[..., LandmarkOutput]
+
+    def __init__(
+        self,
+        pyramid: str | nn.Module,
+        *,
+        num_landmarks: int,
+        dim: int = 64,
+        pretrained: bool = False,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        options = dict(model_options or {})
+        if isinstance(pyramid, str):
+            if "features_only" in options:
+                raise ValueError("model_options must not hold features_only: LandmarkBranch has it")
+            pyramid = timm.create_model(
+                pyramid, pretrained=pretrained, features_only=True, **options
+            )
+        elif pretrained or options:
+            raise ValueError(
+                "pretrained and model_options are for a name; build the network with them"
+            )
+        info: Any = getattr(pyramid, "feature_info", None)
+        if not hasattr(info, "channels"):
+            raise ValueError(
+                "pyramid must be a timm model made with features_only=True, got "
+                f"{type(pyramid).__name__}"
+            )
+        self.pyramid = pyramid
+        self.head = LandmarkHead(
+            info.channels(), info.reduction(), num_landmarks=num_landmarks, dim=dim
+        )
+        layout: Any = getattr(pyramid, "output_fmt", None)
+        self._channels_last = getattr(layout, "value", layout) == "NHWC"
+
+    def forward(self, images: Tensor) -> LandmarkOutput:
+        maps = self.pyramid(images)
+        if self._channels_last:
+            maps = [each.permute(0, 3, 1, 2) for each in maps]
+        return self.head(maps)
+
+
+def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

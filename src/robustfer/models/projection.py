@@ -1,0 +1,58 @@
+"""Embeddings projected onto a sphere, where two spaces can be compared (LA-Net)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional._precision import full_precision
+
+
+class ProjectionHead(nn.Module):
+    r"""Two linear layers with a ReLU between, and a result of length one.
+
+    .. math:: e = \frac{W_2 \max(0, W_1 f + b_1) + b_2}{\|W_2 \max(0, W_1 f + b_1) + b_2\|}
+
+    LA-Net has one for the expression's embeddings and one for the landmarks'; it needs them in
+    training alone.
+
+    Args:
+        in_dim: D, the width of the embeddings.
+        dim: d, the width of the projection.
+        hidden_dim: width between the layers; ``None``: that of the projection.
+
+    Shape:
+        embeddings ``(B, D)`` -> ``(B, d)``, rows of length one; float32 for half inputs.
+
+    Raises:
+        ValueError: a width is no positive number, or not that of the embeddings.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> import torch
+    >>> projected = ProjectionHead(512)(torch.randn(4, 512))
+    >>> projected.shape, bool(torch.allclose(projected.norm(dim=1), torch.ones(4)))
+    (torch.Size([4, 64]), True)
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, in_dim: int, *, dim: int = 64, hidden_dim: int | None = None) -> None:
+        super().__init__()
+        hidden_dim = dim if hidden_dim is None else hidden_dim
+        for name, value in (("in_dim", in_dim), ("dim", dim), ("hidden_dim", hidden_dim)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.hidden = nn.Linear(in_dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, dim)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        check_shapes(embeddings=(embeddings, f"B {self.hidden.in_features}"))
+        check_floating(embeddings=embeddings)
+        projected = self.output(F.relu(self.hidden(embeddings)))
+        return F.normalize(full_precision(projected), dim=1)
