@@ -84,14 +84,19 @@ def check_floating(**arguments: Tensor) -> None:
             raise ValueError(f"{name} must have a floating-point dtype, got {tensor.dtype}")
 
 
-def check_target(target: Tensor, logits: Tensor) -> dict[str, int]:
+def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -> dict[str, int]:
     """Check ``logits`` (B, C) with ``target`` (B,) int64, or (B, C) probabilities.
 
     Values (class index in range, rows that sum to 1, finite logits) are looked at only under
     :func:`check_values`.
 
+    Args:
+        target: classes or probabilities.
+        logits: for which they are.
+        others: further tensors to check with them, as in :func:`check_shapes`.
+
     Returns:
-        The sizes ``B`` and ``C``.
+        The sizes ``B`` and ``C``, and those of others.
 
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names the argument.
@@ -100,7 +105,7 @@ def check_target(target: Tensor, logits: Tensor) -> dict[str, int]:
     {'B': 2, 'C': 7}
     """
     soft = isinstance(target, Tensor) and target.ndim == 2
-    sizes = check_shapes(logits=(logits, "B C"), target=(target, "B C" if soft else "B"))
+    sizes = check_shapes(logits=(logits, "B C"), target=(target, "B C" if soft else "B"), **others)
     check_floating(logits=logits)
     if soft:
         check_floating(target=target)

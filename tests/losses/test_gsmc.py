@@ -147,7 +147,7 @@ def test_a_nan_stays_a_nan(name):
 def bad_inputs():
     good = inputs(4, 7, 3)
     target, logits, maps = good["target"], good["logits"], good["attention"]
-    yield {"logits": logits[:3]}, "teacher_logits has B=4 but logits has B=3"
+    yield {"logits": logits[:3]}, "target has B=4 but logits has B=3"
     yield {"logits": logits[0]}, r"logits must have shape \(B, C\), got \(7\)"
     yield {"target": target[:3]}, "target has B=3 but logits has B=4"
     yield {"target": target.int()}, "target must be int64 class indices"
