@@ -21,7 +21,15 @@ _NEVER = -float("inf")
 _Sums = tuple[Tensor, Tensor, Tensor]  # greatest logit, sum of exponentials, queue rows so weighted
 
 
-@torch.library.custom_op("robustfer::contrast_with_queues", mutates_args=())
+@torch.library.custom_op(
+    "robustfer::contrast_with_queues",
+    mutates_args=(),
+    # Written out, not read from the annotations, which are strings here.
+    schema="(Tensor expression, Tensor landmark, Tensor expression_key, Tensor landmark_key, "
+    "Tensor label, Tensor expression_queue, Tensor landmark_queue, Tensor queue_label, "
+    "float temperature, bool mask_unfilled, bool with_gradient) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 def contrast_with_queues(
     expression: Tensor,
     landmark: Tensor,

@@ -89,7 +89,7 @@ class LabelDistributionBank(nn.Module):
         self.register_buffer("distribution", one_hot(labels, self.num_classes, dtype))
 
     def forward(self, index: Tensor, estimate: Tensor) -> Tensor:
-        self._check(index, estimate=estimate)
+        self._check(index, "estimate", estimate)
         estimate = full_precision(estimate)
         believed = full_precision(self.distribution.index_select(0, index))
         if believed.dtype != self.distribution.dtype:  # half precision has rounded the rows
@@ -113,7 +113,7 @@ class LabelDistributionBank(nn.Module):
             IndexError: a row outside the data set (on CUDA an assertion of the device).
             ValueError: an argument does not fit.
         """
-        self._check(index, target=target)
+        self._check(index, "target", target)
         rows = target.detach().to(self.distribution.dtype)
         if gather:
             index, rows = gather_in_rank_order(index, rows)
@@ -127,11 +127,10 @@ class LabelDistributionBank(nn.Module):
             f"{self.num_samples} samples, num_classes={self.num_classes}, momentum={self.momentum}"
         )
 
-    def _check(self, index: Tensor, **rows: Tensor) -> None:
+    def _check(self, index: Tensor, name: str, rows: Tensor) -> None:
         checks.check_index(index)
-        ((name, values),) = rows.items()
-        check_shapes(**{name: (values, f"B {self.num_classes}"), "index": (index, "B")})
-        check_floating(**rows)
+        check_shapes(**{name: (rows, f"B {self.num_classes}"), "index": (index, "B")})
+        check_floating(**{name: rows})
         if index.device != self.distribution.device:
             raise ValueError(
                 f"index is on {index.device} but the bank is on {self.distribution.device}; move "
@@ -139,4 +138,4 @@ class LabelDistributionBank(nn.Module):
             )
         if values_are_checked():
             checks.check_rows(index, self.num_samples)
-            check_distribution(**rows)
+            check_distribution(**{name: rows})
