@@ -99,6 +99,8 @@ def test_an_unknown_kind():
         registry.available("loss")
 
 
+#: Options that a component cannot do without.
+NEEDED = {"landmark_adaptive_wing": {"image_size": 48}}
 CORE = registry.plugins.Plugins([]).named("robustfer")[0].offers
 
 
@@ -112,7 +114,7 @@ def test_all_of_the_core_can_be_described_and_made(name):
     assert described.result
     said = [option.meaning for option in described.options] + [described.result]
     assert not any(mark in text for text in said for mark in ("\\", "``", ":math:"))
-    made = registry.create(name.qualified_name)
+    made = registry.create(name.qualified_name, **NEEDED.get(name.component.name, {}))
     assert isinstance(made, nn.Module)
     assert type(made).__name__ == described.source.split(":")[1]
 
