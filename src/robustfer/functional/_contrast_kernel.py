@@ -71,7 +71,7 @@ def contrast_with_queues(
                 loss -= (share * F.logsigmoid(margin)).sum()
                 if with_gradient:
                     push = share * torch.sigmoid(-margin)
-                    # The greatest term of a total is one; where all are masked it is zero.
+                    # The greatest term of a total is one, unless all are masked: then push is zero.
                     mean_negative = pull / total.clamp_min(1.0)
                     towards = push.sum(1, keepdim=True) * mean_negative - push @ keys[side]
                     gradients[side][block] = towards / temperature
