@@ -100,7 +100,7 @@ def test_an_unknown_kind():
 
 
 #: Options that a component cannot do without.
-NEEDED = {"landmark_adaptive_wing": {"image_size": 48}}
+NEEDED = {name: {"image_size": 48} for name in ("landmark_adaptive_wing", "lanet")}
 CORE = registry.plugins.Plugins([]).named("robustfer")[0].offers
 
 

@@ -63,6 +63,12 @@ def robustfer_losses() -> list[Component]:
             reference=_ADAPTIVE_WING,
         ),
         Component(
+            name="lanet",
+            factory="robustfer.losses:LANetLoss",
+            summary="Cross entropy, an estimated distribution, heat maps of landmarks, contrast",
+            reference=_LANET,
+        ),
+        Component(
             name="rank_regularization",
             factory="robustfer.losses:RankRegularizationLoss",
             summary="The most important samples above the others by a margin, on average",

@@ -12,6 +12,7 @@ from robustfer.losses import (
     ExpressionLandmarkContrastiveLoss,
     GSMCLoss,
     LandmarkAdaptiveWingLoss,
+    LANetLoss,
     RankRegularizationLoss,
     SCNLoss,
     SelfDistillationLoss,
@@ -213,3 +214,31 @@ class TestLandmarkAdaptiveWingPerSample(TestLandmarkAdaptiveWing):
 
     def make_loss(self):
         return LandmarkAdaptiveWingLoss(image_size=(32, 24), reduction="none")
+
+
+class TestLANet(LossConformance):
+    constants = ("landmarks", "expression_queue", "landmark_queue")
+
+    def make_loss(self):
+        return LANetLoss(image_size=(32, 24))
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        def units(count, rows):
+            drawn = torch.randn(count, rows, 6, dtype=dtype, generator=generator)
+            return nn.functional.normalize(drawn, dim=2)
+
+        def labels(rows):
+            return torch.randint(3, (rows,), generator=generator)
+
+        spaces = ("expression", "landmark", "expression_key", "landmark_key")
+        return {
+            "logits": torch.randn(batch, classes, dtype=dtype, generator=generator),
+            "target": torch.randint(classes, (batch,), generator=generator),
+            "soft_target": torch.randn(batch, classes, dtype=dtype, generator=generator).softmax(1),
+            **dict(zip(spaces, units(4, batch), strict=True)),
+            "pseudo_label": labels(batch),
+            **dict(zip(("expression_queue", "landmark_queue"), units(2, 11), strict=True)),
+            "queue_label": labels(11),
+            **heatmaps(batch, dtype, generator),
+            "landmarks": 23 * torch.rand(batch, 3, 2, dtype=dtype, generator=generator),
+        }

@@ -7,6 +7,7 @@ from robustfer.losses.composite import CompositeLoss, Term
 from robustfer.losses.eac import EACLoss
 from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkContrastiveLoss
 from robustfer.losses.gsmc import GSMCLoss
+from robustfer.losses.lanet import LANetLoss
 from robustfer.losses.parameters import param_groups, warn_if_not_optimized
 from robustfer.losses.rank_regularization import RankRegularizationLoss
 from robustfer.losses.scn import SCNLoss
@@ -19,6 +20,7 @@ __all__ = [
     "EACLoss",
     "ExpressionLandmarkContrastiveLoss",
     "GSMCLoss",
+    "LANetLoss",
     "LandmarkAdaptiveWingLoss",
     "RankRegularizationLoss",
     "SCNLoss",

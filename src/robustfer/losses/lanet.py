@@ -1,0 +1,208 @@
+"""LA-Net, landmark-aware learning: the whole method's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer._checks import (
+    check_distribution,
+    check_floating,
+    check_range,
+    check_target,
+    values_are_checked,
+)
+from robustfer.functional._cross_entropy import cross_entropy
+from robustfer.functional._precision import full_precision
+from robustfer.functional.ranking import Variant
+from robustfer.losses.adaptive_wing import LandmarkAdaptiveWingLoss
+from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkContrastiveLoss
+
+
+class LANetLoss(nn.Module):
+    r"""Cross entropy, agreement with an estimated distribution, landmarks, and their contrast.
+
+    .. math::
+        L = \mathrm{CE}(z, y) + w_d\, \mathrm{KL}\bigl(q \,\|\, \operatorname{softmax}(z)\bigr)
+            + w_l\, L_\text{landmarks} + w_c\, L_\text{contrast}
+
+    :math:`q` is what the label distribution bank makes of its old row and of the neighbours'
+    estimate; its gradient is what trains the scorers of the pairs, so it is no constant here.
+    :math:`L_\text{landmarks}` is :func:`robustfer.functional.landmark_adaptive_wing`,
+    :math:`L_\text{contrast}` :func:`robustfer.functional.expression_landmark_contrast`. For other
+    options than the paper's, put the terms together by :class:`CompositeLoss`.
+
+    Args:
+        image_size: size of the image in pixels, (height, width) or one number for both; ``None``
+            where no landmark branch is trained, and the second space is another.
+        distribution_weight: :math:`w_d`, the weight of the divergence.
+        landmark_weight: :math:`w_l`, the weight of the heat maps' loss.
+        contrast_weight: :math:`w_c`, the weight of the contrast.
+        temperature: by which the contrast divides similarities.
+        gather: contrast the joined batch of all processes, see
+            :class:`ExpressionLandmarkContrastiveLoss`.
+        variant: ``"paper"`` or ``"official"``: how heat maps are drawn, and what the contrast
+            takes of unfilled queues.
+
+    Shape:
+        logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, soft_target
+        ``(B, C)`` the estimated distribution; expression, landmark, expression_key,
+        landmark_key ``(B, D)``, pseudo_label ``(B)`` int64, expression_queue, landmark_queue
+        ``(M, D)``, queue_label ``(M)`` int64; with an ``image_size`` also heatmaps
+        ``(B, K, H, W)``, landmarks ``(B, K, 2)`` in pixels and (optional) visible ``(B, K)``
+        bool -> scalar; float32 for half inputs.
+
+    Raises:
+        ValueError: an option or an argument does not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> criterion = LANetLoss(image_size=56)
+    >>> label, faces = torch.tensor([0, 1]), torch.eye(2)
+    >>> given = {"logits": torch.zeros(2, 7), "target": label, "pseudo_label": label}
+    >>> given["soft_target"] = torch.full((2, 7), 1 / 7)
+    >>> given |= dict.fromkeys(("expression", "landmark"), faces)
+    >>> given |= dict.fromkeys(("expression_key", "landmark_key"), faces)
+    >>> given |= dict.fromkeys(("expression_queue", "landmark_queue"), faces)
+    >>> given |= {"queue_label": label, "heatmaps": torch.zeros(2, 5, 14, 14)}
+    >>> given["landmarks"] = torch.full((2, 5, 2), 28.0)
+    >>> for name, value in criterion.terms(**given).items():
+    ...     print(name, f"{value:.3f}")
+    cross_entropy 1.946
+    label_distribution 0.000
+    landmark_adaptive_wing 4.904
+    expression_landmark_contrast 0.000
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int] | None,
+        distribution_weight: float = 1.0,
+        landmark_weight: float = 1.0,
+        contrast_weight: float = 0.1,
+        temperature: float = 0.1,
+        gather: bool = True,
+        variant: Variant = "paper",
+    ) -> None:
+        super().__init__()
+        self.distribution_weight = check_range("distribution_weight", distribution_weight, 0.0)
+        self.landmark_weight = check_range("landmark_weight", landmark_weight, 0.0)
+        self.contrast_weight = check_range("contrast_weight", contrast_weight, 0.0)
+        self.landmarks = (
+            None
+            if image_size is None
+            else LandmarkAdaptiveWingLoss(image_size=image_size, variant=variant)
+        )
+        self.contrast = ExpressionLandmarkContrastiveLoss(
+            temperature=temperature, gather=gather, variant=variant
+        )
+
+    def terms(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        soft_target: Tensor,
+        expression: Tensor,
+        landmark: Tensor,
+        expression_key: Tensor,
+        landmark_key: Tensor,
+        pseudo_label: Tensor,
+        expression_queue: Tensor,
+        landmark_queue: Tensor,
+        queue_label: Tensor,
+        heatmaps: Tensor | None = None,
+        landmarks: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
+        check_target(
+            target, logits, soft_target=(soft_target, "B C"), expression=(expression, "B D")
+        )
+        check_floating(soft_target=soft_target)
+        if values_are_checked():
+            check_distribution(soft_target=soft_target.detach())
+        terms = {
+            "cross_entropy": cross_entropy(logits, target),
+            "label_distribution": self.distribution_weight * _divergence(soft_target, logits),
+        }
+        if self.landmarks is not None:
+            if heatmaps is None or landmarks is None:
+                raise ValueError(
+                    "heatmaps and landmarks must be given with an image_size; "
+                    "LANetLoss(image_size=None) is for training without a landmark branch"
+                )
+            check_target(target, logits, heatmaps=(heatmaps, "B K H W"))
+            terms["landmark_adaptive_wing"] = self.landmark_weight * self.landmarks(
+                heatmaps, landmarks, visible
+            )
+        elif heatmaps is not None or landmarks is not None or visible is not None:
+            raise ValueError("heatmaps, landmarks and visible must be left out without image_size")
+        terms["expression_landmark_contrast"] = self.contrast_weight * self.contrast(
+            expression,
+            landmark,
+            expression_key,
+            landmark_key,
+            pseudo_label,
+            expression_queue,
+            landmark_queue,
+            queue_label,
+        )
+        return terms
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        soft_target: Tensor,
+        expression: Tensor,
+        landmark: Tensor,
+        expression_key: Tensor,
+        landmark_key: Tensor,
+        pseudo_label: Tensor,
+        expression_queue: Tensor,
+        landmark_queue: Tensor,
+        queue_label: Tensor,
+        heatmaps: Tensor | None = None,
+        landmarks: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        terms = self.terms(
+            logits,
+            target,
+            soft_target,
+            expression,
+            landmark,
+            expression_key,
+            landmark_key,
+            pseudo_label,
+            expression_queue,
+            landmark_queue,
+            queue_label,
+            heatmaps,
+            landmarks,
+            visible,
+        )
+        return torch.stack(tuple(terms.values())).sum()
+
+    def extra_repr(self) -> str:
+        return (
+            f"distribution_weight={self.distribution_weight}, "
+            f"landmark_weight={self.landmark_weight}, contrast_weight={self.contrast_weight}"
+        )
+
+
+def _divergence(soft_target: Tensor, logits: Tensor) -> Tensor:
+    """Mean over the batch of KL(soft_target || softmax(logits)), with the gradient of both."""
+    logits = full_precision(logits)
+    soft_target = soft_target.to(logits.dtype)
+    # The slope by an entry of zero is that of its logarithm: without end.
+    soft_target = soft_target.clamp(min=torch.finfo(logits.dtype).tiny)
+    return F.kl_div(F.log_softmax(logits, dim=1), soft_target, reduction="batchmean")
