@@ -26,8 +26,8 @@ Colour = tuple[int, int, int]
 _FINE = 3  # a picture is painted this many times larger, then averaged
 # Where the coordinates of each shape stand among those of all shapes.
 _NUMBERS = {
-    name: slice(2 * (place.start - 13 * len(LINES)), 2 * (place.stop - 13 * len(LINES)))
-    for name, place in PARTS.items()
+    name: slice(2 * (part.start - 13 * len(LINES)), 2 * (part.stop - 13 * len(LINES)))
+    for name, part in PARTS.items()
 }
 
 _SKIN = ((255, 226, 208), (246, 204, 174), (230, 178, 142), (202, 142, 106), (150, 98, 70),
@@ -66,18 +66,18 @@ def colours(face: Mapping[str, float]) -> dict[str, Colour]:
 
 
 def paint(
-    points: Array, face: Mapping[str, float], colours: Mapping[str, Colour], size: int
+    points: Array, face: Mapping[str, float], palette: Mapping[str, Colour], size: int
 ) -> Image.Image:
-    """Paint an outline on ``size`` x ``size`` pixels, smooth at the edges."""
+    """Paint an outline in the colours of a palette on ``size`` x ``size`` pixels, edges smooth."""
     wide = size * _FINE
-    image = Image.new("RGB", (wide, wide), colours["wall"])
+    image = Image.new("RGB", (wide, wide), palette["wall"])
     draw = ImageDraw.Draw(image)
     # PIL cuts coordinates down to whole numbers, which must thus be the edges of pixels.
     canvas = place(points, face, wide, first=0.5)
     unit = UNIT * face["zoom"] * wide
     lines, shapes = canvas[: 13 * len(LINES)], canvas[13 * len(LINES) :].ravel().tolist()
     bands = _bands(lines.reshape(-1, 13, 2), HALF_WIDTHS * unit)
-    skin, shade = colours["skin"], colours["shade"]
+    skin, shade = palette["skin"], palette["shade"]
 
     def fill(part: str, colour: Colour) -> None:
         draw.polygon(shapes[_NUMBERS[part]], fill=colour)
@@ -86,41 +86,40 @@ def paint(
         draw.polygon(bands[ROW[line]].tolist(), fill=colour)
 
     # From back to front
-    draw.rectangle((face["wall_edge"] * wide, -1, 2 * wide, wide), fill=colours["other wall"])
+    draw.rectangle((face["wall_edge"] * wide, -1, 2 * wide, wide), fill=palette["other wall"])
     if not face["bald"]:
-        fill("hair behind", colours["hair behind"])
+        fill("hair behind", palette["hair behind"])
     fill("body", _blend(skin, shade, 0.5))
-    fill("clothes", colours["clothes"])
+    fill("clothes", palette["clothes"])
     fill("left ear", _blend(skin, shade, 0.25))
     fill("right ear", _blend(skin, shade, 0.25))
     fill("head", skin)
     if face["beard"]:
-        fill("beard", colours["beard"])
-    draw.line(
-        shapes[_NUMBERS["head"]][: 2 * len(JAW)], fill=shade, width=max(1, round(0.05 * unit))
-    )
+        fill("beard", palette["beard"])
+    jaw = shapes[_NUMBERS["head"]][: 2 * len(JAW)]
+    draw.line(jaw, fill=shade, width=max(1, round(0.05 * unit)))
 
     for line, depth in _creases(face).items():
-        if depth > 0.25:
+        if depth > 0.3:
             stroke(line, _blend(skin, shade, min(depth, 1.0)))
     stroke("nose bridge", _blend(skin, shade, 0.45))
     stroke("nose base", _blend(skin, shade, 0.9))
     for side in ("left", "right"):
-        fill(f"{side} eye", colours["white"])
-        fill(f"{side} iris", colours["iris"])
-        fill(f"{side} pupil", colours["pupil"])
+        fill(f"{side} eye", palette["white"])
+        fill(f"{side} iris", palette["iris"])
+        fill(f"{side} pupil", palette["pupil"])
         stroke(f"lower lid {side}", shade)
-        stroke(f"upper lid {side}", colours["lash"])
-        stroke(f"brow {side}", colours["brow"])
+        stroke(f"upper lid {side}", palette["lash"])
+        stroke(f"brow {side}", palette["brow"])
     for part in ("lips", "mouth", "teeth"):
-        fill(part, colours[part])
-    stroke("mouth top", colours["mouth"])
+        fill(part, palette[part])
+    stroke("mouth top", palette["mouth"])
 
     if not face["bald"]:
-        fill("hair", colours["hair"])
+        fill("hair", palette["hair"])
     if face["glasses"]:
         for line in GLASSES:
-            stroke(line, colours["frame"])
+            stroke(line, palette["frame"])
     return image.reduce(_FINE)
 
 
@@ -195,8 +194,8 @@ def _tinted(face: Mapping[str, float], name: str) -> Colour:
     return round(grey + face[f"{name}_red"]), round(grey), round(grey + face[f"{name}_blue"])
 
 
-def _pick(palette: Sequence[Colour], place: float) -> Colour:
-    """Colour at a place from 0 to 1 along a palette, mixed from its two neighbours there."""
-    place *= len(palette) - 1
-    first = min(int(place), len(palette) - 2)
-    return _blend(palette[first], palette[first + 1], place - first)
+def _pick(along: Sequence[Colour], position: float) -> Colour:
+    """Colour at a position from 0 to 1 along the colours, mixed from its two neighbours there."""
+    position *= len(along) - 1
+    first = min(int(position), len(along) - 2)
+    return _blend(along[first], along[first + 1], position - first)

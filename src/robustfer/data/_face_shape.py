@@ -83,16 +83,17 @@ _STYLES: tuple[tuple[tuple[float, ...], float, float | None], ...] = (
 HAIR_STYLES = len(_STYLES)
 
 
-def _hair(heights: tuple[float, ...], volume: float, end: float | None) -> Array:
-    """Hair before and behind the head, one after the other."""
+def _hair(heights: tuple[float, ...], volume: float, end: float | None) -> tuple[Array, Array]:
+    """Hair before and behind the head."""
     x = np.linspace(-1.0, 1.0, 17)
     line = np.stack([x, np.interp(x, x[::2], heights)], axis=1)
     low, wide = (-0.1, volume) if end is None else (end, volume + 0.04)
     ends = np.array([[-1.0, low], [-0.5, low + 0.1], [0.5, low + 0.1], [1.0, low]])
-    return np.concatenate([line, _CROWN * volume, _CROWN * wide, ends * (wide, 1)])
+    front = np.concatenate([line, _CROWN * volume])
+    return front, np.concatenate([_CROWN * wide, ends * (wide, 1)])
 
 
-_HAIR = [_hair(*style) for style in _STYLES]
+_HAIR = [np.concatenate(_hair(*style)) for style in _STYLES]
 
 # How far the points of the lines stand out of the round of the head: nose and glasses.
 _RELIEF = np.zeros(13 * len(LINES))
@@ -221,7 +222,8 @@ def _places() -> dict[str, slice]:
     sizes |= dict.fromkeys(("left iris", "right iris", "left pupil", "right pupil"), len(_CIRCLE))
     sizes |= {"left ear": len(_CIRCLE), "right ear": len(_CIRCLE)}
     sizes |= {"body": len(_BODY), "clothes": len(_CLOTHES)}
-    sizes |= {"hair": 17 + len(_CROWN), "hair behind": len(_CROWN) + 4}
+    front, behind = _hair(*_STYLES[0])
+    sizes |= {"hair": len(front), "hair behind": len(behind)}
     ends = np.cumsum(list(sizes.values())).tolist()
     return {name: slice(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
 
@@ -276,9 +278,7 @@ def place(points: Array, face: Mapping[str, float], size: int, *, first: float =
 
 #: The landmarks among the points of an outline, in the iBUG order.
 LANDMARKS = np.array(
-    [
-        *range(PARTS["head"].start, PARTS["head"].start + len(JAW)),
-    ]
+    [PARTS["head"].start + point for point in range(len(JAW))]
     + [
         13 * ROW[name] + point
         for name, points in (

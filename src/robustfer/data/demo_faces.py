@@ -45,7 +45,7 @@ _LOOKS: dict[str, tuple[float, float]] = {
     "skin": (0.0, 1.0), "hair_colour": (0.0, 1.0), "iris": (0.0, 1.0), "frame": (0.0, 1.0),
     "lipstick": (0.0, 1.0), "clothes": (40.0, 210.0), "clothes_red": (-40.0, 40.0),
     "clothes_blue": (-40.0, 40.0), "wall": (60.0, 215.0), "wall_red": (-35.0, 35.0),
-    "wall_blue": (-35.0, 35.0), "wall_edge": (-0.6, 1.6),
+    "wall_blue": (-35.0, 35.0), "wall_edge": (0.0, 2.0),
     # Light and camera: factors, a radius in pixels of 48 (none below 0), grey levels.
     "light": (0.8, 1.2), "light_x": (-0.3, 0.3), "light_y": (-0.15, 0.25),
     "warmth": (-0.07, 0.07), "tint": (-0.03, 0.03), "contrast": (0.75, 1.1),
@@ -54,6 +54,7 @@ _LOOKS: dict[str, tuple[float, float]] = {
 _LOWEST, _HIGHEST = np.array(list(_LOOKS.values())).T
 # How often a face has these.
 _CHANCES = {"bald": 0.08, "beard": 0.15, "glasses": 0.25}
+_NUMBERS = (*_LOOKS, *_CHANCES, *_ACTIONS)
 
 
 class DemoFaces(LabeledFaces):
@@ -152,7 +153,8 @@ class DemoFaces(LabeledFaces):
     def _face(self, row: int) -> tuple[dict[str, float], np.random.Generator]:
         """All numbers that describe a face, and the random numbers left for the camera's grain."""
         random = self._random("face", row)
-        looks, chances = random.random(len(_LOOKS)), random.random(len(_CHANCES)).tolist()
+        looks = _LOWEST + random.random(len(_LOOKS)) * (_HIGHEST - _LOWEST)
+        chances = random.random(len(_CHANCES)) < tuple(_CHANCES.values())
         jitter, (second, much, strength) = random.random(len(_ACTIONS)), random.random(3).tolist()
 
         own = int(self._expressions[row])
@@ -161,9 +163,5 @@ class DemoFaces(LabeledFaces):
         actions = (1 - share) * _PROTOTYPES[own] + share * _PROTOTYPES[other]
         actions = (0.6 + 0.5 * strength) * actions + 0.3 * (jitter - 0.5)
         actions = np.minimum(np.maximum(actions, _LEAST_ACTION), 1.2)
-
-        face = dict(zip(_LOOKS, (_LOWEST + looks * (_HIGHEST - _LOWEST)).tolist(), strict=True))
-        face.update(zip(_ACTIONS, actions.tolist(), strict=True))
-        for (name, chance), draw in zip(_CHANCES.items(), chances, strict=True):
-            face[name] = float(draw < chance)
-        return face, random
+        numbers = np.concatenate([looks, chances, actions]).tolist()
+        return dict(zip(_NUMBERS, numbers, strict=True)), random
