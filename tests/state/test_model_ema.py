@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -104,6 +103,8 @@ def test_it_stays_between_what_it_saw(decay, steps, warmup):
 @pytest.mark.parametrize("warmup", [True, False])
 @pytest.mark.parametrize("buffers", ["copy", "ema"])
 def test_equals_timms_where_that_can_do_the_same(buffers, warmup):
+    from timm.utils import ModelEmaV3  # slow to import, in each process that imports this file
+
     model = Network(shared=False)  # timm's takes two steps at once with a weight of two names
     ours = ModelEMA(model, decay=0.99, warmup=warmup, buffers=buffers)
     theirs = ModelEmaV3(

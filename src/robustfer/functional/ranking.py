@@ -71,8 +71,8 @@ def importance_weighted_cross_entropy(
 
     .. math:: \ell_n = -\log \operatorname{softmax}(\alpha_n (z_n - b) + b)_{y_n}
 
-    The importance multiplies the logits, not the loss: a sample is made easy to get wrong, so
-    that a network which cannot fit it lowers its importance.
+    The importance multiplies the logits, not the loss: where the network is sure of another class
+    than the label, the loss falls with the importance.
 
     Args:
         logits: outputs of the classifier, its bias included.
@@ -164,7 +164,7 @@ def ranked(
     variant: Variant,
     weight: float = 1.0,
 ) -> Tensor:
-    """:func:`rank_regularization` of arguments that are checked, times a weight."""
+    """Compute :func:`rank_regularization` of arguments that are checked, times a weight."""
     importance = full_precision(importance)
     batch = len(importance)
     high = _high_group_size(batch, high_ratio, variant)
@@ -206,8 +206,8 @@ def importance_health(
     They tend to collapse to 1, every sample alike: the cross entropy always gains by larger
     logits, a sigmoid near 1 has no gradient left, and ranking then has nothing to hold on to. Look
     at this each epoch. ``saturated`` near 1, or ``mean_high - mean_low`` far below the margin, is
-    that collapse; less of a learning rate for the head, or a larger share of the rank
-    regularization, is the remedy.
+    that collapse; what to try is a smaller learning rate for the head, or a larger share of the
+    rank regularization.
 
     Args:
         importance: :math:`\alpha` in [0, 1] of a batch, or better of an epoch.

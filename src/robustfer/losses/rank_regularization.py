@@ -17,7 +17,8 @@ class RankRegularizationLoss(nn.Module):
 
     A learnable margin is a parameter, to be handed to the optimizer. This loss alone can only
     push it down, until it equals the gap between the groups: without something else that asks
-    for a margin it ends as small as it may.
+    for a margin it ends as small as it may. With several processes it stays the same in all of
+    them under ``gather`` alone.
 
     Args:
         margin: gap asked for between the means of the two groups, in [0, 1].
