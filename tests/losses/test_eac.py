@@ -62,6 +62,12 @@ def test_gradients():
     )
 
 
+def test_soft_targets_of_another_precision():
+    given = inputs(dtype=torch.float32, soft=True)
+    given["target"] = given["target"].double()
+    assert EACLoss()(**given).dtype == torch.float32
+
+
 def test_order_of_the_batch_does_not_matter():
     given = inputs(6)
     order = torch.tensor([3, 1, 5, 0, 2, 4])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import check_range, check_shapes, check_target
 from robustfer.functional import attention_consistency
-from robustfer.functional._precision import full_precision
+from robustfer.functional._cross_entropy import cross_entropy
 
 
 class EACLoss(nn.Module):
@@ -64,11 +63,7 @@ class EACLoss(nn.Module):
         check_target(target, logits)
         check_shapes(logits=(logits, "B C"), attention=(attention, "B C H W"))
         return {
-            "cross_entropy": F.cross_entropy(
-                full_precision(logits),
-                full_precision(target),
-                label_smoothing=self.label_smoothing,
-            ),
+            "cross_entropy": cross_entropy(logits, target, label_smoothing=self.label_smoothing),
             "attention_consistency": self.consistency_weight
             * attention_consistency(attention, attention_flipped),
         }
