@@ -123,7 +123,7 @@ def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) 
     ...     load_model(folder, nn.Linear(4, 2), classes=["glad", "sad"])
     Traceback (most recent call last):
     ...
-    ValueError: .../model.safetensors has the classes in another order: sad, glad; expected: glad, sad
+    ValueError: .../model.safetensors has the classes in another order: sad, glad; expected: glad, sad. Load ...
     """  # noqa: E501 - the message is one line
     path = Path(folder) / MODEL_FILE
     info, tensors = _read(path, with_weights=True)
