@@ -13,7 +13,7 @@ The protocol, fixed before any method was run:
   FER2013 came with.
 - Tuning: at most six settings a method and as many for the baseline, each run once (seed 0) on
   ``symmetric30``; the setting of the best last epoch on the tuning faces is reported on both tasks,
-  with seeds 1, 2, 3. A run that stands in the results is never run again.
+  with up to three other seeds. A run that stands in the results is never run again.
 - Budgets: a method of two views does two image passes a step. Compared are equal steps and equal
   image passes (a method of one pass then trains twice as long).
 - A row a run goes to ``benchmarks/results/accuracy.jsonl``: the last epoch, and the best one apart,
