@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, that of the process by default, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="robustfer",
-        description="Components for learning expressions from noisy labels, and the labels themselves.",
+        description="Components for learning from noisy labels, and tools for the labels.",
     )
     parser.add_argument("--version", action="version", version=f"robustfer {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
