@@ -136,7 +136,7 @@ class TakesByPosition(nn.Module):
         (
             lambda: CompositeLoss(Term("a", Scaled(), inputs={"logit": "logits"})),
             ValueError,
-            r"inputs of term 'a' name \['logit'\], but forward of Scaled takes",
+            r"inputs of term 'a' name \['logit'\], but Scaled takes",
         ),
         (lambda: Term("a b", Scaled()), ValueError, "must be an identifier, got 'a b'"),
         (
@@ -163,3 +163,75 @@ def test_warns_when_no_optimizer_holds_the_parameters_of_a_term():
     optimizer.step()
     with pytest.warns(UserWarning, match=r"no optimizer that steps holds losses\.0\.scale"):
         optimizer.step()
+
+
+class Remembering(nn.Module):
+    """Distance from a slow average of each sample's logits: the least loss that has state."""
+
+    def __init__(self, num_samples=9, num_classes=7):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(num_samples, num_classes))
+
+    def propose(self, logits, index):
+        return (0.5 * self.average[index] + 0.5 * logits).detach()
+
+    def forward(self, logits, moved):
+        return (logits - moved).square().mean()
+
+    @torch.no_grad()
+    def update(self, index, moved, *, gather=True):
+        self.average[index] = moved
+
+
+def test_a_term_with_state_proposes_and_remembers_that_very_tensor(tensors):
+    composite = CompositeLoss(
+        Term("ce", nn.CrossEntropyLoss(), inputs={"input": "logits"}),
+        Term("memory", Remembering(), weight=2.0),
+    )
+    assert composite.accepts == {"logits", "target", "index", "moved"}
+    assert composite.proposes == {"moved"}
+    given = {"logits": tensors["logits"], "target": tensors["target"]}
+    given["index"] = torch.tensor([8, 0, 3, 4])
+
+    proposed = composite.propose(**given)
+    torch.testing.assert_close(proposed["moved"], tensors["logits"] / 2, rtol=0, atol=0)
+    terms = composite.terms(**given, **proposed)
+    torch.testing.assert_close(terms["memory"], 2 * (tensors["logits"] / 2).square().mean())
+    memory = composite.losses[1].average
+    assert not memory.any()  # proposing and the loss write nothing
+
+    composite.update(given["index"], proposed)
+    torch.testing.assert_close(memory[given["index"]], proposed["moved"], rtol=0, atol=0)
+    assert not memory[[1, 2, 5, 6, 7]].any()
+
+
+def test_two_terms_with_state_are_told_apart_by_their_inputs(tensors):
+    with pytest.raises(ValueError, match=r"the terms \['a', 'b'\] propose \['moved', 'moved'\]"):
+        CompositeLoss(Term("a", Remembering()), Term("b", Remembering()))
+    composite = CompositeLoss(
+        Term("a", Remembering()),
+        Term("b", Remembering(), inputs={"moved": "other", "logits": "student_logits"}),
+    )
+    index, logits = torch.arange(4), tensors["logits"]
+    proposed = composite.propose(logits=logits, student_logits=-logits, index=index)
+    composite.update(index, proposed)
+    torch.testing.assert_close(composite.losses[0].average, -composite.losses[1].average)
+
+
+def test_proposing_does_nothing_where_no_term_has_state(tensors):
+    composite = eac_of_parts()
+    assert composite.propose(**tensors) == {} == dict.fromkeys(composite.proposes)
+    before = composite.state_dict()
+    composite.update(torch.arange(4), {})
+    assert composite.state_dict() == before
+
+
+def test_what_was_not_proposed_is_neither_used_nor_remembered(tensors):
+    composite = CompositeLoss(Term("memory", Remembering()))
+    given = {"logits": tensors["logits"], "index": torch.arange(4)}
+    with pytest.raises(TypeError, match="term 'memory' needs the tensor 'moved'"):
+        composite(**given)
+    with pytest.raises(TypeError, match="term 'memory' needs the tensor 'index'"):
+        composite.propose(logits=tensors["logits"])
+    with pytest.raises(ValueError, match=r"proposed must hold .*\['moved'\], got \[\]"):
+        composite.update(given["index"], {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -61,19 +62,24 @@ class CompositeLoss(nn.Module):
     only when its tensor is given. Should a term have parameters of its own and no optimizer hold
     them, a warning says so once.
 
+    A term that remembers its samples has ``propose`` and ``update``: what it will remember is
+    asked for with :meth:`propose`, given to the loss, and written with :meth:`update` after the
+    optimizer's step. Where no term has state, both do nothing, so that one loop serves all.
+
     Args:
         terms: the losses with their weights; ``weights`` may be changed in the loop.
 
     Attributes:
         weights: name of the term -> factor.
         accepts: names of all tensors that the terms take.
+        proposes: those of them that :meth:`propose` makes; the loop brings the others.
 
     Shape:
         named tensors -> scalar.
 
     Raises:
-        ValueError: no term, two of one name, an entry of ``inputs`` that names no parameter, or a
-            term whose result is no scalar.
+        ValueError: no term, two of one name, an entry of ``inputs`` that names no parameter, two
+            terms that propose a tensor of one name, or a term whose result is no scalar.
         TypeError: a term takes ``*args`` or ``**kwargs``; at call, a tensor nobody takes or a
             missing one.
 
@@ -104,26 +110,64 @@ class CompositeLoss(nn.Module):
         self.losses = nn.ModuleList(term.loss for term in terms)
         self.names = tuple(names)
         self.weights = {term.name: term.weight for term in terms}
-        self._routes = tuple(_routes(term) for term in terms)
-        self.accepts = frozenset(tensor for routes in self._routes for _, tensor, _ in routes)
+        self._routes = tuple(_routes(term, term.loss.forward) for term in terms)
+        # Position of a term with state -> what it takes to propose a tensor, and the tensor's name.
+        remembering = {i: term for i, term in enumerate(terms) if _has_state(term)}
+        self._proposals = {i: _routes(term, term.loss.propose) for i, term in remembering.items()}
+        self._proposed = {i: _proposed(term) for i, term in remembering.items()}
+        for i, term in enumerate(terms):
+            _check_inputs(term, (*self._routes[i], *self._proposals.get(i, ())))
+        routes = (*self._routes, *self._proposals.values())
+        self.accepts = frozenset(tensor for route in routes for _, tensor, _ in route)
+        self.proposes = frozenset(self._proposed.values())
+        if len(self.proposes) < len(self._proposed):
+            raise ValueError(
+                f"the terms {[names[i] for i in self._proposed]} propose "
+                f"{list(self._proposed.values())}; tell them apart by inputs of their Term"
+            )
         warn_if_not_optimized(self)
+
+    def propose(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Return what the terms with state will remember of this batch, and write nothing.
+
+        Tensors that they do not take are left aside, so that the loop can pass all it has.
+
+        Raises:
+            TypeError: a tensor nobody takes, or a missing one.
+        """
+        self._check_known(tensors)
+        proposed = {}
+        for i, name in self._proposed.items():
+            given = _given(self.names[i], self._proposals[i], tensors)
+            proposed[name] = self.losses[i].propose(**given)  # type: ignore[operator]
+        return proposed
+
+    def update(self, index: Tensor, proposed: Mapping[str, Tensor], *, gather: bool = True) -> None:
+        """Have the terms with state remember what :meth:`propose` returned for these samples.
+
+        Args:
+            index: ``(B)`` rows of the samples in the data set.
+            proposed: what ``propose`` returned, those very tensors.
+            gather: join the rows of all processes, each of which must then call this at the same
+                point; nothing to do without ``torch.distributed``.
+
+        Raises:
+            ValueError: ``proposed`` does not hold what the terms propose.
+        """
+        if proposed.keys() != self.proposes:
+            raise ValueError(
+                f"proposed must hold what propose() returned, {sorted(self.proposes)}, "
+                f"got {sorted(proposed)}"
+            )
+        for i, name in self._proposed.items():
+            self.losses[i].update(index, proposed[name], gather=gather)  # type: ignore[operator]
 
     def terms(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        unknown = tensors.keys() - self.accepts
-        if unknown:
-            raise TypeError(self._unknown(sorted(unknown)))
+        self._check_known(tensors)
         values = {}
         for name, loss, routes in zip(self.names, self.losses, self._routes, strict=True):
-            given = {}
-            for parameter, tensor, required in routes:
-                if tensor in tensors:
-                    given[parameter] = tensors[tensor]
-                elif required:
-                    raise TypeError(
-                        f"term {name!r} needs the tensor {tensor!r}; given {sorted(tensors)}"
-                    )
-            value = loss(**given)
+            value = loss(**_given(name, routes, tensors))
             if value.ndim:
                 raise ValueError(
                     f"term {name!r} must give a scalar, got shape {tuple(value.shape)}; "
@@ -142,33 +186,65 @@ class CompositeLoss(nn.Module):
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={self.weights[name]:g}" for name in self.names)
 
-    def _unknown(self, names: list[str]) -> str:
-        near = [match for name in names for match in get_close_matches(name, self.accepts, 1)]
-        hint = f"; did you mean {near}?" if near else ""
-        return f"no term takes {names}; the terms take {sorted(self.accepts)}{hint}"
+    def _check_known(self, tensors: Mapping[str, Tensor]) -> None:
+        unknown = sorted(tensors.keys() - self.accepts)
+        if unknown:
+            near = [match for name in unknown for match in get_close_matches(name, self.accepts, 1)]
+            hint = f"; did you mean {near}?" if near else ""
+            raise TypeError(f"no term takes {unknown}; the terms take {sorted(self.accepts)}{hint}")
 
 
-def _routes(term: Term) -> tuple[tuple[str, str, bool], ...]:
-    """Parameter, name of its tensor and whether it must be given, for each parameter."""
-    parameters = inspect.signature(term.loss.forward).parameters
+# Parameter, name of its tensor, whether it must be given.
+_Routes: TypeAlias = tuple[tuple[str, str, bool], ...]
+
+
+def _given(name: str, routes: _Routes, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one call of a term, by its parameters."""
+    given = {}
+    for parameter, tensor, required in routes:
+        if tensor in tensors:
+            given[parameter] = tensors[tensor]
+        elif required:
+            raise TypeError(f"term {name!r} needs the tensor {tensor!r}; given {sorted(tensors)}")
+    return given
+
+
+def _routes(term: Term, method: Any) -> _Routes:
+    """Where each parameter of a term's method comes from."""
+    parameters = inspect.signature(method).parameters
+    what = f"{method.__name__} of {type(term.loss).__name__}"
     for parameter in parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(
-                f"term {term.name!r}: forward of {type(term.loss).__name__} takes {parameter}; "
-                "a term must name its tensors"
+                f"term {term.name!r}: {what} takes {parameter}; a term must name its tensors"
             )
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise TypeError(
-                f"term {term.name!r}: forward of {type(term.loss).__name__} takes "
-                f"{parameter.name!r} by position alone; a term must take tensors by name"
+                f"term {term.name!r}: {what} takes {parameter.name!r} by position alone; "
+                "a term must take tensors by name"
             )
-    stray = sorted(term.inputs.keys() - parameters.keys())
-    if stray:
-        raise ValueError(
-            f"inputs of term {term.name!r} name {stray}, but forward of "
-            f"{type(term.loss).__name__} takes {list(parameters)}"
-        )
     return tuple(
         (name, term.inputs.get(name, name), parameter.default is parameter.empty)
         for name, parameter in parameters.items()
     )
+
+
+def _has_state(term: Term) -> bool:
+    return hasattr(term.loss, "propose") and hasattr(term.loss, "update")
+
+
+def _proposed(term: Term) -> str:
+    """Name of the tensor that a term proposes: that of what its ``update`` writes."""
+    update: Any = term.loss.update
+    _, parameter, *_ = inspect.signature(update).parameters
+    return term.inputs.get(parameter, parameter)
+
+
+def _check_inputs(term: Term, routes: _Routes) -> None:
+    taken = dict.fromkeys(parameter for parameter, _, _ in routes)
+    stray = sorted(term.inputs.keys() - taken)
+    if stray:
+        raise ValueError(
+            f"inputs of term {term.name!r} name {stray}, but {type(term.loss).__name__} takes "
+            f"{list(taken)}"
+        )
