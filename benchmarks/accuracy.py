@@ -113,6 +113,12 @@ METHODS = {
             {"learning-rate": 0.002, "weight-decay": 0.5, "relabel-from": 20},
             {"learning-rate": 0.002, "weight-decay": 0.5, "relabel-margin": 0.5},
             {"learning-rate": 0.002, "weight-decay": 0.5, "rank-weight": 0.1},
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "relabel-from": 20,
+                "relabel-margin": 0.5,
+            },
         ),
     ),
     # The teacher's pass is one more, forward alone.
