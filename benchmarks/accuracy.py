@@ -39,7 +39,7 @@ from typing import Any
 
 import torch
 
-from examples import eac, gsmc, scn
+from examples import compose, eac, gsmc, scn
 from robustfer import experiment
 from robustfer.data import FERPlus, LabeledFaces, with_symmetric_noise
 
@@ -70,12 +70,23 @@ GPU = Scale(name="gpu", train_faces=12000, tune_faces=2000, epochs=40, backbone=
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A method: the example that trains it, image passes a step, and the settings to tune over."""
+    """A method: the example that trains it, image passes a step, and the settings to tune over.
+
+    Where the example composes losses, ``losses`` names them; a setting of that name is the loss's
+    weight, or its weight and options as the example takes them, ``"1,momentum=0.9"``.
+    """
 
     example: ModuleType
-    arguments: tuple[str, ...]
     passes: int
-    grid: tuple[Mapping[str, float], ...]
+    grid: tuple[Mapping[str, float | str], ...]
+    arguments: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+
+    def command(self, setting: Mapping[str, float | str]) -> list[str]:
+        """Return the arguments of the example for a setting."""
+        own = [f"--loss={name}={setting.get(name, 1)}" for name in self.losses]
+        others = [f"--{name}={value}" for name, value in setting.items() if name not in self.losses]
+        return [*self.arguments, *own, *others]
 
 
 METHODS = {
@@ -105,7 +116,6 @@ METHODS = {
     ),
     "scn": Method(
         example=scn,
-        arguments=(),
         passes=1,
         grid=(
             {"learning-rate": 0.002, "weight-decay": 0.5},
@@ -124,7 +134,6 @@ METHODS = {
     # The teacher's pass is one more, forward alone.
     "gsmc": Method(
         example=gsmc,
-        arguments=(),
         passes=2,
         grid=(
             {"learning-rate": 0.002, "weight-decay": 0.5},
@@ -132,6 +141,43 @@ METHODS = {
             {"learning-rate": 0.004, "weight-decay": 0.5, "decay": 0.99},
             {"learning-rate": 0.004, "weight-decay": 0.5, "consistency-weight": 1.0},
             {"learning-rate": 0.004, "weight-decay": 0.5, "distillation-weight": 0.3},
+        ),
+    ),
+    # Attention consistency, self-distillation and relabelling, each the part of another method.
+    "composition": Method(
+        example=compose,
+        losses=("cross_entropy", "attention_consistency", "self_distillation"),
+        arguments=("--relabel-margin", "0.5"),
+        passes=2,
+        grid=(
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "relabel-from": 20,
+                "attention_consistency": 1.0,
+                "self_distillation": 0.9,
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "relabel-from": 20,
+                "attention_consistency": 0.3,
+                "self_distillation": 0.9,
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "relabel-from": 20,
+                "attention_consistency": 0.3,
+                "self_distillation": 0.3,
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "relabel-from": 25,
+                "attention_consistency": 0.3,
+                "self_distillation": 0.9,
+            },
         ),
     ),
 }
@@ -181,7 +227,7 @@ def run(
     name: str,
     task: str,
     phase: str,
-    setting: Mapping[str, float],
+    setting: Mapping[str, float | str],
     *,
     seed: int,
     epochs: int,
@@ -200,9 +246,8 @@ def run(
     dirty = _git("status", "--porcelain", "--", "../src", "../examples", "accuracy.py")
     commit = _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
     method = METHODS[name]
-    overrides = [text for key, value in setting.items() for text in (f"--{key}", str(value))]
     settings = method.example.parse([
-        *method.arguments, *overrides, "--seed", str(seed), "--epochs", str(epochs),
+        *method.command(setting), "--seed", str(seed), "--epochs", str(epochs),
         "--backbone", scale.backbone, "--amp", "bf16", "--device", device,
         "--output", f"runs/accuracy/{phase}-{task}-{name}-{os.getpid()}",
     ])  # fmt: skip
@@ -235,7 +280,7 @@ def run(
     print(f"{own}: {history.summary('accuracy')}")
 
 
-def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[str, float | str]:
     """The setting of the best last epoch on the tuning faces."""
     tries = [
         row
@@ -268,7 +313,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         for (_, _, method, epochs), own in sorted(runs.items(), key=lambda item: item[0][2:]):
             shown.append({
                 "method": method,
-                "setting": ", ".join(f"{k} {v:g}" for k, v in own[0]["setting"].items()),
+                "setting": _shown(own[0]["setting"]),
                 "epochs": epochs,
                 "image passes": epochs * METHODS[method].passes,
                 "seeds": len(own),
@@ -285,7 +330,7 @@ def tuning_table(found: Sequence[Mapping[str, Any]]) -> str:
     shown = [
         {
             "method": row["method"],
-            "setting": ", ".join(f"{k} {v:g}" for k, v in row["setting"].items()),
+            "setting": _shown(row["setting"]),
             "last epoch": f"{row['last']['accuracy']:.1%}",
             "best epoch": f"{row['best']['accuracy']:.1%}",
         }
@@ -304,6 +349,13 @@ def with_tables(page: str, found: Sequence[Mapping[str, Any]]) -> str:
         before, rest = page.split(start)
         page = f"{before}{start}\n\n{shown}\n{end}{rest.split(end)[1]}"
     return page
+
+
+def _shown(setting: Mapping[str, float | str]) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+        for name, value in setting.items()
+    )
 
 
 def _spread(values: Sequence[float]) -> str:
