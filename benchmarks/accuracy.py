@@ -2,6 +2,7 @@
 
     python -m benchmarks.accuracy tune   --method eac
     python -m benchmarks.accuracy report --method eac --task symmetric30
+    python -m benchmarks.accuracy ablate --method lanet
     python -m benchmarks.accuracy table
 
 The protocol, fixed before any method was run:
@@ -31,7 +32,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +40,7 @@ from typing import Any
 
 import torch
 
-from examples import compose, eac, gsmc, scn
+from examples import compose, eac, gsmc, lanet, scn
 from robustfer import experiment
 from robustfer.data import FERPlus, LabeledFaces, with_symmetric_noise
 
@@ -73,7 +74,8 @@ class Method:
     """A method: the example that trains it, image passes a step, and the settings to tune over.
 
     Where the example composes losses, ``losses`` names them; a setting of that name is the loss's
-    weight, or its weight and options as the example takes them, ``"1,momentum=0.9"``.
+    weight, or its weight and options as the example takes them, ``"1,momentum=0.9"``. ``parts``
+    are what an ablation changes of the tuned setting, one at a time.
     """
 
     example: ModuleType
@@ -81,12 +83,13 @@ class Method:
     grid: tuple[Mapping[str, float | str], ...]
     arguments: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
+    parts: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
 
-    def command(self, setting: Mapping[str, float | str]) -> list[str]:
+    def command(self, setting: Mapping[str, float | str], root: Path) -> list[str]:
         """Return the arguments of the example for a setting."""
         own = [f"--loss={name}={setting.get(name, 1)}" for name in self.losses]
         others = [f"--{name}={value}" for name, value in setting.items() if name not in self.losses]
-        return [*self.arguments, *own, *others]
+        return [*(text.format(root=root) for text in self.arguments), *own, *others]
 
 
 METHODS = {
@@ -180,6 +183,24 @@ METHODS = {
             },
         ),
     ),
+    # One more pass, forward alone, makes the keys.
+    "lanet": Method(
+        example=lanet,
+        arguments=("--landmarks", "file:{root}/landmarks68.npz"),
+        passes=1,
+        grid=(
+            {"learning-rate": 0.002, "weight-decay": 0.5},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
+            {"learning-rate": 0.002, "weight-decay": 0.5, "distribution-weight": 3.0},
+            {"learning-rate": 0.002, "weight-decay": 0.5, "landmark-weight": 0.1},
+        ),
+        parts={
+            "without label distributions": {"distribution-weight": 0.0},
+            "without heat maps": {"landmark-weight": 0.0},
+            "without contrast": {"contrast-weight": 0.0},
+            "coordinates, no branch": {"second-space": "coordinates"},
+        },
+    ),
 }
 BASELINE = "ce"
 
@@ -247,7 +268,7 @@ def run(
     commit = _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
     method = METHODS[name]
     settings = method.example.parse([
-        *method.command(setting), "--seed", str(seed), "--epochs", str(epochs),
+        *method.command(setting, root), "--seed", str(seed), "--epochs", str(epochs),
         "--backbone", scale.backbone, "--amp", "bf16", "--device", device,
         "--output", f"runs/accuracy/{phase}-{task}-{name}-{os.getpid()}",
     ])  # fmt: skip
@@ -316,13 +337,36 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
                 "setting": _shown(own[0]["setting"]),
                 "epochs": epochs,
                 "image passes": epochs * METHODS[method].passes,
-                "seeds": len(own),
-                "last epoch": _spread([row["last"]["accuracy"] for row in own]),
-                "mean class": _spread([row["last"]["mean_class_accuracy"] for row in own]),
-                "best epoch": _spread([row["best"]["accuracy"] for row in own]),
+                **_outcome(own),
             })  # fmt: skip
         lines += [experiment.table(shown), ""]
     return "\n".join(lines).strip() + "\n"
+
+
+def ablation_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Each part taken out of a tuned method, beside the whole method with the same seeds."""
+    shown = []
+    for name, method in METHODS.items():
+        own = [row for row in found if row["method"] == name and row["task"] == "symmetric30"]
+        ablated = [row for row in own if row["phase"] == "ablation"]
+        if not ablated:
+            continue
+        seeds = {row["seed"] for row in ablated}
+        whole = [row for row in own if row["phase"] == "report" and row["seed"] in seeds]
+        shown.append({"method": name, "part": "whole", **_outcome(whole)})
+        for part, change in method.parts.items():
+            runs = [row for row in ablated if change.items() <= row["setting"].items()]
+            shown.append({"method": name, "part": part, **_outcome(runs)})
+    return experiment.table(shown) + "\n" if shown else ""
+
+
+def _outcome(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "seeds": len(runs),
+        "last epoch": _spread([row["last"]["accuracy"] for row in runs]),
+        "mean class": _spread([row["last"]["mean_class_accuracy"] for row in runs]),
+        "best epoch": _spread([row["best"]["accuracy"] for row in runs]),
+    }
 
 
 def tuning_table(found: Sequence[Mapping[str, Any]]) -> str:
@@ -341,13 +385,14 @@ def tuning_table(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def with_tables(page: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """Return the docs' page with its two tables made anew from the rows."""
-    for name, shown in (("accuracy", table(found)), ("tuning", tuning_table(found))):
+    """Return the docs' page with its tables made anew from the rows."""
+    made = {"accuracy": table, "ablation": ablation_table, "tuning": tuning_table}
+    for name, make in made.items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
         if page.count(start) != 1 or page.count(end) != 1:
             raise ValueError(f"the page must have one {start} and one {end}")
         before, rest = page.split(start)
-        page = f"{before}{start}\n\n{shown}\n{end}{rest.split(end)[1]}"
+        page = f"{before}{start}\n\n{make(found)}\n{end}{rest.split(end)[1]}"
     return page
 
 
@@ -359,6 +404,8 @@ def _shown(setting: Mapping[str, float | str]) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "not run"
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread} %"
 
@@ -380,7 +427,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=["tune", "report", "table"])
+    parser.add_argument("phase", choices=["tune", "report", "ablate", "table"])
     parser.add_argument("--method", choices=METHODS)
     parser.add_argument("--task", choices=TASKS)
     parser.add_argument("--root", type=Path, default=os.environ.get("ROBUSTFER_FERPLUS"))
@@ -389,8 +436,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="table: put it into docs/results.md")
     options = parser.parse_args()
     if options.phase == "table":
-        print(table(rows()))
-        print(tuning_table(rows()))
+        print(table(rows()), ablation_table(rows()), tuning_table(rows()), sep="\n")
         if options.write:
             page = Path(__file__).parents[1] / "docs" / "results.md"
             page.write_text(with_tables(page.read_text(), rows()))
@@ -407,9 +453,17 @@ def main() -> None:
                 seed=0, epochs=scale.epochs, **common,
             )  # fmt: skip
         return
+    setting = tuned(options.method, scale, rows())
+    if options.phase == "ablate":
+        for seed in SEEDS[: options.seeds]:
+            for change in METHODS[options.method].parts.values():
+                run(
+                    options.method, "symmetric30", "ablation", {**setting, **change},
+                    seed=seed, epochs=scale.epochs, **common,
+                )  # fmt: skip
+        return
     if options.task is None:
         parser.error("report needs --task")
-    setting = tuned(options.method, scale, rows())
     most = max(method.passes for method in METHODS.values())
     for seed in SEEDS[: options.seeds]:
         for longer in sorted({1, most}) if options.method == BASELINE else [1]:
