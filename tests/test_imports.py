@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "robustfer._checks": {"torch"},
     "robustfer.functional": {"torch", "robustfer._checks"},
     "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
-    "robustfer.authoring": {"robustfer._checks", "robustfer.functional"},
+    "robustfer.authoring": {"robustfer._checks", "robustfer.functional", "robustfer.state"},
     "robustfer.state": {"torch", "robustfer._checks", "robustfer.functional"},
     # What surrounds a loss; losses know none of it.
     "robustfer.metrics": {"torch", "robustfer._checks"},
@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "robustfer.testing": {
         *("torch", "numpy", "pytest", "hypothesis", "robustfer._checks"),
         *("robustfer._docstrings", "robustfer.hookspecs", "robustfer.registry"),
+        "robustfer.losses",
     },
 }
 

@@ -1,4 +1,4 @@
-"""What losses are written with, for authors of plugins: the checks and sums of robustfer's own.
+"""What losses are written with, for authors of plugins: robustfer's own checks, sums and rows.
 
 Like the hooks it is an interface: names may be added in any release, none goes without a major one.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from robustfer._checks import check_floating, check_range, check_shapes, check_target
 from robustfer.functional._precision import Reduction, check_reduction, full_precision, reduce
+from robustfer.state._rows import read_rows, write_rows
 
 __all__ = [
     "Reduction",
@@ -16,5 +17,7 @@ __all__ = [
     "check_shapes",
     "check_target",
     "full_precision",
+    "read_rows",
     "reduce",
+    "write_rows",
 ]

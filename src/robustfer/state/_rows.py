@@ -5,6 +5,83 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustfer._checks import check_shapes, values_are_checked
+from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._label_checks import check_index, check_rows
+
+
+def read_rows(bank: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of a bank that belong to the samples of a batch, as a new tensor.
+
+    The ``index`` is checked; whether it lies within the bank only under
+    :func:`robustfer.losses.check_values`, as that makes a GPU wait.
+
+    Args:
+        bank: state with a row a sample.
+        index: rows of the samples in their data set.
+
+    Shape:
+        bank ``(N, ...)``, index ``(B)`` int64 -> ``(B, ...)``.
+
+    Raises:
+        IndexError: a row outside the bank (on CUDA an assertion of the device).
+        TypeError: ``index`` is no tensor.
+        ValueError: ``index`` has another shape or dtype, or lies on another device.
+
+    >>> read_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1]))
+    tensor([[0., 1.]])
+    """
+    _check_index(bank, index)
+    return bank.index_select(0, index)
+
+
+@torch.no_grad()
+def write_rows(
+    bank: Tensor, index: Tensor, rows: Tensor, *, name: str = "rows", gather: bool = True
+) -> None:
+    """Write a row a sample into a bank, in place: those very rows, and nothing else.
+
+    With several processes, each of which holds the whole bank, the rows of all are joined in rank
+    order first, which keeps the banks equal, and equal to that of one process on the joined batch.
+    Where a sample comes twice, its last row wins, on every device. No host waits.
+
+    Args:
+        bank: state with a row a sample.
+        index: rows of the samples in their data set.
+        rows: what to write there; floating-point rows are converted to the dtype of the bank.
+        name: what errors call the rows.
+        gather: join the rows of all processes, each of which must then call this at the same
+            point; nothing to do without ``torch.distributed``.
+
+    Shape:
+        bank ``(N, ...)``, index ``(B)`` int64, rows ``(B, ...)``.
+
+    Raises:
+        IndexError: a row outside the bank (on CUDA an assertion of the device).
+        TypeError: ``index`` or ``rows`` is no tensor.
+        ValueError: a shape, dtype or device does not fit.
+
+    >>> bank = torch.zeros(3, 2)
+    >>> write_rows(bank, torch.tensor([2, 0, 2]), torch.tensor([[1.0, 1], [2, 2], [3, 3]]))
+    >>> bank
+    tensor([[2., 2.],
+            [0., 0.],
+            [3., 3.]])
+    """
+    _check_index(bank, index)
+    axes = " ".join(["B", *map(str, bank.shape[1:])])
+    check_shapes(**{name: (rows, axes), "index": (index, "B")})
+    if rows.dtype != bank.dtype and not (rows.is_floating_point() and bank.is_floating_point()):
+        wanted = "a floating-point dtype" if bank.is_floating_point() else f"dtype {bank.dtype}"
+        raise ValueError(f"{name} must have {wanted}, got {rows.dtype}")
+    rows = rows.detach().to(bank.dtype)
+    if gather:
+        index, rows = gather_in_rank_order(index, rows)
+    # Every occurrence of a sample writes its last row, so that their order does not matter.
+    ordered, order = index.sort(stable=True)
+    last = order[torch.searchsorted(ordered, index, right=True) - 1]
+    bank.index_copy_(0, index, rows[last])
+
 
 def last_of_each(index: Tensor) -> Tensor:
     """Return which rows hold the last occurrence of their value, ``(B,)`` bool; no waiting.
@@ -24,3 +101,14 @@ def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """Return ``(B, C)`` rows; zeros for a label outside, where torch's own would stop or wait."""
     classes = torch.arange(num_classes, device=labels.device)
     return (labels[:, None] == classes).to(dtype)
+
+
+def _check_index(bank: Tensor, index: Tensor) -> None:
+    check_index(index)
+    if index.device != bank.device:
+        raise ValueError(
+            f"index is on {index.device} but the bank is on {bank.device}; move them to one "
+            "device first"
+        )
+    if values_are_checked():
+        check_rows(index, len(bank))

@@ -16,8 +16,7 @@ from robustfer._checks import (
 )
 from robustfer.functional._precision import full_precision
 from robustfer.state import _label_checks as checks
-from robustfer.state._distributed import gather_in_rank_order
-from robustfer.state._rows import one_hot
+from robustfer.state._rows import one_hot, read_rows, write_rows
 
 
 class LabelDistributionBank(nn.Module):
@@ -91,7 +90,7 @@ class LabelDistributionBank(nn.Module):
     def forward(self, index: Tensor, estimate: Tensor) -> Tensor:
         self._check(index, "estimate", estimate)
         estimate = full_precision(estimate)
-        believed = full_precision(self.distribution.index_select(0, index))
+        believed = full_precision(read_rows(self.distribution, index))
         if believed.dtype != self.distribution.dtype:  # half precision has rounded the rows
             believed = believed / believed.sum(dim=1, keepdim=True)
         return self.momentum * believed + (1 - self.momentum) * estimate
@@ -114,13 +113,7 @@ class LabelDistributionBank(nn.Module):
             ValueError: an argument does not fit.
         """
         self._check(index, "target", target)
-        rows = target.detach().to(self.distribution.dtype)
-        if gather:
-            index, rows = gather_in_rank_order(index, rows)
-        # Every occurrence of a sample writes its last row, so that their order does not matter.
-        ordered, order = index.sort(stable=True)
-        last = order[torch.searchsorted(ordered, index, right=True) - 1]
-        self.distribution.index_copy_(0, index, rows[last])
+        write_rows(self.distribution, index, target, name="target", gather=gather)
 
     def extra_repr(self) -> str:
         return (
@@ -128,14 +121,7 @@ class LabelDistributionBank(nn.Module):
         )
 
     def _check(self, index: Tensor, name: str, rows: Tensor) -> None:
-        checks.check_index(index)
         check_shapes(**{name: (rows, f"B {self.num_classes}"), "index": (index, "B")})
         check_floating(**{name: rows})
-        if index.device != self.distribution.device:
-            raise ValueError(
-                f"index is on {index.device} but the bank is on {self.distribution.device}; move "
-                "them to one device first"
-            )
         if values_are_checked():
-            checks.check_rows(index, self.num_samples)
             check_distribution(**{name: rows})
