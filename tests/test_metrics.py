@@ -5,7 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_accuracy
+from robustfer.metrics import (
+    History,
+    accuracy,
+    calibration_error,
+    confusion_matrix,
+    mean_class_accuracy,
+)
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=50)
 
@@ -114,3 +120,54 @@ def test_bad_histories():
         history(0.5).mean_of_last("acuracy")
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         history(0.5).mean_of_last("accuracy", epochs=0)
+
+
+def calibration_by_hand(probability, target, bins):
+    """The definition, one bin and one sample after the other."""
+    total = 0.0
+    for place in range(bins):
+        inside = []
+        for row, label in zip(probability.double().tolist(), target.tolist(), strict=True):
+            confidence = max(row)
+            if place / bins < confidence <= (place + 1) / bins:
+                inside.append((confidence, float(row.index(confidence) == label)))
+        if inside:
+            confidence = sum(one for one, _ in inside) / len(inside)
+            right = sum(one for _, one in inside) / len(inside)
+            total += len(inside) / len(target) * abs(right - confidence)
+    return total
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 40), st.integers(2, 9), st.integers(1, 20), st.integers(0, 2**31))
+def test_calibration_is_that_of_the_definition(samples, classes, bins, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+    target = torch.randint(classes, (samples,), generator=generator)
+    probability = logits.softmax(dim=1)
+    expected = calibration_by_hand(probability, target, bins)
+    assert calibration_error(probability, target, bins=bins) == pytest.approx(expected, abs=1e-12)
+
+
+def test_who_is_always_sure_and_right_is_calibrated():
+    target = torch.tensor([2, 0, 1])
+    sure = torch.eye(3)[target]
+    assert calibration_error(sure, target) == 0.0
+    assert calibration_error(sure, (target + 1) % 3) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("probability", "target", "bins", "message"),
+    [
+        (torch.full((2, 2), 0.5), torch.tensor([0]), 15, "target"),
+        (torch.full((2, 2), 0.5), torch.tensor([0.0, 1.0]), 15, "target must be int64"),
+        (torch.full((2, 2), 0.5), torch.tensor([0, 2]), 15, "target"),
+        (torch.zeros(2, 2), torch.tensor([0, 1]), 15, "rows of probability must be probabilities"),
+        (torch.ones(2, 2, dtype=torch.int64), torch.tensor([0, 1]), 15, "probability"),
+        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), 15, "probability is empty along N"),
+        (torch.full((2, 2), 0.5), torch.tensor([0, 1]), 0, "bins must be at least 1, got 0"),
+    ],
+)
+def test_calibration_refuses_what_does_not_fit(probability, target, bins, message):
+    with pytest.raises(ValueError, match=message):
+        calibration_error(probability, target, bins=bins)

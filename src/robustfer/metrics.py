@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_class_index, check_shapes
+from robustfer._checks import (
+    check_class_index,
+    check_distribution,
+    check_floating,
+    check_shapes,
+)
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
@@ -80,6 +85,52 @@ def mean_class_accuracy(confusion: Tensor) -> float:
     present = samples > 0
     recall = confusion.diagonal()[present].double() / samples[present]
     return float(recall.mean())
+
+
+def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) -> float:
+    r"""How far a network's confidence lies from how often it is right (expected calibration error).
+
+    .. math:: \sum_b \frac{|B_b|}{N} \Bigl| \frac{1}{|B_b|} \sum_{n \in B_b} [\hat y_n = y_n]
+        - \frac{1}{|B_b|} \sum_{n \in B_b} \max_c p_{n,c} \Bigr|
+
+    over bins of equal width in the confidence :math:`\max_c p_{n,c}`; one of exactly a bin's edge
+    falls into the bin below. Networks that have memorised wrong labels are too sure of themselves:
+    accuracy alone does not show it.
+
+    Args:
+        probability: predicted probabilities of all samples, ``logits.softmax(dim=1)``.
+        target: the true classes.
+        bins: number of bins.
+
+    Returns:
+        The error in [0, 1].
+
+    Shape:
+        probability ``(N, C)``, target ``(N)`` int64.
+
+    Raises:
+        ValueError: an argument does not fit, a row does not sum to 1, or there is no sample.
+
+    Reference:
+        Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
+
+    >>> probability = torch.tensor([[0.9, 0.1], [0.9, 0.1]])
+    >>> round(calibration_error(probability, torch.tensor([0, 1])), 4)  # right half of the time
+    0.4
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    check_shapes(probability=(probability, "N C"), target=(target, "N"))
+    check_floating(probability=probability)
+    if target.dtype != torch.int64:
+        raise ValueError(f"target must be int64 class indices, got {target.dtype}")
+    check_class_index(probability.shape[1], target=target)
+    check_distribution(probability=probability)
+    confidence, predicted = probability.double().max(dim=1)
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    surplus = (predicted == target).double() - confidence
+    gaps = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    return float(gaps.index_add(0, place, surplus).abs().sum() / len(target))
 
 
 class History:
