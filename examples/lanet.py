@@ -7,9 +7,11 @@ python examples/lanet.py --data ferplus:PATH --landmarks file:PATH/landmarks68.n
 from __future__ import annotations
 
 import argparse
+import ast
+import re
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import kornia.augmentation as K
 import timm
@@ -23,8 +25,10 @@ from robustfer import experiment, registry
 from robustfer.augmentations import KorniaPipeline, SingleView
 from robustfer.checkpoint import save_model
 from robustfer.data import LabeledFaces
+from robustfer.data.landmark_conversion import convert_landmarks
 from robustfer.data.landmark_providers import DatasetLandmarks, LandmarkFile, LandmarkProvider
 from robustfer.data.landmarks import LandmarkLayout, mirror_landmarks, resize_landmarks
+from robustfer.data.landmarks import layout as layout_of
 from robustfer.functional import pseudo_labels
 from robustfer.losses import LANetLoss
 from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_accuracy
@@ -38,26 +42,26 @@ from robustfer.state import FeatureQueue, LabelDistributionBank, ModelEMA
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments that every example shares, and LA-Net's own; a weight of 0 leaves a part out."""
+    """Arguments that every example shares, and LA-Net's own."""
     parser = experiment.argument_parser(__doc__, methods=["lanet"])
     parser.add_argument("--second-space", choices=["branch", "coordinates"], default="branch")
     source = "dataset (its own), file:PATH, or provider:NAME,OPTION=VALUE,... as registered"
     parser.add_argument("--landmarks", default="dataset", help=source)
-    parser.add_argument("--landmarks-size", type=int, help="side of the images they were taken in")
-    parser.add_argument("--distribution-weight", type=float, default=1.0)
-    parser.add_argument("--landmark-weight", type=float, default=1.0, help="of the heat maps")
-    parser.add_argument("--contrast-weight", type=float, default=0.1)
+    parser.add_argument("--landmarks-size", type=int, help="side of the images they were found in")
+    parser.add_argument("--points", type=int, help="convert to so many landmarks; the paper: 19")
+    parser.add_argument("--distribution-weight", type=float, default=1.0, help="0: without")
+    parser.add_argument("--landmark-weight", type=float, default=1.0, help="of heat maps")
+    parser.add_argument("--contrast-weight", type=float, default=0.1, help="0: without")
     parser.add_argument("--neighbors", type=int, default=8, help="in each space")
     parser.add_argument("--momentum", type=float, default=0.9, help="of the label distributions")
     parser.add_argument("--threshold", type=float, default=0.7, help="of a pseudo label")
     parser.add_argument("--queue", type=int, default=8192, help="keys to contrast with")
     parser.add_argument("--decay", type=float, default=0.999, help="of the network of keys")
     settings = experiment.parse(parser, arguments)
-    elsewhere = settings.landmarks != "dataset"
-    if elsewhere and not settings.landmarks.startswith(("file:", "provider:")):
-        parser.error(f"--landmarks must be {source}, got {settings.landmarks}")
-    if elsewhere and settings.image_size and not settings.landmarks_size:
-        parser.error("--image-size needs --landmarks-size, unless the landmarks are the dataset's")
+    if not re.fullmatch(r"dataset|file:.+|provider:[^,]+(,\w+=[^,]+)*", settings.landmarks):
+        parser.error(f"--landmarks must be {source}; got {settings.landmarks}")
+    if settings.image_size and settings.landmarks != "dataset" and not settings.landmarks_size:
+        parser.error("--image-size needs --landmarks-size for landmarks that are not the dataset's")
     return settings
 
 
@@ -110,7 +114,7 @@ class Coordinates(nn.Module):
     Where it lies and how large it is does not count. A face of which a point is not known gives 0.
     """
 
-    shared = ""  # no maps are needed
+    shared = ""  # no stage: the maps are not looked at
 
     def __init__(self, landmarks: Tensor, layout: LandmarkLayout) -> None:
         super().__init__()
@@ -124,11 +128,11 @@ class Coordinates(nn.Module):
 
     def shapes(self, points: Tensor) -> Tensor:
         centred = points - points.mean(dim=1, keepdim=True)
-        return centred / centred.square().mean(dim=(1, 2), keepdim=True).sqrt()
+        return centred / centred.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-6)
 
     def forward(self, maps: Tensor, points: Tensor) -> tuple[Tensor, Tensor | None]:
         differing = (self.shapes(points) - self.mean) / self.spread
-        return differing.nan_to_num(0.0, 0.0, 0.0).flatten(1), None
+        return differing.nan_to_num(0.0).flatten(1), None
 
 
 class LANet(nn.Module):
@@ -162,16 +166,31 @@ def find_landmarks(
     if kind == "file":
         provider = LandmarkFile(rest)
     elif kind == "provider":
-        name, *options = rest.split(",")
-        provider = registry.create(name, **dict(option.split("=", 1) for option in options))
+        name, *given = rest.split(",")
+        options = dict(option.split("=", 1) for option in given)
+        provider = registry.create(name, **{key: value_of(text) for key, text in options.items()})
     else:
         provider = DatasetLandmarks(dataset)
     landmarks, visible = provider(dataset.ids)
-    landmarks = landmarks.masked_fill(~visible[..., None], torch.nan)
+    layout = provider.layout if settings.points is None else layout_of(settings.points)
+    if layout != provider.layout:
+        landmarks, visible = convert_landmarks(
+            landmarks, visible, source=provider.layout, target=layout
+        )
     if settings.landmarks_size:
-        to_size = tuple(dataset[0]["image"].shape[1:])
-        landmarks = resize_landmarks(landmarks, from_size=settings.landmarks_size, to_size=to_size)
-    return landmarks, provider.layout
+        height, width = dataset[0]["image"].shape[1:]
+        landmarks = resize_landmarks(
+            landmarks, from_size=settings.landmarks_size, to_size=(height, width)
+        )
+    return landmarks.masked_fill(~visible[..., None], torch.nan), layout
+
+
+def value_of(text: str) -> Any:
+    """A number, True or False where the text is one; else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def train(
@@ -195,6 +214,10 @@ def train(
     model = LANet(classifier, second, settings.neighbors)
     model.to(settings.device, memory_format=torch.channels_last)
     landmarks = landmarks.to(settings.device)
+    # Faces with a place in the second space. What is believed of the others does not move.
+    placed = landmarks.isfinite().all(dim=2).all(dim=1, keepdim=True)
+    if settings.second_space == "branch":
+        placed = torch.ones_like(placed)
 
     height, width = train_set[0]["image"].shape[1:]
     crop = K.RandomCrop((height, width), padding=height // 12)
@@ -242,10 +265,15 @@ def train(
                     images, landmarks[index], swap=layout.swap, generator=generator
                 )
                 output = model(view, points)
-                soft_target = believed(model, output, bank, index, points, settings)
+                soft_target = bank.distribution[index]
+                if settings.distribution_weight:
+                    estimate = model.estimator(
+                        output.embeddings, output.landmark_embeddings, output.logits, index
+                    )
+                    soft_target = bank(index, estimate.where(placed[index], soft_target))
                 label = pseudo_labels(soft_target, index, threshold=settings.threshold)
-                keys = average(view, points) if settings.contrast_weight else output
-                keys = keys.expression.detach(), keys.landmark.detach()
+                slow = average(view, points) if settings.contrast_weight else output
+                keys = slow.expression.detach(), slow.landmark.detach()
                 loss = criterion(
                     output.logits,
                     target,
@@ -268,32 +296,15 @@ def train(
             if settings.contrast_weight:
                 average.update(model)
 
-        history.add({**evaluate(model, test_set, settings), **moved(bank, train_set)})
-        tqdm.write(f"epoch {epoch + 1}: {history.summary('accuracy')}")
+        figures = labels_moved(bank, train_set)
+        history.add({**evaluate(model, test_set, settings), **figures})
+        changed = f"{figures['changed']:.0f} labels are believed to be others"
+        tqdm.write(f"epoch {epoch + 1}: {history.summary('accuracy')}; {changed}")
         experiment.save_progress(settings, **parts)
     return model, history
 
 
-def believed(
-    model: LANet,
-    output: Output,
-    bank: LabelDistributionBank,
-    index: Tensor,
-    points: Tensor,
-    settings: argparse.Namespace,
-) -> Tensor:
-    """What to believe of the labels: moved by the neighbours, with their gradient."""
-    old = bank.distribution[index]
-    if settings.distribution_weight == 0:
-        return old
-    estimate = model.estimator(output.embeddings, output.landmark_embeddings, output.logits, index)
-    if settings.second_space == "coordinates":
-        # A face without landmarks has no neighbours there: it keeps its label.
-        estimate = estimate.where(points.isfinite().all(dim=2).all(dim=1, keepdim=True), old)
-    return bank(index, estimate)
-
-
-def moved(bank: LabelDistributionBank, train_set: LabeledFaces) -> dict[str, float]:
+def labels_moved(bank: LabelDistributionBank, train_set: LabeledFaces) -> dict[str, float]:
     """How many labels are believed to be others than given, and what share of those is right."""
     believed = bank.distribution.argmax(1).cpu()
     changed = believed != train_set.targets
