@@ -150,38 +150,31 @@ METHODS = {
     "composition": Method(
         example=compose,
         losses=("cross_entropy", "attention_consistency", "self_distillation"),
-        arguments=("--relabel-margin", "0.5"),
+        arguments=("--relabel-margin", "0.5", "--relabel-from", "20"),
         passes=2,
         grid=(
             {
                 "learning-rate": 0.004,
                 "weight-decay": 0.5,
-                "relabel-from": 20,
+                "decay": 0.99,
+                "attention_consistency": 0.3,
+                "self_distillation": 0.9,
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "decay": 0.99,
                 "attention_consistency": 1.0,
                 "self_distillation": 0.9,
             },
             {
                 "learning-rate": 0.004,
                 "weight-decay": 0.5,
-                "relabel-from": 20,
+                "decay": 0.99,
                 "attention_consistency": 0.3,
-                "self_distillation": 0.9,
+                "self_distillation": 3.0,
             },
-            {
-                "learning-rate": 0.004,
-                "weight-decay": 0.5,
-                "relabel-from": 20,
-                "attention_consistency": 0.3,
-                "self_distillation": 0.3,
-            },
-            {
-                "learning-rate": 0.004,
-                "weight-decay": 0.5,
-                "relabel-from": 25,
-                "attention_consistency": 0.3,
-                "self_distillation": 0.9,
-            },
-        ),
+        ),  # fmt: skip
     ),
     # One more pass, forward alone, makes the keys.
     "lanet": Method(
