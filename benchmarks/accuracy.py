@@ -174,7 +174,7 @@ METHODS = {
                 "attention_consistency": 0.3,
                 "self_distillation": 3.0,
             },
-        ),  # fmt: skip
+        ),
     ),
     # One more pass, forward alone, makes the keys.
     "lanet": Method(
