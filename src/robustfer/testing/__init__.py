@@ -6,6 +6,12 @@ make the component and what to feed it, and run pytest.
 
 from robustfer.testing.augmentations import AugmentationConformance
 from robustfer.testing.losses import LossConformance
+from robustfer.testing.parametric_losses import ParametricLossConformance
 from robustfer.testing.running import failing_checks
 
-__all__ = ["AugmentationConformance", "LossConformance", "failing_checks"]
+__all__ = [
+    "AugmentationConformance",
+    "LossConformance",
+    "ParametricLossConformance",
+    "failing_checks",
+]
