@@ -5,7 +5,12 @@ from types import ModuleType
 
 import pytest
 
-from robustfer.testing import AugmentationConformance, LossConformance, failing_checks
+from robustfer.testing import (
+    AugmentationConformance,
+    LossConformance,
+    ParametricLossConformance,
+    failing_checks,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
@@ -15,12 +20,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
     [
         ("## The checks of a loss\n", LossConformance),
         ("## The checks of an augmentation\n", AugmentationConformance),
+        ("## Parameters of a loss\n", ParametricLossConformance),
     ],
 )
 def test_the_page_lists_every_check(title, conformance):
     section = PAGE.read_text().split(title)[1].split("\n## ")[0]
     listed = re.findall(r"^\| `(test_\w+)` \|", section, re.MULTILINE)
-    assert sorted(listed) == [name for name in dir(conformance) if name.startswith("test_")]
+    assert sorted(listed) == sorted(name for name in vars(conformance) if name.startswith("test_"))
 
 
 def test_the_components_of_the_page_pass(monkeypatch):
@@ -30,3 +36,4 @@ def test_the_components_of_the_page_pass(monkeypatch):
     exec(compile("\n".join(blocks), str(PAGE), "exec"), vars(page))
     assert failing_checks(page.TestFocal) == {}
     assert failing_checks(page.TestMyPair) == {}
+    assert failing_checks(page.TestTempered) == {}
