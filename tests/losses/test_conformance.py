@@ -18,7 +18,7 @@ from robustfer.losses import (
     SelfDistillationLoss,
     Term,
 )
-from robustfer.testing import LossConformance
+from robustfer.testing import LossConformance, ParametricLossConformance
 
 
 def maps(batch, classes, dtype, generator):
@@ -89,7 +89,7 @@ class TestRankRegularization(LossConformance):
         return importances(batch, dtype, generator)
 
 
-class TestRankRegularizationLearntGathered(TestRankRegularization):
+class TestRankRegularizationLearntGathered(ParametricLossConformance, TestRankRegularization):
     def make_loss(self):
         return RankRegularizationLoss(learnable_margin=True, gather=True)
 
@@ -107,7 +107,7 @@ class TestSCN(LossConformance):
         }
 
 
-class TestSCNOfficial(TestSCN):
+class TestSCNOfficial(ParametricLossConformance, TestSCN):
     constants = (*LossConformance.constants, "bias")
 
     def make_loss(self):
