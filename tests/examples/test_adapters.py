@@ -206,7 +206,7 @@ def lightning_run(epochs, folder):
     return parts, trainer
 
 
-def trainer_run(epochs, folder):
+def trainer_run(epochs, folder, **options):
     parts = Parts()
     arguments = TrainingArguments(
         output_dir=folder,
@@ -221,6 +221,7 @@ def trainer_run(epochs, folder):
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=True,
+        **options,
     )
     optimizer = torch.optim.AdamW(parts.model.parameters(), lr=LEARNING_RATE)
     trainer = EACTrainer(
@@ -246,9 +247,19 @@ def test_lightning(tmp_path):
 def test_trainer(tmp_path):
     parts, trainer = trainer_run(EPOCHS, tmp_path)
     assert_trained_like_a_plain_loop(parts)
+    assert trainer.relabelling.seen == []
     figures = trainer.predict(FACES)
     assert torch.equal(torch.from_numpy(figures.label_ids), FACES.targets)
     assert figures.predictions.shape == (len(FACES), 7)
+
+
+def test_trainer_relabels_every_batch_of_accumulated_gradients(tmp_path):
+    parts, trainer = trainer_run(1, tmp_path, gradient_accumulation_steps=2)
+    assert trainer.state.global_step == 1
+    changes = parts.labels.journal()
+    assert changes["step"].unique().tolist() == [1]
+    for index in parts.indices:
+        assert torch.isin(changes["index"], index).any()
 
 
 @pytest.mark.parametrize("run", [timm_run, lightning_run, trainer_run])
