@@ -8,10 +8,12 @@ from robustfer.testing.augmentations import AugmentationConformance
 from robustfer.testing.losses import LossConformance
 from robustfer.testing.parametric_losses import ParametricLossConformance
 from robustfer.testing.running import failing_checks
+from robustfer.testing.stateful_losses import StatefulLossConformance
 
 __all__ = [
     "AugmentationConformance",
     "LossConformance",
     "ParametricLossConformance",
+    "StatefulLossConformance",
     "failing_checks",
 ]

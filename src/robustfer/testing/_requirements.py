@@ -53,17 +53,17 @@ def require_keyword_options(module: nn.Module) -> None:
     )
 
 
-def require_named_tensors(module: nn.Module) -> None:
-    """Require that ``forward`` takes each tensor by its name, and tensors alone."""
+def require_named_tensors(module: nn.Module, method: str = "forward") -> None:
+    """Require that a method takes each tensor by its name, and tensors alone."""
     if hasattr(module, "accepts"):  # a composition says there what its terms take
         return
-    for parameter in inspect.signature(module.forward).parameters.values():
+    for parameter in inspect.signature(getattr(module, method)).parameters.values():
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), (
-            f"forward takes {parameter}; let it take each tensor by name, so that losses can be "
+            f"{method} takes {parameter}; let it take each tensor by name, so that losses can be "
             "composed and a misspelt name is an error"
         )
         assert parameter.name not in ("args", "epoch", "model"), (
-            f"forward takes {parameter.name}; let it take tensors alone, and keep what changes "
+            f"{method} takes {parameter.name}; let it take tensors alone, and keep what changes "
             "over training in an attribute that the loop sets"
         )
 

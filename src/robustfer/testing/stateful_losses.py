@@ -1,0 +1,489 @@
+"""What a loss that remembers its samples must keep to, as tests to inherit."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_values
+from robustfer.testing._processes import run_as_processes
+from robustfer.testing._requirements import (
+    explained,
+    require_close,
+    require_named_tensors,
+    require_refusal,
+)
+from robustfer.testing._state import changes, random_state, same, state_of
+from robustfer.testing._waiting import refused_host_synchronisation
+from robustfer.testing._writing import writing_backwards
+from robustfer.testing.losses import LossConformance
+
+
+class StatefulLossConformance(LossConformance):
+    """Tests of a loss with a state a sample: those of every loss, and those of its state.
+
+    Such a loss has two methods beside ``forward``: ``propose``, which says what it will remember
+    of a batch, and ``update``, which writes that down after the optimizer's step::
+
+        new = criterion.propose(logits=logits, index=index)
+        loss = criterion(logits, target, new)
+        ...  # backward, optimizer.step()
+        criterion.update(index, new)
+
+    ``make_inputs`` returns all that ``propose`` and ``forward`` take, but for two tensors that the
+    checks make: ``index``, and what ``propose`` returns, which goes to ``forward`` under the name
+    of the second argument of ``update``.
+
+    Attributes:
+        samples: number of samples in the data set, more than twice ``batch``; ``make_loss`` reads
+            ``self.samples``.
+
+    >>> from torch import nn
+    >>> from robustfer.authoring import full_precision, read_rows, write_rows
+    >>> class Remembering(nn.Module):
+    ...     def __init__(self, *, num_samples, num_classes):
+    ...         super().__init__()
+    ...         self.register_buffer("seen", torch.zeros(num_samples, num_classes))
+    ...
+    ...     def propose(self, logits, index):
+    ...         now = full_precision(logits.detach()).softmax(dim=1)
+    ...         return (read_rows(self.seen, index) + now) / 2
+    ...
+    ...     def forward(self, logits, seen):
+    ...         return -(full_precision(seen) * full_precision(logits).log_softmax(dim=1)).mean()
+    ...
+    ...     def update(self, index, seen, *, gather=True):
+    ...         write_rows(self.seen, index, seen, name="seen", gather=gather)
+    >>> class TestRemembering(StatefulLossConformance):
+    ...     def make_loss(self):
+    ...         return Remembering(num_samples=self.samples, num_classes=self.classes)
+    ...
+    ...     def make_inputs(self, *, batch, classes, dtype, generator):
+    ...         return {"logits": torch.randn(batch, classes, dtype=dtype, generator=generator)}
+    >>> TestRemembering().test_last_row_of_a_sample_wins()
+    """
+
+    samples: int = 12
+
+    def update(self, loss: Any, inputs: dict[str, Tensor]) -> None:
+        rows = inputs[_name(loss)]
+        loss.update(torch.arange(self.samples)[-len(rows) :], rows.detach())
+
+    # How it is made and called
+
+    def test_is_made_for_a_number_of_samples(self) -> None:
+        loss = self.make_loss()
+        assert "num_samples" in inspect.signature(type(loss)).parameters, (
+            f"the constructor of {type(loss).__name__} does not take num_samples; let it, and make "
+            "the state for that many samples, so that programs can fill it in and a state_dict "
+            "fits a new loss"
+        )
+
+    def test_propose_and_update_name_their_tensors(self) -> None:
+        loss: Any = self.make_loss()
+        name = _name(loss)
+        require_named_tensors(loss, "propose")
+        assert "index" in _parameters(loss.propose), (
+            "propose does not take index, the rows of the samples in their data set; without it no "
+            "state of theirs is found"
+        )
+        update = inspect.signature(loss.update)
+        kinds = [(p.name, p.kind is p.KEYWORD_ONLY, p.default) for p in update.parameters.values()]
+        required = inspect.Parameter.empty
+        expected = [("index", False, required), (name, False, required), ("gather", True, True)]
+        assert kinds == expected, (
+            f"update takes {update}; let it take (index, {name}, *, gather=True), as compositions "
+            "and loops call it"
+        )
+
+    def test_propose_refuses_a_batch_that_does_not_fit(self) -> None:
+        loss, given = self._used()
+        names = [name for name, tensor in given.items() if tensor.shape[:1] == (self.batch,)]
+        for name in names if len(names) > 1 else ():
+            require_refusal(
+                partial(loss.propose, **{**given, name: given[name][:1]}),
+                f"propose with one row of {name}, of the others {self.batch},",
+                given,
+            )
+
+    def test_update_refuses_rows_that_do_not_fit(self) -> None:
+        loss, given = self._used()
+        index, rows, name = given["index"], loss.propose(**given), _name(loss)
+        wider = rows.unsqueeze(-1) if rows.ndim == 1 else torch.cat((rows, rows), dim=-1)
+        narrower = [rows[..., :1]] if rows.ndim > 1 and rows.shape[-1] > 1 else []
+        for place, values in (
+            (index[:1], rows),
+            (index, rows[:1]),
+            *((index, other) for other in (wider, *narrower)),
+        ):
+            require_refusal(
+                partial(loss.update, place, values),
+                f"update with index {tuple(place.shape)} and {name} {tuple(values.shape)}",
+                ("index", name),
+            )
+
+    def test_refuses_samples_outside(self) -> None:
+        for outside in (-1, self.samples):
+            loss, given = self._used()
+            rows = loss.propose(**given)
+            given["index"][0] = outside
+            for what, call in (
+                ("propose", partial(loss.propose, **given)),
+                ("update", partial(loss.update, given["index"], rows)),
+            ):
+                assert _raises(call), (
+                    f"{what} takes row {outside} of {self.samples} samples, and so the state of "
+                    "another one; use robustfer.authoring.read_rows and write_rows, or "
+                    "index_select and index_copy_"
+                )
+
+    # What is proposed
+
+    def test_proposes_a_row_a_sample(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            loss, given = self._used(dtype=dtype)
+            for batch in (len(given["index"]), 1):
+                rows = loss.propose(**{name: tensor[:batch] for name, tensor in given.items()})
+                assert isinstance(rows, Tensor), f"propose must return a tensor, got {rows!r}"
+                assert rows.shape[:1] == (batch,), (
+                    f"propose must return a row for each of {batch} samples, got shape "
+                    f"{tuple(rows.shape)}"
+                )
+                if rows.is_floating_point():
+                    assert rows.dtype == dtype, f"{dtype} must propose {dtype}, got {rows.dtype}"
+                    assert rows.isfinite().all(), f"what is proposed must be finite, got {rows}"
+
+    def test_proposal_is_a_constant(self) -> None:
+        loss, given = self._used()
+        for tensor in given.values():
+            tensor.requires_grad_(tensor.is_floating_point())
+        with explained("propose fails for tensors that require a gradient"):
+            rows = loss.propose(**given)
+        assert not rows.requires_grad, (
+            "propose returns a tensor with a graph: the gradient would run through the state, and "
+            "the graph be kept with it; detach what it returns"
+        )
+
+    def test_proposal_belongs_to_its_sample(self) -> None:
+        loss, given = self._used(dtype=torch.float64)
+        order = torch.randperm(self.batch, generator=torch.Generator().manual_seed(1))
+        rows = deepcopy(loss).propose(**given)
+        require_close(
+            loss.propose(**{name: tensor[order] for name, tensor in given.items()}),
+            rows[order],
+            "shuffled samples are proposed other rows than before; read the state of each at its "
+            "own index",
+        )
+
+    def test_half_precision_proposes_in_single(self) -> None:
+        for dtype in (torch.float16, torch.bfloat16):
+            loss, given = self._used()
+            half, single = dict(given), dict(given)
+            for name, tensor in given.items():
+                if tensor.is_floating_point():
+                    half[name] = tensor.to(dtype)
+                    single[name] = half[name].float()
+            rows, expected = deepcopy(loss).propose(**half), loss.propose(**single)
+            message = (
+                f"{dtype} inputs are turned into what is remembered in half precision; convert "
+                "them to float32 before anything is computed"
+            )
+            assert rows.dtype == expected.dtype, f"{message}; got {rows.dtype}"
+            require_close(rows, expected, message)
+
+    def test_autocast_changes_no_proposal(self) -> None:
+        loss, given = self._used()
+        with torch.autocast("cpu", torch.bfloat16):
+            rows = deepcopy(loss).propose(**given)
+        require_close(
+            rows,
+            loss.propose(**given),
+            "autocast rounds a product inside propose to half precision; compute it under "
+            "torch.autocast(tensor.device.type, enabled=False)",
+        )
+
+    # What is written
+
+    def test_update_writes_the_very_rows(self) -> None:
+        loss, index, rows = self._written()
+        banks = {
+            name: bank
+            for name, bank in loss.state_dict().items()
+            if bank.shape == (self.samples, *rows.shape[1:])
+        }
+        name = _name(loss)
+        assert banks, (
+            f"the state_dict has no tensor with a row of {name} for each of {self.samples} "
+            "samples; keep one in a persistent buffer"
+        )
+        loss.update(index, rows)
+        kept = [key for key in banks if same(loss.state_dict()[key][index], rows.to(banks[key]))]
+        assert kept, (
+            f"update(index, {name}) does not leave {name} in any of {list(banks)}; write the very "
+            "rows that it is given at their index: to move, scale or sort them is up to propose"
+        )
+
+    def test_update_leaves_other_samples_alone(self) -> None:
+        loss, index, rows = self._written()
+        others = torch.ones(self.samples, dtype=torch.bool).index_fill(0, index, False)
+
+        def of_others() -> dict[str, object]:
+            return {
+                name: leaf[others]
+                for name, leaf in state_of(loss).items()
+                if isinstance(leaf, Tensor) and leaf.shape[:1] == (self.samples,)
+            }
+
+        before = of_others()
+        loss.update(index, rows)
+        changed = changes(before, of_others())
+        assert not changed, (
+            f"update changes {changed} of samples that are not in the batch; write at the rows of "
+            "index alone"
+        )
+
+    def test_last_row_of_a_sample_wins(self) -> None:
+        loss, index, rows = self._written()
+        half = len(index) // 2
+        index[half:] = index[0]
+        last = [*range(1, half), len(index) - 1]
+        expected = deepcopy(loss)
+        expected.update(index[last], rows[last])
+        for order, mend in (
+            (nullcontext(), "write the last of them"),
+            (writing_backwards(), "a GPU writes rows of one index in any order, so write the last"),
+        ):
+            found = deepcopy(loss)
+            with order:
+                found.update(index, rows)
+            wrong = changes(state_of(expected), state_of(found))
+            assert not wrong, (
+                f"where a sample comes several times in a batch, {wrong} does not hold its last "
+                f"row; {mend}, as robustfer.authoring.write_rows does"
+            )
+
+    def test_update_takes_tensors_with_gradients(self) -> None:
+        loss, index, rows = self._written()
+        if rows.is_floating_point():
+            rows.requires_grad_()
+        mend = "decorate update with torch.no_grad() and detach what it keeps"
+        with explained(f"update fails for a tensor that requires a gradient; {mend}"):
+            loss.update(index, rows * 1)
+        attached = [name for name, buffer in loss.named_buffers() if buffer.requires_grad]
+        assert not attached, f"{attached} became part of the graph in update; {mend}"
+
+    def test_processes_remember_the_joined_batch(self) -> None:
+        loss, index, rows = self._written()
+        index[-1] = index[0]
+        parts = slice(None, 2), slice(2, None)  # of different length, with a sample in both
+        for gather, mend in (
+            (True, "join the rows of all in rank order, as robustfer.authoring.write_rows does"),
+            (False, "with gather=False it is to write the rows of its own process alone"),
+        ):
+            losses = [deepcopy(loss) for _ in parts]
+
+            def work(rank: int, losses: list[Any] = losses, gather: bool = gather) -> None:
+                losses[rank].update(index[parts[rank]], rows[parts[rank]], gather=gather)
+
+            with explained(f"update fails where there are two processes; {mend}"):
+                run_as_processes(work)
+            for one, part in zip(losses, parts, strict=True):
+                expected, kept = deepcopy(loss), slice(None) if gather else part
+                expected.update(index[kept], rows[kept])
+                wrong = changes(state_of(expected), state_of(one))
+                assert not wrong, f"of two processes one does not keep {wrong} as it should; {mend}"
+
+    # What both leave alone
+
+    def test_propose_leaves_state_alone(self) -> None:
+        for training in (True, False):
+            loss, given = self._used()
+            loss.train(training)
+            before = state_of(loss)
+            first = loss.propose(**given)
+            changed = changes(before, state_of(loss))
+            assert not changed, (
+                f"propose changes {changed}; do that in update(...), which the loop calls after "
+                "optimizer.step()"
+            )
+            assert same(first, loss.propose(**given)), (
+                "propose gives other rows when it is called again before update(...); compute them "
+                "from the state and the batch alone"
+            )
+
+    def test_propose_and_update_leave_tensors_alone(self) -> None:
+        loss, given = self._used()
+        rows = loss.propose(**given)
+        tensors = {**given, _name(loss): rows}
+        originals = {name: (tensor._version, tensor.clone()) for name, tensor in tensors.items()}
+        loss.propose(**given)
+        loss.update(given["index"], rows)
+        for name, tensor in tensors.items():
+            version, original = originals[name]
+            written = tensor._version != version or not same(tensor, original)
+            assert not written, (
+                f"propose or update writes into {name}; use operations that return a new one"
+            )
+
+    def test_propose_and_update_leave_grad_mode_alone(self) -> None:
+        for mode in (True, False):
+            loss, given = self._used()
+            with torch.set_grad_enabled(mode):
+                loss.update(given["index"], loss.propose(**given))
+                kept = torch.is_grad_enabled() == mode
+            assert kept, "propose or update leaves grad mode changed; use `with torch.no_grad():`"
+
+    def test_propose_and_update_draw_no_random_numbers(self) -> None:
+        loss, given = self._used()
+        before = random_state()
+        loss.update(given["index"], loss.propose(**given))
+        assert random_state() == before, (
+            "propose or update draws random numbers; draw them in the loop and pass them as a "
+            "tensor"
+        )
+
+    # Resumed, and on a GPU
+
+    def test_goes_on_where_it_was_saved(self) -> None:
+        loss, file = self._used()[0], io.BytesIO()
+        torch.save(loss.state_dict(), file)
+        file.seek(0)
+        resumed = self.make_loss()
+        with explained("a new loss does not load the state_dict"):
+            resumed.load_state_dict(torch.load(file, weights_only=True))
+        for seed in (1, 2):
+            expected = self._step(loss, seed, batch=self.samples)
+            found = self._step(resumed, seed, batch=self.samples)
+            assert same(expected, found), (
+                f"resumed from its state_dict, the loss is {found} where without a stop it is "
+                f"{expected}; keep all that propose, forward and update read in persistent buffers"
+            )
+
+    def test_host_waits_for_no_value_in_propose_and_update(self) -> None:
+        loss, given = self._used()
+        with check_values(False), refused_host_synchronisation():
+            loss.update(given["index"], loss.propose(**given))
+
+    def test_propose_and_update_make_tensors_on_the_device(self) -> None:
+        loss, given = self._used()
+        expected = deepcopy(loss)
+        mend = (
+            "propose or update makes a tensor without saying on which device; use "
+            "device=index.device, logits.new_zeros(...) or a plain number"
+        )
+        with explained(mend), torch.device("meta"):  # where a tensor lands that is not told
+            loss.update(given["index"], loss.propose(**given))
+        expected.update(given["index"], expected.propose(**given))
+        assert not changes(state_of(expected), state_of(loss)), mend
+
+    # How the tensors are made
+
+    def _given(
+        self, loss: Any, *, batch: int | None = None, dtype: torch.dtype, seed: int
+    ) -> dict[str, Tensor]:
+        """Tensors of ``propose`` and ``forward``, with the index and without what is proposed."""
+        given = super()._inputs(batch=batch, dtype=dtype, seed=seed)
+        made = {"index", _name(loss)} & given.keys()
+        assert not made, f"make_inputs gives {sorted(made)}; leave it out, the checks make it"
+        index = torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed))
+        given["index"] = index[: self.batch if batch is None else batch]
+        taken = {*_parameters(loss.propose), *_parameters(loss.forward)}
+        stray = given.keys() - taken
+        assert not stray - {"index"}, (
+            f"make_inputs gives {sorted(stray)}, which neither propose nor forward takes; they "
+            f"take {sorted(taken)}"
+        )
+        return given
+
+    def _inputs(
+        self,
+        *,
+        batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        gradients: bool = False,
+    ) -> dict[str, Tensor]:
+        """Tensors of ``forward``, with what is proposed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # for parameters that start at random
+            loss: Any = self.make_loss().to(dtype)
+        given = self._given(loss, batch=batch, dtype=dtype, seed=seed)
+        with explained(f"propose fails for {given['index'].shape[0]} samples"):
+            rows = loss.propose(**_taken(loss.propose, given)).detach()
+        inputs = _taken(loss.forward, given) | {_name(loss): rows}
+        for name in self._learning(inputs) if gradients else ():
+            inputs[name].requires_grad_()
+        return inputs
+
+    def _learning(self, inputs: dict[str, Tensor]) -> list[str]:
+        name = _name(self.make_loss())
+        return super()._learning({key: value for key, value in inputs.items() if key != name})
+
+    def _used(self, dtype: torch.dtype = torch.float32) -> tuple[Any, dict[str, Tensor]]:
+        """A loss that remembers every sample, and tensors for another call of ``propose``."""
+        loss: Any = self.make_loss().to(dtype)
+        self._step(loss, seed=7, batch=self.samples, dtype=dtype)
+        return loss, _taken(loss.propose, self._given(loss, dtype=dtype, seed=0))
+
+    def _written(self) -> tuple[Any, Tensor, Tensor]:
+        """The same loss, an unsorted index, and rows for it that no ``propose`` has made."""
+        loss, given = self._used()
+        rows: Tensor = loss.propose(**given)
+        return loss, given["index"], rows * 0.5 if rows.is_floating_point() else rows
+
+    def _step(
+        self,
+        loss: Any,
+        seed: int,
+        *,
+        batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """One turn of the loop but for the optimizer; returns the loss."""
+        given = self._given(loss, batch=batch, dtype=dtype, seed=seed)
+        rows = loss.propose(**_taken(loss.propose, given)).detach()
+        value: Tensor = loss(**_taken(loss.forward, given), **{_name(loss): rows}).detach()
+        loss.update(given["index"], rows)
+        return value
+
+
+def _name(loss: Any) -> str:
+    """Name of the tensor that is proposed: what ``forward`` takes and ``update`` writes."""
+    for method in ("propose", "update"):
+        assert callable(getattr(loss, method, None)), (
+            f"{type(loss).__name__} has no {method}(...); a loss with a state a sample has "
+            "propose(<tensors>, index) and update(index, <rows>, *, gather=True)"
+        )
+    names = _parameters(loss.update)
+    assert len(names) > 1, f"update takes {names}; it must take index and the rows to write"
+    assert names[1] in _parameters(loss.forward), (
+        f"update writes {names[1]!r}, which forward does not take; give what propose returns one "
+        "name in both"
+    )
+    return names[1]
+
+
+def _parameters(method: Callable[..., object]) -> list[str]:
+    return list(inspect.signature(method).parameters)
+
+
+def _taken(method: Callable[..., object], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    names = _parameters(method)
+    return {name: tensor for name, tensor in given.items() if name in names}
+
+
+def _raises(call: Callable[[], object]) -> bool:
+    """Whether a call raises what torch or a check does for a row outside."""
+    try:
+        call()
+    except (IndexError, ValueError, RuntimeError):
+        return True
+    return False
