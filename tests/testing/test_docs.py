@@ -9,6 +9,7 @@ from robustfer.testing import (
     AugmentationConformance,
     LossConformance,
     ParametricLossConformance,
+    StatefulLossConformance,
     failing_checks,
 )
 
@@ -21,6 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
         ("## The checks of a loss\n", LossConformance),
         ("## The checks of an augmentation\n", AugmentationConformance),
         ("## Parameters of a loss\n", ParametricLossConformance),
+        ("## Losses with state\n", StatefulLossConformance),
     ],
 )
 def test_the_page_lists_every_check(title, conformance):
@@ -37,3 +39,4 @@ def test_the_components_of_the_page_pass(monkeypatch):
     assert failing_checks(page.TestFocal) == {}
     assert failing_checks(page.TestMyPair) == {}
     assert failing_checks(page.TestTempered) == {}
+    assert failing_checks(page.TestTemporalConsistency) == {}
