@@ -119,14 +119,15 @@ def test_invariances(seed, scale, alpha):
     ],
 )
 @pytest.mark.parametrize("sees", [False, True])
-def test_from_landmarks_is_against_their_maps(variant, options, sees):
+@pytest.mark.parametrize("size", [(14, 12), (42, 36)])  # mostly window, and mostly background
+def test_from_landmarks_is_against_their_maps(variant, options, sees, size):
     wing = {name: options[name] for name in ("alpha", "theta") if name in options}
     drawing = {name: value for name, value in options.items() if name not in wing}
     for seed in range(8):
-        heatmaps, landmarks, visible = scene(points=9, seed=seed)
+        heatmaps, landmarks, visible = scene(3, 9, *size, seed=seed)
         visible = visible if sees else None
         drawn = render_heatmaps(
-            landmarks, image_size=(56, 48), heatmap_size=(14, 12), visible=visible, variant=variant,
+            landmarks, image_size=(56, 48), heatmap_size=size, visible=visible, variant=variant,
             **drawing,
         )  # fmt: skip
         expected = adaptive_wing(heatmaps, *drawn, reduction="none", **wing)

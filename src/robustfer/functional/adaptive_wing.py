@@ -186,7 +186,13 @@ def landmark_adaptive_wing(
         )
         # The bump and one cell about it; the public program's bump may be one cell longer.
         side = math.floor(2 * truncate * sigma) + (3 if variant == "paper" else 4)
-        total, slope = _against_windows(heatmaps, profiles, side, near_weight - far_weight, curve)
+        # Picking the windows out pays from five times their size on; maps of 28 cells are level.
+        small = 5 * min(side, height) * min(side, width) > height * width
+        more_near = near_weight - far_weight
+        if small:
+            total, slope = _against_drawn(heatmaps, profiles, more_near, curve)
+        else:
+            total, slope = _against_windows(heatmaps, profiles, side, more_near, curve)
     return _reduced(heatmaps, total, slope, curve, reduction)
 
 
@@ -202,6 +208,27 @@ def _against_maps(
         prediction, truth = prediction.to(slope.dtype), truth.to(slope.dtype)
         value, _ = curve.value_and_slope(
             prediction - truth, curve.alpha - truth, weight[0] if weight else None, slope_part
+        )
+        torch.sum(value.flatten(1), dim=1, out=total_part)
+    return total, slope
+
+
+def _against_drawn(
+    heatmaps: Tensor, profiles: Profiles, more_near: float, curve: WingCurve
+) -> tuple[Tensor, Tensor]:
+    """As :func:`_against_maps`, the maps and weights of the landmarks drawn a chunk at a time."""
+    total, slope = _results(heatmaps)
+    samples = samples_at_once(slope, copies=_COPIES)
+    given = (total, slope, heatmaps, *(each.to(slope.dtype) for each in profiles))
+    chunks = (torch.split(each, samples) for each in given)
+    for total_part, slope_part, prediction, along_y, along_x, reach_x, least_x, far in zip(
+        *chunks, strict=True
+    ):
+        truth = along_y[..., :, None] * along_x[..., None, :]
+        near = reach_x[..., None, :] > least_x[..., :, None]
+        weight = torch.add(far[..., None, None], near, alpha=more_near)
+        value, _ = curve.value_and_slope(
+            prediction.to(slope.dtype) - truth, curve.alpha - truth, weight, slope_part
         )
         torch.sum(value.flatten(1), dim=1, out=total_part)
     return total, slope
