@@ -308,13 +308,14 @@ def test_memory_is_that_of_slope_and_gradient(form):
 
 def test_the_tensors_device_is_asked_nothing():
     # On the meta device any look at a value raises.
-    heatmaps = torch.zeros(2, 3, 8, 8, device="meta", requires_grad=True)
     landmarks = torch.zeros(2, 3, 2, device="meta")
-    for loss in (
-        adaptive_wing(heatmaps, torch.zeros_like(heatmaps), torch.zeros_like(heatmaps)),
-        landmark_adaptive_wing(heatmaps, landmarks, image_size=32),
-    ):
-        assert torch.autograd.grad(loss, heatmaps)[0].shape == heatmaps.shape
+    for side in (8, 40):
+        heatmaps = torch.zeros(2, 3, side, side, device="meta", requires_grad=True)
+        for loss in (
+            adaptive_wing(heatmaps, torch.zeros_like(heatmaps), torch.zeros_like(heatmaps)),
+            landmark_adaptive_wing(heatmaps, landmarks, image_size=32),
+        ):
+            assert torch.autograd.grad(loss, heatmaps)[0].shape == heatmaps.shape
 
 
 GOOD = torch.zeros(2, 3, 8, 8)
