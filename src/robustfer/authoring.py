@@ -5,7 +5,13 @@ Like the hooks it is an interface: names may be added in any release, none goes 
 
 from __future__ import annotations
 
-from robustfer._checks import check_floating, check_range, check_shapes, check_target
+from robustfer._checks import (
+    check_floating,
+    check_range,
+    check_shapes,
+    check_target,
+    values_are_checked,
+)
 from robustfer.functional._precision import Reduction, check_reduction, full_precision, reduce
 from robustfer.state._rows import read_rows, write_rows
 
@@ -19,5 +25,6 @@ __all__ = [
     "full_precision",
     "read_rows",
     "reduce",
+    "values_are_checked",
     "write_rows",
 ]

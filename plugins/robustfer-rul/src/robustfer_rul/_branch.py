@@ -1,0 +1,33 @@
+"""The linear layer that reads an uncertainty, made and applied alike by the loss and the head."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer.authoring import check_floating, check_range, check_shapes, full_precision
+
+
+def make_uncertainty_branch(num_features: int, dim: int) -> nn.Linear:
+    """Linear layer from embeddings to log variances, all of which are near 0 at first.
+
+    So all uncertainties are nearly equal and the first mixtures nearly halves. Not quite: rows of
+    a layer of zeros would receive equal gradients and stay copies of one another for good.
+    """
+    check_range("num_features", num_features, 1)
+    check_range("dim", dim, 1)
+    branch = nn.Linear(num_features, dim)
+    nn.init.normal_(branch.weight, std=0.01)
+    nn.init.zeros_(branch.bias)
+    return branch
+
+
+def apply_branch(branch: nn.Linear, embeddings: Tensor) -> Tensor:
+    """Apply a linear layer in float32 to half embeddings and under autocast; (B, D) -> (B, dim)."""
+    check_shapes(embeddings=(embeddings, f"B {branch.in_features}"))
+    check_floating(embeddings=embeddings)
+    embeddings = full_precision(embeddings)
+    weight, bias = branch.weight.to(embeddings.dtype), branch.bias.to(embeddings.dtype)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return F.linear(embeddings, weight, bias)
