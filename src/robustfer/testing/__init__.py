@@ -5,6 +5,7 @@ make the component and what to feed it, and run pytest.
 """
 
 from robustfer.testing.augmentations import AugmentationConformance
+from robustfer.testing.landmark_providers import LandmarkProviderConformance
 from robustfer.testing.losses import LossConformance
 from robustfer.testing.parametric_losses import ParametricLossConformance
 from robustfer.testing.running import failing_checks
@@ -12,6 +13,7 @@ from robustfer.testing.stateful_losses import StatefulLossConformance
 
 __all__ = [
     "AugmentationConformance",
+    "LandmarkProviderConformance",
     "LossConformance",
     "ParametricLossConformance",
     "StatefulLossConformance",
