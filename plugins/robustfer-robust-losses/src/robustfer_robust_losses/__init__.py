@@ -1,0 +1,98 @@
+"""Losses that forgive wrong labels, offered to robustfer.
+
+Nothing slow is imported here, so that robustfer can list what is installed without torch; the
+losses themselves are in :mod:`robustfer_robust_losses.losses`.
+"""
+
+from __future__ import annotations
+
+from robustfer import Component, hookimpl
+
+_GHOSH = "Ghosh et al., Robust Loss Functions under Label Noise for Deep Neural Networks, AAAI 2017"
+_MA = "Ma et al., Normalized Loss Functions for Deep Learning with Noisy Labels, ICML 2020"
+_PATRINI = (
+    "Patrini et al., Making Deep Neural Networks Robust to Label Noise: A Loss Correction "
+    "Approach, CVPR 2017"
+)
+_REED = (
+    "Reed et al., Training Deep Neural Networks on Noisy Labels with Bootstrapping, "
+    "ICLR 2015 workshop"
+)
+_WANG = "Wang et al., Symmetric Cross Entropy for Robust Learning with Noisy Labels, ICCV 2019"
+_ZHANG = (
+    "Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural Networks with "
+    "Noisy Labels, NeurIPS 2018"
+)
+
+
+@hookimpl
+def robustfer_losses() -> list[Component]:
+    """Return the losses of this package."""
+    return [
+        Component(
+            name="active_passive",
+            factory="robustfer_robust_losses.losses:ActivePassiveLoss",
+            summary="Two robust losses that learn more together than each alone",
+            reference=_MA,
+        ),
+        Component(
+            name="forward_correction",
+            factory="robustfer_robust_losses.losses:ForwardCorrectionLoss",
+            summary="Cross entropy of the label as given, through a matrix of how labels go wrong",
+            reference=_PATRINI,
+        ),
+        Component(
+            name="hard_bootstrapping",
+            factory="robustfer_robust_losses.losses:HardBootstrappingLoss",
+            summary="Cross entropy with the label and, in part, with the class thought likeliest",
+            reference=_REED,
+        ),
+        Component(
+            name="mean_absolute_error",
+            factory="robustfer_robust_losses.losses:MeanAbsoluteErrorLoss",
+            summary="What is not believed of the label: robust, and slow to learn",
+            reference=_GHOSH,
+        ),
+        Component(
+            name="normalized_cross_entropy",
+            factory="robustfer_robust_losses.losses:NormalizedCrossEntropyLoss",
+            summary="Cross entropy as a share of its sum over all labels, in [0, 1]",
+            reference=_MA,
+        ),
+        Component(
+            name="normalized_generalized_cross_entropy",
+            factory="robustfer_robust_losses.losses:NormalizedGeneralizedCrossEntropyLoss",
+            summary="Generalized cross entropy as a share of its sum over all labels, in [0, 1]",
+            reference=_MA,
+        ),
+        Component(
+            name="reverse_cross_entropy",
+            factory="robustfer_robust_losses.losses:ReverseCrossEntropyLoss",
+            summary="Cross entropy with label and prediction exchanged, zeros raised to a floor",
+            reference=_WANG,
+        ),
+        Component(
+            name="soft_bootstrapping",
+            factory="robustfer_robust_losses.losses:SoftBootstrappingLoss",
+            summary="Cross entropy with the label and, in part, with the prediction itself",
+            reference=_REED,
+        ),
+        Component(
+            name="symmetric_cross_entropy",
+            factory="robustfer_robust_losses.losses:SymmetricCrossEntropyLoss",
+            summary="A little cross entropy, which learns fast, and its reverse, which forgives",
+            reference=_WANG,
+        ),
+        Component(
+            name="symmetric_forward_correction",
+            factory="robustfer_robust_losses.losses:symmetric_forward_correction",
+            summary="Forward correction where every wrong class is equally likely, from a rate",
+            reference=_PATRINI,
+        ),
+        Component(
+            name="truncated_generalized_cross_entropy",
+            factory="robustfer_robust_losses.losses:TruncatedGeneralizedCrossEntropyLoss",
+            summary="Generalized cross entropy that leaves out the labels believed too little",
+            reference=_ZHANG,
+        ),
+    ]

@@ -1,0 +1,252 @@
+"""What the papers prove of the losses, their limits, and what they are where they coincide."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustfer_robust_losses.losses import (
+    ActivePassiveLoss,
+    ForwardCorrectionLoss,
+    TruncatedGeneralizedCrossEntropyLoss,
+    forward_correction,
+    hard_bootstrapping,
+    mean_absolute_error,
+    normalized_cross_entropy,
+    normalized_generalized_cross_entropy,
+    reverse_cross_entropy,
+    soft_bootstrapping,
+    symmetric_cross_entropy,
+    symmetric_forward_correction,
+    truncated_generalized_cross_entropy,
+)
+
+cases = given(
+    classes=st.integers(2, 20),
+    scale=st.floats(0.0, 30.0),
+    seed=st.integers(0, 2**32 - 1),
+)
+few = settings(deadline=None, max_examples=25)
+
+# Losses that sum over all labels to a constant, given the number of classes.
+SYMMETRIC = {
+    "mean_absolute_error": (mean_absolute_error, lambda classes: classes - 1),
+    "reverse_cross_entropy": (
+        reverse_cross_entropy,
+        lambda classes: -math.log(1e-4) * (classes - 1),
+    ),
+    "normalized_cross_entropy": (normalized_cross_entropy, lambda classes: 1),
+    "normalized_generalized_cross_entropy": (
+        normalized_generalized_cross_entropy,
+        lambda classes: 1,
+    ),
+    "active_passive": (
+        lambda logits, target, reduction: ActivePassiveLoss(
+            active_weight=3.0, passive_weight=0.5, reduction=reduction
+        )(logits, target),
+        lambda classes: 3 + 0.5 * (classes - 1),
+    ),
+}
+
+
+def sample(classes=7, scale=2.0, seed=0, batch=16):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(batch, classes, dtype=torch.float64, generator=generator)
+    return logits, torch.randint(classes, (batch,), generator=generator)
+
+
+def of_every_label(loss, row):
+    """The loss (C) of one row of logits under each label."""
+    classes = len(row)
+    return loss(row.expand(classes, -1), torch.arange(classes), reduction="none")
+
+
+def gradient(loss, logits):
+    logits = logits.clone().requires_grad_()
+    return torch.autograd.grad(loss(logits), logits)[0]
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+@few
+@cases
+def test_the_sum_over_all_labels_is_constant(name, classes, scale, seed):
+    """So symmetric noise changes the scale and the offset of the loss, but not its minimum."""
+    loss, total = SYMMETRIC[name]
+    values = of_every_label(loss, sample(classes, scale, seed, batch=1)[0][0])
+    assert values.min() >= 0
+    assert values.sum().item() == pytest.approx(total(classes), rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", [normalized_cross_entropy, normalized_generalized_cross_entropy])
+@few
+@cases
+def test_what_is_normalized_is_at_most_one(loss, classes, scale, seed):
+    values = loss(*sample(classes, scale, seed), reduction="none")
+    assert ((values >= 0) & (values <= 1 + 1e-12)).all()
+
+
+@few
+@cases
+def test_relations_between_the_losses(classes, scale, seed):
+    logits, target = sample(classes, scale, seed)
+    error = mean_absolute_error(logits, target)
+    reverse = reverse_cross_entropy(logits, target)
+    plain = F.cross_entropy(logits, target)
+    torch.testing.assert_close(reverse, -math.log(1e-4) * error)
+    torch.testing.assert_close(
+        symmetric_cross_entropy(logits, target, cross_entropy_weight=2.0, reverse_weight=3.0),
+        2 * plain + 3 * reverse,
+    )
+    torch.testing.assert_close(
+        normalized_generalized_cross_entropy(logits, target, q=1.0), error / (classes - 1)
+    )
+    torch.testing.assert_close(soft_bootstrapping(logits, target, label_weight=1.0), plain)
+    torch.testing.assert_close(hard_bootstrapping(logits, target, label_weight=1.0), plain)
+    torch.testing.assert_close(
+        hard_bootstrapping(logits, logits.argmax(dim=1)),
+        F.cross_entropy(logits, logits.argmax(dim=1)),
+    )
+
+
+@few
+@cases
+def test_truncated_is_generalized_cross_entropy_above_the_threshold(classes, scale, seed):
+    logits, target = sample(classes, scale, seed)
+    p = logits.softmax(dim=1).gather(1, target[:, None]).squeeze(1)
+    q, threshold = 0.7, 0.4
+    generalized, bound = (1 - p**q) / q, (1 - threshold**q) / q
+
+    def loss(logits, threshold=threshold):
+        return truncated_generalized_cross_entropy(
+            logits, target, q=q, threshold=threshold, reduction="none"
+        )
+
+    torch.testing.assert_close(loss(logits), generalized.where(p > threshold, bound))
+    torch.testing.assert_close(loss(logits, threshold=0.0), generalized)
+    moved = gradient(lambda logits: loss(logits).sum(), logits)
+    expected = gradient(lambda logits: loss(logits, threshold=0.0).sum(), logits)
+    torch.testing.assert_close(moved, expected * (p > threshold)[:, None])
+
+
+def test_near_zero_q_is_cross_entropy_in_float32_too():
+    logits, target = sample()
+    for dtype, q in ((torch.float64, 1e-9), (torch.float32, 1e-7)):
+        scores = logits.to(dtype)
+        torch.testing.assert_close(
+            truncated_generalized_cross_entropy(scores, target, q=q, threshold=0.0),
+            F.cross_entropy(scores, target),
+        )
+        torch.testing.assert_close(
+            normalized_generalized_cross_entropy(scores, target, q=q),
+            normalized_cross_entropy(scores, target),
+        )
+
+
+def test_a_network_that_is_sure_of_nothing_learns_nothing_above_its_belief():
+    logits, target = torch.zeros(4, 7), torch.arange(4)
+    criterion = TruncatedGeneralizedCrossEntropyLoss()
+    assert not gradient(lambda logits: criterion(logits, target), logits).any()
+    criterion.threshold = 0.0
+    assert gradient(lambda logits: criterion(logits, target), logits).any()
+
+
+def test_the_threshold_may_change_after_compilation():
+    logits, target = sample()
+    criterion = TruncatedGeneralizedCrossEntropyLoss(threshold=0.0)
+    torch.compiler.reset()
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    for threshold in (0.0, 0.2, 0.4, 0.5):
+        criterion.threshold = threshold
+        torch.testing.assert_close(compiled(logits, target), criterion(logits, target))
+
+
+def test_soft_bootstrapping_is_cross_entropy_and_entropy():
+    logits, target = sample()
+
+    def parts(logits):
+        entropy = torch.distributions.Categorical(logits=logits).entropy().mean()
+        return 0.9 * F.cross_entropy(logits, target) + 0.1 * entropy
+
+    def loss(logits):
+        return soft_bootstrapping(logits, target, label_weight=0.9)
+
+    torch.testing.assert_close(loss(logits), parts(logits))
+    torch.testing.assert_close(gradient(loss, logits), gradient(parts, logits))
+
+
+def test_a_constant_prediction_as_label_would_have_no_gradient():
+    """Why the gradient of soft bootstrapping runs through both predictions."""
+    logits, _ = sample()
+    constant = logits.softmax(dim=1)
+    own = gradient(lambda logits: F.cross_entropy(logits, constant), logits)
+    torch.testing.assert_close(own, torch.zeros_like(own))
+
+
+def test_hard_bootstrapping_holds_the_likeliest_class_constant():
+    logits, target = sample()
+    likeliest = logits.argmax(dim=1)
+
+    def parts(logits):
+        return 0.8 * F.cross_entropy(logits, target) + 0.2 * F.cross_entropy(logits, likeliest)
+
+    moved = gradient(lambda logits: hard_bootstrapping(logits, target), logits)
+    torch.testing.assert_close(moved, gradient(parts, logits))
+
+
+@few
+@cases
+def test_forward_correction_is_a_distribution_over_given_labels(classes, scale, seed):
+    logits, _ = sample(classes, scale, seed, batch=1)
+    generator = torch.Generator().manual_seed(seed)
+    transition = torch.rand(classes, classes, dtype=torch.float64, generator=generator)
+    transition /= transition.sum(dim=1, keepdim=True)
+
+    def loss(logits, target, reduction):
+        return forward_correction(logits, target, transition, reduction=reduction)
+
+    given_labels = of_every_label(loss, logits[0]).neg().exp()
+    assert given_labels.sum().item() == pytest.approx(1, rel=1e-9)
+    # What is right in the mean has no slope: the true classes are learnt from the given ones.
+    slope = gradient(lambda logits: loss(logits, given_labels[None], "mean"), logits)
+    torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-9)
+
+
+def test_forward_correction_without_noise_is_cross_entropy():
+    logits, target = sample()
+    for criterion in (
+        ForwardCorrectionLoss(transition=torch.eye(7)),
+        symmetric_forward_correction(num_classes=7, rate=0.0),
+    ):
+        torch.testing.assert_close(criterion(logits, target), F.cross_entropy(logits, target))
+
+
+def test_forward_correction_of_a_label_that_only_an_unlikely_class_is_given():
+    """Where a product of probabilities would round to 0 and its logarithm be infinite."""
+    transition = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    logits = torch.tensor([[1e4, 0.0]])
+    for target in (torch.tensor([1]), torch.tensor([[0.0, 1.0]])):
+        loss = forward_correction(logits, target, transition)
+        torch.testing.assert_close(loss, torch.tensor(1e4 + math.log(2)))
+
+
+def test_the_transition_of_symmetric_noise_is_that_of_its_labels():
+    from robustfer.data import confusion_counts, symmetric_noise, transition_matrix
+
+    true = torch.arange(7).repeat(3000)
+    names = [str(row) for row in range(len(true))]
+    given_labels = symmetric_noise(true, names, num_classes=7, rate=0.3, seed=0)
+    measured = transition_matrix(confusion_counts(given_labels, true, num_classes=7))
+    criterion = symmetric_forward_correction(num_classes=7, rate=0.3)
+    torch.testing.assert_close(criterion.transition.double(), measured, rtol=0, atol=0.03)
+
+
+def test_a_transition_is_a_copy_that_moves_with_the_module():
+    transition = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+    criterion = ForwardCorrectionLoss(transition=transition)
+    transition.zero_()
+    assert criterion.transition.tolist() == [[0.9, 0.1], [0.2, 0.8]]
+    assert criterion.to(torch.float32).transition.dtype == torch.float32
+    assert criterion.state_dict() == {}
