@@ -83,8 +83,9 @@ class EACTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As Trainer's; a resumed run goes on with the labels of its checkpoint."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
-        if resume_from_checkpoint:
-            self.labels.load_state_dict(load_resume(Path(resume_from_checkpoint, "labels.pt")))
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(self.args.output_dir)
+        if folder:
+            self.labels.load_state_dict(load_resume(Path(folder, "labels.pt")))
         return super().train(resume_from_checkpoint, **options)
