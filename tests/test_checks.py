@@ -9,6 +9,7 @@ from robustfer._checks import (
     check_shapes,
     check_target,
     check_values,
+    check_whole_number,
     values_are_checked,
 )
 
@@ -82,3 +83,14 @@ def test_ranges(bounds, open_ends, bad, shown):
     with pytest.raises(ValueError, match=rf"rate must lie in {shown}, got {bad}"):
         check_range("rate", bad, *bounds, **open_ends)
     assert check_range("rate", 0.5, *bounds, **open_ends) == 0.5
+
+
+@pytest.mark.parametrize("bad", [1, 9, 3.0, "3", None, True, torch.tensor([2, 3])])
+def test_whole_numbers(bad):
+    with pytest.raises(ValueError, match="count must be a whole number from 2 to 8, got"):
+        check_whole_number("count", bad, 2, 8)
+    for good in (2, 8, torch.tensor(5)):
+        assert type(check_whole_number("count", good, 2, 8)) is int
+    with pytest.raises(ValueError, match="count must be a whole number from 2 on, got 1"):
+        check_whole_number("count", 1, 2)
+    assert check_whole_number("count", 2**70, 2) == 2**70

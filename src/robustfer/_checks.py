@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -218,6 +219,25 @@ def check_range(
         right = ")" if open_high or high == float("inf") else "]"
         raise ValueError(f"{name} must lie in {left}{low:g}, {high:g}{right}, got {value}")
     return value
+
+
+def check_whole_number(name: str, value: SupportsIndex, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an int if it is a whole number within the bounds, both included.
+
+    >>> check_whole_number("num_classes", 7.0, 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: num_classes must be a whole number from 2 on, got 7.0
+    """
+    try:
+        number = value.__index__()
+    except (AttributeError, TypeError):
+        number = None
+    fits = number is not None and number >= low and (high is None or number <= high)
+    if number is None or not fits or isinstance(value, bool):
+        bounds = f"from {low} on" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
+    return number
 
 
 def _expected(name: str, letters: list[str], tensor: Tensor) -> str:

@@ -10,6 +10,7 @@ from robustfer._checks import (
     check_range,
     check_shapes,
     check_target,
+    check_whole_number,
     values_are_checked,
 )
 from robustfer.functional._precision import Reduction, check_reduction, full_precision, reduce
@@ -22,6 +23,7 @@ __all__ = [
     "check_reduction",
     "check_shapes",
     "check_target",
+    "check_whole_number",
     "full_precision",
     "read_rows",
     "reduce",

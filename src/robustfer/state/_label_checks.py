@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_class_index, check_distribution, check_floating
+from robustfer._checks import (
+    check_class_index,
+    check_distribution,
+    check_floating,
+    check_whole_number,
+)
 
 LAST_EPOCH = 2**15 - 1  # two bytes a sample
-
-
-def whole_number(name: str, value: SupportsIndex, low: int, high: int) -> int:
-    """Return ``value`` as an int within the bounds, else name it in an error."""
-    try:
-        number = value.__index__()
-    except (AttributeError, TypeError):
-        number = None
-    if number is None or isinstance(value, bool) or not low <= number <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-    return number
 
 
 def when_and_why(step: int, epoch: int, reason: int) -> tuple[int, int, int]:
     """Return the three as ints that the journal has room for."""
     return (
-        whole_number("step", step, 0, 2**63 - 1),
-        whole_number("epoch", epoch, 0, LAST_EPOCH),
-        whole_number("reason", reason, 0, 255),
+        check_whole_number("step", step, 0, 2**63 - 1),
+        check_whole_number("epoch", epoch, 0, LAST_EPOCH),
+        check_whole_number("reason", reason, 0, 255),
     )
 
 

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import check_floating, check_shapes, check_whole_number
 from robustfer.functional import UNFILLED
 from robustfer.state._distributed import gather_in_rank_order
-from robustfer.state._label_checks import whole_number
 
 
 class FeatureQueue(nn.Module):
@@ -71,8 +70,8 @@ class FeatureQueue(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        dim = whole_number("dim", dim, 1, 2**20)
-        self.capacity = whole_number("capacity", capacity, 1, 2**40)
+        dim = check_whole_number("dim", dim, 1, 2**20)
+        self.capacity = check_whole_number("capacity", capacity, 1, 2**40)
         if not dtype.is_floating_point:
             raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")
         for name in ("expression", "landmark"):

@@ -12,6 +12,7 @@ from robustfer._checks import (
     check_floating,
     check_range,
     check_shapes,
+    check_whole_number,
     values_are_checked,
 )
 from robustfer.functional._precision import full_precision
@@ -79,7 +80,7 @@ class LabelDistributionBank(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.num_classes = checks.whole_number("num_classes", num_classes, 2, 2**15)
+        self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
         self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
         if not dtype.is_floating_point:
             raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")

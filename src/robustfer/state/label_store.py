@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import check_distribution
+from robustfer._checks import check_distribution, check_whole_number
 from robustfer.state import _label_checks as checks
 from robustfer.state._change_journal import ChangeJournal, ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
@@ -75,8 +75,8 @@ class LabelStore(nn.Module):
         journal_capacity: int = 65_536,
     ) -> None:
         super().__init__()
-        self.num_classes = checks.whole_number("num_classes", num_classes, 2, 2**15)
-        capacity = checks.whole_number("journal_capacity", journal_capacity, 1, 2**40)
+        self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
+        capacity = check_whole_number("journal_capacity", journal_capacity, 1, 2**40)
         labels, rows = checks.given_labels(given, self.num_classes, soft_targets)
         self.num_samples = len(labels)
         dtype = torch.uint8 if self.num_classes <= 256 else torch.int16

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_range, check_shapes
+from robustfer._checks import check_floating, check_range, check_shapes, check_whole_number
 from robustfer.functional._precision import full_precision
 from robustfer.functional.ranking import (
     check_high_ratio,
@@ -91,8 +91,8 @@ class Relabeler:
         self.scope: Scope = scope
         self.logits: Logits = logits
         self.high_ratio = high_ratio
-        self.start_epoch = checks.whole_number("start_epoch", start_epoch, 0, checks.LAST_EPOCH)
-        self.cooldown = checks.whole_number("cooldown", cooldown, 0, checks.LAST_EPOCH)
+        self.start_epoch = check_whole_number("start_epoch", start_epoch, 0, checks.LAST_EPOCH)
+        self.cooldown = check_whole_number("cooldown", cooldown, 0, checks.LAST_EPOCH)
 
     @torch.no_grad()
     def update(

@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from robustfer.authoring import read_rows, write_rows
+from robustfer.losses import check_values
+from robustfer.testing._waiting import refused_host_synchronisation
+from robustfer.testing._writing import writing_backwards
+
+INDEX = torch.tensor([3, 0, 3, 4])
+
+
+@pytest.mark.parametrize("axes", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.bool])
+def test_rows_of_any_shape_are_written_and_read(axes, dtype, device):
+    bank = torch.zeros(5, *axes, dtype=dtype, device=device)
+    rows = torch.randn(4, *axes, generator=torch.Generator().manual_seed(0)).to(dtype).to(device)
+    index = INDEX.to(device)
+    expected = bank.clone()
+    for place, row in zip(INDEX.tolist(), rows, strict=True):
+        expected[place] = row
+    with refused_host_synchronisation(), writing_backwards():
+        write_rows(bank, index, rows)
+        assert read_rows(bank, index).shape == rows.shape
+    assert torch.equal(bank, expected)
+    assert torch.equal(read_rows(bank, index), expected[index])
+
+
+def test_what_is_read_is_a_copy():
+    bank = torch.zeros(5, 2)
+    read_rows(bank, INDEX).add_(1.0)
+    assert not bank.any()
+
+
+def test_what_is_read_of_a_parameter_has_a_gradient():
+    learned = torch.zeros(5, 2, requires_grad=True)
+    read_rows(learned, INDEX).sum().backward()
+    assert learned.grad[:, 0].tolist() == [1.0, 0.0, 0.0, 2.0, 1.0]
+
+
+def test_what_is_written_keeps_no_graph():
+    bank = torch.zeros(5, 2)
+    write_rows(bank, INDEX, torch.ones(4, 2, requires_grad=True) * 2)
+    assert not bank.requires_grad
+    assert bank[:, 0].tolist() == [2.0, 0.0, 0.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("bank", "rows", "message"),
+    [
+        (torch.zeros(5, 2), torch.zeros(3, 2), r"index has B=4 but belief has B=3"),
+        (torch.zeros(5, 2), torch.zeros(4, 3), r"belief must have shape \(B, 2\), got \(4, 3\)"),
+        (torch.zeros(5), torch.zeros(4, 1), r"belief must have shape \(B\), got \(4, 1\)"),
+        (torch.zeros(5), INDEX, "belief must have a floating-point dtype, got torch.int64"),
+        (torch.zeros(5).long(), INDEX.int(), "belief must have dtype torch.int64, got torch.int32"),
+        (torch.zeros(5).long(), torch.zeros(4), "belief must have dtype torch.int64, got torch.fl"),
+        (torch.zeros(5, device="meta"), torch.zeros(4), "index is on cpu but the bank is on meta"),
+        (torch.zeros(5), torch.zeros(4, device="meta"), "index is on cpu but belief is on meta"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(bank, rows, message):
+    with pytest.raises(ValueError, match=message):
+        write_rows(bank, INDEX, rows, name="belief")
+
+
+def read(index):
+    read_rows(torch.zeros(5), index)
+
+
+def write(index):
+    write_rows(torch.zeros(5), index, torch.zeros(len(index)))
+
+
+@pytest.mark.parametrize("call", [read, write])
+def test_an_index_that_does_not_fit_is_refused(call):
+    for index, message in (
+        (INDEX.int(), r"index must be int64 of shape \(B\), got torch.int32 of shape \(4\)"),
+        (INDEX[None], r"index must be int64 of shape \(B\), got torch.int64 of shape \(1, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(index)
+    with pytest.raises(TypeError, match=r"index must be a torch.Tensor, got list"):
+        call([0])
+    for outside in (-1, 5):
+        with pytest.raises(IndexError):
+            call(torch.tensor([outside]))
+        with check_values(), pytest.raises(IndexError, match=f"0 to 4, got {outside} at position"):
+            call(torch.tensor([outside]))
