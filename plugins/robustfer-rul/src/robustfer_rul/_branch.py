@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer.authoring import check_floating, check_range, check_shapes, full_precision
+from robustfer.authoring import check_floating, check_shapes, check_whole_number, full_precision
 
 
 def make_uncertainty_branch(num_features: int, dim: int) -> nn.Linear:
@@ -15,8 +15,8 @@ def make_uncertainty_branch(num_features: int, dim: int) -> nn.Linear:
     So all uncertainties are nearly equal and the first mixtures nearly halves. Not quite: rows of
     a layer of zeros would receive equal gradients and stay copies of one another for good.
     """
-    check_range("num_features", num_features, 1)
-    check_range("dim", dim, 1)
+    check_whole_number("num_features", num_features, 1)
+    check_whole_number("dim", dim, 1)
     branch = nn.Linear(num_features, dim)
     nn.init.normal_(branch.weight, std=0.01)
     nn.init.zeros_(branch.bias)
