@@ -351,6 +351,12 @@ def test_arguments_that_do_not_fit(change, message):
         criterion(**{**given, **change})
 
 
+def test_targets_that_are_no_tensor():
+    criterion, given = sample(2)
+    with pytest.raises(TypeError, match=r"target must be a torch.Tensor, got list"):
+        criterion(**{**given, "target": [0, 1]})
+
+
 def test_the_functions_check_for_themselves():
     embeddings, log_a, permutation = torch.zeros(3, 2), torch.zeros(3), torch.arange(3)
     with pytest.raises(ValueError, match="log_uncertainty has B=2 but embeddings has B=3"):

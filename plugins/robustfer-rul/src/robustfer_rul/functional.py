@@ -182,9 +182,10 @@ def _check(
     bias: Tensor | None,
 ) -> None:
     """Shapes that must fit before there are logits to look at; their values come later."""
+    soft = isinstance(target, Tensor) and target.ndim == 2
     check_shapes(
         embeddings=(embeddings, "B D"),
-        target=(target, "B C" if target.ndim == 2 else "B"),
+        target=(target, "B C" if soft else "B"),
         classifier_weight=(classifier_weight, "C D"),
         permutation=(permutation, "B"),
         **({} if bias is None else {"bias": (bias, "C")}),
