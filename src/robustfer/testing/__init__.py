@@ -1,7 +1,9 @@
-"""The checks that robustfer's own losses and augmentations pass, for everyone's.
+"""The checks that robustfer's own components pass, for everyone's.
 
-Subclass :class:`LossConformance` or :class:`AugmentationConformance` in a test file, say how to
-make the component and what to feed it, and run pytest.
+Subclass the kit of your component in a test file, say how to make it and what to feed it, and run
+pytest: :class:`LossConformance`, :class:`StatefulLossConformance` for a loss that remembers its
+samples, :class:`ParametricLossConformance` for one with parameters of its own,
+:class:`AugmentationConformance`, :class:`LandmarkProviderConformance`.
 """
 
 from robustfer.testing.augmentations import AugmentationConformance

@@ -7,8 +7,7 @@ def failing_checks(conformance: type) -> dict[str, Exception]:
     """Run every check of a conformance class and return those that fail, by name.
 
     Args:
-        conformance: a subclass of :class:`~robustfer.testing.LossConformance` or
-            :class:`~robustfer.testing.AugmentationConformance`.
+        conformance: a subclass of :class:`~robustfer.testing.LossConformance` or of another kit.
 
     Returns:
         Name of the check -> what it raised; empty where all is well.
