@@ -194,6 +194,61 @@ METHODS = {
             "coordinates, no branch": {"second-space": "coordinates"},
         },
     ),
+    # From here on plugins: any loss by its name.
+    "symmetric_cross_entropy": Method(
+        example=compose,
+        losses=("symmetric_cross_entropy",),
+        passes=1,
+        grid=(
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "symmetric_cross_entropy": "1,cross_entropy_weight=1,reverse_weight=0.3",
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "symmetric_cross_entropy": "1,cross_entropy_weight=0.5,reverse_weight=1",
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "symmetric_cross_entropy": "1,cross_entropy_weight=0.1,reverse_weight=1",
+            },
+        ),
+    ),
+    "early_learning_regularization": Method(
+        example=compose,
+        losses=("early_learning_regularization",),
+        passes=1,
+        grid=(
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "early_learning_regularization": "1,weight=3,momentum=0.7",
+            },
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "early_learning_regularization": "1,weight=1,momentum=0.7",
+            },
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "early_learning_regularization": "1,weight=3,momentum=0.9",
+            },
+        ),
+    ),
+    "relative_uncertainty": Method(
+        example=compose,
+        losses=("relative_uncertainty",),
+        passes=1,
+        grid=(
+            {"learning-rate": 0.002, "weight-decay": 0.5},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
+            {"learning-rate": 0.002, "weight-decay": 0.05},
+        ),
+    ),
 }
 BASELINE = "ce"
 
