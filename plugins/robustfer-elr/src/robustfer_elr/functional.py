@@ -1,0 +1,89 @@
+"""Early-learning regularization as functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustfer.authoring import check_floating, check_range, check_shapes, full_precision
+
+# Keeps the logarithm of 1 - <t, p> away from that of 0.
+_LEAST_PROBABILITY = 1e-4
+
+
+def moved_early_target(early_target: Tensor, logits: Tensor, *, momentum: float = 0.7) -> Tensor:
+    r"""Running average of what the network predicted for each sample, one step further.
+
+    .. math::
+        t_n' = \beta\, t_n + (1 - \beta)\, \frac{\tilde p_n}{\sum_k \tilde p_{n,k}}, \qquad
+        \tilde p_n = \operatorname{clamp}\bigl(\operatorname{softmax}(z_n),
+            10^{-4}, 1 - 10^{-4}\bigr)
+
+    It is a constant: no gradient runs through the prediction.
+
+    Args:
+        early_target: :math:`t`, the average so far; at first 0.
+        logits: :math:`z`, scores of the classes, before softmax.
+        momentum: :math:`\beta` in [0, 1), share of the average so far.
+
+    Shape:
+        early_target, logits ``(B, C)`` -> ``(B, C)``; float32 for half inputs. From 0 on the rows
+        sum to :math:`1 - \beta^k` after k steps.
+
+    Raises:
+        ValueError: an option, a shape, a dtype or a device does not fit.
+
+    Reference:
+        Liu et al., Early-Learning Regularization Prevents Memorization of Noisy Labels,
+        NeurIPS 2020.
+
+    >>> moved_early_target(torch.zeros(1, 2), torch.zeros(1, 2), momentum=0.7)
+    tensor([[0.1500, 0.1500]])
+    """
+    check_range("momentum", momentum, 0.0, 1.0, open_high=True)
+    _check_pair(logits, early_target)
+    predicted = _probabilities(logits.detach())
+    predicted = predicted / predicted.sum(dim=1, keepdim=True)
+    return momentum * full_precision(early_target.detach()) + (1 - momentum) * predicted
+
+
+def early_learning_regularization(logits: Tensor, early_target: Tensor) -> Tensor:
+    r"""Reward for agreeing with what was predicted before; the unweighted second term of ELR.
+
+    .. math:: R = \frac{1}{B} \sum_n \log\bigl(1 - \langle t_n, \tilde p_n \rangle\bigr)
+
+    Its gradient pulls towards the classes of :math:`t_n`, which cancels that of a wrong label once
+    the network has begun to see through it. It lies between
+    :math:`\log 10^{-4} = -9.21`, where both are sure of one class, and 0.
+
+    Args:
+        logits: scores of the classes, before softmax.
+        early_target: :math:`t` from :func:`moved_early_target`, this step's prediction in it
+            already; a constant.
+
+    Shape:
+        logits, early_target ``(B, C)`` -> scalar; float32 for half inputs.
+
+    Raises:
+        ValueError: a shape, a dtype or a device does not fit.
+
+    Reference:
+        Liu et al., Early-Learning Regularization Prevents Memorization of Noisy Labels,
+        NeurIPS 2020.
+
+    >>> early_learning_regularization(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]))
+    tensor(-0.6931)
+    """
+    _check_pair(logits, early_target)
+    agreement = (full_precision(early_target.detach()) * _probabilities(logits)).sum(dim=1)
+    return torch.log1p(-agreement).mean()
+
+
+def _check_pair(logits: Tensor, early_target: Tensor) -> None:
+    check_shapes(logits=(logits, "B C"), early_target=(early_target, "B C"))
+    check_floating(logits=logits, early_target=early_target)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    predicted = full_precision(logits).softmax(dim=1)
+    return predicted.clamp(_LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
