@@ -38,10 +38,11 @@ def test_the_checks_of_every_loss_are_run_as_they_are():
 
 
 class CountedMistakes(nn.Module):
-    """A state of one whole number a sample, a parameter that it depends on, and ``index``.
+    """A state of one whole number a sample, which depends on a parameter and on a bias (C).
 
     Shape:
-        logits ``(B, C)``, target ``(B)``, index ``(B)``, mistakes ``(B)`` int64 -> ``(B)``.
+        logits ``(B, C)``, target ``(B)``, bias ``(C)``, index ``(B)``, mistakes ``(B)`` int64 ->
+        ``(B)``.
 
     Reference:
         None: made for these tests.
@@ -53,16 +54,20 @@ class CountedMistakes(nn.Module):
         self.register_buffer("mistakes", torch.zeros(num_samples, dtype=torch.int64))
         self.register_buffer("share", torch.linspace(0.5, 1.0, num_samples))
 
-    def propose(self, logits, target, index):
+    def scores(self, logits, bias):
+        check_shapes(logits=(logits, "B C"), bias=(bias, "C"))
+        return full_precision(logits) * self.scale + full_precision(bias)
+
+    def propose(self, logits, target, bias, index):
         check_shapes(logits=(logits, "B C"), target=(target, "B"), index=(index, "B"))
-        wrong = (full_precision(logits) * self.scale).argmax(dim=1) != target
+        wrong = self.scores(logits, bias).argmax(dim=1) != target
         return read_rows(self.mistakes, index) + wrong
 
-    def forward(self, logits, target, index, mistakes):
+    def forward(self, logits, target, bias, index, mistakes):
         check_shapes(logits=(logits, "B C"), target=(target, "B"), index=(index, "B"))
         check_shapes(target=(target, "B"), mistakes=(mistakes, "B"))
         share = read_rows(self.share, index) / (1 + mistakes)
-        log_p = (full_precision(logits) * self.scale).log_softmax(dim=1)
+        log_p = self.scores(logits, bias).log_softmax(dim=1)
         return -share * log_p.gather(1, target[:, None]).squeeze(1)
 
     def update(self, index, mistakes, *, gather=True):
@@ -71,10 +76,16 @@ class CountedMistakes(nn.Module):
 
 class TestCountedMistakes(StatefulLossConformance):
     per_sample = True
-    make_inputs = SoundConformance.make_inputs
 
     def make_loss(self):
         return CountedMistakes(num_samples=self.samples, num_classes=self.classes)
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return {
+            "logits": torch.randn(batch, classes, generator=generator, dtype=dtype),
+            "target": torch.randint(classes, (batch,), generator=generator),
+            "bias": torch.randn(classes, generator=generator, dtype=dtype),
+        }
 
 
 def batch_with(*names):

@@ -150,8 +150,8 @@ class StatefulLossConformance(LossConformance):
     def test_proposes_a_row_a_sample(self) -> None:
         for dtype in (torch.float32, torch.float64):
             loss, given = self._used(dtype=dtype)
-            for batch in (len(given["index"]), 1):
-                rows = loss.propose(**{name: tensor[:batch] for name, tensor in given.items()})
+            for batch in (self.batch, 1):
+                rows = loss.propose(**self._samples(given, slice(batch)))
                 assert isinstance(rows, Tensor), f"propose must return a tensor, got {rows!r}"
                 assert rows.shape[:1] == (batch,), (
                     f"propose must return a row for each of {batch} samples, got shape "
@@ -177,7 +177,7 @@ class StatefulLossConformance(LossConformance):
         order = torch.randperm(self.batch, generator=torch.Generator().manual_seed(1))
         rows = deepcopy(loss).propose(**given)
         require_close(
-            loss.propose(**{name: tensor[order] for name, tensor in given.items()}),
+            loss.propose(**self._samples(given, order)),
             rows[order],
             "shuffled samples are proposed other rows than before; read the state of each at its "
             "own index",
@@ -432,6 +432,13 @@ class StatefulLossConformance(LossConformance):
         loss: Any = self.make_loss().to(dtype)
         self._step(loss, seed=7, batch=self.samples, dtype=dtype)
         return loss, _taken(loss.propose, self._given(loss, dtype=dtype, seed=0))
+
+    def _samples(self, given: dict[str, Tensor], chosen: slice | Tensor) -> dict[str, Tensor]:
+        """Some of the samples: their rows of the tensors that hold one a sample."""
+        return {
+            name: tensor[chosen] if tensor.shape[:1] == (self.batch,) else tensor
+            for name, tensor in given.items()
+        }
 
     def _written(self) -> tuple[Any, Tensor, Tensor]:
         """The same loss, an unsorted index, and rows for it that no ``propose`` has made."""
