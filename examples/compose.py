@@ -133,8 +133,8 @@ def train(
             leave=False,
         )
         for step, batch in enumerate(batches, start=epoch * len(loader)):
-            images = batch["image"].to(settings.device, memory_format=torch.channels_last)
-            index = batch["index"].to(settings.device)
+            batch = experiment.to_device(batch, settings)
+            images, index = batch["image"], batch["index"]
             with experiment.autocast(settings):
                 made = views(images, generator=generator)
                 view, mirrored = made if paired else (made, None)
@@ -159,7 +159,12 @@ def train(
             if teacher:
                 teacher.update(model)
             relabeler.update(
-                index, output.logits, tensors.get("importance"), step=step, epoch=epoch + 1
+                index,
+                output.logits,
+                tensors.get("importance"),
+                step=step,
+                epoch=epoch + 1,
+                bias=tensors.get("bias"),
             )
 
         figures = relabeler.figures(epoch=epoch + 1, true_targets=train_set.true_targets)
@@ -178,10 +183,10 @@ def evaluate(
     prepare = SingleView().eval()
     confusion = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
     for batch in experiment.eval_loader(dataset, settings):
-        images = batch["image"].to(settings.device, memory_format=torch.channels_last)
+        batch = experiment.to_device(batch, settings)
         with experiment.autocast(settings):
-            predicted = model(prepare(images)).logits.argmax(1).cpu()
-        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes))
+            predicted = model(prepare(batch["image"])).logits.argmax(1)
+        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes)).cpu()
     return {"accuracy": accuracy(confusion), "mean_class_accuracy": mean_class_accuracy(confusion)}
 
 

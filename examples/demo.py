@@ -1,6 +1,6 @@
 """Cross entropy and EAC on drawn faces, 30 % of whose labels are wrong: a table and a picture.
 
-python examples/demo.py    # or: make demo
+python -m examples.demo    # or: make demo
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from torch import Tensor
 from examples import eac
 from robustfer import experiment
 from robustfer.augmentations import SingleView
-from robustfer.data import DemoFaces, with_symmetric_noise
-from robustfer.data.dataset import LabeledFaces
+from robustfer.data import DemoFaces, LabeledFaces, with_symmetric_noise
 from robustfer.metrics import History
 from robustfer.models import CAMClassifier
 

@@ -82,8 +82,8 @@ def train(
             leave=False,
         )
         for batch in batches:
-            images = batch["image"].to(settings.device, memory_format=torch.channels_last)
-            target = batch["target"].to(settings.device)
+            batch = experiment.to_device(batch, settings)
+            images, target = batch["image"], batch["target"]
             with experiment.autocast(settings):
                 if settings.method == "eac":
                     view, view_flipped = views(images, generator=generator)
@@ -114,10 +114,10 @@ def evaluate(
     prepare = SingleView().eval()
     confusion = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
     for batch in experiment.eval_loader(dataset, settings):
-        images = batch["image"].to(settings.device, memory_format=torch.channels_last)
+        batch = experiment.to_device(batch, settings)
         with experiment.autocast(settings):
-            predicted = model(prepare(images)).logits.argmax(1).cpu()
-        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes))
+            predicted = model(prepare(batch["image"])).logits.argmax(1)
+        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes)).cpu()
     return {"accuracy": accuracy(confusion), "mean_class_accuracy": mean_class_accuracy(confusion)}
 
 

@@ -1,7 +1,7 @@
-"""Train on noisy faces with EAC, or with plain cross entropy beside it.
+"""Train on noisy faces with GSMC: its own average as a teacher, and maps that agree.
 
-python examples/eac.py --data demo --noise 0.3 --method eac --epochs 12
-python examples/eac.py --data ferplus:PATH --evaluate-on validation --noise 0.3 --method ce
+python examples/gsmc.py --data demo --noise 0.3 --epochs 12
+python examples/gsmc.py --data ferplus:PATH --evaluate-on validation --noise 0.3
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def train(
             leave=False,
         )
         for batch in batches:
-            images = batch["image"].to(settings.device, memory_format=torch.channels_last)
-            target = batch["target"].to(settings.device)
+            batch = experiment.to_device(batch, settings)
+            images, target = batch["image"], batch["target"]
             with experiment.autocast(settings):
                 view, view_flipped = views(images, generator=generator)
                 output, flipped = model(view), model(view_flipped)
@@ -109,10 +109,10 @@ def evaluate(
     prepare = SingleView().eval()
     confusion = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
     for batch in experiment.eval_loader(dataset, settings):
-        images = batch["image"].to(settings.device, memory_format=torch.channels_last)
+        batch = experiment.to_device(batch, settings)
         with experiment.autocast(settings):
-            predicted = model(prepare(images)).logits.argmax(1).cpu()
-        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes))
+            predicted = model(prepare(batch["image"])).logits.argmax(1)
+        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes)).cpu()
     return {"accuracy": accuracy(confusion), "mean_class_accuracy": mean_class_accuracy(confusion)}
 
 

@@ -87,8 +87,8 @@ def train(
             leave=False,
         )
         for step, batch in enumerate(batches, start=epoch * len(loader)):
-            images = batch["image"].to(settings.device, memory_format=torch.channels_last)
-            index = batch["index"].to(settings.device)
+            batch = experiment.to_device(batch, settings)
+            images, index = batch["image"], batch["index"]
             with experiment.autocast(settings):
                 output = model(views(images, generator=generator))
                 loss = criterion(output.logits, labels(index), output.importance, model.bias)
@@ -117,10 +117,10 @@ def evaluate(
     prepare = SingleView().eval()
     confusion = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
     for batch in experiment.eval_loader(dataset, settings):
-        images = batch["image"].to(settings.device, memory_format=torch.channels_last)
+        batch = experiment.to_device(batch, settings)
         with experiment.autocast(settings):
-            predicted = model(prepare(images)).logits.argmax(1).cpu()
-        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes))
+            predicted = model(prepare(batch["image"])).logits.argmax(1)
+        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes)).cpu()
     return {"accuracy": accuracy(confusion), "mean_class_accuracy": mean_class_accuracy(confusion)}
 
 

@@ -25,6 +25,10 @@ def test_folder_and_device_are_filled_in():
         (["--batch-size", "-3"], "--batch-size must be at least 1, got -3"),
         (["--noise", "1.5"], r"--noise must lie in [0, 1], got 1.5"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),
+        (["--weight-decay", "-0.1"], "--weight-decay must be at least 0, got -0.1"),
+        (["--learning-rate", "-1"], "--learning-rate must be above 0, got -1"),
         (["--method", "dividemix"], "invalid choice: 'dividemix'"),
     ],
 )
@@ -94,3 +98,23 @@ def test_progress_of_other_settings_or_parts_is_refused(tmp_path):
 def test_tables_need_a_row():
     with pytest.raises(ValueError, match="at least one row"):
         experiment.table([])
+
+
+def test_a_loader_of_another_order_is_refused():
+    loader = torch.utils.data.DataLoader([1, 2, 3])
+    with pytest.raises(TypeError, match="must come from train_loader, got one with a Sequential"):
+        experiment.start_epoch(0, loader, settings())
+
+
+def test_help_shows_defaults_and_the_commands_a_line_each(capsys):
+    text = "What it does.\n\npython one.py\npython two.py\n"
+    parser = experiment.argument_parser(text, methods=["ce"])
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    shown = capsys.readouterr().out
+    assert "python one.py\npython two.py\n" in shown
+    without_default = {"--num-samples", "--labels", "--resume", "--help"}
+    for action in parser._actions:
+        assert action.help, action.option_strings
+        if not without_default & set(action.option_strings) and action.default is not None:
+            assert str(action.default) in shown

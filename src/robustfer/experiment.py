@@ -29,6 +29,10 @@ SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults beside the options, and the commands of a script's docstring a line each."""
+
+
 def argument_parser(description: str | None, *, methods: Sequence[str]) -> argparse.ArgumentParser:
     """Arguments that every training script shares; a script adds its method's own.
 
@@ -37,9 +41,7 @@ def argument_parser(description: str | None, *, methods: Sequence[str]) -> argpa
     >>> settings.noise, settings.method
     (0.3, 'eac')
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", default="demo", help="demo, or a kind and its PATH as for data.load"
@@ -50,22 +52,22 @@ def argument_parser(description: str | None, *, methods: Sequence[str]) -> argpa
     data.add_argument(
         "--duplicates", choices=["error", "drop"], help="FERPlus: rows that name an image again"
     )
-    data.add_argument("--evaluate-on", default="test", choices=["validation", "test"])
+    data.add_argument("--evaluate-on", default="test", choices=["validation", "test"], help="split")
     data.add_argument("--image-size", type=int, help="resize to this side in pixels")
     data.add_argument("--noise", type=float, default=0.0, help="share of labels made wrong")
     data.add_argument("--workers", type=int, default=0, help="processes that load images")
 
     training = parser.add_argument_group("training")
-    training.add_argument("--method", choices=methods, default=methods[-1])
+    training.add_argument("--method", choices=methods, default=methods[-1], help="what to train")
     training.add_argument("--backbone", default="small", help="small, tiny or any timm name")
     training.add_argument("--pretrained", action="store_true", help="start from timm's weights")
-    training.add_argument("--epochs", type=int, default=16)
-    training.add_argument("--batch-size", type=int, default=64)
+    training.add_argument("--epochs", type=int, default=16, help="passes over the data")
+    training.add_argument("--batch-size", type=int, default=64, help="images a step")
     training.add_argument("--learning-rate", type=float, default=2e-3, help="largest of one cycle")
-    training.add_argument("--weight-decay", type=float, default=0.05)
-    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--weight-decay", type=float, default=0.05, help="of AdamW")
+    training.add_argument("--seed", type=int, default=0, help="of noise, order, views and weights")
     training.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    training.add_argument("--amp", choices=["none", "bf16"], default="none")
+    training.add_argument("--amp", choices=["none", "bf16"], default="none", help="precision")
 
     run = parser.add_argument_group("run")
     run.add_argument("--output", type=Path, help="folder of the run; default runs/METHOD")
@@ -82,12 +84,15 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         SystemExit: an argument is out of its range; the message names it.
     """
     settings = parser.parse_args(arguments)
-    for name in ("epochs", "batch_size", "stop_after", "max_steps", "image_size"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if settings.workers < 0:
-        parser.error(f"--workers must be at least 0, got {settings.workers}")
+    positive = ("epochs", "batch_size", "stop_after", "max_steps", "image_size", "num_samples")
+    for names, least in ((positive, 1), (("workers", "seed", "weight_decay"), 0)):
+        for name in names:
+            value = getattr(settings, name)
+            if value is not None and value < least:
+                option = name.replace("_", "-")
+                parser.error(f"--{option} must be at least {least}, got {value}")
+    if not settings.learning_rate > 0:
+        parser.error(f"--learning-rate must be above 0, got {settings.learning_rate}")
     if not 0 <= settings.noise <= 1:
         parser.error(f"--noise must lie in [0, 1], got {settings.noise}")
     settings.device = str(choose_device(settings.device))
@@ -162,14 +167,42 @@ def train_loader(dataset: LabeledFaces, settings: argparse.Namespace) -> DataLoa
 
 def eval_loader(dataset: LabeledFaces, settings: argparse.Namespace) -> DataLoader[dict[str, Any]]:
     """All samples in order."""
-    return DataLoader(dataset, batch_size=256, pin_memory=settings.device.startswith("cuda"))
+    return DataLoader(
+        dataset,
+        batch_size=256,
+        num_workers=settings.workers,
+        pin_memory=settings.device.startswith("cuda"),
+    )
+
+
+def to_device(batch: Mapping[str, Any], settings: argparse.Namespace) -> dict[str, Any]:
+    """Return the batch on the device of the settings, images as channels_last, and go on at once.
+
+    >>> settings = argparse.Namespace(device="cpu")
+    >>> batch = {"image": torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "id": ["a", "b"]}
+    >>> to_device(batch, settings)["image"].is_contiguous(memory_format=torch.channels_last)
+    True
+    """
+    return {
+        name: value.to(
+            settings.device,
+            non_blocking=True,
+            memory_format=torch.channels_last if value.ndim == 4 else torch.preserve_format,
+        )
+        if isinstance(value, torch.Tensor)
+        else value
+        for name, value in batch.items()
+    }
 
 
 def start_epoch(
     epoch: int, loader: DataLoader[dict[str, Any]], settings: argparse.Namespace
 ) -> torch.Generator:
     """Seed everything for an epoch and return the generator of its augmentations."""
-    assert isinstance(loader.sampler, DistributedSampler)
+    if not isinstance(loader.sampler, DistributedSampler):
+        raise TypeError(
+            f"loader must come from train_loader, got one with a {type(loader.sampler).__name__}"
+        )
     loader.sampler.set_epoch(epoch)
     seed = int(np.random.SeedSequence([settings.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
     random.seed(seed)
