@@ -235,3 +235,33 @@ def test_what_was_not_proposed_is_neither_used_nor_remembered(tensors):
         composite.propose(logits=tensors["logits"])
     with pytest.raises(ValueError, match=r"proposed must hold .*\['moved'\], got \[\]"):
         composite.update(given["index"], {})
+
+
+class UpdatesAlone(nn.Module):
+    def forward(self, logits):
+        return logits.sum()
+
+    def update(self, index, moved):
+        raise AssertionError
+
+
+class ForgetsItsProposal(Remembering):
+    def forward(self, logits):
+        return logits.sum()
+
+
+def test_half_a_contract_is_refused():
+    with pytest.raises(TypeError, match="term 'a': UpdatesAlone has update but no propose"):
+        CompositeLoss(Term("a", UpdatesAlone()))
+    message = r"updates 'moved', which its forward does not take; it takes \['logits'\]"
+    with pytest.raises(TypeError, match=message):
+        CompositeLoss(Term("a", ForgetsItsProposal()))
+
+
+def test_a_misspelt_weight_is_refused(tensors):
+    composite = eac_of_parts()
+    composite.weights["attnetion"] = 0.0
+    with pytest.raises(
+        ValueError, match=r"weights must be .*\['ce', 'attention'\], got .*attnetion"
+    ):
+        composite(**tensors)

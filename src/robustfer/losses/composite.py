@@ -80,8 +80,8 @@ class CompositeLoss(nn.Module):
     Raises:
         ValueError: no term, two of one name, an entry of ``inputs`` that names no parameter, two
             terms that propose a tensor of one name, or a term whose result is no scalar.
-        TypeError: a term takes ``*args`` or ``**kwargs``; at call, a tensor nobody takes or a
-            missing one.
+        TypeError: a term takes ``*args`` or ``**kwargs``, or has only one of ``propose`` and
+            ``update``; at call, a tensor nobody takes or a missing one.
 
     >>> import torch
     >>> from robustfer.losses import AttentionConsistencyLoss
@@ -165,6 +165,10 @@ class CompositeLoss(nn.Module):
     def terms(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         self._check_known(tensors)
+        if self.weights.keys() != set(self.names):
+            raise ValueError(
+                f"weights must be those of the terms {list(self.names)}, got {list(self.weights)}"
+            )
         values = {}
         for name, loss, routes in zip(self.names, self.losses, self._routes, strict=True):
             value = loss(**_given(name, routes, tensors))
@@ -230,13 +234,26 @@ def _routes(term: Term, method: Any) -> _Routes:
 
 
 def _has_state(term: Term) -> bool:
-    return hasattr(term.loss, "propose") and hasattr(term.loss, "update")
+    proposes, updates = (hasattr(term.loss, name) for name in ("propose", "update"))
+    if proposes != updates:
+        has, lacks = ("propose", "update") if proposes else ("update", "propose")
+        raise TypeError(
+            f"term {term.name!r}: {type(term.loss).__name__} has {has} but no {lacks}; a loss with "
+            "state needs both"
+        )
+    return proposes
 
 
 def _proposed(term: Term) -> str:
     """Name of the tensor that a term proposes: that of what its ``update`` writes."""
     update: Any = term.loss.update
     _, parameter, *_ = inspect.signature(update).parameters
+    taken = list(inspect.signature(term.loss.forward).parameters)
+    if parameter not in taken:
+        raise TypeError(
+            f"term {term.name!r}: {type(term.loss).__name__} updates {parameter!r}, which its "
+            f"forward does not take; it takes {taken}"
+        )
     return term.inputs.get(parameter, parameter)
 
 
