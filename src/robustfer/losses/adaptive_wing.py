@@ -23,8 +23,8 @@ class AdaptiveWingLoss(nn.Module):
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
 
     Shape:
-        heatmaps, heatmap_target and (optional) heatmap_weights ``(B, K, H, W)`` -> scalar, or
-        ``(B)`` for ``"none"``.
+        heatmaps, heatmap_target, heatmap_weights ``(B, K, H, W)`` -> scalar, or ``(B)`` for
+        ``"none"``.
 
     Raises:
         ValueError: an option or an argument does not fit.
@@ -104,8 +104,8 @@ class LandmarkAdaptiveWingLoss(nn.Module):
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
 
     Shape:
-        heatmaps ``(B, K, H, W)``, landmarks ``(B, K, 2)`` in pixels and (optional) visible
-        ``(B, K)`` bool -> scalar, or ``(B)`` for ``"none"``.
+        heatmaps ``(B, K, H, W)``, landmarks ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool
+        -> scalar, or ``(B)`` for ``"none"``.
 
     Raises:
         ValueError: an option or an argument does not fit.

@@ -37,7 +37,8 @@ class LANetLoss(nn.Module):
 
     Args:
         image_size: size of the image in pixels, (height, width) or one number for both; ``None``
-            where no landmark branch is trained, and the second space is another.
+            where no landmark branch is trained, and the second space is another; heatmaps,
+            landmarks and visible are left out then.
         distribution_weight: :math:`w_d`, the weight of the divergence.
         landmark_weight: :math:`w_l`, the weight of the heat maps' loss.
         contrast_weight: :math:`w_c`, the weight of the contrast.
@@ -51,9 +52,8 @@ class LANetLoss(nn.Module):
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, soft_target
         ``(B, C)`` the estimated distribution; expression, landmark, expression_key,
         landmark_key ``(B, D)``, pseudo_label ``(B)`` int64, expression_queue, landmark_queue
-        ``(M, D)``, queue_label ``(M)`` int64; with an ``image_size`` also heatmaps
-        ``(B, K, H, W)``, landmarks ``(B, K, 2)`` in pixels and (optional) visible ``(B, K)``
-        bool -> scalar; float32 for half inputs.
+        ``(M, D)``, queue_label ``(M)`` int64, heatmaps ``(B, K, H, W)``, landmarks
+        ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool -> scalar; float32 for half inputs.
 
     Raises:
         ValueError: an option or an argument does not fit.
