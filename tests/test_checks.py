@@ -1,3 +1,7 @@
+import re
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 
@@ -5,6 +9,7 @@ from robustfer._checks import (
     check_class_index,
     check_distribution,
     check_finite,
+    check_int64,
     check_range,
     check_shapes,
     check_target,
@@ -23,6 +28,21 @@ def test_digits_are_exact():
     assert check_shapes(points=(torch.zeros(4, 5, 2), "B K 2")) == {"B": 4, "K": 5}
     with pytest.raises(ValueError, match=r"points must have shape \(B, K, 2\), got \(4, 5, 3\)"):
         check_shapes(points=(torch.zeros(4, 5, 3), "B K 2"))
+
+
+def test_an_axis_is_empty_only_with_a_star():
+    assert check_shapes(rows=(torch.zeros(0, 2), "B* C"), index=(torch.zeros(0), "B*")) == {
+        "B": 0,
+        "C": 2,
+    }
+    with pytest.raises(ValueError, match="rows is empty along B"):
+        check_shapes(rows=(torch.zeros(0, 2), "B C"))
+    with pytest.raises(ValueError, match="rows is empty along C"):
+        check_shapes(rows=(torch.zeros(3, 0), "B* C"))
+    with pytest.raises(
+        ValueError, match=r"index has B=2 but rows has B=0; index must have .* \(B\)"
+    ):
+        check_shapes(rows=(torch.zeros(0, 2), "B* C"), index=(torch.zeros(2), "B*"))
 
 
 def test_the_first_owner_of_a_letter_is_named():
@@ -61,6 +81,12 @@ def test_bad_values_are_named():
         check_distribution(target=torch.tensor([[float("nan"), 0.5]]))
 
 
+def test_integers_of_other_sizes_are_named():
+    check_int64(index=torch.tensor([3]))
+    with pytest.raises(ValueError, match="target must be int64, got torch.uint8"):
+        check_int64(index=torch.tensor([3]), target=torch.tensor([3], dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("classes", [2, 7, 200])
 def test_rounded_distributions_pass(dtype, classes):
@@ -83,6 +109,17 @@ def test_ranges(bounds, open_ends, bad, shown):
     with pytest.raises(ValueError, match=rf"rate must lie in {shown}, got {bad}"):
         check_range("rate", bad, *bounds, **open_ends)
     assert check_range("rate", 0.5, *bounds, **open_ends) == 0.5
+
+
+@pytest.mark.parametrize("bad", ["5", None, True, 1j, torch.tensor(0.5)])
+def test_a_range_is_of_numbers(bad):
+    with pytest.raises(TypeError, match=f"weight must be a number, got {re.escape(repr(bad))}"):
+        check_range("weight", bad, 0.0)
+
+
+@pytest.mark.parametrize("good", [3, 0.5, np.float32(0.5), np.int64(3), Fraction(1, 2)])
+def test_a_range_takes_any_real_number(good):
+    assert check_range("weight", good, 0.0) == good
 
 
 @pytest.mark.parametrize("bad", [1, 9, 3.0, "3", None, True, torch.tensor([2, 3])])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Real
 from typing import SupportsIndex
 
 import torch
@@ -18,7 +19,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     """Check the shapes of named tensors against axis letters, and that one letter has one size.
 
     A digit stands for an axis of exactly that size. All tensors must lie on one device and none
-    may be empty.
+    may be empty, but along a letter with a star.
 
     Args:
         arguments: name of the argument -> (tensor, axes), the axes separated by blanks.
@@ -33,6 +34,8 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
 
     >>> check_shapes(logits=(torch.zeros(4, 7), "B C"), target=(torch.zeros(4), "B"))
     {'B': 4, 'C': 7}
+    >>> check_shapes(rows=(torch.zeros(0, 7), "B* 7"))
+    {'B': 0}
     >>> check_shapes(logits=(torch.zeros(4, 7), "B C"), target=(torch.zeros(5), "B"))
     Traceback (most recent call last):
     ...
@@ -44,15 +47,15 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     for name, (tensor, axes) in arguments.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        letters = axes.split()
+        letters = axes.replace("*", "").split()
         if tensor.ndim != len(letters):
             raise ValueError(_expected(name, letters, tensor))
-        for letter, size in zip(letters, tensor.shape, strict=True):
+        for letter, axis, size in zip(letters, axes.split(), tensor.shape, strict=True):
             if letter.isdigit():
                 if size != int(letter):
                     raise ValueError(_expected(name, letters, tensor))
                 continue
-            if size == 0:
+            if size == 0 and not axis.endswith("*"):
                 raise ValueError(
                     f"{name} is empty along {letter}; {_expected(name, letters, tensor)}"
                 )
@@ -83,6 +86,19 @@ def check_floating(**arguments: Tensor) -> None:
     for name, tensor in arguments.items():
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must have a floating-point dtype, got {tensor.dtype}")
+
+
+def check_int64(**arguments: Tensor) -> None:
+    """Refuse tensors of another dtype than int64, by name.
+
+    >>> check_int64(index=torch.zeros(2, dtype=torch.int32))
+    Traceback (most recent call last):
+    ...
+    ValueError: index must be int64, got torch.int32
+    """
+    for name, tensor in arguments.items():
+        if tensor.dtype != torch.int64:
+            raise ValueError(f"{name} must be int64, got {tensor.dtype}")
 
 
 def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -> dict[str, int]:
@@ -205,13 +221,19 @@ def check_range(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return ``value`` if it is a finite number within the bounds, else name it in a ValueError.
+    """Return ``value`` if it is a finite number within the bounds, else name it in an error.
+
+    Raises:
+        TypeError: ``value`` is no number.
+        ValueError: it lies outside the bounds.
 
     >>> check_range("temperature", 0.0, 0.0, open_low=True)
     Traceback (most recent call last):
     ...
     ValueError: temperature must lie in (0, inf), got 0.0
     """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
     above = value > low if open_low else value >= low
     below = value < high if open_high else value <= high
     if not (above and below and abs(value) < float("inf")):
