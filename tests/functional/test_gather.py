@@ -69,7 +69,9 @@ def in_each_process(rank):
     uneven = Network()
     found["uneven"] = rank_alone(uneven, inputs[slice(0, 3) if rank == 0 else slice(3, 12)])
     rows = torch.arange(6, dtype=torch.float32).reshape(3, 2) + 10 * rank
-    found["rows"] = gather_rows(rows[: 3 - 2 * rank].t().contiguous().t().requires_grad_()).detach()
+    rows = rows[: 3 - 2 * rank].t().contiguous().t().requires_grad_()
+    (joined, number), start = gather_rows(rows, torch.arange(len(rows)))
+    found["rows"] = joined.detach(), number, start
     # Compiled around the gathering, which itself stays as it is.
     compiled = torch.compile(SCNLoss(margin=0.5, gather=True), backend="eager")
     found["compiled"] = gradients(Network(), compiled, inputs[own], target[own])
@@ -114,8 +116,11 @@ def test_batches_of_uneven_size(results):
 
 def test_rows_come_in_the_order_of_the_processes(results):
     expected = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [10.0, 11.0]])
-    for result in results:
-        assert torch.equal(result["rows"], expected)
+    for rank, result in enumerate(results):
+        rows, number, start = result["rows"]
+        assert torch.equal(rows, expected)
+        assert torch.equal(number, torch.tensor([0, 1, 2, 0]))
+        assert start == 3 * rank
 
 
 def test_a_compiled_loss_gathers_too(results):
@@ -126,5 +131,8 @@ def test_a_compiled_loss_gathers_too(results):
 
 
 def test_without_processes_the_rows_come_back_as_they_are():
-    rows = torch.rand(3)
-    assert gather_rows(rows) is rows
+    rows, number = torch.rand(3), torch.arange(3)
+    (same, also), start = gather_rows(rows, number)
+    assert same is rows
+    assert also is number
+    assert start == 0

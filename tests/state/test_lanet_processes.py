@@ -1,9 +1,13 @@
 """LA-Net in two gloo processes of uneven batches against one process on the joined batch."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from robustfer.losses import ExpressionLandmarkContrastiveLoss
 from robustfer.models import LabelDistributionEstimator
@@ -80,6 +84,39 @@ def estimate(own):
     return {"estimate": estimated.detach(), **gradients(network)}
 
 
+class Waiting(TorchFunctionMode):
+    """Counts copies to the host, for which it would wait on a GPU."""
+
+    count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += function in (Tensor.tolist, Tensor.item, Tensor.cpu, Tensor.__bool__)
+        return function(*args, **(kwargs or {}))
+
+
+def traffic(own):
+    """Tensors that the processes exchange in one forward, and for how many the host waits."""
+    with patch.object(dist, "all_reduce", wraps=dist.all_reduce) as reduced, Waiting() as waiting:
+        inputs, *keys, label, index = data(0, own)
+        network, queue = make_network(), make_queue(2)
+        expression, landmark, logits = network(inputs)
+        network.estimator(expression, landmark, logits, index)
+        queues = queue.expression, queue.landmark, queue.label
+        ExpressionLandmarkContrastiveLoss()(expression, landmark, *keys, label, *queues)
+    return {"exchanged": reduced.call_count, "waits": waiting.count}
+
+
+def refusal(own):
+    """What is said of a batch that does not fit, in each process before any waits for others."""
+    _, *keys, label, _ = data(0, own)
+    queue = make_queue(2)
+    with pytest.raises(ValueError, match="pseudo_label has B=") as raised:
+        ExpressionLandmarkContrastiveLoss()(
+            *keys, *keys, label[1:], queue.expression, queue.landmark, queue.label
+        )
+    return str(raised.value)
+
+
 def gradients(network):
     return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
@@ -100,6 +137,8 @@ def in_each_process(rank):
         "contrast": contrast(own),
         "official": contrast(own, variant="official"),
         "estimate": estimate(own),
+        "traffic": traffic(own),
+        "refusal": refusal(own),
         "state": state_after_the_steps(lambda step: own_rows(rank, step)),
     }
 
@@ -136,6 +175,17 @@ def test_estimates_and_their_gradient_are_those_of_one_process(results):
     assert len(expected) == 22
     for name, value in expected.items():
         assert_close(first[name] + second[name], value)
+
+
+def test_the_host_waits_once_for_each_of_the_two(results):
+    for result in results:
+        # Four tensors for the estimates and five for the contrast, the lengths before each.
+        assert result["traffic"] == {"exchanged": 11, "waits": 2}
+
+
+def test_a_batch_that_does_not_fit_is_named(results):
+    for rank, sizes in enumerate(("B=3 but expression has B=4", "B=7 but expression has B=8")):
+        assert f"pseudo_label has {sizes}" in results[rank]["refusal"]
 
 
 def test_queue_and_bank_are_those_of_one_process(results):

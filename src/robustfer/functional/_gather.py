@@ -9,7 +9,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def gather_rows(rows: Tensor) -> Tensor:
+def several_processes() -> bool:
+    """Whether there are other processes to join rows with."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gather_rows(*tensors: Tensor) -> tuple[tuple[Tensor, ...], int]:
     """Join the rows of every process, process 0's first; gradients flow back to their rows.
 
     Each process then computes the same from the joined rows, and gets for its own rows the sum of
@@ -18,18 +23,30 @@ def gather_rows(rows: Tensor) -> Tensor:
     its own gradient, without the sum, would leave a share of that.
 
     Every process must call it at the same point, and may bring its own number of rows. Without
-    ``torch.distributed``, or with one process, the rows come back as they are.
+    ``torch.distributed``, or with one process, the rows come back as they are. The host waits once,
+    for the lengths: give what is joined at one point in one call.
+
+    Args:
+        tensors: of the same length, on one device; dtypes and other axes as in every process.
+
+    Returns:
+        The joined tensors, and which of their rows is this process's first.
 
     Shape:
-        ``(B, ...)`` -> ``(B of all processes, ...)``.
+        ``(B, ...)`` each -> ``(B of all processes, ...)`` each.
 
-    >>> gather_rows(torch.tensor([0.5, 0.25]))
-    tensor([0.5000, 0.2500])
+    >>> gather_rows(torch.tensor([0.5, 0.25]), torch.tensor([3, 1]))
+    ((tensor([0.5000, 0.2500]), tensor([3, 1])), 0)
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return rows
-    joined: Tensor = _JoinedRows.apply(rows)
-    return joined
+    if not several_processes():
+        return tensors, 0
+    rank, own = dist.get_rank(), len(tensors[0])
+    counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=tensors[0].device)
+    counts[rank] = own
+    dist.all_reduce(counts)
+    lengths: list[int] = counts.tolist()
+    start, total = sum(lengths[:rank]), sum(lengths)
+    return tuple(_JoinedRows.apply(rows, start, total) for rows in tensors), start
 
 
 class _JoinedRows(torch.autograd.Function):
@@ -37,12 +54,7 @@ class _JoinedRows(torch.autograd.Function):
     # number can do this, and the same sum brings the gradients back.
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        lengths = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
-        lengths[dist.get_rank()] = len(rows)
-        dist.all_reduce(lengths)
-        before, after = lengths[: dist.get_rank()].sum(), lengths.sum()
-        start, total = torch.stack((before, after)).tolist()
+    def forward(ctx: Any, rows: Tensor, start: int, total: int) -> Tensor:
         ctx.own = slice(start, start + len(rows))
         joined = rows.new_zeros(total, *rows.shape[1:])
         joined[ctx.own] = rows
@@ -50,7 +62,7 @@ class _JoinedRows(torch.autograd.Function):
         return joined
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)
-        return gradient[ctx.own]
+        return gradient[ctx.own], None, None

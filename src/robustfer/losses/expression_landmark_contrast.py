@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_range
+from robustfer._checks import check_range, check_shapes
 from robustfer.functional import expression_landmark_contrast
-from robustfer.functional._gather import gather_rows
+from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional.ranking import Variant, check_variant
 
 
@@ -66,10 +66,17 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
         landmark_queue: Tensor,
         queue_label: Tensor,
     ) -> Tensor:
-        if self.gather and self.variant == "paper":
-            expression, landmark = gather_rows(expression), gather_rows(landmark)
-            expression_key, landmark_key = gather_rows(expression_key), gather_rows(landmark_key)
-            pseudo_label = gather_rows(pseudo_label)
+        if self.gather and self.variant == "paper" and several_processes():
+            check_shapes(
+                expression=(expression, "B D"),
+                landmark=(landmark, "B D"),
+                expression_key=(expression_key, "B D"),
+                landmark_key=(landmark_key, "B D"),
+                pseudo_label=(pseudo_label, "B"),
+            )
+            (expression, landmark, expression_key, landmark_key, pseudo_label), _ = gather_rows(
+                expression, landmark, expression_key, landmark_key, pseudo_label
+            )
         return expression_landmark_contrast(
             expression,
             landmark,

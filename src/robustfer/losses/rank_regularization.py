@@ -68,7 +68,7 @@ class RankRegularizationLoss(nn.Module):
 
     def forward(self, importance: Tensor) -> Tensor:
         if self.gather:
-            importance = gather_rows(importance)
+            (importance,), _ = gather_rows(importance)
         return rank_regularization(
             importance, margin=self.margin, high_ratio=self.high_ratio, variant=self.variant
         )

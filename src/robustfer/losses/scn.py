@@ -102,8 +102,10 @@ class SCNLoss(nn.Module):
         entropy = importance_weighted_cross_entropy(logits, target, importance, bias=bias)
         if self.rank_weight is not None:
             entropy = (1 - self.rank_weight) * entropy
+        if self.gather:
+            (importance,), _ = gather_rows(importance)
         rank = ranked(
-            gather_rows(importance) if self.gather else importance,
+            importance,
             self.margin,
             self.high_ratio,
             self.variant,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_shapes
-from robustfer.functional._gather import gather_rows
+from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional._precision import full_precision
 from robustfer.functional.neighbors import (
     check_num_neighbors,
@@ -158,10 +157,12 @@ class LabelDistributionEstimator(nn.Module):
         if index.dtype != torch.int64:
             raise ValueError(f"index must be int64, got {index.dtype}")
         rows = None
-        if self.gather and dist.is_available() and dist.is_initialized():
-            rows = _own_rows(index)
-            expression, landmark = gather_rows(expression), gather_rows(landmark)
-            logits, index = gather_rows(logits), gather_rows(index)
+        if self.gather and several_processes():
+            own = len(index)
+            (expression, landmark, logits, index), start = gather_rows(
+                expression, landmark, logits, index
+            )
+            rows = torch.arange(start, start + own, device=index.device)
         probabilities = full_precision(logits).softmax(dim=1)
         if self.detach_neighbor_probabilities:
             probabilities = probabilities.detach()
@@ -187,10 +188,3 @@ class LabelDistributionEstimator(nn.Module):
 
 def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
     return F.linear(inputs, layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype))
-
-
-def _own_rows(index: Tensor) -> Tensor:
-    """Where the rows of this process stand in the joined batch."""
-    rank = dist.get_rank()
-    before = (gather_rows(torch.full_like(index, rank)) < rank).sum()
-    return before + torch.arange(len(index), device=index.device)

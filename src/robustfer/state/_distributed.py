@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from robustfer.functional._gather import several_processes
+
 
 @torch.no_grad()
 def gather_in_rank_order(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -29,7 +31,7 @@ def gather_in_rank_order(*tensors: Tensor) -> tuple[Tensor, ...]:
     >>> gather_in_rank_order(torch.tensor([3, 1]), torch.tensor([0.5, 0.25]))
     (tensor([3, 1]), tensor([0.5000, 0.2500]))
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not several_processes():
         return tensors
     # As bytes, all tensors travel at once and in backends that do not know their dtypes.
     columns = [_as_bytes(tensor) for tensor in tensors]
