@@ -11,6 +11,7 @@ from torch import Tensor, distributed
 from torch.utils.data import Sampler
 
 from robustfer._checks import check_class_index
+from robustfer.functional._gather import several_processes
 
 
 class ProgressiveBalancedSampler(Sampler[int]):
@@ -28,9 +29,9 @@ class ProgressiveBalancedSampler(Sampler[int]):
     ``labels`` to balance by what training has made of them. The order follows from seed, epoch and
     labels alone, so that a resumed run goes on as it would have.
 
-    With several processes each gets every so manieth index of the same order, and as many as the
-    others: some of the first come twice where the number does not divide. They must have the same
-    labels, which a ``LabelStore`` sees to.
+    With several processes each gets every ``num_replicas``-th index of the same order, and as many
+    as the others: some of the first come twice where the number does not divide. They must have the
+    same labels, which a ``LabelStore`` sees to.
 
     Args:
         labels: the class of each sample ``(N,)``, or a function that returns them.
@@ -70,11 +71,10 @@ class ProgressiveBalancedSampler(Sampler[int]):
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         if max_epoch < 1:
             raise ValueError(f"max_epoch must be at least 1, got {max_epoch}")
-        grouped = distributed.is_available() and distributed.is_initialized()
         if num_replicas is None:
-            num_replicas = distributed.get_world_size() if grouped else 1
+            num_replicas = distributed.get_world_size() if several_processes() else 1
         if rank is None:
-            rank = distributed.get_rank() if grouped else 0
+            rank = distributed.get_rank() if several_processes() else 0
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank must lie in 0 to {num_replicas - 1}, got {rank}")
         self._source = labels

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from robustfer.functional._budget import byte_budget
+
 UNFILLED = torch.iinfo(torch.int64).min
 """Label of a slot in a queue that holds nothing yet."""
 
@@ -81,8 +83,7 @@ def contrast_with_queues(
 
 def _block(like: Tensor) -> tuple[int, int]:
     """Rows of the batch and columns of a queue to hold at once, by the byte budget."""
-    budget = 2 * 2**20 if like.device.type == "cpu" else 256 * 2**20
-    batch, size = len(like), like.element_size()
+    budget, batch, size = byte_budget(like.device.type), len(like), like.element_size()
     rows = max(1, min(batch, budget // (4 * size * batch)))  # share, margin, push, one to spare
     return rows, max(1, budget // (rows * (2 * size + 1)))  # logits, bias, mask
 

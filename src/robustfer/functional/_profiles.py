@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustfer._checks import check_floating, check_range, check_shapes
+from robustfer.functional._budget import byte_budget
 from robustfer.functional._precision import full_precision
 
 Variant = Literal["paper", "official"]
@@ -129,8 +130,7 @@ def samples_at_once(maps: Tensor, *, copies: int = 1) -> int:
     """
     if torch.compiler.is_compiling():
         return len(maps)
-    budget = 2 * 2**20 if maps.device.type == "cpu" else 256 * 2**20
-    return max(1, budget // (copies * maps[0].numel() * maps.element_size()))
+    return max(1, byte_budget(maps.device.type) // (copies * maps[0].numel() * maps.element_size()))
 
 
 def _profile(
