@@ -20,7 +20,7 @@ def batch(size, seed=0):
 
 
 @settings(deadline=None, max_examples=30)
-@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6), capacity=st.integers(1, 9))
+@given(sizes=st.lists(st.integers(0, 12), min_size=1, max_size=6), capacity=st.integers(1, 9))
 def test_holds_the_latest_rows(sizes, capacity):
     """Against a list of all rows that ever came."""
     queue, came = FeatureQueue(DIM, capacity=capacity), []
@@ -94,6 +94,7 @@ def bad_rows():
     expression, landmark, label = batch(4)
     yield (expression[:, :2], landmark, label), r"expression_key must have shape \(B, 3\)"
     yield (expression, landmark[:1], label), "landmark_key has B=1 but expression_key has B=4"
+    yield (expression, landmark[:0], label), "landmark_key has B=0 but expression_key has B=4"
     yield (expression, landmark, label[:2]), "label has B=2 but expression_key has B=4"
     yield (expression, landmark, label.int()), "label must be int64, got torch.int32"
     yield (expression.int(), landmark, label), "expression_key must have a floating-point dtype"

@@ -59,6 +59,12 @@ def test_no_host_waits():
         bank.update(index, bank(index, estimate))
 
 
+def test_a_batch_of_no_rows_changes_nothing():
+    bank, none = make(), torch.zeros(0, dtype=torch.int64)
+    bank.update(none, bank(none, estimates(0)))
+    assert torch.equal(bank.distribution, make().distribution)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_sums_of_one(dtype):
     bank, exact = make(dtype=dtype), make()
@@ -113,10 +119,10 @@ def test_refuses_what_does_not_fit(method, index, rows, message):
 @pytest.mark.parametrize("row", [-1, 6])
 def test_refuses_rows_outside(method, row):
     bank = make()
-    with pytest.raises(IndexError):
-        getattr(bank, method)(torch.tensor([row]), estimates(1))
-    with check_values(), pytest.raises(IndexError, match=f"from 0 to 5, got {row} at position 0"):
-        getattr(bank, method)(torch.tensor([row]), estimates(1))
+    for asked in (False, True):
+        message = f"index must hold rows from 0 to 5, got {row} at position 1"
+        with check_values(asked), pytest.raises(IndexError, match=message):
+            getattr(bank, method)(torch.tensor([0, row]), estimates(2))
     assert torch.equal(bank.distribution, make().distribution)
 
 

@@ -15,8 +15,9 @@ from robustfer.state import FeatureQueue, LabelDistributionBank
 from tests.state.processes import run_in_processes
 
 WIDTH, CLASSES, DIM, CAPACITY, SAMPLES = 6, 5, 8, 10, 9
-# Rows of the joined batch that each process has; batch 2 goes round the queue more than once.
-STEPS = ((4, 8), (5, 1), (9, 12))
+# Rows of the joined batch that each process has; batch 2 goes round the queue more than once, and
+# from batch 3 on one process has none, or both.
+STEPS = ((4, 8), (5, 1), (9, 12), (0, 3), (0, 0), (2, 0))
 
 
 class Network(nn.Module):

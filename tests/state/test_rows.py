@@ -48,6 +48,7 @@ def test_what_is_written_keeps_no_graph():
     ("bank", "rows", "message"),
     [
         (torch.zeros(5, 2), torch.zeros(3, 2), r"index has B=4 but belief has B=3"),
+        (torch.zeros(5, 2), torch.zeros(0, 2), r"index has B=4 but belief has B=0"),
         (torch.zeros(5, 2), torch.zeros(4, 3), r"belief must have shape \(B, 2\), got \(4, 3\)"),
         (torch.zeros(5), torch.zeros(4, 1), r"belief must have shape \(B\), got \(4, 1\)"),
         (torch.zeros(5), INDEX, "belief must have a floating-point dtype, got torch.int64"),
@@ -60,6 +61,24 @@ def test_what_is_written_keeps_no_graph():
 def test_rows_that_do_not_fit_are_refused(bank, rows, message):
     with pytest.raises(ValueError, match=message):
         write_rows(bank, INDEX, rows, name="belief")
+
+
+@pytest.mark.parametrize("axes", [(), (2, 3)])
+def test_a_batch_of_no_rows_changes_nothing(axes, device):
+    bank = torch.randn(5, *axes, device=device)
+    before, none = bank.clone(), torch.zeros(0, dtype=torch.int64, device=device)
+    write_rows(bank, none, torch.zeros(0, *axes, device=device))
+    assert torch.equal(bank, before)
+    assert read_rows(bank, none).shape == (0, *axes)
+
+
+@pytest.mark.parametrize("index", [[0, 5], [0, -1], [5, 0]])
+def test_a_row_outside_is_named_before_any_is_written(index):
+    bank = torch.zeros(5, 2)
+    outside = next(row for row in index if row)
+    with pytest.raises(IndexError, match=f"index must hold rows from 0 to 4, got {outside} at"):
+        write_rows(bank, torch.tensor(index), torch.ones(2, 2))
+    assert not bank.any()
 
 
 def read(index):
@@ -81,7 +100,7 @@ def test_an_index_that_does_not_fit_is_refused(call):
     with pytest.raises(TypeError, match=r"index must be a torch.Tensor, got list"):
         call([0])
     for outside in (-1, 5):
-        with pytest.raises(IndexError):
-            call(torch.tensor([outside]))
-        with check_values(), pytest.raises(IndexError, match=f"0 to 4, got {outside} at position"):
-            call(torch.tensor([outside]))
+        for asked in (False, True):
+            message = f"index must hold rows from 0 to 4, got {outside} at position 0"
+            with check_values(asked), pytest.raises(IndexError, match=message):
+                call(torch.tensor([outside]))

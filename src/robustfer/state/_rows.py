@@ -13,8 +13,8 @@ from robustfer.state._label_checks import check_index, check_rows
 def read_rows(bank: Tensor, index: Tensor) -> Tensor:
     """Return the rows of a bank that belong to the samples of a batch, as a new tensor.
 
-    The ``index`` is checked; whether it lies within the bank only under
-    :func:`robustfer.losses.check_values`, as that makes a GPU wait.
+    On a GPU a row outside the bank is an assertion of the device, which names nothing:
+    :func:`robustfer.losses.check_values` looks first, and makes the GPU wait.
 
     Args:
         bank: state with a row a sample.
@@ -32,7 +32,7 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
     tensor([[0., 1.]])
     """
     _check_index(bank, index)
-    return bank.index_select(0, index)
+    return select_rows(bank, index)
 
 
 @torch.no_grad()
@@ -43,7 +43,8 @@ def write_rows(
 
     With several processes, each of which holds the whole bank, the rows of all are joined in rank
     order first, which keeps the banks equal, and equal to that of one process on the joined batch.
-    Where a sample comes twice, its last row wins, on every device. No host waits.
+    Where a sample comes twice, its last row wins, on every device; a batch of no rows writes
+    nothing. A row outside the bank is refused before anything is written. No host waits.
 
     Args:
         bank: state with a row a sample.
@@ -69,18 +70,31 @@ def write_rows(
             [3., 3.]])
     """
     _check_index(bank, index)
-    axes = " ".join(["B", *map(str, bank.shape[1:])])
-    check_shapes(**{name: (rows, axes), "index": (index, "B")})
+    axes = " ".join(["B*", *map(str, bank.shape[1:])])
+    check_shapes(**{name: (rows, axes), "index": (index, "B*")})
     if rows.dtype != bank.dtype and not (rows.is_floating_point() and bank.is_floating_point()):
         wanted = "a floating-point dtype" if bank.is_floating_point() else f"dtype {bank.dtype}"
         raise ValueError(f"{name} must have {wanted}, got {rows.dtype}")
     rows = rows.detach().to(bank.dtype)
     if gather:
         index, rows = gather_in_rank_order(index, rows)
+    select_rows(bank, index)  # index_copy_ would write the rows before a bad one
     # Every occurrence of a sample writes its last row, so that their order does not matter.
     ordered, order = index.sort(stable=True)
     last = order[torch.searchsorted(ordered, index, right=True) - 1]
     bank.index_copy_(0, index, rows[last])
+
+
+def select_rows(bank: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of an index; one outside is named on a CPU, or where values are checked."""
+    if values_are_checked():
+        check_rows(index, len(bank))
+    try:
+        # Unlike bank[index], this takes no negative row for one counted from the end.
+        return bank.index_select(0, index)
+    except IndexError:
+        check_rows(index, len(bank))
+        raise
 
 
 def last_of_each(index: Tensor) -> Tensor:
@@ -110,5 +124,3 @@ def _check_index(bank: Tensor, index: Tensor) -> None:
             f"index is on {index.device} but the bank is on {bank.device}; move them to one "
             "device first"
         )
-    if values_are_checked():
-        check_rows(index, len(bank))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_shapes, check_whole_number
+from robustfer._checks import check_floating, check_int64, check_shapes, check_whole_number
 from robustfer.functional import UNFILLED
 from robustfer.state._distributed import gather_in_rank_order
 
@@ -94,7 +94,7 @@ class FeatureQueue(nn.Module):
             landmark_key: keys of the same images in the landmark space.
             label: their pseudo labels, see :func:`robustfer.functional.pseudo_labels`.
             gather: join the rows of all processes, each of which must then call this at the same
-                point; nothing to do without ``torch.distributed``.
+                point, if only with no rows; nothing to do without ``torch.distributed``.
 
         Shape:
             expression_key, landmark_key ``(B, D)``, label ``(B)`` int64.
@@ -104,13 +104,12 @@ class FeatureQueue(nn.Module):
         """
         dim = self.expression.shape[1]
         check_shapes(
-            expression_key=(expression_key, f"B {dim}"),
-            landmark_key=(landmark_key, f"B {dim}"),
-            label=(label, "B"),
+            expression_key=(expression_key, f"B* {dim}"),
+            landmark_key=(landmark_key, f"B* {dim}"),
+            label=(label, "B*"),
         )
         check_floating(expression_key=expression_key, landmark_key=landmark_key)
-        if label.dtype != torch.int64:
-            raise ValueError(f"label must be int64, got {label.dtype}")
+        check_int64(label=label)
         if label.device != self.label.device:
             raise ValueError(
                 f"the batch is on {label.device} but the queue is on {self.label.device}; move "

@@ -104,7 +104,7 @@ class LabelDistributionBank(nn.Module):
             index: rows of the data set.
             target: what ``forward`` returned for them.
             gather: join the rows of all processes, each of which must then call this at the same
-                point; nothing to do without ``torch.distributed``.
+                point, if only with no rows; nothing to do without ``torch.distributed``.
 
         Shape:
             index ``(B)`` int64, target ``(B, C)``.
@@ -122,7 +122,7 @@ class LabelDistributionBank(nn.Module):
         )
 
     def _check(self, index: Tensor, name: str, rows: Tensor) -> None:
-        check_shapes(**{name: (rows, f"B {self.num_classes}"), "index": (index, "B")})
+        check_shapes(**{name: (rows, f"B* {self.num_classes}"), "index": (index, "B*")})
         check_floating(**{name: rows})
         if values_are_checked():
             check_distribution(**{name: rows})

@@ -13,7 +13,7 @@ from robustfer._checks import check_distribution, check_whole_number
 from robustfer.state import _label_checks as checks
 from robustfer.state._change_journal import ChangeJournal, ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
-from robustfer.state._rows import last_of_each, one_hot
+from robustfer.state._rows import last_of_each, one_hot, select_rows
 
 
 class LabelStore(nn.Module):
@@ -375,12 +375,7 @@ class LabelStore(nn.Module):
                     "up before moving the batch, or move the store"
                 )
             index = index.to(buffer.device, non_blocking=True)
-        try:
-            # Unlike buffer[index], this takes no negative row for one counted from the end.
-            return buffer.index_select(0, index)
-        except IndexError:
-            checks.check_rows(index, self.num_samples)
-            raise
+        return select_rows(buffer, index)
 
     def _given_rows(self, index: Tensor | None = None) -> Tensor:
         if self.soft_given is not None:
