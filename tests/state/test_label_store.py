@@ -209,12 +209,25 @@ def test_a_row_that_differs_is_a_change_although_its_label_does_not():
     assert store.soft_target(torch.tensor([0])).tolist() == [[1, 0, 0, 0, 0, 0, 0]]
 
 
+def test_a_label_that_stays_keeps_its_distribution(device):
+    rows = torch.softmax(torch.randn(10, 7, generator=torch.Generator().manual_seed(0)), 1)
+    store = make(device, given=rows, soft_targets=True)
+    before = store.soft_target()
+    target = rows.argmax(1)
+    assert update(store, list(range(10)), target) == 0
+    target[4] = (target[4] + 1) % 7
+    assert update(store, list(range(10)), target) == 1
+    before[4] = torch.eye(7)[target[4]]
+    assert torch.equal(store.soft_target(), before)
+    assert update(store, [0, 0], (target[0] + torch.tensor([1, 0])) % 7) == 0  # the last row wins
+
+
 def test_given_distributions_come_back_exactly():
     rows = torch.softmax(torch.randn(10, 7, generator=torch.Generator().manual_seed(0)), 1)
     store = make(given=rows, soft_targets=True)
     before = store.soft_target()
     assert torch.equal(store.given(), rows.argmax(1))
-    update(store, list(range(10)), torch.full((10,), 3))
+    update(store, list(range(10)), (rows.argmax(1) + 1) % 7)
     assert store.revert(torch.tensor([0, 0, 4])) == 2
     assert torch.equal(store.soft_target()[[0, 4]], before[[0, 4]])
     assert store.revert() == 8

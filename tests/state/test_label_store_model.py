@@ -54,6 +54,10 @@ class Model:
                 count += 1
         return count
 
+    def with_label(self, index, label):
+        now = self.rows[index]
+        return now if label_of(now) == label else tuple(float(c == label) for c in range(C))
+
     def write(self, index, row, changed, step, epoch, reason, sure=None):
         before = self.rows[index], self.epochs[index]
         change = Change(step, epoch, index, before[0], row, reason, sure, before[1])
@@ -119,11 +123,9 @@ class HardStore(RuleBasedStateMachine):
         index, rows, confidence = zip(*changes, strict=True) if changes else ((), (), ())
         target = torch.tensor(rows).reshape(-1, C)
         if not self.soft or data.draw(st.booleans()):
-            # Labels, in a store of soft targets too: there they become one-hot rows.
+            # Labels, in a store of soft targets too: there new ones become one-hot rows.
             target = target.argmax(1)
-            changes = [
-                (i, tuple(float(c == label_of(row)) for c in range(C)), s) for i, row, s in changes
-            ]
+            changes = [(i, self.model.with_label(i, label_of(row)), s) for i, row, s in changes]
         self.step += 1
         time = {"step": self.step, "epoch": self.epoch, "reason": reason}
         changed = self.warns(

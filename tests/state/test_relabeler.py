@@ -160,6 +160,20 @@ def test_raw_logits_of_all_samples_need_no_importance():
     assert relabeler.update(**given, step=0, epoch=0) > 0
 
 
+def test_what_is_not_relabelled_keeps_its_soft_target():
+    given = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.75, 0.0], [0.25, 0.25, 0.5]])
+    labels = LabelStore(given, num_classes=3, soft_targets=True)
+    relabeler = Relabeler(labels, scope="all", logits="raw", margin=0.8, start_epoch=0)
+    index, logits = torch.arange(3), torch.zeros(3, 3)
+    assert relabeler.update(index, logits, step=0, epoch=0) == 0
+    assert torch.equal(labels.soft_target(), given)
+    logits[1, 2] = 9.0
+    assert relabeler.update(index, logits, step=1, epoch=1) == 1
+    assert torch.equal(labels.soft_target()[1], torch.eye(3)[2])
+    assert torch.equal(labels.soft_target()[[0, 2]], given[[0, 2]])
+    assert labels.journal()["index"].tolist() == [1]
+
+
 def test_a_store_of_soft_targets_gets_one_hot_rows():
     labels = store(soft_targets=True)
     Relabeler(labels, scope="all", start_epoch=0).update(**batch(0), step=0, epoch=0)
@@ -262,13 +276,17 @@ def bad_updates():
     yield {"importance": good["importance"][:9]}, "importance has B=9 but logits has B=10"
     yield {"importance": None}, "importance must be given for scope='low_importance'"
     yield {"bias": torch.zeros(3)}, "bias has C=3 but logits has C=4"
+    yield {"step": -1}, "step must be a whole number from 0 to"
+    yield {"epoch": 0.5}, "epoch must be a whole number from 0 to 32767, got 0.5"
 
 
+@pytest.mark.parametrize("start_epoch", [0, 10])
 @pytest.mark.parametrize(("change", "message"), list(bad_updates()))
-def test_refuses_what_does_not_fit_and_changes_nothing(change, message):
+def test_refuses_what_does_not_fit_and_changes_nothing(change, message, start_epoch):
     labels = store()
+    arguments = {**batch(0), "step": 0, "epoch": 0, **change}
     with pytest.raises(ValueError, match=message):
-        Relabeler(labels, start_epoch=0).update(**{**batch(0), **change}, step=0, epoch=0)
+        Relabeler(labels, start_epoch=start_epoch).update(**arguments)
     assert labels.counts()["journalled"] == 0
 
 

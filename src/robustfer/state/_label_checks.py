@@ -54,7 +54,7 @@ def check_index(index: Tensor) -> None:
         raise ValueError(f"index must be int64 of shape (B), got {_shown(index)}")
 
 
-def check_target(target: Tensor, batch: int, num_classes: int, soft_targets: bool) -> None:
+def check_labels(target: Tensor, batch: int, num_classes: int, soft_targets: bool) -> None:
     """Refuse what is neither ``(B,)`` int64 nor, with soft targets, ``(B, C)`` floating point."""
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
@@ -89,7 +89,7 @@ def check_rows(index: Tensor, num_samples: int) -> None:
         )
 
 
-def check_values(
+def check_change(
     index: Tensor, labels: Tensor, confidence: Tensor, num_samples: int, num_classes: int
 ) -> None:
     """Refuse rows, labels and confidences out of range. Synchronises."""

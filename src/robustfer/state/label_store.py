@@ -135,14 +135,14 @@ class LabelStore(nn.Module):
     ) -> int:
         """Set labels, and write those that differ into the journal; after the optimizer's step.
 
-        A row that keeps its label changes nothing. Where a sample comes twice, its last row wins.
+        A row that keeps its label changes nothing, nor does it harden a soft target. Where a sample comes twice, its last row wins.
         Everything is checked before anything is written, at the price of one synchronisation
         (one more for soft rows, one more to join processes).
 
         Args:
             index: rows of the data set ``(B,)`` int64; may be empty.
             target: new labels ``(B,)`` int64; with ``soft_targets`` also ``(B, C)``
-                probabilities, whose greatest becomes the label.
+                probabilities, whose greatest becomes the label; a new label is kept one-hot.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, 0 to 32,767.
             reason: a :class:`ChangeReason`, or a code of your own up to 255.
@@ -160,7 +160,7 @@ class LabelStore(nn.Module):
         """
         step, epoch, reason = checks.when_and_why(step, epoch, reason)
         checks.check_index(index)
-        checks.check_target(target, len(index), self.num_classes, self.soft_current is not None)
+        checks.check_labels(target, len(index), self.num_classes, self.soft_current is not None)
         if confidence is None:
             confidence = _unknown(index)
         checks.check_confidence(confidence, len(index))
@@ -176,6 +176,9 @@ class LabelStore(nn.Module):
             labels, rows = target.argmax(dim=1), target.to(torch.float16)
         elif self.soft_current is not None:
             rows = one_hot(target, self.num_classes, torch.float16)
+            inside = index.clamp(0, self.num_samples - 1)
+            keeps = target == self.label_current[inside]  # its distribution too
+            rows = torch.where(keeps[:, None], self.soft_current[inside], rows)
         return self._change(index, labels, rows, confidence, step=step, epoch=epoch, reason=reason)
 
     @torch.no_grad()
@@ -341,7 +344,7 @@ class LabelStore(nn.Module):
         findings = torch.stack((bad.any(), writes.sum(), self.history.written))
         any_bad, count, written = map(int, findings.tolist())
         if any_bad:
-            checks.check_values(index, labels, confidence, self.num_samples, self.num_classes)
+            checks.check_change(index, labels, confidence, self.num_samples, self.num_classes)
         if not count:
             return 0
         # The rows to write, in the order of the batch; `nonzero` would wait once more.

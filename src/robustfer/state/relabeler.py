@@ -16,6 +16,7 @@ from robustfer.functional.ranking import (
     low_importance,
 )
 from robustfer.state import _label_checks as checks
+from robustfer.state._change_journal import ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
 from robustfer.state.label_store import LabelStore
 
@@ -128,8 +129,8 @@ class Relabeler:
             IndexError: a row outside the data set.
             ValueError: an argument does not fit, or the importance is needed and not given.
         """
-        if epoch < self.start_epoch:
-            return 0
+        # Checked from the first epoch on: a mistake is not to wait for the first that relabels.
+        step, epoch, _ = checks.when_and_why(step, epoch, ChangeReason.RELABELLED)
         checks.check_index(index)
         check_shapes(logits=(logits, f"B {self.labels.num_classes}"))
         check_floating(logits=logits)
@@ -146,6 +147,8 @@ class Relabeler:
         check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
         if self.logits == "weighted":
             scores = importance_weighted_logits(logits, importance, bias=bias)
+        if epoch < self.start_epoch:
+            return 0
         home = self.labels.label_current.device
         rows = index.to(home), scores.softmax(dim=1).to(home), full_precision(importance).to(home)
         index, probability, importance = gather_in_rank_order(*rows) if gather else rows
