@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
-from typing import SupportsIndex
+from typing import Literal, SupportsIndex
 
 import torch
 from torch import Tensor
+
+Variant = Literal["paper", "official"]
 
 _values_checked: ContextVar[bool | None] = ContextVar("robustfer_check_values", default=None)
 
@@ -260,6 +262,18 @@ def check_whole_number(name: str, value: SupportsIndex, low: int, high: int | No
         bounds = f"from {low} on" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
     return number
+
+
+def check_variant(variant: str) -> None:
+    """Refuse a variant that is neither the paper's nor the public program's.
+
+    >>> check_variant("other")
+    Traceback (most recent call last):
+    ...
+    ValueError: variant must be 'paper' or 'official', got 'other'
+    """
+    if variant not in ("paper", "official"):
+        raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
 
 
 def _expected(name: str, letters: list[str], tensor: Tensor) -> str:

@@ -6,10 +6,14 @@ Like the hooks it is an interface: names may be added in any release, none goes 
 from __future__ import annotations
 
 from robustfer._checks import (
+    Variant,
+    check_distribution,
+    check_finite,
     check_floating,
     check_range,
     check_shapes,
     check_target,
+    check_variant,
     check_whole_number,
     values_are_checked,
 )
@@ -18,11 +22,15 @@ from robustfer.state._rows import read_rows, write_rows
 
 __all__ = [
     "Reduction",
+    "Variant",
+    "check_distribution",
+    "check_finite",
     "check_floating",
     "check_range",
     "check_reduction",
     "check_shapes",
     "check_target",
+    "check_variant",
     "check_whole_number",
     "full_precision",
     "read_rows",

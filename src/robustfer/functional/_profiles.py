@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_range, check_shapes
+from robustfer._checks import Variant, check_floating, check_range, check_shapes, check_variant
 from robustfer.functional._budget import byte_budget
 from robustfer.functional._precision import full_precision
-
-Variant = Literal["paper", "official"]
 
 # Below it float32 exponentials become subnormal, and 15 times slower; the window is far narrower.
 _LEAST_EXPONENT = -80.0
@@ -106,8 +104,7 @@ def check_profile_options(
     check_range("near_weight", near_weight, 0.0)
     check_range("far_weight", far_weight, 0.0)
     check_range("near_threshold", near_threshold, 0.0, 1.0, open_low=True, open_high=True)
-    if variant not in ("paper", "official"):
-        raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
+    check_variant(variant)
 
 
 def height_width(name: str, size: int | tuple[int, int]) -> tuple[int, int]:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from robustfer._checks import check_finite, check_floating, check_shapes, values_are_checked
-from robustfer.functional._precision import Reduction, check_reduction, reduce
-from robustfer.functional._profiles import (
-    Profiles,
+from robustfer._checks import (
     Variant,
-    landmark_profiles,
-    samples_at_once,
+    check_finite,
+    check_floating,
+    check_shapes,
+    values_are_checked,
 )
+from robustfer.functional._precision import Reduction, check_reduction, reduce
+from robustfer.functional._profiles import Profiles, landmark_profiles, samples_at_once
 from robustfer.functional._wing_curve import WingCurve, check_wing_options
 
 # Maps of one chunk that are in use together: what is read, what is written, what is between.

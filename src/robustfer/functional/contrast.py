@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import (
+    Variant,
     check_distribution,
     check_finite,
     check_floating,
     check_range,
     check_shapes,
+    check_variant,
     values_are_checked,
 )
 from robustfer.functional._contrast_kernel import contrast_with_queues
 from robustfer.functional._precision import full_precision
-from robustfer.functional.ranking import Variant, check_variant
 
 
 def expression_landmark_contrast(

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer.functional._profiles import Variant, landmark_profiles, samples_at_once
+from robustfer._checks import Variant
+from robustfer.functional._profiles import landmark_profiles, samples_at_once
 
 
 class Heatmaps(NamedTuple):

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import Variant, check_floating, check_shapes, check_variant
 from robustfer.functional._precision import full_precision
-from robustfer.functional.ranking import Variant, check_variant
 
 
 @torch.no_grad()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from robustfer._checks import (
+    Variant,
     check_finite,
     check_floating,
     check_range,
     check_shapes,
     check_target,
+    check_variant,
     values_are_checked,
 )
 from robustfer.functional._cross_entropy import cross_entropy
 from robustfer.functional._precision import Reduction, check_reduction, full_precision
-
-Variant = Literal["paper", "official"]
 
 
 def importance_weighted_logits(
@@ -277,12 +277,6 @@ def check_margin(margin: float | Tensor) -> None:
 def check_high_ratio(high_ratio: float) -> None:
     """Refuse a share that leaves one group empty whatever the batch."""
     check_range("high_ratio", high_ratio, 0.0, 1.0, open_low=True, open_high=True)
-
-
-def check_variant(variant: str) -> None:
-    """Refuse a variant that is neither the paper's nor the public program's."""
-    if variant not in ("paper", "official"):
-        raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
 
 
 def _check_bias(bias: Tensor | None, logits: Tensor) -> None:

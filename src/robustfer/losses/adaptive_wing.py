@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from robustfer._checks import Variant
 from robustfer.functional import adaptive_wing, landmark_adaptive_wing
 from robustfer.functional._precision import Reduction, check_reduction
-from robustfer.functional._profiles import Variant, check_profile_options, height_width
+from robustfer.functional._profiles import check_profile_options, height_width
 from robustfer.functional._wing_curve import check_wing_options
 
 

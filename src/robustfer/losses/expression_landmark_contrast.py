@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_range, check_shapes
+from robustfer._checks import Variant, check_range, check_shapes, check_variant
 from robustfer.functional import expression_landmark_contrast
 from robustfer.functional._gather import gather_rows, several_processes
-from robustfer.functional.ranking import Variant, check_variant
 
 
 class ExpressionLandmarkContrastiveLoss(nn.Module):

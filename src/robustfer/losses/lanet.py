@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import (
+    Variant,
     check_distribution,
     check_floating,
     check_range,
@@ -17,7 +18,6 @@ from robustfer._checks import (
 )
 from robustfer.functional._cross_entropy import cross_entropy
 from robustfer.functional._precision import full_precision
-from robustfer.functional.ranking import Variant
 from robustfer.losses.adaptive_wing import LandmarkAdaptiveWingLoss
 from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkContrastiveLoss
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from robustfer._checks import Variant, check_variant
 from robustfer.functional import rank_regularization
 from robustfer.functional._gather import gather_rows
-from robustfer.functional.ranking import Variant, check_high_ratio, check_margin, check_variant
+from robustfer.functional.ranking import check_high_ratio, check_margin
 
 
 class RankRegularizationLoss(nn.Module):

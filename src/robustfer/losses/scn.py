@@ -7,16 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import check_range
+from robustfer._checks import Variant, check_range, check_variant
 from robustfer.functional import importance_weighted_cross_entropy
 from robustfer.functional._gather import gather_rows
-from robustfer.functional.ranking import (
-    Variant,
-    check_high_ratio,
-    check_margin,
-    check_variant,
-    ranked,
-)
+from robustfer.functional.ranking import check_high_ratio, check_margin, ranked
 
 
 class SCNLoss(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import Variant, check_floating, check_shapes, check_variant
 from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional._precision import full_precision
 from robustfer.functional.neighbors import (
@@ -16,7 +16,6 @@ from robustfer.functional.neighbors import (
     cosine_neighbors,
     neighbor_distribution,
 )
-from robustfer.functional.ranking import Variant, check_variant
 
 
 class PairScorer(nn.Module):
@@ -98,7 +97,7 @@ class LabelDistributionEstimator(nn.Module):
         expression_dim: width of the expression space, even.
         landmark_dim: width of the landmark space, even.
         num_neighbors: neighbours in each space, at most; of fewer other samples all are taken.
-        detach_neighbor_probabilities: keep the gradient from the neighbours' logits.
+        detach_neighbor_probabilities: let no gradient reach the neighbours' logits.
         gather: join the batches of all processes, each of which must then call this at the same
             point; nothing to do without ``torch.distributed``.
         variant: ``"paper"``, or ``"official"``, where a sample may be its own neighbour; see
