@@ -135,14 +135,16 @@ class LabelStore(nn.Module):
     ) -> int:
         """Set labels, and write those that differ into the journal; after the optimizer's step.
 
-        A row that keeps its label changes nothing, nor does it harden a soft target. Where a sample comes twice, its last row wins.
+        A label that stays as it is changes nothing, nor does it harden a soft target. Where a
+        sample comes twice, its last row wins.
         Everything is checked before anything is written, at the price of one synchronisation
         (one more for soft rows, one more to join processes).
 
         Args:
             index: rows of the data set ``(B,)`` int64; may be empty.
-            target: new labels ``(B,)`` int64; with ``soft_targets`` also ``(B, C)``
-                probabilities, whose greatest becomes the label; a new label is kept one-hot.
+            target: new labels ``(B,)`` int64; with ``soft_targets``, where another label than
+                the current one becomes a one-hot row, also ``(B, C)`` probabilities, whose
+                greatest becomes the label.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, 0 to 32,767.
             reason: a :class:`ChangeReason`, or a code of your own up to 255.
