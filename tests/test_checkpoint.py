@@ -257,7 +257,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, error, 
     save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={"epoch": 1})
     with monkeypatch.context() as patch:
         if when == "replace":
-            patch.setattr(checkpoint.os, "fsync", fail)
+            patch.setattr(os, "fsync", fail)
         else:
             patch.setattr(checkpoint.torch, "save", half)
             patch.setattr(checkpoint, "to_safetensors", fail)

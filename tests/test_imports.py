@@ -19,17 +19,20 @@ MAY_IMPORT = {
     "robustfer": {"robustfer.hookspecs"},
     # The mathematics, and the losses over it: torch alone.
     "robustfer._checks": {"torch"},
+    "robustfer._files": set(),
     "robustfer.functional": {"torch", "robustfer._checks"},
     "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
     "robustfer.authoring": {"robustfer._checks", "robustfer.functional", "robustfer.state"},
-    "robustfer.state": {"torch", "robustfer._checks", "robustfer.functional"},
+    "robustfer.state": {
+        *("torch", "robustfer._checks", "robustfer._files", "robustfer.functional"),
+    },
     # What surrounds a loss; losses know none of it.
     "robustfer.metrics": {"torch", "robustfer._checks"},
-    "robustfer.checkpoint": {"torch", "safetensors", "robustfer._checks"},
+    "robustfer.checkpoint": {"torch", "safetensors", "robustfer._files"},
     "robustfer.models": {"torch", "timm", "robustfer._checks", "robustfer.functional"},
     "robustfer.data": {
         *("torch", "numpy", "PIL", "tqdm", "typing_extensions", "matplotlib"),
-        *("robustfer._checks", "robustfer.functional", "robustfer.state"),
+        *("robustfer._checks", "robustfer._files", "robustfer.functional", "robustfer.state"),
     },
     "robustfer.augmentations": {"torch", "kornia", "robustfer._checks", "robustfer.functional"},
     "robustfer.experiment": {

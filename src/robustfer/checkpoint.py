@@ -7,13 +7,11 @@ itself: tensors and plain containers, read with ``weights_only=True``.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
-from uuid import uuid4
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +19,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from robustfer import __version__
+from robustfer._files import write_whole
 
 MODEL_FILE = "model.safetensors"
 
@@ -80,8 +79,7 @@ def save_model(
         "settings": _settings_as_json(settings),
     }
     path = Path(folder) / MODEL_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, lambda file: file.write(to_safetensors(tensors, metadata)))
+    write_whole(path, lambda file: file.write(to_safetensors(tensors, metadata)))
     return path
 
 
@@ -172,9 +170,7 @@ def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
     ValueError: state['optimizer']['hooks'][0] must be a tensor, text, number, boolean or None in plain dicts, lists and tuples, got builtin_function_or_method
     """  # noqa: E501 - the message is one line
     _check_plain("state", state)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, lambda file: torch.save(state, file))
+    write_whole(Path(path), lambda file: torch.save(state, file))
 
 
 def load_resume(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -251,17 +247,3 @@ def _check_plain(where: str, value: object) -> None:
             f"{where} must be a tensor, text, number, boolean or None in plain dicts, lists and "
             f"tuples, got {type(value).__name__}"
         )
-
-
-def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a file that appears under its name only when it is complete."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:  # an interrupt too must leave nothing half-written behind
-        temporary.unlink(missing_ok=True)
-        raise

@@ -377,6 +377,18 @@ def test_the_journal_as_a_table(tmp_path):
     assert {column.dtype for column in journal.values()} == {torch.int64}
 
 
+def test_the_journal_is_written_whole_or_not_at_all(tmp_path):
+    store = make()
+    update(store, [0], [6], step=1, epoch=1)
+    file = tmp_path / "new" / "changes.csv"
+    store.write_journal(file)
+    before = file.read_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        store.write_journal(file, classes=["\ud800"] * 7)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
 def test_an_empty_journal(tmp_path):
     make().write_journal(tmp_path / "changes.csv")
     assert (tmp_path / "changes.csv").read_text().strip().count("\n") == 0

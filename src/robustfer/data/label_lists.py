@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from uuid import uuid4
+
+from robustfer._files import write_whole
 
 _ALIGNED = "_aligned"
 
@@ -69,13 +70,7 @@ def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
         if not name or name != name.strip() or len(name.splitlines()) != 1:
             raise ValueError(f"{name!r} cannot stand in a label list, where a line is a name")
         lines.append(f"{name} {number}\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda file: file.write("".join(lines).encode()))
 
 
 def aligned_name(name: str) -> str:

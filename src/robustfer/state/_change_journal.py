@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections.abc import Sequence
 from enum import IntEnum
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from robustfer._files import write_whole
 
 
 class ChangeReason(IntEnum):
@@ -123,19 +126,17 @@ class ChangeJournal(nn.Module):
         self, path: str | Path, classes: Sequence[str] | None, ids: Sequence[str] | None
     ) -> None:
         """Write the table as csv, whole or not at all."""
-        path, table = Path(path), self.table()
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*table, "id"] if ids is not None else table)
-            for row in zip(*(values.tolist() for values in table.values()), strict=True):
-                step, epoch, index, before, after, reason, confidence = row
-                names = [before, after] if classes is None else [classes[before], classes[after]]
-                known = confidence == confidence  # NaN where it is not
-                line = [step, epoch, index, *names, _reason_name(reason)]
-                line.append(f"{confidence:.6g}" if known else "")
-                writer.writerow(line if ids is None else [*line, ids[index]])
-        unfinished.replace(path)
+        table, text = self.table(), io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow([*table, "id"] if ids is not None else table)
+        for row in zip(*(values.tolist() for values in table.values()), strict=True):
+            step, epoch, index, before, after, reason, confidence = row
+            names = [before, after] if classes is None else [classes[before], classes[after]]
+            known = confidence == confidence  # NaN where it is not
+            line = [step, epoch, index, *names, _reason_name(reason)]
+            line.append(f"{confidence:.6g}" if known else "")
+            writer.writerow(line if ids is None else [*line, ids[index]])
+        write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
 
     def _slots(self) -> Tensor:
         written = int(self.written)

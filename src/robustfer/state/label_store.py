@@ -294,10 +294,10 @@ class LabelStore(nn.Module):
         classes: Sequence[str] | None = None,
         ids: Sequence[str] | None = None,
     ) -> None:
-        """Write :meth:`journal` as a csv file.
+        """Write :meth:`journal` as a csv file, whole or not at all.
 
         Args:
-            path: of the file; replaced where there is one.
+            path: of the file, replaced where there is one; its folder is made where there is none.
             classes: names to write for the class numbers.
             ids: names of the samples, which make a column ``id``.
 
