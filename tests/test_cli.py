@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +43,18 @@ def test_list(run):
     assert ["mirrored_pair", "augmentations", "robustfer"] in rows
     starts = {line.index("robustfer") for line in out.splitlines()}
     assert len(starts) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "list --json", "noise make demo --rate 0.1 --output list.txt"]
+)
+def test_a_reader_that_has_seen_enough(command, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-m", "robustfer.cli", *command.split()]
+    done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_list_one_kind_as_json(run):

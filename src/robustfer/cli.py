@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import warnings
@@ -45,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _print_warning
         try:
             status: int = options.run(options)
+            sys.stdout.flush()
         except (AmbiguousComponentError, PluginError, UnknownComponentError) as error:
             print(f"robustfer: {error}", file=sys.stderr)
+            return 1
+        except BrokenPipeError:  # as of `robustfer list | head`, whose reader has seen enough
+            # Else Python, which flushes once more at exit, would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
     return status
 

@@ -172,6 +172,15 @@ def test_mistakes_are_a_line(run, arguments, message, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_where_the_list_should_go(run, tmp_path):
+    folder = tmp_path / "noise30.txt"
+    folder.mkdir()
+    status, out, err = run("make", "demo", "--rate", 0.3, "--output", folder)
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"robustfer: .*noise30\.txt'\n", err)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_help(run, capsys):
     for arguments in (["--help"], ["make", "--help"], ["show", "--help"], ["verify", "-h"]):
         with pytest.raises(SystemExit) as stopped:

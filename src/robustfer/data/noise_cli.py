@@ -55,7 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except BrokenPipeError:
+        raise  # nobody reads on: robustfer.cli sees to it
+    except (OSError, ImportError, ValueError) as error:
         print(f"robustfer: {error}", file=sys.stderr)
         return 1
     return status
