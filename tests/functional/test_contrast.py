@@ -248,11 +248,12 @@ def test_refuses_what_does_not_fit(change, message):
         expression_landmark_contrast(**{**inputs(), **change})
 
 
-def test_values_are_looked_at_when_asked_for():
+@pytest.mark.parametrize("name", ["landmark", "expression_queue", "landmark_queue"])
+def test_values_are_looked_at_when_asked_for(name):
     made = {n: t.detach() for n, t in inputs().items()}
-    made["landmark"][2, 1] = math.nan
+    made[name][2, 1] = math.nan
     assert expression_landmark_contrast(**made).isnan()
-    with check_values(), pytest.raises(ValueError, match="landmark must be finite, got 1 NaN"):
+    with check_values(), pytest.raises(ValueError, match=f"{name} must be finite, got 1 NaN"):
         expression_landmark_contrast(**made)
 
 

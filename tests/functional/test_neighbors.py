@@ -95,6 +95,10 @@ def test_gradients():
         ({"embeddings": torch.ones(3)}, r"embeddings must have shape \(B, D\)"),
         ({"index": torch.arange(2)}, "index has B=2 but embeddings has B=3"),
         ({"embeddings": torch.ones(3, 2).int()}, "embeddings must have a floating-point dtype"),
+        ({"index": torch.arange(3.0)}, "index must be int64, got torch.float32"),
+        ({"rows": torch.zeros(2)}, "rows must be int64, got torch.float32"),
+        ({"rows": torch.zeros(2, 1).long()}, r"rows must have shape \(R\), got \(2, 1\)"),
+        ({"rows": torch.zeros(2, device="meta").long()}, "rows is on meta but embeddings is on"),
         ({"num_neighbors": 0}, "num_neighbors must be a whole number from 1 on, got 0"),
         ({"num_neighbors": 1.5}, "num_neighbors must be a whole number from 1 on, got 1.5"),
         ({"variant": "both"}, "variant must be 'paper' or 'official', got 'both'"),
@@ -106,7 +110,26 @@ def test_neighbors_refuses_what_does_not_fit(change, message):
         cosine_neighbors(**{**good, **change})
 
 
-def test_distribution_refuses_integers():
-    none = torch.zeros(1, 0)
-    with pytest.raises(ValueError, match="probabilities must have a floating-point dtype"):
-        neighbor_distribution(torch.ones(1, 2).int(), none, none.long(), none.bool())
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probabilities": torch.ones(3)}, r"probabilities must have shape \(B, C\), got \(3\)"),
+        ({"probabilities": torch.ones(3, 2).int()}, "probabilities must have a floating-point"),
+        ({"scores": torch.ones(1, 2)}, "neighbors has R=2 but scores has R=1"),
+        ({"scores": torch.ones(2, 2).int()}, "scores must have a floating-point dtype"),
+        ({"neighbors": torch.zeros(2, 1).long()}, "neighbors has K=1 but scores has K=2"),
+        ({"neighbors": torch.zeros(2, 2)}, "neighbors must be int64, got torch.float32"),
+        ({"valid": torch.ones(1, 2).bool()}, "valid has R=1 but scores has R=2"),
+        ({"valid": torch.ones(2, 2)}, "valid must be bool, got torch.float32"),
+        ({"valid": torch.ones(2, 2, device="meta").bool()}, "valid is on meta but probabilities"),
+    ],
+)
+def test_distribution_refuses_what_does_not_fit(change, message):
+    good = {
+        "probabilities": torch.ones(3, 2),
+        "scores": torch.ones(2, 2),
+        "neighbors": torch.zeros(2, 2, dtype=torch.int64),
+        "valid": torch.ones(2, 2, dtype=torch.bool),
+    }
+    with pytest.raises(ValueError, match=message):
+        neighbor_distribution(**{**good, **change})

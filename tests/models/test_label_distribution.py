@@ -156,8 +156,10 @@ def test_refuses_what_does_not_fit(change, message):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((7, 8), {}, "dim must be even and at least 4, got 7"),
-        ((8, 2), {}, "dim must be even and at least 4, got 2"),
+        ((7, 8), {}, "dim must be even, got 7"),
+        ((8, 2), {}, "dim must be a whole number from 4 on, got 2"),
+        ((8.0, 8), {}, "dim must be a whole number from 4 on, got 8.0"),
+        ((8, "8"), {}, "dim must be a whole number from 4 on, got '8'"),
         ((8, 8), {"num_neighbors": 0}, "num_neighbors must be a whole number from 1 on"),
         ((8, 8), {"variant": "x"}, "variant must be 'paper' or 'official'"),
     ],
@@ -165,3 +167,18 @@ def test_refuses_what_does_not_fit(change, message):
 def test_refuses_options(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         LabelDistributionEstimator(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("neighbors", "rows", "message"),
+    [
+        (torch.zeros(1, 2).long(), None, "neighbors has B=1 but features has B=4"),
+        (torch.zeros(4).long(), None, r"neighbors must have shape \(B, K\), got \(4\)"),
+        (torch.zeros(4, 2), None, "neighbors must be int64, got torch.float32"),
+        (torch.zeros(4, 2).long(), torch.arange(3), "rows has R=3 but neighbors has R=4"),
+        (torch.zeros(2, 2).long(), torch.zeros(2), "rows must be int64, got torch.float32"),
+    ],
+)
+def test_a_scorer_refuses_neighbors_that_are_not_of_its_rows(neighbors, rows, message):
+    with pytest.raises(ValueError, match=message):
+        PairScorer(8)(torch.ones(4, 8), neighbors, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import check_finite, check_floating, check_shapes, values_are_checked
 from robustfer.functional._precision import Reduction, full_precision, reduce
 
 
@@ -81,5 +81,7 @@ def attention_consistency(
     """
     check_shapes(attention=(attention, "B C H W"), attention_flipped=(attention_flipped, "B C H W"))
     check_floating(attention=attention, attention_flipped=attention_flipped)
+    if values_are_checked():
+        check_finite(attention=attention, attention_flipped=attention_flipped)
     difference = full_precision(attention) - full_precision(attention_flipped).flip(-1)
     return reduce(difference.square().mean(dim=(1, 2, 3)), reduction)

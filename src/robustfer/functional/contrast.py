@@ -10,6 +10,7 @@ from robustfer._checks import (
     check_distribution,
     check_finite,
     check_floating,
+    check_int64,
     check_range,
     check_shapes,
     check_variant,
@@ -107,9 +108,7 @@ def expression_landmark_contrast(
         expression_queue=expression_queue,
         landmark_queue=landmark_queue,
     )
-    for name, labels in (("pseudo_label", pseudo_label), ("queue_label", queue_label)):
-        if labels.dtype != torch.int64:
-            raise ValueError(f"{name} must be int64, got {labels.dtype}")
+    check_int64(pseudo_label=pseudo_label, queue_label=queue_label)
     check_range("temperature", temperature, 0.0, open_low=True)
     check_variant(variant)
     if values_are_checked():
@@ -118,6 +117,8 @@ def expression_landmark_contrast(
             landmark=landmark,
             expression_key=expression_key,
             landmark_key=landmark_key,
+            expression_queue=expression_queue,
+            landmark_queue=landmark_queue,
         )
     queries = full_precision(expression), full_precision(landmark)
     dtype = torch.promote_types(queries[0].dtype, queries[1].dtype)
@@ -166,8 +167,7 @@ def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7)
     """
     check_shapes(soft_target=(soft_target, "B C"), index=(index, "B"))
     check_floating(soft_target=soft_target)
-    if index.dtype != torch.int64:
-        raise ValueError(f"index must be int64, got {index.dtype}")
+    check_int64(index=index)
     check_range("threshold", threshold, 0.0, 1.0)
     if values_are_checked():
         check_distribution(soft_target=soft_target)

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustfer._checks import Variant, check_floating, check_shapes, check_variant
+from robustfer._checks import (
+    Variant,
+    check_floating,
+    check_int64,
+    check_shapes,
+    check_variant,
+    check_whole_number,
+)
 from robustfer.functional._precision import full_precision
 
 
@@ -56,7 +63,11 @@ def cosine_neighbors(
     """
     sizes = check_shapes(embeddings=(embeddings, "B D"), index=(index, "B"))
     check_floating(embeddings=embeddings)
-    check_num_neighbors(num_neighbors)
+    check_int64(index=index)
+    if rows is not None:
+        check_shapes(embeddings=(embeddings, "B D"), rows=(rows, "R"))
+        check_int64(rows=rows)
+    num_neighbors = check_whole_number("num_neighbors", num_neighbors, 1)
     check_variant(variant)
     unit = F.normalize(full_precision(embeddings), dim=1)
     place = torch.arange(sizes["B"], device=index.device)
@@ -99,7 +110,7 @@ def neighbor_distribution(
         float32 for half inputs.
 
     Raises:
-        ValueError: dtypes do not fit.
+        ValueError: shapes, dtypes or devices do not fit.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
@@ -110,7 +121,16 @@ def neighbor_distribution(
     >>> neighbor_distribution(torch.eye(3), scores, neighbors, valid).round(decimals=3)
     tensor([[0.0000, 0.7500, 0.2500]])
     """
+    check_shapes(
+        probabilities=(probabilities, "B C"),
+        scores=(scores, "R K*"),
+        neighbors=(neighbors, "R K*"),
+        valid=(valid, "R K*"),
+    )
     check_floating(probabilities=probabilities, scores=scores)
+    check_int64(neighbors=neighbors)
+    if valid.dtype != torch.bool:
+        raise ValueError(f"valid must be bool, got {valid.dtype}")
     probabilities, scores = full_precision(probabilities), full_precision(scores)
     batch, least = len(probabilities), 1e-8
     chosen = scores * valid  # a NaN stays a NaN
@@ -118,9 +138,3 @@ def neighbor_distribution(
     weights = weights / (chosen.sum(dim=1, keepdim=True) + least)
     with torch.autocast(weights.device.type, enabled=False):
         return weights @ probabilities
-
-
-def check_num_neighbors(num_neighbors: int) -> None:
-    """Refuse what is no positive whole number."""
-    if not isinstance(num_neighbors, int) or isinstance(num_neighbors, bool) or num_neighbors < 1:
-        raise ValueError(f"num_neighbors must be a whole number from 1 on, got {num_neighbors!r}")

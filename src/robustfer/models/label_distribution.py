@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import Variant, check_floating, check_shapes, check_variant
+from robustfer._checks import (
+    Variant,
+    check_floating,
+    check_int64,
+    check_shapes,
+    check_variant,
+    check_whole_number,
+)
 from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional._precision import full_precision
-from robustfer.functional.neighbors import (
-    check_num_neighbors,
-    cosine_neighbors,
-    neighbor_distribution,
-)
+from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
 
 
 class PairScorer(nn.Module):
@@ -36,7 +39,7 @@ class PairScorer(nn.Module):
         ``(R, K)`` in [0, 1].
 
     Raises:
-        ValueError: the width is odd or too small, or not that of the features.
+        ValueError: the width is odd or too small, or an argument does not fit.
 
     >>> scorer, features = PairScorer(8), torch.rand(3, 8)
     >>> scorer(features, torch.tensor([[1, 2], [0, 2], [0, 1]])).shape
@@ -47,16 +50,23 @@ class PairScorer(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        if dim < 4 or dim % 2:
-            raise ValueError(f"dim must be even and at least 4, got {dim}")
+        dim = check_whole_number("dim", dim, 4)
+        if dim % 2:
+            raise ValueError(f"dim must be even, got {dim}")
         self.project = nn.Linear(dim, dim)
         self.pair = nn.Linear(dim, dim // 2)
         self.hidden = nn.Linear(dim // 2, dim // 4)
         self.score = nn.Linear(dim // 4, 2)
 
     def forward(self, features: Tensor, neighbors: Tensor, rows: Tensor | None = None) -> Tensor:
-        check_shapes(features=(features, f"B {self.project.in_features}"))
+        of_width = features, f"B {self.project.in_features}"
+        if rows is None:
+            check_shapes(features=of_width, neighbors=(neighbors, "B K*"))
+        else:
+            check_shapes(features=of_width, neighbors=(neighbors, "R K*"), rows=(rows, "R"))
+            check_int64(rows=rows)
         check_floating(features=features)
+        check_int64(neighbors=neighbors)
         features = full_precision(features)
         with torch.autocast(features.device.type, enabled=False):
             first, second = _linear(self.project, features).chunk(2, dim=1)
@@ -134,11 +144,10 @@ class LabelDistributionEstimator(nn.Module):
         variant: Variant = "paper",
     ) -> None:
         super().__init__()
-        check_num_neighbors(num_neighbors)
+        self.num_neighbors = check_whole_number("num_neighbors", num_neighbors, 1)
         check_variant(variant)
         self.expression_scorer = PairScorer(expression_dim)
         self.landmark_scorer = PairScorer(landmark_dim)
-        self.num_neighbors = num_neighbors
         self.detach_neighbor_probabilities = detach_neighbor_probabilities
         self.gather = gather
         self.variant: Variant = variant
@@ -153,8 +162,7 @@ class LabelDistributionEstimator(nn.Module):
             index=(index, "B"),
         )
         check_floating(expression=expression, landmark=landmark, logits=logits)
-        if index.dtype != torch.int64:
-            raise ValueError(f"index must be int64, got {index.dtype}")
+        check_int64(index=index)
         rows = None
         if self.gather and several_processes():
             own = len(index)
