@@ -14,13 +14,7 @@ from torch import Tensor
 from robustfer.data.classes import class_name, class_order, classes_of, numbering
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.images import IMAGE_SUFFIXES, ImageFiles
-
-#: robustfer's name of a split -> the folder names it may have.
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test",),
-}
+from robustfer.data.tables import SPLITS
 
 
 class ImageFolder(LabeledFaces):
@@ -118,7 +112,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for split, names in _SPLITS.items():
+    for split, names in SPLITS.items():
         present = [root / name for name in names if (root / name).is_dir()]
         if len(present) > 1:
             raise ValueError(
@@ -132,11 +126,11 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _chosen(root: Path, folders: dict[str, Path], split: str | None) -> Path:
     if split is None:
         return root
-    if split not in _SPLITS:
-        raise ValueError(f"split must be None or one of {', '.join(_SPLITS)}, got {split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
     if split not in folders:
         raise FileNotFoundError(
-            f"{root} has no folder {' or '.join(_SPLITS[split])} for the split {split!r}; with "
+            f"{root} has no folder {' or '.join(SPLITS[split])} for the split {split!r}; with "
             "the classes directly below it, use split=None"
         )
     return folders[split]

@@ -24,6 +24,7 @@ from robustfer.data.classes import (
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.images import ImageFiles
 from robustfer.data.tables import (
+    SPLITS,
     Duplicates,
     NamedOnce,
     check_files,
@@ -32,12 +33,6 @@ from robustfer.data.tables import (
     read_whole_number,
 )
 from robustfer.data.votes import VoteRule, judge
-
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test",),
-}
 
 
 class LabelTable(LabeledFaces):
@@ -100,8 +95,8 @@ class LabelTable(LabeledFaces):
     ) -> None:
         table = Path(table).expanduser()
         root = table.parent if root is None else Path(root).expanduser()
-        if split not in (None, *_SPLITS):
-            raise ValueError(f"split must be None or one of {', '.join(_SPLITS)}, got {split!r}")
+        if split not in (None, *SPLITS):
+            raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
         if labels not in ("label", *get_args(VoteRule)):
             rules = ", ".join(get_args(VoteRule))
             raise ValueError(f"labels must be label or one of {rules}, got {labels!r}")
@@ -181,10 +176,10 @@ def _read_rows(
 
 
 def _split(table: Path, line: int, text: str) -> str:
-    for split, names in _SPLITS.items():
+    for split, names in SPLITS.items():
         if text.lower() in names:
             return split
-    raise ValueError(f"{table}, line {line}: split must be one of {', '.join(_SPLITS)}: {text!r}")
+    raise ValueError(f"{table}, line {line}: split must be one of {', '.join(SPLITS)}: {text!r}")
 
 
 def _names_and_classes(

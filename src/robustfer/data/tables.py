@@ -10,6 +10,13 @@ from typing import Literal
 #: What to do with something that a table names again in the very same words.
 Duplicates = Literal["error", "drop"]
 
+#: robustfer's name of a split -> the names that a table or a folder may have for it.
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test",),
+}
+
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     r"""Read a csv file with a header, row by row.
