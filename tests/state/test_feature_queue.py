@@ -82,7 +82,7 @@ def test_no_host_waits_and_no_gradient_is_kept():
     queue = FeatureQueue(DIM, capacity=4)
     expression, landmark, label = batch(3)
     with refused_host_synchronisation():
-        queue.update(expression.requires_grad_(), landmark, label)
+        queue.update(expression.requires_grad_(), landmark, pseudo_label=label)
     assert not queue.expression.requires_grad
 
 
@@ -95,8 +95,8 @@ def bad_rows():
     yield (expression[:, :2], landmark, label), r"expression_key must have shape \(B, 3\)"
     yield (expression, landmark[:1], label), "landmark_key has B=1 but expression_key has B=4"
     yield (expression, landmark[:0], label), "landmark_key has B=0 but expression_key has B=4"
-    yield (expression, landmark, label[:2]), "label has B=2 but expression_key has B=4"
-    yield (expression, landmark, label.int()), "label must be int64, got torch.int32"
+    yield (expression, landmark, label[:2]), "pseudo_label has B=2 but expression_key has B=4"
+    yield (expression, landmark, label.int()), "pseudo_label must be int64, got torch.int32"
     yield (expression.int(), landmark, label), "expression_key must have a floating-point dtype"
     yield tuple(rows.to("meta") for rows in batch(4)), "the batch is on meta but the queue is on"
 

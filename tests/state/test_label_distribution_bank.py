@@ -39,7 +39,7 @@ def test_the_gradient_is_that_of_the_estimate():
     target = bank(torch.tensor([0, 5]), estimate)
     target.sum().backward()
     torch.testing.assert_close(estimate.grad, torch.full((2, 3), 0.1))
-    bank.update(torch.tensor([0, 5]), target)
+    bank.update(torch.tensor([0, 5]), soft_target=target)
     assert not bank.distribution.requires_grad
 
 

@@ -83,7 +83,12 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def update(
-        self, expression_key: Tensor, landmark_key: Tensor, label: Tensor, *, gather: bool = True
+        self,
+        expression_key: Tensor,
+        landmark_key: Tensor,
+        pseudo_label: Tensor,
+        *,
+        gather: bool = True,
     ) -> None:
         """Put the keys of a batch in the place of the oldest; after the optimizer's step.
 
@@ -92,12 +97,12 @@ class FeatureQueue(nn.Module):
         Args:
             expression_key: keys in the expression space, as the loss had them.
             landmark_key: keys of the same images in the landmark space.
-            label: their pseudo labels, see :func:`robustfer.functional.pseudo_labels`.
+            pseudo_label: those of the batch, see :func:`robustfer.functional.pseudo_labels`.
             gather: join the rows of all processes, each of which must then call this at the same
                 point, if only with no rows; nothing to do without ``torch.distributed``.
 
         Shape:
-            expression_key, landmark_key ``(B, D)``, label ``(B)`` int64.
+            expression_key, landmark_key ``(B, D)``, pseudo_label ``(B)`` int64.
 
         Raises:
             ValueError: shapes, dtypes or devices do not fit.
@@ -106,25 +111,25 @@ class FeatureQueue(nn.Module):
         check_shapes(
             expression_key=(expression_key, f"B* {dim}"),
             landmark_key=(landmark_key, f"B* {dim}"),
-            label=(label, "B*"),
+            pseudo_label=(pseudo_label, "B*"),
         )
         check_floating(expression_key=expression_key, landmark_key=landmark_key)
-        check_int64(label=label)
-        if label.device != self.label.device:
+        check_int64(pseudo_label=pseudo_label)
+        if pseudo_label.device != self.label.device:
             raise ValueError(
-                f"the batch is on {label.device} but the queue is on {self.label.device}; move "
-                "them to one device first"
+                f"the batch is on {pseudo_label.device} but the queue is on {self.label.device}; "
+                "move them to one device first"
             )
         keys = [key.to(self.expression.dtype) for key in (expression_key, landmark_key)]
         if gather:
-            *keys, label = gather_in_rank_order(*keys, label)
-        arrived = len(label)
+            *keys, pseudo_label = gather_in_rank_order(*keys, pseudo_label)
+        arrived = len(pseudo_label)
         kept = slice(max(0, arrived - self.capacity), None)
-        order = torch.arange(arrived, device=label.device)[kept]
+        order = torch.arange(arrived, device=pseudo_label.device)[kept]
         slots = (self.cursor + order) % self.capacity
         self.expression.index_copy_(0, slots, keys[0][kept])
         self.landmark.index_copy_(0, slots, keys[1][kept])
-        self.label.index_copy_(0, slots, label[kept])
+        self.label.index_copy_(0, slots, pseudo_label[kept])
         self.cursor.add_(arrived).remainder_(self.capacity)
         self.count.add_(arrived).clamp_(max=self.capacity)
 

@@ -58,10 +58,10 @@ class LabelDistributionBank(nn.Module):
 
     >>> bank = LabelDistributionBank(torch.tensor([1, 0, 1]), num_classes=2, momentum=0.9)
     >>> index, estimate = torch.tensor([2]), torch.tensor([[1.0, 0.0]])
-    >>> target = bank(index, estimate)
-    >>> target
+    >>> soft_target = bank(index, estimate)
+    >>> soft_target
     tensor([[0.1000, 0.9000]])
-    >>> bank.update(index, target)
+    >>> bank.update(index, soft_target)
     >>> bank.distribution
     tensor([[0.0000, 1.0000],
             [1.0000, 0.0000],
@@ -97,24 +97,24 @@ class LabelDistributionBank(nn.Module):
         return self.momentum * believed + (1 - self.momentum) * estimate
 
     @torch.no_grad()
-    def update(self, index: Tensor, target: Tensor, *, gather: bool = True) -> None:
+    def update(self, index: Tensor, soft_target: Tensor, *, gather: bool = True) -> None:
         """Keep what :meth:`forward` handed out; after the optimizer's step. No host waits.
 
         Args:
             index: rows of the data set.
-            target: what ``forward`` returned for them.
+            soft_target: what ``forward`` returned for them.
             gather: join the rows of all processes, each of which must then call this at the same
                 point, if only with no rows; nothing to do without ``torch.distributed``.
 
         Shape:
-            index ``(B)`` int64, target ``(B, C)``.
+            index ``(B)`` int64, soft_target ``(B, C)``.
 
         Raises:
             IndexError: a row outside the data set (on CUDA an assertion of the device).
             ValueError: an argument does not fit.
         """
-        self._check(index, "target", target)
-        write_rows(self.distribution, index, target, name="target", gather=gather)
+        self._check(index, "soft_target", soft_target)
+        write_rows(self.distribution, index, soft_target, name="soft_target", gather=gather)
 
     def extra_repr(self) -> str:
         return (
