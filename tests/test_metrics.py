@@ -47,13 +47,18 @@ def test_batches_add_up(rows, cut):
         ([0, 1], [0], "target has B=1 but predicted has B=2"),
         ([0, 3], [0, 0], "predicted must hold class indices from 0 to 2, got 3 at position 1"),
         ([0, 0], [-1, 0], "target must hold class indices from 0 to 2, got -1 at position 0"),
-        ([0.5], [0], "predicted must be int64 class indices, got torch.float32"),
+        ([0.5], [0], "predicted must be int64, got torch.float32"),
         ([], [], "predicted is empty along B"),
     ],
 )
 def test_bad_predictions(predicted, target, message):
     with pytest.raises(ValueError, match=message):
         confusion_matrix(torch.tensor(predicted), torch.tensor(target), 3)
+
+
+def test_bad_number_of_classes():
+    with pytest.raises(ValueError, match="num_classes must be a whole number from 1 on, got '3'"):
+        confusion_matrix(torch.tensor([0]), torch.tensor([0]), "3")
 
 
 @pytest.mark.parametrize("metric", [accuracy, mean_class_accuracy])
@@ -118,7 +123,7 @@ def test_bad_histories():
         history(0.5).best("acuracy")
     with pytest.raises(ValueError, match="'acuracy' is not a value of each of the last epochs"):
         history(0.5).mean_of_last("acuracy")
-    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="epochs must be a whole number from 1 on, got 0"):
         history(0.5).mean_of_last("accuracy", epochs=0)
 
 
@@ -165,7 +170,13 @@ def test_who_is_always_sure_and_right_is_calibrated():
         (torch.zeros(2, 2), torch.tensor([0, 1]), 15, "rows of probability must be probabilities"),
         (torch.ones(2, 2, dtype=torch.int64), torch.tensor([0, 1]), 15, "probability"),
         (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), 15, "probability is empty along N"),
-        (torch.full((2, 2), 0.5), torch.tensor([0, 1]), 0, "bins must be at least 1, got 0"),
+        (
+            torch.full((2, 2), 0.5),
+            torch.tensor([0, 1]),
+            0,
+            "bins must be a whole number from 1 on, got 0",
+        ),
+        (torch.full((2, 2), 0.5), torch.tensor([0, 1]), 2.5, "bins must be a whole number"),
     ],
 )
 def test_calibration_refuses_what_does_not_fit(probability, target, bins, message):

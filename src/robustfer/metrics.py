@@ -13,7 +13,9 @@ from robustfer._checks import (
     check_class_index,
     check_distribution,
     check_floating,
+    check_int64,
     check_shapes,
+    check_whole_number,
 )
 
 
@@ -36,10 +38,9 @@ def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Ten
     tensor([[1, 1],
             [0, 1]])
     """
+    num_classes = check_whole_number("num_classes", num_classes, 1)
     check_shapes(predicted=(predicted, "B"), target=(target, "B"))
-    for name, classes in (("predicted", predicted), ("target", target)):
-        if classes.dtype != torch.int64:
-            raise ValueError(f"{name} must be int64 class indices, got {classes.dtype}")
+    check_int64(predicted=predicted, target=target)
     # Always: a class too large would silently be counted in the next row.
     check_class_index(num_classes, predicted=predicted, target=target)
     pairs = target * num_classes + predicted
@@ -118,12 +119,10 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
     >>> round(calibration_error(probability, torch.tensor([0, 1])), 4)  # right half of the time
     0.4
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    bins = check_whole_number("bins", bins, 1)
     check_shapes(probability=(probability, "N C"), target=(target, "N"))
     check_floating(probability=probability)
-    if target.dtype != torch.int64:
-        raise ValueError(f"target must be int64 class indices, got {target.dtype}")
+    check_int64(target=target)
     check_class_index(probability.shape[1], target=target)
     check_distribution(probability=probability)
     confidence, predicted = probability.double().max(dim=1)
@@ -196,10 +195,10 @@ class History:
         """Return the mean of a value over the last epochs, or over all where there are fewer.
 
         Raises:
-            ValueError: ``epochs`` is not positive, or one of these epochs lacks the value.
+            ValueError: ``epochs`` is no positive whole number, or one of the epochs lacks the
+                value.
         """
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {epochs}")
+        epochs = check_whole_number("epochs", epochs, 1)
         chosen = self.epochs[-epochs:]
         if not chosen or any(name not in epoch for epoch in chosen):
             raise ValueError(f"{name!r} is not a value of each of the last epochs{self._names()}")

@@ -59,6 +59,19 @@ def test_counts_by_counting(pairs):
         confusion_counts(given_labels, true * 0 + 5, num_classes=5)
 
 
+def test_counts_refuse_small_integers_which_would_overflow():
+    labels = torch.tensor([19, 13])
+    assert confusion_counts(labels, labels, num_classes=20).nonzero().tolist() == [
+        [13] * 2,
+        [19] * 2,
+    ]
+    for dtype in (torch.uint8, torch.int32):
+        with pytest.raises(ValueError, match=f"given must be int64, got {dtype}"):
+            confusion_counts(labels.to(dtype), labels, num_classes=20)
+        with pytest.raises(ValueError, match=f"true must be int64, got {dtype}"):
+            confusion_counts(labels, labels.to(dtype), num_classes=20)
+
+
 @settings(deadline=None, max_examples=25)
 @given(tables)
 def test_crowd_by_counting(votes):

@@ -97,6 +97,7 @@ def test_summary():
         ([4], "rows from 0 to 3, got 4 to 4"),
         ([-1], "rows from 0 to 3, got -1 to -1"),
         (torch.tensor([False, True]), "row numbers, got torch.bool"),
+        (torch.tensor([True, False, True, True]), "row numbers, got torch.bool"),
         ([0.5], "row numbers, got torch.float32"),
     ],
 )

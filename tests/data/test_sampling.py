@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -31,14 +32,20 @@ def test_counts_by_the_equation(sizes, epoch):
     total, present = sum(sizes), sum(size > 0 for size in sizes)
     counts = sampler_of(sizes, epoch).class_counts()
     assert sum(counts) == total
-    done = min(epoch, 10) / 10
+    done = Fraction(min(epoch, 10), 10)
     last = max(number for number, size in enumerate(sizes) if size)
     for number, (size, count) in enumerate(zip(sizes, counts, strict=True)):
         share = (1 - done) * size + done * total / present if size else 0
         if number != last and sum(counts[: number + 1]) < total:
-            assert share - 1e-9 <= count < share + 1 + 1e-9
+            assert count == math.ceil(share)
         assert (count > 0) <= (size > 0)
         assert count >= share - present
+
+
+@pytest.mark.parametrize("sizes", [[354, 412, 253, 136, 145, 406, 189], [49, 9], [3, 3, 3]])
+def test_shares_that_are_whole_numbers_are_not_rounded_up(sizes):
+    assert sampler_of(sizes).class_counts() == sizes
+    assert sampler_of([300, 100, 200], epoch=5).class_counts() == [250, 150, 200]
 
 
 @settings(deadline=None, max_examples=50)
@@ -115,10 +122,13 @@ def test_balances_by_the_labels_that_training_has_made(workers):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": 0}, "num_classes must be a whole number from 1 on, got 0"),
         ({"num_classes": 2}, "labels must hold class indices from 0 to 1, got 2"),
-        ({"max_epoch": 0}, "max_epoch must be at least 1"),
-        ({"num_replicas": 2, "rank": 2}, "rank must lie in 0 to 1, got 2"),
+        ({"max_epoch": 0}, "max_epoch must be a whole number from 1 on, got 0"),
+        ({"max_epoch": 5.0}, "max_epoch must be a whole number from 1 on, got 5.0"),
+        ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
+        ({"num_replicas": 0}, "num_replicas must be a whole number from 1 on, got 0"),
+        ({"num_replicas": 2, "rank": 2}, "rank must be a whole number from 0 to 1, got 2"),
         ({"labels": torch.eye(3)}, "labels must be a class a sample"),
         ({"labels": torch.zeros(0, dtype=torch.int64)}, "labels must be a class a sample"),
     ],
@@ -130,5 +140,5 @@ def test_bad_arguments(options, message):
 
 
 def test_bad_epoch():
-    with pytest.raises(ValueError, match="epoch must not be negative, got -1"):
+    with pytest.raises(ValueError, match="epoch must be a whole number from 0 on, got -1"):
         sampler_of([3, 3], epoch=-1)

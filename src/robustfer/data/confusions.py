@@ -8,8 +8,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_class_index, check_shapes
+from robustfer._checks import check_class_index, check_int64, check_shapes
 from robustfer.data.classes import class_name, class_order
+from robustfer.metrics import confusion_matrix
 
 #: The confusions of LA-Net's protocol for class-dependent noise.
 LANET_CONFUSIONS: Mapping[str, str] = MappingProxyType(
@@ -76,16 +77,16 @@ def confusion_counts(given: Tensor, true: Tensor, *, num_classes: int) -> Tensor
         ``given`` and ``true`` int64 (N) -> int64 (C, C), a row for each true class.
 
     Raises:
-        ValueError: shapes that differ, or a value that is no class.
+        ValueError: shapes that differ, another dtype, or a value that is no class.
 
     >>> confusion_counts(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
     tensor([[1, 1],
             [0, 1]])
     """
     check_shapes(given=(given, "N"), true=(true, "N"))
+    check_int64(given=given, true=true)
     check_class_index(num_classes, given=given, true=true)
-    pairs = true * num_classes + given
-    return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
+    return confusion_matrix(given, true, num_classes)
 
 
 def crowd_counts(votes: Tensor, *, true: Tensor | None = None) -> Tensor:

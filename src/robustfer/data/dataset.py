@@ -145,10 +145,10 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             ValueError: no row, a row twice or outside the data set.
         """
         rows = torch.as_tensor(index)
+        if rows.numel() and (rows.dtype == torch.bool or rows.is_floating_point()):
+            raise ValueError(f"index must hold row numbers, got {rows.dtype}")
         if rows.ndim != 1 or not len(rows) or len(set(rows.tolist())) != len(rows):
             raise ValueError(f"index must hold at least one row and none twice, got {rows}")
-        if rows.dtype == torch.bool or rows.is_floating_point():
-            raise ValueError(f"index must hold row numbers, got {rows.dtype}")
         rows = rows.to(torch.int64)
         if int(rows.min()) < 0 or int(rows.max()) >= len(self):
             raise ValueError(

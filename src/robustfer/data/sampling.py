@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import Sampler
 
-from robustfer._checks import check_class_index
+from robustfer._checks import check_class_index, check_whole_number
 from robustfer.functional._gather import several_processes
 
 
@@ -67,27 +67,22 @@ class ProgressiveBalancedSampler(Sampler[int]):
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if max_epoch < 1:
-            raise ValueError(f"max_epoch must be at least 1, got {max_epoch}")
         if num_replicas is None:
             num_replicas = distributed.get_world_size() if several_processes() else 1
         if rank is None:
             rank = distributed.get_rank() if several_processes() else 0
-        if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank must lie in 0 to {num_replicas - 1}, got {rank}")
         self._source = labels
-        self.num_classes, self.max_epoch, self.seed = num_classes, max_epoch, seed
-        self.num_replicas, self.rank = num_replicas, rank
+        self.num_classes = check_whole_number("num_classes", num_classes, 1)
+        self.max_epoch = check_whole_number("max_epoch", max_epoch, 1)
+        self.seed = check_whole_number("seed", seed, 0)
+        self.num_replicas = check_whole_number("num_replicas", num_replicas, 1)
+        self.rank = check_whole_number("rank", rank, 0, self.num_replicas - 1)
         self.epoch = 0
         self._size = len(self._labels())
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next, counted from 0, before each."""
-        if epoch < 0:
-            raise ValueError(f"epoch must not be negative, got {epoch}")
-        self.epoch = epoch
+        self.epoch = check_whole_number("epoch", epoch, 0)
 
     def class_counts(self) -> list[int]:
         """Return how many samples of each class the epoch will have, over all processes."""
@@ -118,11 +113,12 @@ class ProgressiveBalancedSampler(Sampler[int]):
     def _counts(self, sizes: list[int]) -> list[int]:
         total = sum(sizes)
         present = [number for number, size in enumerate(sizes) if size]
-        progress = min(self.epoch, self.max_epoch) / self.max_epoch
+        epoch, epochs, classes = min(self.epoch, self.max_epoch), self.max_epoch, len(present)
         counts, left = [0] * len(sizes), total
         for number in present[:-1]:
-            share = (1 - progress) * (sizes[number] / total) + progress * (1 / len(present))
-            counts[number] = min(math.ceil(share * total), left)
+            # s_c N as a fraction of whole numbers: floating point would round some of them up by one.
+            numerator = (epochs - epoch) * sizes[number] * classes + epoch * total
+            counts[number] = min(-(-numerator // (epochs * classes)), left)
             left -= counts[number]
         counts[present[-1]] = left
         return counts
