@@ -264,7 +264,8 @@ def test_a_frozen_backbone_trains_its_head_alone():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes must be a whole number from 1 on, got 0"),
+        ({"num_classes": "7"}, "num_classes must be a whole number from 1 on, got '7'"),
         ({"head": "mine"}, "head must be 'auto', 'own' or 'native', got 'mine'"),
         ({"model_options": {"num_classes": 3}}, "model_options must not hold num_classes"),
         ({"input_size": (1, 64, 64)}, "does not take images of 1x64x64.*give input_size"),

@@ -142,5 +142,5 @@ def test_neither_model_nor_random_state_is_touched():
 def test_own_backbone_and_refusal():
     model = CAMClassifier(nn.Conv2d(3, 8, 3), num_classes=7)
     assert cam_exactness(model, image_size=(5, 9)).exact
-    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch must be a whole number from 1 on, got 0"):
         cam_exactness(model, batch=0)

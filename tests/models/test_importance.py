@@ -113,8 +113,10 @@ def test_stripped_of_the_networks_own_head_is_timms():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="dim must be a whole number from 1 on, got 0"):
         ImportanceHead(0)
+    with pytest.raises(ValueError, match="dim must be a whole number from 1 on, got 16.0"):
+        ImportanceHead(16.0)
     with pytest.raises(ValueError, match=r"embeddings must have shape \(B, 16\), got \(2, 8\)"):
         ImportanceHead(16)(torch.zeros(2, 8))
     with pytest.raises(ValueError, match="embeddings must have a floating-point dtype"):

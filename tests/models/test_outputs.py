@@ -122,6 +122,16 @@ def test_half_features_give_float32_maps(dtype, norm):
     torch.testing.assert_close(output.attention.double(), exact, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_autocast_mixes_dtypes(norm):
+    features, weight, bias, layer = make(norm=norm, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = cam_outputs(features.bfloat16(), weight, bias, norm=layer)
+    exact = cam_outputs(features, weight, bias, norm=layer)
+    torch.testing.assert_close(output.attention, exact.attention, rtol=0.05, atol=0.3)
+    torch.testing.assert_close(output.logits.float(), exact.logits, rtol=0.05, atol=0.3)
+
+
 def test_own_module_in_four_lines():
     class Own(nn.Module):
         def __init__(self):
@@ -148,6 +158,14 @@ def test_own_module_in_four_lines():
         ({"weight": torch.zeros(7, 6, 1, 1)}, r"weight must have shape \(C, D\)"),
         ({"bias": torch.zeros(6)}, "bias has C=6 but weight has C=7"),
         ({"features": torch.zeros(2, 6, 4, 4, dtype=torch.int64)}, "features must have a floating"),
+        (
+            {"features": torch.zeros(2, 6, 4, 4).half()},
+            "weight must have the dtype of features, to",
+        ),
+        ({"weight": torch.zeros(7, 6).double()}, "float32, outside autocast, got torch.float64"),
+        ({"bias": torch.zeros(7).half()}, "bias must have the dtype of features, torch.float32"),
+        ({"bias": torch.zeros(7).long()}, "bias must have the dtype of features, torch.float32"),
+        ({"norm": nn.LayerNorm(6).half()}, "the scale of norm must have the dtype of features"),
         ({"norm": nn.LayerNorm(5)}, r"norm must be over the 6 channels.*\(5,\)"),
     ],
 )

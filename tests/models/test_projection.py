@@ -47,7 +47,8 @@ def test_refuses():
         head()(torch.zeros(4, 6))
     with pytest.raises(ValueError, match="embeddings must have a floating-point dtype"):
         head()(torch.zeros(4, 5, dtype=torch.int64))
-    for name, options in (("in_dim", {"in_dim": 0}), ("dim", {"dim": 0}),
-                          ("hidden_dim", {"hidden_dim": -1})):  # fmt: skip
-        with pytest.raises(ValueError, match=f"{name} must be at least 1"):
-            ProjectionHead(**{"in_dim": 5, **options})
+    for name in ("in_dim", "dim", "hidden_dim"):
+        for bad in (0, -1, 8.0, "8"):
+            message = f"{name} must be a whole number from 1 on, got {bad!r}"
+            with pytest.raises(ValueError, match=message):
+                ProjectionHead(**{"in_dim": 5, name: bad})

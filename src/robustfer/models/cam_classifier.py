@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from robustfer._checks import check_whole_number
 from robustfer.models._layout import examine_features, forward_features, probe_size
 from robustfer.models._native_head import (
     NativeHead,
@@ -98,8 +99,7 @@ class CAMClassifier(nn.Module):
         input_size: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        num_classes = check_whole_number("num_classes", num_classes, 1)
         if head not in ("auto", "own", "native"):
             raise ValueError(f"head must be 'auto', 'own' or 'native', got {head!r}")
         options = dict(model_options or {})

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
+from robustfer._checks import check_whole_number
+
 if TYPE_CHECKING:
     from robustfer.models.cam_classifier import CAMClassifier
 
@@ -62,14 +64,13 @@ def cam_exactness(
         seed: of the images and of the drawn parameters.
 
     Raises:
-        ValueError: ``batch`` is below 1.
+        ValueError: ``batch`` is no positive whole number.
 
     >>> from robustfer.models import CAMClassifier
     >>> cam_exactness(CAMClassifier("resnet10t", num_classes=7)).exact
     True
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    batch = check_whole_number("batch", batch, 1)
     channels, height, width = model.input_size
     if image_size is not None:
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size

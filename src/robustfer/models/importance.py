@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import check_floating, check_shapes, check_whole_number
 from robustfer.functional._precision import full_precision
 from robustfer.models.cam_classifier import CAMClassifier
 
@@ -30,7 +30,7 @@ class ImportanceHead(nn.Module):
         embeddings ``(B, D)`` -> importance ``(B)`` in [0, 1].
 
     Raises:
-        ValueError: the width is no positive number, or not that of the embeddings.
+        ValueError: the width is no positive whole number, or not that of the embeddings.
 
     Reference:
         Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
@@ -44,9 +44,7 @@ class ImportanceHead(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
-        self.linear = nn.Linear(dim, 1)
+        self.linear = nn.Linear(check_whole_number("dim", dim, 1), 1)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         check_shapes(embeddings=(embeddings, f"B {self.linear.in_features}"))

@@ -68,7 +68,8 @@ def cam_outputs(
         features ``(B, D, H, W)``, weight ``(C, D)``, bias ``(C)`` -> :class:`CAMOutput`.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or ``norm`` is not over D channels.
+        ValueError: shapes, dtypes (one for all, but under autocast) or devices do not fit, or
+            ``norm`` is not over D channels.
 
     >>> classifier = nn.Linear(16, 7)
     >>> output = cam_outputs(torch.rand(2, 16, 4, 4), classifier.weight, classifier.bias)
@@ -87,6 +88,7 @@ def cam_outputs(
             f"norm must be over the {features.shape[1]} channels of features, "
             f"got normalized_shape {tuple(norm.normalized_shape)}"
         )
+    _check_dtypes(features, weight, bias, norm)
     embeddings = pooled_embeddings(features, norm)
     logits = F.linear(embeddings, weight, bias)
     return CAMOutput(logits, class_maps(features, weight, norm), features, embeddings)
@@ -122,3 +124,17 @@ def class_bias(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None) -
     if norm is not None and norm.bias is not None:
         total = total + weight.detach() @ norm.bias.detach()
     return total
+
+
+def _check_dtypes(
+    features: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None
+) -> None:
+    if torch.is_autocast_enabled(features.device.type):
+        return
+    scale = None if norm is None else norm.weight
+    for name, tensor in (("weight", weight), ("bias", bias), ("the scale of norm", scale)):
+        if tensor is not None and tensor.dtype != features.dtype:
+            raise ValueError(
+                f"{name} must have the dtype of features, {features.dtype}, outside autocast, "
+                f"got {tensor.dtype}"
+            )

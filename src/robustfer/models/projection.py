@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import check_floating, check_shapes, check_whole_number
 from robustfer.functional._precision import full_precision
 
 
@@ -28,7 +28,7 @@ class ProjectionHead(nn.Module):
         embeddings ``(B, D)`` -> ``(B, d)``, rows of length one; float32 for half inputs.
 
     Raises:
-        ValueError: a width is no positive number, or not that of the embeddings.
+        ValueError: a width is no positive whole number, or not that of the embeddings.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
@@ -44,10 +44,9 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_dim: int, *, dim: int = 64, hidden_dim: int | None = None) -> None:
         super().__init__()
-        hidden_dim = dim if hidden_dim is None else hidden_dim
-        for name, value in (("in_dim", in_dim), ("dim", dim), ("hidden_dim", hidden_dim)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        in_dim = check_whole_number("in_dim", in_dim, 1)
+        dim = check_whole_number("dim", dim, 1)
+        hidden_dim = dim if hidden_dim is None else check_whole_number("hidden_dim", hidden_dim, 1)
         self.hidden = nn.Linear(in_dim, hidden_dim)
         self.output = nn.Linear(hidden_dim, dim)
 
