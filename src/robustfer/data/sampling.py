@@ -116,7 +116,7 @@ class ProgressiveBalancedSampler(Sampler[int]):
         epoch, epochs, classes = min(self.epoch, self.max_epoch), self.max_epoch, len(present)
         counts, left = [0] * len(sizes), total
         for number in present[:-1]:
-            # s_c N as a fraction of whole numbers: floating point would round some of them up by one.
+            # s_c N as a fraction of whole numbers: floating point would put some one too high.
             numerator = (epochs - epoch) * sizes[number] * classes + epoch * total
             counts[number] = min(-(-numerator // (epochs * classes)), left)
             left -= counts[number]
