@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "robustfer.data": {
         *("torch", "numpy", "PIL", "tqdm", "typing_extensions", "matplotlib"),
         *("robustfer._checks", "robustfer._files", "robustfer.functional", "robustfer.state"),
+        "robustfer.metrics",  # for its confusion matrix
     },
     "robustfer.augmentations": {"torch", "kornia", "robustfer._checks", "robustfer.functional"},
     "robustfer.experiment": {
