@@ -210,11 +210,6 @@ METHODS = {
                 "weight-decay": 0.5,
                 "symmetric_cross_entropy": "1,cross_entropy_weight=0.5,reverse_weight=1",
             },
-            {
-                "learning-rate": 0.004,
-                "weight-decay": 0.5,
-                "symmetric_cross_entropy": "1,cross_entropy_weight=0.1,reverse_weight=1",
-            },
         ),
     ),
     "early_learning_regularization": Method(
@@ -232,11 +227,6 @@ METHODS = {
                 "weight-decay": 0.5,
                 "early_learning_regularization": "1,weight=1,momentum=0.7",
             },
-            {
-                "learning-rate": 0.002,
-                "weight-decay": 0.5,
-                "early_learning_regularization": "1,weight=3,momentum=0.9",
-            },
         ),
     ),
     "relative_uncertainty": Method(
@@ -246,7 +236,6 @@ METHODS = {
         grid=(
             {"learning-rate": 0.002, "weight-decay": 0.5},
             {"learning-rate": 0.004, "weight-decay": 0.5},
-            {"learning-rate": 0.002, "weight-decay": 0.05},
         ),
     ),
 }
