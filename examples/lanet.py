@@ -7,16 +7,16 @@ python examples/lanet.py --data ferplus:PATH --landmarks file:PATH/landmarks68.n
 from __future__ import annotations
 
 import argparse
-import ast
 import re
+from ast import literal_eval
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import kornia.augmentation as K
 import timm
 import torch
-from timm.models import FeatureListNet
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -26,8 +26,8 @@ from robustfer.augmentations import KorniaPipeline, SingleView
 from robustfer.checkpoint import save_model
 from robustfer.data import LabeledFaces
 from robustfer.data.landmark_conversion import convert_landmarks
-from robustfer.data.landmark_providers import DatasetLandmarks, LandmarkFile, LandmarkProvider
-from robustfer.data.landmarks import LandmarkLayout, mirror_landmarks, resize_landmarks
+from robustfer.data.landmark_providers import DatasetLandmarks, LandmarkFile
+from robustfer.data.landmarks import LandmarkLayout, resize_landmarks
 from robustfer.data.landmarks import layout as layout_of
 from robustfer.functional import pseudo_labels
 from robustfer.losses import LANetLoss
@@ -35,7 +35,8 @@ from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_ac
 from robustfer.models import (
     CAMClassifier,
     LabelDistributionEstimator,
-    LandmarkHead,
+    LandmarkClassifier,
+    LandmarkCoordinates,
     ProjectionHead,
 )
 from robustfer.state import FeatureQueue, LabelDistributionBank, ModelEMA
@@ -65,96 +66,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return settings
 
 
-class Output(NamedTuple):
-    """What the network makes of a batch; the last two are its embeddings, projected."""
-
-    logits: Tensor
-    embeddings: Tensor
-    landmark_embeddings: Tensor
-    heatmaps: Tensor | None
-    expression: Tensor
-    landmark: Tensor
-
-
-class Branch(nn.Module):
-    """The later stages of a network once more, for landmarks, on the first maps of the other."""
-
-    def __init__(self, settings: argparse.Namespace, num_landmarks: int) -> None:
-        super().__init__()
-        name, options = experiment.backbone(settings.backbone)
-        self.later = timm.create_model(
-            name, pretrained=settings.pretrained, features_only=True, **options
-        )
-        info = self.later.feature_info
-        if not isinstance(self.later, FeatureListNet) or 4 not in info.reduction():
-            raise ValueError(
-                f"{name} has no stages that follow each other, the first of stride 4, as ResNet "
-                "and ConvNeXt do; take --second-space coordinates"
-            )
-        first = info.reduction().index(4)
-        last = info.module_name(first)  # up to here the stages are the classifier's
-        self.shared = f"backbone.{last}"
-        for part in list(self.later):
-            del self.later[part]
-            if part == last.replace(".", "_"):
-                break
-        self.head = LandmarkHead(
-            info.channels()[first:], info.reduction()[first:], num_landmarks=num_landmarks
-        )
-        self.dim = self.head.heatmaps.in_channels
-
-    def forward(self, maps: Tensor, points: Tensor) -> tuple[Tensor, Tensor | None]:
-        heatmaps, embeddings = self.head([maps, *self.later(maps)])
-        return embeddings, heatmaps
-
-
-class Coordinates(nn.Module):
-    """Landmarks alone, beyond the paper: how a face differs from the mean one, in no unit.
-
-    Where it lies and how large it is does not count. A face of which a point is not known gives 0.
-    """
-
-    shared = ""  # no stage: the maps are not looked at
-
-    def __init__(self, landmarks: Tensor, layout: LandmarkLayout) -> None:
-        super().__init__()
-        self.dim = 2 * layout.num_points
-        known = landmarks[landmarks.isfinite().all(dim=(1, 2))]
-        if not len(known):
-            raise ValueError("landmarks must have all points of one face at least, got none")
-        shapes = self.shapes(torch.cat([known, mirror_landmarks(known, layout, width=1)]))
-        self.register_buffer("mean", shapes.mean(0))
-        self.register_buffer("spread", (shapes - shapes.mean(0)).square().mean().sqrt())
-
-    def shapes(self, points: Tensor) -> Tensor:
-        centred = points - points.mean(dim=1, keepdim=True)
-        return centred / centred.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-6)
-
-    def forward(self, maps: Tensor, points: Tensor) -> tuple[Tensor, Tensor | None]:
-        differing = (self.shapes(points) - self.mean) / self.spread
-        return differing.nan_to_num(0.0).flatten(1), None
-
-
 class LANet(nn.Module):
-    """The classifier, landmarks beside it, and what learns of both; the classifier infers alone."""
+    """A classifier, with a landmark branch or coordinates beside it, and what learns of both."""
 
-    def __init__(self, classifier: CAMClassifier, second: Branch | Coordinates, neighbors: int):
+    def __init__(
+        self, faces: nn.Module, coordinates: nn.Module | None, dims: tuple[int, int], neighbors: int
+    ) -> None:
         super().__init__()
-        self.classifier, self.second = classifier, second
-        self.estimator = LabelDistributionEstimator(
-            classifier.num_features, second.dim, num_neighbors=neighbors
-        )
-        self.expression = ProjectionHead(classifier.num_features)
-        self.landmark = ProjectionHead(second.dim)
+        self.faces, self.coordinates = faces, coordinates
+        self.estimator = LabelDistributionEstimator(*dims, num_neighbors=neighbors)
+        self.expression, self.landmark = map(ProjectionHead, dims)
 
-    def forward(self, images: Tensor, points: Tensor) -> Output:
-        maps: list[Tensor] = []
-        stage = self.classifier.get_submodule(self.second.shared)
-        with stage.register_forward_hook(lambda _, __, output: maps.append(output)):
-            logits, _, _, embeddings = self.classifier(images)
-        landmark_embeddings, heatmaps = self.second(maps[0], points)
-        projected = self.expression(embeddings), self.landmark(landmark_embeddings)
-        return Output(logits, embeddings, landmark_embeddings, heatmaps, *projected)
+    def forward(self, images: Tensor, points: Tensor) -> tuple[Any, ...]:
+        """Logits, the two spaces, the two projected, and the heat maps of a branch."""
+        output = self.faces(images)
+        if self.coordinates is None:
+            second, heatmaps = output.landmark_embeddings, output.heatmaps
+        else:
+            second, heatmaps = self.coordinates(points), None
+        projected = self.expression(output.embeddings), self.landmark(second)
+        return output.logits, (output.embeddings, second), projected, heatmaps
 
 
 def find_landmarks(
@@ -162,13 +93,15 @@ def find_landmarks(
 ) -> tuple[Tensor, LandmarkLayout]:
     """Landmarks (N, K, 2) of all samples in pixels of their images, NaN where not known."""
     kind, _, rest = settings.landmarks.partition(":")
-    provider: LandmarkProvider
     if kind == "file":
         provider = LandmarkFile(rest)
     elif kind == "provider":
         name, *given = rest.split(",")
         options = dict(option.split("=", 1) for option in given)
-        provider = registry.create(name, **{key: value_of(text) for key, text in options.items()})
+        for option, text in options.items():
+            with suppress(ValueError, SyntaxError):  # no number, True or False: a text
+                options[option] = literal_eval(text)
+        provider = registry.create(name, **options)
     else:
         provider = DatasetLandmarks(dataset)
     landmarks, visible = provider(dataset.ids)
@@ -178,60 +111,47 @@ def find_landmarks(
             landmarks, visible, source=provider.layout, target=layout
         )
     if settings.landmarks_size:
-        height, width = dataset[0]["image"].shape[1:]
-        landmarks = resize_landmarks(
-            landmarks, from_size=settings.landmarks_size, to_size=(height, width)
-        )
+        size = dataset[0]["image"].shape[1:]
+        landmarks = resize_landmarks(landmarks, from_size=settings.landmarks_size, to_size=size)
     return landmarks.masked_fill(~visible[..., None], torch.nan), layout
-
-
-def value_of(text: str) -> Any:
-    """A number, True or False where the text is one; else the text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def train(
     settings: argparse.Namespace, train_set: LabeledFaces, test_set: LabeledFaces
-) -> tuple[LANet, History]:
-    """Train as the settings say; the model of the last epoch and the accuracy of each."""
+) -> tuple[CAMClassifier, History]:
+    """Train as the settings say; the classifier, which infers alone, and the accuracies."""
     torch.manual_seed(settings.seed)
     name, options = experiment.backbone(settings.backbone)
+    classes = len(train_set.classes)
     landmarks, layout = find_landmarks(settings, train_set)
     classifier = CAMClassifier(
-        name,
-        num_classes=len(train_set.classes),
-        pretrained=settings.pretrained,
-        model_options=options,
+        name, num_classes=classes, pretrained=settings.pretrained, model_options=options
     )
-    second = (
-        Branch(settings, layout.num_points)
-        if settings.second_space == "branch"
-        else Coordinates(landmarks, layout)
-    )
-    model = LANet(classifier, second, settings.neighbors)
+    if settings.second_space == "coordinates":
+        faces, coordinates = classifier, LandmarkCoordinates(landmarks, swap=layout.swap)
+        dims = classifier.num_features, coordinates.dim
+    else:  # stages drawn anew: copies of the classifier's, the default, are for trained weights
+        pyramid = timm.create_model(
+            name, pretrained=settings.pretrained, features_only=True, **options
+        )
+        faces = LandmarkClassifier(classifier, num_landmarks=layout.num_points, pyramid=pyramid)
+        dims, coordinates = (classifier.num_features, faces.dim), None
+    model = LANet(faces, coordinates, dims, settings.neighbors)
     model.to(settings.device, memory_format=torch.channels_last)
     landmarks = landmarks.to(settings.device)
-    # Faces with a place in the second space. What is believed of the others does not move.
-    placed = landmarks.isfinite().all(dim=2).all(dim=1, keepdim=True)
-    if settings.second_space == "branch":
-        placed = torch.ones_like(placed)
 
     height, width = train_set[0]["image"].shape[1:]
     crop = K.RandomCrop((height, width), padding=height // 12)
     views = SingleView(pipeline=KorniaPipeline(crop, K.RandomHorizontalFlip()))
-    with_heatmaps = settings.second_space == "branch" and settings.landmark_weight > 0
+    with_heatmaps = coordinates is None and settings.landmark_weight > 0
     criterion = LANetLoss(
         image_size=(height, width) if with_heatmaps else None,
         distribution_weight=settings.distribution_weight,
         landmark_weight=settings.landmark_weight,
         contrast_weight=settings.contrast_weight,
     )
-    bank = LabelDistributionBank(
-        train_set.targets, num_classes=len(train_set.classes), momentum=settings.momentum
-    ).to(settings.device)
+    bank = LabelDistributionBank(train_set.targets, num_classes=classes, momentum=settings.momentum)
+    bank.to(settings.device)
     queue = FeatureQueue(64, capacity=settings.queue if settings.contrast_weight else 1)
     queue.to(settings.device)
     average = ModelEMA(model, decay=settings.decay)
@@ -264,28 +184,20 @@ def train(
                 view, points, visible = views.with_landmarks(
                     images, landmarks[index], swap=layout.swap, generator=generator
                 )
-                output = model(view, points)
+                logits, spaces, queries, heatmaps = model(view, points)
                 soft_target = bank.distribution[index]
                 if settings.distribution_weight:
-                    estimate = model.estimator(
-                        output.embeddings, output.landmark_embeddings, output.logits, index
-                    )
-                    soft_target = bank(index, estimate.where(placed[index], soft_target))
+                    estimate = model.estimator(*spaces, logits, index)
+                    if coordinates:  # what is believed of faces without a place does not move
+                        estimate = estimate.where(coordinates.known(points)[:, None], soft_target)
+                    soft_target = bank(index, estimate)
                 label = pseudo_labels(soft_target, index, threshold=settings.threshold)
-                slow = average(view, points) if settings.contrast_weight else output
-                keys = slow.expression.detach(), slow.landmark.detach()
+                keys = average(view, points)[2] if settings.contrast_weight else queries
+                keys = [key.detach() for key in keys]
+                queues = queue.expression, queue.landmark, queue.label
+                drawn = (heatmaps, points, visible) if with_heatmaps else ()
                 loss = criterion(
-                    output.logits,
-                    target,
-                    soft_target,
-                    output.expression,
-                    output.landmark,
-                    *keys,
-                    label,
-                    queue.expression,
-                    queue.landmark,
-                    queue.label,
-                    *((output.heatmaps, points, visible) if with_heatmaps else ()),
+                    logits, target, soft_target, *queries, *keys, label, *queues, *drawn
                 )
             optimizer.zero_grad()
             loss.backward()
@@ -297,11 +209,11 @@ def train(
                 average.update(model)
 
         figures = labels_moved(bank, train_set)
-        history.add({**evaluate(model, test_set, settings), **figures})
+        history.add({**evaluate(classifier, test_set, settings), **figures})
         changed = f"{figures['changed']:.0f} labels are believed to be others"
         tqdm.write(f"epoch {epoch + 1}: {history.summary('accuracy')}; {changed}")
         experiment.save_progress(settings, **parts)
-    return model, history
+    return classifier, history
 
 
 def labels_moved(bank: LabelDistributionBank, train_set: LabeledFaces) -> dict[str, float]:
@@ -315,15 +227,17 @@ def labels_moved(bank: LabelDistributionBank, train_set: LabeledFaces) -> dict[s
 
 
 @torch.no_grad()
-def evaluate(model: LANet, dataset: LabeledFaces, settings: argparse.Namespace) -> dict[str, float]:
+def evaluate(
+    classifier: CAMClassifier, dataset: LabeledFaces, settings: argparse.Namespace
+) -> dict[str, float]:
     """Overall and mean-class accuracy on the images as they are; landmarks are not asked for."""
-    model.eval()
+    classifier.eval()
     prepare = SingleView().eval()
     confusion = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
     for batch in experiment.eval_loader(dataset, settings):
         images = batch["image"].to(settings.device, memory_format=torch.channels_last)
         with experiment.autocast(settings):
-            predicted = model.classifier(prepare(images)).logits.argmax(1).cpu()
+            predicted = classifier(prepare(images)).logits.argmax(1).cpu()
         confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes))
     return {"accuracy": accuracy(confusion), "mean_class_accuracy": mean_class_accuracy(confusion)}
 
@@ -334,16 +248,12 @@ def main() -> None:
     print(experiment.show_settings(settings))
     train_set, test_set = experiment.load_data(settings)
     print(train_set.summary())
-    model, history = train(settings, train_set, test_set)
+    classifier, history = train(settings, train_set, test_set)
     print(history.summary("accuracy"))
     print(history.summary("mean_class_accuracy"))
     if len(history) == settings.epochs:
-        path = save_model(
-            settings.output,
-            model.classifier,  # inference needs the expression's branch alone
-            classes=train_set.classes,
-            settings=experiment.as_text(settings),
-        )
+        text = experiment.as_text(settings)
+        path = save_model(settings.output, classifier, classes=train_set.classes, settings=text)
         print(f"model written to {path}")
 
 

@@ -10,8 +10,8 @@ from examples import lanet
 from robustfer import experiment
 from robustfer.checkpoint import load_model, read_model_info
 from robustfer.data import DemoFaces, with_symmetric_noise
-from robustfer.data.landmarks import layout, mirror_landmarks
-from robustfer.models import CAMClassifier
+from robustfer.data.landmarks import layout
+from robustfer.models import CAMClassifier, LandmarkClassifier, LandmarkCoordinates
 
 SHORT = ["--backbone", "tiny", "--batch-size", "16", "--max-steps", "2", "--device", "cpu"]
 SPACES = ["branch", "coordinates"]
@@ -113,10 +113,8 @@ def test_what_has_no_landmarks_or_stages_is_refused(faces, tmp_path):
     with pytest.raises(ValueError, match="ibug-68 cannot be converted to wflw-98"):
         lanet.train(settings, *faces)
     settings = lanet.parse([*SHORT, "--backbone", "vit_tiny_patch16_224"])
-    with pytest.raises(ValueError, match="vit_tiny_patch16_224 has no stages .* coordinates"):
-        lanet.Branch(settings, 19)
-    with pytest.raises(ValueError, match="all points of one face at least, got none"):
-        lanet.Coordinates(torch.full((2, 5, 2), torch.nan), layout(5))
+    with pytest.raises(ValueError, match="vit_tiny_patch16_224 has none"):
+        lanet.train(settings, *faces)
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -125,52 +123,15 @@ def test_faces_without_landmarks(faces, landmarks_file, tmp_path, space):
     lacking = torch.arange(len(faces[0])) % 8 == 0
     arguments = [*SHORT, "--max-steps", "4", "--epochs", "1", "--second-space", space]
     arguments += [f"--landmarks=file:{landmarks_file}", "--output", str(tmp_path)]
-    model, _ = lanet.train(lanet.parse(arguments), *faces)
-    for name, value in model.state_dict().items():
+    lanet.train(lanet.parse(arguments), *faces)
+    saved = resume_file(tmp_path)
+    for name, value in saved["model"].items():
         assert value.isfinite().all(), name
     given = torch.nn.functional.one_hot(faces[0].targets, len(faces[0].classes)).float()
-    moved = (resume_file(tmp_path)["bank"]["distribution"] - given).abs().amax(1) > 1e-3
+    moved = (saved["bank"]["distribution"] - given).abs().amax(1) > 1e-3
     assert moved[~lacking].all()
     assert moved[lacking].all() == (space == "branch")
     assert moved[lacking].any() == (space == "branch")
-
-
-def test_coordinates_tell_shapes_alone():
-    torch.manual_seed(0)
-    points = torch.rand(6, 68, 2) * 47
-    space = lanet.Coordinates(points, layout(68))
-    unused = torch.empty(0)
-    embeddings, heatmaps = space(unused, points)
-    assert heatmaps is None
-    assert embeddings.shape == (6, space.dim)
-    torch.testing.assert_close(space(unused, 3 * points - 5)[0], embeddings)
-    # A mirrored face differs from the mean face in the mirrored way.
-    mirrored = space(unused, mirror_landmarks(points, layout(68), width=48))[0]
-    swapped = embeddings.view(6, 68, 2)[:, list(layout(68).swap)] * torch.tensor([-1.0, 1.0])
-    torch.testing.assert_close(mirrored, swapped.flatten(1))
-    # Not known, or all in one place: nothing but numbers.
-    points[0, 3], points[1] = torch.nan, 0.0
-    embeddings, _ = space(unused, points)
-    assert (embeddings[0] == 0).all()
-    assert embeddings.isfinite().all()
-
-
-@pytest.mark.parametrize("backbone", ["tiny", "convnext_atto"])
-def test_branch_goes_on_from_the_classifiers_first_stage(backbone):
-    settings = lanet.parse(["--device", "cpu", "--backbone", backbone])
-    name, options = experiment.backbone(backbone)
-    classifier = CAMClassifier(name, num_classes=7, model_options=options)
-    model = lanet.LANet(classifier, lanet.Branch(settings, 19), neighbors=2)
-    runs = []
-    shared = classifier.get_submodule(model.second.shared)
-    shared.register_forward_hook(lambda *_: runs.append(1))
-    output = model(torch.rand(3, 3, 64, 64), torch.rand(3, 19, 2))
-    assert len(runs) == 1
-    assert output.heatmaps.shape == (3, 19, 16, 16)
-    assert output.landmark_embeddings.shape == (3, 64)
-    output.heatmaps.square().sum().backward()
-    assert all(p.grad is not None for p in shared.parameters())
-    assert all(p.grad is None for p in classifier.get_classifier().parameters())
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -186,17 +147,17 @@ def test_inference_is_that_of_the_whole_network(monkeypatch, tmp_path, space):
     load_model(tmp_path, alone, classes=info.classes)
     classifier = CAMClassifier(name, num_classes=len(info.classes), model_options=options)
     landmarks = torch.stack([DemoFaces(32).landmarks(row) for row in range(32)])
-    second = (
-        lanet.Branch(lanet.parse(SHORT), 68)
-        if space == "branch"
-        else lanet.Coordinates(landmarks, layout(68))
-    )
-    whole = lanet.LANet(classifier, second, neighbors=8)
+    if space == "branch":
+        faces, coordinates = LandmarkClassifier(classifier, num_landmarks=68), None
+    else:
+        faces, coordinates = classifier, LandmarkCoordinates(landmarks, swap=layout(68).swap)
+    dims = classifier.num_features, 64 if coordinates is None else 136
+    whole = lanet.LANet(faces, coordinates, dims, neighbors=8)
     whole.load_state_dict(resume_file(tmp_path)["model"])
     images = torch.rand(4, 3, 48, 48)
     with torch.no_grad():
-        expected = whole.eval()(images, landmarks[:4])
-        assert torch.equal(alone.eval()(images).logits, expected.logits)
+        expected, *_ = whole.eval()(images, landmarks[:4])
+        assert torch.equal(alone.eval()(images).logits, expected)
 
 
 @pytest.mark.parametrize("part", ["distribution", "landmark", "contrast"])
@@ -204,11 +165,12 @@ def test_a_weight_of_zero_leaves_its_part_out(faces, tmp_path, part):
     settings = lanet.parse(
         [*SHORT, "--epochs", "1", f"--{part}-weight", "0", "--output", str(tmp_path)]
     )
-    model, history = lanet.train(settings, *faces)
+    _, history = lanet.train(settings, *faces)
     saved = resume_file(tmp_path)
     moved = (saved["bank"]["distribution"].amax(1) < 1).any()
     assert moved == (part != "distribution")
-    trained = model.second.head.heatmaps.weight.grad is not None
+    name = "faces.head.heatmaps.weight"
+    trained = not torch.equal(saved["model"][name], saved["average"][f"module.{name}"])
     assert trained == (part != "landmark")
     followed = int(saved["average"]["step"]) > 0
     assert followed == (part != "contrast")

@@ -2,8 +2,8 @@
 
 :class:`CAMClassifier` wraps any timm model, :func:`cam_outputs` is the plain way for a module of
 your own, and :func:`cam_exactness` measures whether maps and logits agree.
-:class:`ImportanceClassifier` adds SCN's importance head, :func:`strip_for_inference` leaves what
-makes the logits.
+:class:`ImportanceClassifier` adds SCN's importance head, :class:`LandmarkClassifier` LA-Net's
+landmark branch, :func:`strip_for_inference` leaves what makes the logits.
 """
 
 from robustfer.models.cam_classifier import CAMClassifier
@@ -12,6 +12,8 @@ from robustfer.models.importance import ImportanceClassifier, ImportanceHead, Im
 from robustfer.models.inference import strip_for_inference
 from robustfer.models.label_distribution import LabelDistributionEstimator, PairScorer
 from robustfer.models.landmark_branch import LandmarkBranch, LandmarkHead, LandmarkOutput
+from robustfer.models.landmark_classifier import LandmarkClassifier, LandmarkClassifierOutput
+from robustfer.models.landmark_coordinates import LandmarkCoordinates
 from robustfer.models.outputs import CAMOutput, cam_outputs
 from robustfer.models.projection import ProjectionHead
 
@@ -24,6 +26,9 @@ __all__ = [
     "ImportanceOutput",
     "LabelDistributionEstimator",
     "LandmarkBranch",
+    "LandmarkClassifier",
+    "LandmarkClassifierOutput",
+    "LandmarkCoordinates",
     "LandmarkHead",
     "LandmarkOutput",
     "PairScorer",

@@ -9,7 +9,7 @@ import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_shapes
+from robustfer._checks import check_shapes, check_whole_number
 
 _STRIDE = 4
 
@@ -66,10 +66,8 @@ class LandmarkHead(nn.Module):
         self, channels: Sequence[int], strides: Sequence[int], *, num_landmarks: int, dim: int = 64
     ) -> None:
         super().__init__()
-        if num_landmarks < 1:
-            raise ValueError(f"num_landmarks must be at least 1, got {num_landmarks}")
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        num_landmarks = check_whole_number("num_landmarks", num_landmarks, 1)
+        dim = check_whole_number("dim", dim, 1)
         if len(channels) != len(strides) or list(strides) != sorted(strides):
             raise ValueError(
                 "channels and strides must be of equal length, strides growing, got "
@@ -111,9 +109,8 @@ class LandmarkBranch(nn.Module):
     needed for inference: :func:`robustfer.models.strip_for_inference` of the classifier has
     nothing of it, and its logits are the same with and without.
 
-    In the paper the branch is a copy of the classifier's later stages on the stem and first
-    stage that the two share. A network made for this branch shares nothing; to share stages,
-    make the pyramid yourself, set the modules of one network in the other, and hand it in.
+    It shares nothing with the classifier. In the paper the two share the stem and the first stage:
+    :class:`LandmarkClassifier`.
 
     Args:
         pyramid: name of a timm model, or one made with ``features_only=True``.
@@ -173,14 +170,17 @@ class LandmarkBranch(nn.Module):
         self.head = LandmarkHead(
             info.channels(), info.reduction(), num_landmarks=num_landmarks, dim=dim
         )
-        layout: Any = getattr(pyramid, "output_fmt", None)
-        self._channels_last = getattr(layout, "value", layout) == "NHWC"
 
     def forward(self, images: Tensor) -> LandmarkOutput:
-        maps = self.pyramid(images)
-        if self._channels_last:
-            maps = [each.permute(0, 3, 1, 2) for each in maps]
-        return self.head(maps)
+        return self.head(channels_first(self.pyramid(images), self.pyramid))
+
+
+def channels_first(maps: Sequence[Tensor], network: Any) -> Sequence[Tensor]:
+    """Return maps of a timm network as (B, C, H, W), whichever way it gives them."""
+    axes = getattr(network, "output_fmt", None)
+    if getattr(axes, "value", axes) == "NHWC":
+        return [each.permute(0, 3, 1, 2) for each in maps]
+    return maps
 
 
 def _enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:

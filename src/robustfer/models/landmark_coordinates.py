@@ -1,0 +1,110 @@
+"""Landmark coordinates alone as the second space of LA-Net, where no landmark branch is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.functional._precision import full_precision
+
+
+class LandmarkCoordinates(nn.Module):
+    r"""How the shape of a face differs from the mean face, in no unit; nothing of it is learnt.
+
+    .. math::
+        s_n = \frac{p_n - \bar p_n}{\operatorname{rms}(p_n - \bar p_n)}, \qquad
+        e_n = \frac{s_n - m}{\sigma}
+
+    with :math:`p_n` the points of a face and :math:`\bar p_n` their centre: where the face lies
+    and how large it is does not count. :math:`m` is the mean of :math:`s` over the faces given at
+    construction and their mirror images, and :math:`\sigma` the root mean square of :math:`s - m`,
+    one number, so that directions in which faces differ more keep their weight.
+
+    A face of which a point is not known has no place in this space and gives zeros;
+    :meth:`known` says which do have one. This is beyond the paper, whose second space is a trained
+    branch, :class:`LandmarkClassifier`.
+
+    Args:
+        landmarks: points (x, y) in pixels of the faces to train on, NaN where not known; faces
+            with such points are left out.
+        swap: for each point the one that takes its place when the picture is mirrored, as
+            ``robustfer.data.landmarks.layout(68).swap`` has it.
+
+    Attributes:
+        dim: 2K, the width of the space.
+        mean: :math:`m` ``(K, 2)``.
+        spread: :math:`\sigma`.
+
+    Shape:
+        landmarks ``(B, K, 2)`` -> ``(B, 2K)``; float32 for half inputs.
+
+    Raises:
+        ValueError: no face has all of its points, all have one shape, ``swap`` does not pair the
+            points, or shape or dtype does not fit.
+
+    >>> eyes_and_nose = torch.tensor([[[0, 0], [4, 0], [2, 3]], [[0, 0], [4, 0], [2, 5]]])
+    >>> faces = eyes_and_nose.float()
+    >>> space = LandmarkCoordinates(faces, swap=(1, 0, 2))
+    >>> space(faces[:1]).round(decimals=2)
+    tensor([[-1.2900,  0.6700,  1.2900,  0.6700,  0.0000, -1.3400]])
+    >>> torch.allclose(space(3 * faces + 7), space(faces), atol=1e-5)
+    True
+    >>> faces[0, 1] = torch.nan
+    >>> space(faces)[0], space.known(faces)
+    (tensor([0., 0., 0., 0., 0., 0.]), tensor([False,  True]))
+    """
+
+    __call__: Callable[..., Tensor]
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, landmarks: Tensor, *, swap: Sequence[int]) -> None:
+        super().__init__()
+        points = check_shapes(landmarks=(landmarks, "N K 2"))["K"]
+        check_floating(landmarks=landmarks)
+        # Any other order would be no mirror image, and put the mean face somewhere else.
+        if sorted(swap) != list(range(points)) or any(swap[swap[k]] != k for k in range(points)):
+            raise ValueError(
+                f"swap must pair the {points} points of landmarks, each 0 to {points - 1} once, "
+                f"got {tuple(swap)}"
+            )
+        self.dim = 2 * points
+        whole = full_precision(landmarks[self.known(landmarks)])
+        if not len(whole):
+            raise ValueError(
+                f"landmarks must have all points of one face at least, got none of {len(landmarks)}"
+            )
+        mirrored = whole[:, list(swap)] * whole.new_tensor([-1.0, 1.0])
+        shapes = _shapes(torch.cat([whole, mirrored]))
+        self.register_buffer("mean", shapes.mean(0))
+        self.register_buffer("spread", (shapes - shapes.mean(0)).square().mean().sqrt())
+        if not self.spread > 1e-6:
+            raise ValueError(
+                "landmarks must differ between faces by more than place and size, got "
+                f"{len(whole)} of one symmetric shape"
+            )
+
+    def known(self, landmarks: Tensor) -> Tensor:
+        """Return which faces have a place in the space, (B) bool: all of their points are known.
+
+        The others are alike in nothing but what is not known: leave out what is estimated of them.
+        """
+        return landmarks.isfinite().flatten(1).all(dim=1)
+
+    def forward(self, landmarks: Tensor) -> Tensor:
+        check_shapes(landmarks=(landmarks, f"B {self.dim // 2} 2"))
+        check_floating(landmarks=landmarks)
+        differing = (_shapes(full_precision(landmarks)) - self.mean) / self.spread
+        return differing.flatten(1).where(self.known(landmarks)[:, None], 0.0)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+def _shapes(points: Tensor) -> Tensor:
+    """Points (B, K, 2) about their centre, in units of their size."""
+    centred = points - points.mean(dim=1, keepdim=True)
+    return centred / centred.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-6)
