@@ -10,10 +10,8 @@ python examples/compose.py --loss cross_entropy --loss self_distillation=0.9 --r
 from __future__ import annotations
 
 import argparse
-from ast import literal_eval
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 import kornia.augmentation as K
 import torch
@@ -48,8 +46,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def make_term(text: str, sizes: dict[str, int]) -> Term:
     """Make ``NAME[=WEIGHT][,OPTION=VALUE...]``; sizes that its factory needs are filled in."""
-    (name, _, weight), *pairs = (part.partition("=") for part in text.split(","))
-    options: dict[str, Any] = {key: _value(value) for key, _, value in pairs}
+    head, _, rest = text.partition(",")
+    name, _, weight = head.partition("=")
+    options = experiment.parse_options(rest)
     if name == "cross_entropy":  # torch's own, which calls the logits otherwise
         loss, inputs = nn.CrossEntropyLoss(**options), {"input": "logits"}
     else:
@@ -57,13 +56,6 @@ def make_term(text: str, sizes: dict[str, int]) -> Term:
         filled = {key: size for key, size in sizes.items() if key in needed}
         loss, inputs = registry.create(name, **{**filled, **options}), {}
     return Term(name.rpartition(":")[2], loss, weight=float(weight or 1), inputs=inputs)
-
-
-def _value(text: str) -> Any:
-    try:
-        return literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
 
 
 def train(

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from ast import literal_eval
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -96,12 +94,8 @@ def find_landmarks(
     if kind == "file":
         provider = LandmarkFile(rest)
     elif kind == "provider":
-        name, *given = rest.split(",")
-        options = dict(option.split("=", 1) for option in given)
-        for option, text in options.items():
-            with suppress(ValueError, SyntaxError):  # no number, True or False: a text
-                options[option] = literal_eval(text)
-        provider = registry.create(name, **options)
+        name, _, given = rest.partition(",")
+        provider = registry.create(name, **experiment.parse_options(given))
     else:
         provider = DatasetLandmarks(dataset)
     landmarks, visible = provider(dataset.ids)
@@ -178,8 +172,8 @@ def train(
             leave=False,
         )
         for batch in batches:
-            images = batch["image"].to(settings.device, memory_format=torch.channels_last)
-            index, target = (batch[name].to(settings.device) for name in ("index", "target"))
+            batch = experiment.to_device(batch, settings)
+            images, target, index = batch["image"], batch["target"], batch["index"]
             with experiment.autocast(settings):
                 view, points, visible = views.with_landmarks(
                     images, landmarks[index], swap=layout.swap, generator=generator
@@ -218,11 +212,12 @@ def train(
 
 def labels_moved(bank: LabelDistributionBank, train_set: LabeledFaces) -> dict[str, float]:
     """How many labels are believed to be others than given, and what share of those is right."""
-    believed = bank.distribution.argmax(1).cpu()
+    believed = bank.distribution.argmax(1)
     changed = believed != train_set.targets
     figures = {"changed": float(changed.sum())}
     if train_set.true_targets is not None:
-        figures["precision"] = float((believed == train_set.true_targets)[changed].float().mean())
+        judged = changed & (train_set.true_targets >= 0)  # -1 where the truth is not known
+        figures["precision"] = float((believed == train_set.true_targets)[judged].float().mean())
     return figures
 
 
@@ -235,10 +230,10 @@ def evaluate(
     prepare = SingleView().eval()
     confusion = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
     for batch in experiment.eval_loader(dataset, settings):
-        images = batch["image"].to(settings.device, memory_format=torch.channels_last)
+        batch = experiment.to_device(batch, settings)
         with experiment.autocast(settings):
-            predicted = classifier(prepare(images)).logits.argmax(1).cpu()
-        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes))
+            predicted = classifier(prepare(batch["image"])).logits.argmax(1).cpu()
+        confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes)).cpu()
     return {"accuracy": accuracy(confusion), "mean_class_accuracy": mean_class_accuracy(confusion)}
 
 

@@ -100,6 +100,12 @@ def test_tables_need_a_row():
         experiment.table([])
 
 
+@pytest.mark.parametrize("text", ["q", "q=0.5,,a=1", "=3"])
+def test_options_without_a_value_or_a_name_are_refused(text):
+    with pytest.raises(ValueError, match="options must be OPTION=VALUE"):
+        experiment.parse_options(text)
+
+
 def test_a_loader_of_another_order_is_refused():
     loader = torch.utils.data.DataLoader([1, 2, 3])
     with pytest.raises(TypeError, match="must come from train_loader, got one with a Sequential"):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import random
+from ast import literal_eval
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,28 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     settings.device = str(choose_device(settings.device))
     settings.output = settings.output or Path("runs", settings.method)
     return settings
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Return ``OPTION=VALUE,...`` of a command line as a dictionary; what is no literal is text.
+
+    Raises:
+        ValueError: a part is no ``OPTION=VALUE``.
+
+    >>> parse_options("q=0.5,variant=official,gather=False")
+    {'q': 0.5, 'variant': 'official', 'gather': False}
+    >>> parse_options("")
+    {}
+    """
+    options: dict[str, Any] = {}
+    for part in text.split(",") if text else ():
+        name, equals, value = part.partition("=")
+        if not (name and equals):
+            raise ValueError(f"options must be OPTION=VALUE,..., got {part!r} in {text!r}")
+        options[name] = value
+        with suppress(ValueError, SyntaxError):
+            options[name] = literal_eval(value)
+    return options
 
 
 def choose_device(name: str = "auto") -> torch.device:

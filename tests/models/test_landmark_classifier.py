@@ -123,7 +123,7 @@ def test_inference_needs_the_classifier_alone():
     loss.backward()
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     model.eval()
-    stripped = strip_for_inference(model.model)
+    stripped = strip_for_inference(model)
     assert type(stripped).__name__ == "ResNet"
     assert torch.equal(stripped(images()), model(images()).logits)
 

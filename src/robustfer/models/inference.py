@@ -9,16 +9,19 @@ from torch import Tensor, nn
 from robustfer.models._layout import Layout, forward_features
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.importance import ImportanceClassifier
+from robustfer.models.landmark_classifier import LandmarkClassifier
 from robustfer.models.outputs import pooled_embeddings
 
 
-def strip_for_inference(model: CAMClassifier | ImportanceClassifier) -> nn.Module:
+def strip_for_inference(
+    model: CAMClassifier | ImportanceClassifier | LandmarkClassifier,
+) -> nn.Module:
     """Copy of what makes the logits, in eval mode, without what training alone needs.
 
-    Class maps are not made and an importance head is gone: its factor is the same for all
-    logits of a sample, so it changes how sure the network seems, not its class (but for the
-    classifier's bias, which the paper's form does not weight). Where the network's own head was
-    kept, what comes back is that timm model itself, whose weights load without robustfer.
+    Class maps are not made, and landmarks neither. An importance head is gone: its factor is the
+    same for all logits of a sample, so it changes how sure the network seems, not its class (but
+    for the classifier's bias, which the paper's form does not weight). Where the network's own head
+    was kept, what comes back is that timm model itself, whose weights load without robustfer.
 
     Args:
         model: a trained model; not changed.
@@ -27,18 +30,18 @@ def strip_for_inference(model: CAMClassifier | ImportanceClassifier) -> nn.Modul
         A module: images ``(B, channels, height, width)`` -> logits ``(B, C)``.
 
     Raises:
-        TypeError: the model is neither of the two.
+        TypeError: the model is none of the three.
 
     >>> model = CAMClassifier("resnet18", num_classes=7)
     >>> type(strip_for_inference(ImportanceClassifier(model))).__name__
     'ResNet'
     """
-    if isinstance(model, ImportanceClassifier):
+    if isinstance(model, (ImportanceClassifier, LandmarkClassifier)):
         model = model.model
     if not isinstance(model, CAMClassifier):
         raise TypeError(
-            "model must be a CAMClassifier or an ImportanceClassifier, taken out of any wrapper, "
-            f"got {type(model).__name__}"
+            "model must be a CAMClassifier, an ImportanceClassifier or a LandmarkClassifier, taken "
+            f"out of any wrapper, got {type(model).__name__}"
         )
     if model.own_head is None:
         return copy.deepcopy(model.backbone).eval()
