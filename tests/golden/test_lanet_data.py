@@ -73,7 +73,10 @@ def sampler_of(case):
     sizes = case["class_sizes"].tolist()
     labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     max_epoch = int(case["max_epoch"])
-    return labels, ProgressiveBalancedSampler(labels, num_classes=len(sizes), max_epoch=max_epoch)
+    sampler = ProgressiveBalancedSampler(
+        labels, num_classes=len(sizes), max_epoch=max_epoch, variant="official"
+    )
+    return labels, sampler
 
 
 def test_sampler_counts(case):

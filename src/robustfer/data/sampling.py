@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import Sampler
 
-from robustfer._checks import check_class_index, check_whole_number
+from robustfer._checks import (
+    Variant,
+    check_class_index,
+    check_variant,
+    check_whole_number,
+)
 from robustfer.functional._gather import several_processes
 
 
@@ -40,6 +45,8 @@ class ProgressiveBalancedSampler(Sampler[int]):
         seed: which of the possible orders.
         num_replicas: number of processes; default: those of ``torch.distributed``, else 1.
         rank: which of them this is; default: as above.
+        variant: ``"paper"``, the equation; ``"official"``, the public program's floating-point
+            sums, which now and then round a share that is a whole number up by one.
 
     Raises:
         ValueError: an argument out of its range, or a label outside the classes.
@@ -66,7 +73,9 @@ class ProgressiveBalancedSampler(Sampler[int]):
         seed: int = 0,
         num_replicas: int | None = None,
         rank: int | None = None,
+        variant: Variant = "paper",
     ) -> None:
+        check_variant(variant)
         if num_replicas is None:
             num_replicas = distributed.get_world_size() if several_processes() else 1
         if rank is None:
@@ -77,6 +86,7 @@ class ProgressiveBalancedSampler(Sampler[int]):
         self.seed = check_whole_number("seed", seed, 0)
         self.num_replicas = check_whole_number("num_replicas", num_replicas, 1)
         self.rank = check_whole_number("rank", rank, 0, self.num_replicas - 1)
+        self.variant = variant
         self.epoch = 0
         self._size = len(self._labels())
 
@@ -116,9 +126,14 @@ class ProgressiveBalancedSampler(Sampler[int]):
         epoch, epochs, classes = min(self.epoch, self.max_epoch), self.max_epoch, len(present)
         counts, left = [0] * len(sizes), total
         for number in present[:-1]:
-            # s_c N as a fraction of whole numbers: floating point would put some one too high.
-            numerator = (epochs - epoch) * sizes[number] * classes + epoch * total
-            counts[number] = min(-(-numerator // (epochs * classes)), left)
+            if self.variant == "official":
+                done = epoch / epochs
+                share = (1 - done) * (sizes[number] / total) + done * (1 / classes)
+                wanted = math.ceil(share * total)
+            else:  # a fraction of whole numbers
+                numerator = (epochs - epoch) * sizes[number] * classes + epoch * total
+                wanted = -(-numerator // (epochs * classes))
+            counts[number] = min(wanted, left)
             left -= counts[number]
         counts[present[-1]] = left
         return counts
