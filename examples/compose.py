@@ -95,7 +95,7 @@ def train(
         margin=settings.relabel_margin,
         scope="low_importance" if "importance" in needs else "all",
         logits="weighted" if "importance" in needs else "raw",
-        start_epoch=settings.relabel_from or settings.epochs + 1,
+        start_epoch=settings.epochs + 1 if settings.relabel_from is None else settings.relabel_from,
     )
 
     loader = experiment.train_loader(train_set, settings)

@@ -212,7 +212,7 @@ def train(
 
 def labels_moved(bank: LabelDistributionBank, train_set: LabeledFaces) -> dict[str, float]:
     """How many labels are believed to be others than given, and what share of those is right."""
-    believed = bank.distribution.argmax(1)
+    believed = bank.distribution.argmax(1).cpu()
     changed = believed != train_set.targets
     figures = {"changed": float(changed.sum())}
     if train_set.true_targets is not None:
@@ -232,7 +232,7 @@ def evaluate(
     for batch in experiment.eval_loader(dataset, settings):
         batch = experiment.to_device(batch, settings)
         with experiment.autocast(settings):
-            predicted = classifier(prepare(batch["image"])).logits.argmax(1).cpu()
+            predicted = classifier(prepare(batch["image"])).logits.argmax(1)
         confusion += confusion_matrix(predicted, batch["target"], len(dataset.classes)).cpu()
     return {"accuracy": accuracy(confusion), "mean_class_accuracy": mean_class_accuracy(confusion)}
 

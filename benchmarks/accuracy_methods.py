@@ -1,0 +1,183 @@
+"""What the accuracy protocol compares: each method, and the settings that it is tuned over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from examples import compose, eac, gsmc, lanet, scn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method: the example that trains it, image passes a step, and the settings to tune over.
+
+    Where the example composes losses, ``losses`` names them; a setting of that name is the loss's
+    weight, or its weight and options as the example takes them, ``"1,momentum=0.9"``. ``parts``
+    are what an ablation changes of the tuned setting, one at a time.
+    """
+
+    example: ModuleType
+    passes: int
+    grid: tuple[Mapping[str, float | str], ...]
+    arguments: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+    parts: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
+
+    def command(self, setting: Mapping[str, float | str], root: Path) -> list[str]:
+        """Return the arguments of the example for a setting."""
+        own = [f"--loss={name}={setting.get(name, 1)}" for name in self.losses]
+        others = [f"--{name}={value}" for name, value in setting.items() if name not in self.losses]
+        return [*(text.format(root=root) for text in self.arguments), *own, *others]
+
+
+METHODS = {
+    "ce": Method(
+        example=eac,
+        arguments=("--method", "ce"),
+        passes=1,
+        grid=(
+            {"learning-rate": 0.002},
+            {"learning-rate": 0.004},
+            {"learning-rate": 0.002, "weight-decay": 0.5},
+            {"learning-rate": 0.002, "label-smoothing": 0.2},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
+        ),
+    ),
+    "eac": Method(
+        example=eac,
+        arguments=("--method", "eac"),
+        passes=2,
+        grid=(
+            {"learning-rate": 0.002, "consistency-weight": 1.0},
+            {"learning-rate": 0.004, "consistency-weight": 1.0},
+            {"learning-rate": 0.004, "consistency-weight": 0.3},
+            {"learning-rate": 0.004, "consistency-weight": 5.0},
+            {"learning-rate": 0.004, "consistency-weight": 1.0, "weight-decay": 0.5},
+        ),
+    ),
+    "scn": Method(
+        example=scn,
+        passes=1,
+        grid=(
+            {"learning-rate": 0.002, "weight-decay": 0.5},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
+            {"learning-rate": 0.002, "weight-decay": 0.5, "relabel-from": 20},
+            {"learning-rate": 0.002, "weight-decay": 0.5, "relabel-margin": 0.5},
+            {"learning-rate": 0.002, "weight-decay": 0.5, "rank-weight": 0.1},
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "relabel-from": 20,
+                "relabel-margin": 0.5,
+            },
+        ),
+    ),
+    # The teacher's pass is one more, forward alone.
+    "gsmc": Method(
+        example=gsmc,
+        passes=2,
+        grid=(
+            {"learning-rate": 0.002, "weight-decay": 0.5},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
+            {"learning-rate": 0.004, "weight-decay": 0.5, "decay": 0.99},
+            {"learning-rate": 0.004, "weight-decay": 0.5, "consistency-weight": 1.0},
+            {"learning-rate": 0.004, "weight-decay": 0.5, "distillation-weight": 0.3},
+        ),
+    ),
+    # Attention consistency, self-distillation and relabelling, each the part of another method.
+    "composition": Method(
+        example=compose,
+        losses=("cross_entropy", "attention_consistency", "self_distillation"),
+        arguments=("--relabel-margin", "0.5", "--relabel-from", "20"),
+        passes=2,
+        grid=(
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "decay": 0.99,
+                "attention_consistency": 0.3,
+                "self_distillation": 0.9,
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "decay": 0.99,
+                "attention_consistency": 1.0,
+                "self_distillation": 0.9,
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "decay": 0.99,
+                "attention_consistency": 0.3,
+                "self_distillation": 3.0,
+            },
+        ),
+    ),
+    # One more pass, forward alone, makes the keys.
+    "lanet": Method(
+        example=lanet,
+        arguments=("--landmarks", "file:{root}/landmarks68.npz"),
+        passes=1,
+        grid=(
+            {"learning-rate": 0.002, "weight-decay": 0.5},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
+            {"learning-rate": 0.002, "weight-decay": 0.5, "distribution-weight": 3.0},
+            {"learning-rate": 0.002, "weight-decay": 0.5, "landmark-weight": 0.1},
+        ),
+        parts={
+            "without label distributions": {"distribution-weight": 0.0},
+            "without heat maps": {"landmark-weight": 0.0},
+            "without contrast": {"contrast-weight": 0.0},
+            "coordinates, no branch": {"second-space": "coordinates"},
+        },
+    ),
+    # From here on plugins: any loss by its name.
+    "symmetric_cross_entropy": Method(
+        example=compose,
+        losses=("symmetric_cross_entropy",),
+        passes=1,
+        grid=(
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "symmetric_cross_entropy": "1,cross_entropy_weight=1,reverse_weight=0.3",
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "symmetric_cross_entropy": "1,cross_entropy_weight=0.5,reverse_weight=1",
+            },
+        ),
+    ),
+    "early_learning_regularization": Method(
+        example=compose,
+        losses=("early_learning_regularization",),
+        passes=1,
+        grid=(
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "early_learning_regularization": "1,weight=3,momentum=0.7",
+            },
+            {
+                "learning-rate": 0.002,
+                "weight-decay": 0.5,
+                "early_learning_regularization": "1,weight=1,momentum=0.7",
+            },
+        ),
+    ),
+    "relative_uncertainty": Method(
+        example=compose,
+        losses=("relative_uncertainty",),
+        passes=1,
+        grid=(
+            {"learning-rate": 0.002, "weight-decay": 0.5},
+            {"learning-rate": 0.004, "weight-decay": 0.5},
+        ),
+    ),
+}
+BASELINE = "ce"
