@@ -1,6 +1,7 @@
 """One update of the average of a ResNet-18: its parameters alone, and its buffers with them."""
 
 import copy
+import functools
 
 import pytest
 import timm
@@ -37,18 +38,30 @@ def plain(teacher, model, buffers):
             kept.copy_(new)
 
 
-def updates(column, model, buffers):
-    """Average to look at, and the call that updates it by the model's next step."""
-    after = noisy(model)
-    if column == "ours":
-        ema = ModelEMA(model, decay=DECAY, warmup=False, buffers="copy" if buffers else "keep")
-        return ema.module, lambda: ema.update(after)
+@functools.cache
+def models(device):
+    """A model, its average and the model after its next step: the same memory for each contender.
+
+    Where the tensors lie decides some percent of a time that is all reading and writing.
+    """
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=7).to(device)
+    return model, copy.deepcopy(model).requires_grad_(False), noisy(model)
+
+
+def updating(column, teacher, after, buffers):
+    """The call that has the teacher follow the model."""
     if column == "timm":
-        theirs = ModelEmaV3(model, decay=DECAY, exclude_buffers=True)
-        return theirs.module, lambda: theirs.update(after)
-    teacher = copy.deepcopy(model).requires_grad_(False)
+        theirs = ModelEmaV3(teacher, decay=DECAY, exclude_buffers=True)
+        theirs.module = teacher
+        return lambda: theirs.update(after)
+    if column == "ours":
+        rule = "copy" if buffers else "keep"
+        ours = ModelEMA(teacher, decay=DECAY, warmup=False, buffers=rule)
+        ours.module = teacher
+        return lambda: ours.update(after)
     form = {"literal": literal, "plain": plain}[column]
-    return teacher, torch.no_grad()(lambda: form(teacher, after, buffers))
+    return torch.no_grad()(lambda: form(teacher, after, buffers))
 
 
 @pytest.mark.parametrize("column", ["literal", "plain", "timm", "ours"])
@@ -56,9 +69,9 @@ def updates(column, model, buffers):
 def test_ema(compare, device, buffers, column):
     if column == "timm" and not buffers:
         pytest.skip("timm's always sees to the buffers")
-    torch.manual_seed(0)
-    model = timm.create_model("resnet18", num_classes=7).to(device)
-    teacher, update = updates(column, model, buffers)
+    model, teacher, after = models(device)
+    teacher.load_state_dict(model.state_dict())
+    update = updating(column, teacher, after, buffers)
     expected = [p.detach() + (1 - DECAY) for p in model.parameters()]
     update()
     for found, wanted in zip(teacher.parameters(), expected, strict=True):

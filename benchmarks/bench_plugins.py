@@ -23,7 +23,7 @@ def site(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("column", "code"), [("plain", METADATA), ("ours", LISTING)])
+@pytest.mark.parametrize(("column", "code"), [("importlib.metadata", METADATA), ("ours", LISTING)])
 def test_listing_fifty_plugins(compare, device, site, column, code):
     if device.type != "cpu":
         pytest.skip("plugins know no device")

@@ -1,5 +1,7 @@
 """How every speed benchmark runs: one thread, versions in the JSON, peak memory beside time."""
 
+import random
+import statistics
 import time
 from importlib.metadata import version
 
@@ -48,11 +50,40 @@ def peak_bytes(call, device):
     return peak
 
 
+def seconds_of(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def alternating_ratio(plain, ours, rounds):
+    """Median of plain / ours over rounds of both, in random order.
+
+    Contenders timed one after the other meet a machine in two states, which here is worth some
+    percent; who of two alike is ahead shows only in pairs.
+    """
+    order = random.Random(0)
+    ratios = []
+    for _ in range(rounds):
+        times = {}
+        for call in order.sample((plain, ours), 2):
+            times[call] = seconds_of(call)
+        ratios.append(times[plain] / times[ours])
+    return statistics.median(ratios)
+
+
+@pytest.fixture(scope="module")
+def contenders():
+    """Calls of each group that its ``plain`` and ``ours`` are paired from."""
+    return {}
+
+
 @pytest.fixture
-def compare(benchmark, device):
+def compare(benchmark, device, contenders):
     """``compare(call, group=..., column=...)`` times one contender of a group.
 
-    The columns ``literal`` and ``plain`` are those ``ours`` is compared with.
+    The columns ``literal`` and ``plain`` are those ``ours`` is compared with; it and ``plain``
+    are also timed in turn.
     """
 
     def run(call, *, group, column, min_rounds=20):
@@ -63,14 +94,19 @@ def compare(benchmark, device):
             return result
 
         for _ in range(3):
-            start = time.perf_counter()
-            timed()
-            seconds = time.perf_counter() - start
+            seconds = seconds_of(timed)
         # About a second each: the minimum of a few quick rounds still depends on chance.
         rounds = max(min_rounds, min(300, int(1 / seconds)))
         benchmark.group = f"{group}, {device.type}"
         benchmark.extra_info["column"] = column
         benchmark.extra_info["peak_mib"] = peak_bytes(call, device) / 2**20
         benchmark.pedantic(timed, rounds=rounds, iterations=1)
+        if column in ("plain", "ours"):
+            calls = contenders.setdefault(benchmark.group, {})
+            calls[column] = timed
+            if len(calls) == 2:
+                ratio = alternating_ratio(calls["plain"], calls["ours"], rounds)
+                benchmark.extra_info["plain_over_ours"] = ratio
+                calls.clear()  # and with them the tensors they hold
 
     return run

@@ -18,24 +18,30 @@ NOTHING_CHOSEN = 5  # pytest's exit code where --only names none of a file's ben
 
 
 def table(report: dict) -> str:
-    """Markdown table: a row a contender, fastest of the others against ours."""
+    """Markdown table: a row a contender, its least time against ours.
+
+    Where the plain form and ours were also timed in turn, the median of those pairs follows.
+    """
     groups: dict[str, dict[str, dict]] = {}
     for entry in report["benchmarks"]:
         column = entry["extra_info"]["column"]
         groups.setdefault(entry["group"], {})[column] = entry
     lines = [
-        "| what | form | ms | peak MiB | times ours |",
-        "|---|---|---:|---:|---:|",
+        "| what | form | ms | peak MiB | times ours | in turn |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     for group, columns in groups.items():
         ours = columns.get("ours", {}).get("stats", {}).get("min")
+        notes = (entry["extra_info"].get("plain_over_ours") for entry in columns.values())
+        in_turn = next((note for note in notes if note is not None), None)
         for column, entry in columns.items():
             least = entry["stats"]["min"]
             peak = entry["extra_info"].get("peak_mib")
             lines.append(
                 f"| {group} | {column} | {1e3 * least:.3g} | "
                 f"{'' if peak is None else f'{peak:.3g}'} | "
-                f"{'' if ours is None else f'{least / ours:.2f}'} |"
+                f"{'' if ours is None else f'{least / ours:.2f}'} | "
+                f"{f'{in_turn:.3f}' if column == 'plain' and in_turn else ''} |"
             )
     return "\n".join(lines)
 

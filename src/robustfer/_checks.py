@@ -49,24 +49,25 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     for name, (tensor, axes) in arguments.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        letters = axes.replace("*", "").split()
-        if tensor.ndim != len(letters):
+        letters, shape = axes.replace("*", "").split(), tensor.shape
+        if len(shape) != len(letters):
             raise ValueError(_expected(name, letters, tensor))
-        for letter, axis, size in zip(letters, axes.split(), tensor.shape, strict=True):
-            if letter.isdigit():
+        for letter, size in zip(letters, shape, strict=True):
+            if letter in sizes:
+                if size != sizes[letter]:
+                    raise ValueError(
+                        f"{name} has {letter}={size} but {owners[letter]} has "
+                        f"{letter}={sizes[letter]}; {_expected(name, letters, tensor)}"
+                    )
+            elif letter.isdigit():
                 if size != int(letter):
                     raise ValueError(_expected(name, letters, tensor))
-                continue
-            if size == 0 and not axis.endswith("*"):
+            elif size == 0 and f"{letter}*" not in axes:
                 raise ValueError(
                     f"{name} is empty along {letter}; {_expected(name, letters, tensor)}"
                 )
-            if sizes.setdefault(letter, size) != size:
-                raise ValueError(
-                    f"{name} has {letter}={size} but {owners[letter]} has "
-                    f"{letter}={sizes[letter]}; {_expected(name, letters, tensor)}"
-                )
-            owners.setdefault(letter, name)
+            else:
+                sizes[letter], owners[letter] = size, name
         if device is None:
             device, first = tensor.device, name
         elif tensor.device != device:

@@ -104,6 +104,25 @@ def test_autocast_does_not_round_the_maps():
     torch.testing.assert_close(attention, class_attention(features, weight), rtol=0, atol=0)
 
 
+def test_compiled_under_autocast_does_not_round_the_maps():
+    features, weight = (
+        maps(0, 2, 64, 3, 3, dtype=torch.float32),
+        maps(1, 7, 64, dtype=torch.float32),
+    )
+    compiled = torch.compile(class_attention, fullgraph=True, backend="aot_eager")
+    for autocast in (False, True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            attention = compiled(features, weight)
+        torch.testing.assert_close(attention, class_attention(features, weight))
+
+
+def test_shapes_can_be_had_of_tensors_without_values():
+    features, weight = torch.empty(2, 64, 3, 4, device="meta"), torch.empty(7, 64, device="meta")
+    attention = class_attention(features, weight)
+    assert attention.shape == (2, 7, 3, 4)
+    assert attention_consistency(attention, attention, reduction="none").shape == (2,)
+
+
 def test_mixed_dtypes_follow_the_features():
     features, weight = maps(0, 2, 4, 3, 3).bfloat16(), maps(1, 7, 4)
     assert class_attention(features, weight).dtype == torch.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustfer._checks import check_range
 from robustfer.augmentations._pixels import check_generator, check_images, draw_seed, to_float
 from robustfer.augmentations._points import LandmarkView, Points, check_points
+from robustfer.functional._precision import without_autocast
 
 if TYPE_CHECKING:
     from kornia.augmentation import AugmentationBase2D, ImageSequential
@@ -171,7 +172,8 @@ class KorniaPipeline(nn.Module):
 
 def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
     """Apply kornia's modules one after the other, in full precision and without a trace."""
-    with _without_autocast(images.device.type), _unchanged(operations):
+    # Autocast would halve the matrices of rotation and crop.
+    with without_autocast(images), _unchanged(operations):
         try:
             for operation in operations:
                 images = operation(images)
@@ -196,10 +198,3 @@ def _unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
         for part, attributes in before:
             vars(part).clear()
             vars(part).update(attributes)
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Keep autocast from halving the matrices of rotation and crop."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robustfer.functional._budget import byte_budget
+from robustfer.functional._precision import without_autocast
 
 UNFILLED = torch.iinfo(torch.int64).min
 """Label of a slot in a queue that holds nothing yet."""
@@ -50,7 +51,7 @@ def contrast_with_queues(
     likes = (expression, landmark, expression_key, landmark_key)
     gradients = [torch.zeros_like(like) if with_gradient else like.new_empty(0) for like in likes]
     rows, columns = _block(expression)
-    with torch.autocast(expression.device.type, enabled=False):
+    with without_autocast(expression):
         for start in range(0, len(label), rows):
             block = slice(start, start + rows)
             queries = expression[block] / temperature, landmark[block] / temperature

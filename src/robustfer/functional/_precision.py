@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -17,6 +18,19 @@ def full_precision(tensor: Tensor) -> Tensor:
     torch.float32
     """
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Keep autocast, where it is on, from rounding products of ``tensor`` to half precision.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), without_autocast(torch.eye(2)):
+    ...     (torch.eye(2) @ torch.eye(2)).dtype
+    torch.float32
+    """
+    device_type = tensor.device.type
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # entering autocast to switch off nothing costs more than a small product
 
 
 def check_reduction(reduction: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from robustfer._checks import check_finite, check_floating, check_shapes, values_are_checked
-from robustfer.functional._precision import Reduction, full_precision, reduce
+from robustfer.functional._precision import Reduction, full_precision, reduce, without_autocast
 
 
 def class_attention(features: Tensor, weight: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
     features = full_precision(features)
     weight = weight.detach().to(features.dtype)
     # Autocast would round the maps to half again, and their difference is what matters later.
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         # A batched product: matmul would fold the batch into one product and copy for it.
         maps = torch.bmm(weight.expand(sizes["B"], -1, -1), features.flatten(2))
     return maps.reshape(sizes["B"], sizes["C"], sizes["H"], sizes["W"])
@@ -83,5 +84,7 @@ def attention_consistency(
     check_floating(attention=attention, attention_flipped=attention_flipped)
     if values_are_checked():
         check_finite(attention=attention, attention_flipped=attention_flipped)
-    difference = full_precision(attention) - full_precision(attention_flipped).flip(-1)
-    return reduce(difference.square().mean(dim=(1, 2, 3)), reduction)
+    maps, mirrored = full_precision(attention), full_precision(attention_flipped).flip(-1)
+    if reduction == "mean":  # the mean of the samples' means, in one kernel
+        return F.mse_loss(maps, mirrored)
+    return reduce((maps - mirrored).square().mean(dim=(1, 2, 3)), reduction)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from robustfer._checks import (
@@ -63,10 +62,8 @@ def self_distillation(
         check_finite(student_logits=student_logits, teacher_logits=teacher_logits)
     student = full_precision(student_logits)
     teacher = teacher_logits.detach().to(student.dtype)
-    per_sample = F.kl_div(
-        F.log_softmax(student / temperature, dim=1),
-        F.log_softmax(teacher / temperature, dim=1),
-        reduction="none",
-        log_target=True,
-    ).sum(dim=1)
-    return reduce(temperature**2 * per_sample, reduction)
+    if temperature != 1:
+        student, teacher = student / temperature, teacher / temperature
+    log_p, log_q = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
+    divergence = reduce((log_q.exp() * (log_q - log_p)).sum(dim=1), reduction)
+    return divergence if temperature == 1 else temperature**2 * divergence

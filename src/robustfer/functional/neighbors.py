@@ -14,7 +14,7 @@ from robustfer._checks import (
     check_variant,
     check_whole_number,
 )
-from robustfer.functional._precision import full_precision
+from robustfer.functional._precision import full_precision, without_autocast
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def cosine_neighbors(
     unit = F.normalize(full_precision(embeddings), dim=1)
     place = torch.arange(sizes["B"], device=index.device)
     own = place if rows is None else rows
-    with torch.autocast(unit.device.type, enabled=False):
+    with without_autocast(unit):
         similarity = unit.index_select(0, own) @ unit.T
     if variant == "official":
         similarity = similarity.masked_fill(own[:, None] == place, -1.0)
@@ -136,5 +136,5 @@ def neighbor_distribution(
     chosen = scores * valid  # a NaN stays a NaN
     weights = chosen.new_zeros(len(chosen), batch).scatter(1, neighbors, chosen) + least / batch
     weights = weights / (chosen.sum(dim=1, keepdim=True) + least)
-    with torch.autocast(weights.device.type, enabled=False):
+    with without_autocast(weights):
         return weights @ probabilities

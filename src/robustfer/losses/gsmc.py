@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_range, check_shapes, check_target
+from robustfer._checks import check_range, check_target
 from robustfer.functional import attention_consistency, self_distillation
 from robustfer.functional._cross_entropy import cross_entropy
 
@@ -66,9 +66,9 @@ class GSMCLoss(nn.Module):
         attention_flipped: Tensor,
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        check_target(target, logits)
-        check_shapes(
-            logits=(logits, "B C"),
+        check_target(
+            target,
+            logits,
             teacher_logits=(teacher_logits, "B C"),
             attention=(attention, "B C H W"),
         )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_shapes, check_whole_number
-from robustfer.functional._precision import full_precision
+from robustfer.functional._precision import full_precision, without_autocast
 from robustfer.models.cam_classifier import CAMClassifier
 
 
@@ -51,7 +51,7 @@ class ImportanceHead(nn.Module):
         check_floating(embeddings=embeddings)
         embeddings = full_precision(embeddings)
         weight, bias = (p.to(embeddings.dtype) for p in (self.linear.weight, self.linear.bias))
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with without_autocast(embeddings):
             return torch.sigmoid(F.linear(embeddings, weight, bias).squeeze(1))
 
 

