@@ -55,7 +55,13 @@ def test_from_maps(compare, device, shape, form):
     torch.testing.assert_close(gradient(), gradient(plain), rtol=1e-3, atol=1e-9)
     name = "x".join(map(str, (*shape, shape[-1])))
     column = form.__name__ if form in (literal, plain) else "ours"
-    compare(gradient, group=f"adaptive wing {name}", column=column, min_rounds=10)
+    compare(
+        gradient,
+        group=f"adaptive wing {name}",
+        column=column,
+        plain=lambda: gradient(plain),
+        min_rounds=10,
+    )
 
 
 @pytest.mark.parametrize("form", ["literal", "plain", "ours"])
@@ -75,5 +81,10 @@ def test_from_landmarks(compare, device, shape, form):
 
     torch.testing.assert_close(gradient(), gradient("plain"), rtol=1e-3, atol=1e-9)
     name = "x".join(map(str, (*shape, side)))
-    group = f"adaptive wing from landmarks {name}"
-    compare(gradient, group=group, column=form, min_rounds=10)
+    compare(
+        gradient,
+        group=f"adaptive wing from landmarks {name}",
+        column=form,
+        plain=lambda: gradient("plain"),
+        min_rounds=10,
+    )

@@ -53,4 +53,5 @@ def test_class_maps_with_consistency(compare, device, shape, form):
     for found, expected in zip(gradients(), gradients(plain), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
     name = "x".join(map(str, shape))
-    compare(gradients, group=f"class maps and consistency {name}", column=form.__name__)
+    group = f"class maps and consistency {name}"
+    compare(gradients, group=group, column=form.__name__, plain=lambda: gradients(plain))

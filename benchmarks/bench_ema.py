@@ -78,4 +78,10 @@ def test_ema(compare, device, buffers, column):
         torch.testing.assert_close(found.detach(), wanted, rtol=1e-4, atol=1e-6)
     assert int(teacher.bn1.num_batches_tracked) == int(buffers)
     what = "parameters and buffers" if buffers else "parameters"
-    compare(update, group=f"EMA of a ResNet-18, {what}", column=column, min_rounds=60)
+    compare(
+        update,
+        group=f"EMA of a ResNet-18, {what}",
+        column=column,
+        plain=updating("plain", teacher, after, buffers),
+        min_rounds=60,
+    )

@@ -57,5 +57,6 @@ def test_heatmaps(compare, device, form):
         lambda: form(landmarks),
         group=f"heat maps {BATCH}x{POINTS}x{MAP}x{MAP}",
         column=form.__name__,
+        plain=lambda: plain(landmarks),
         min_rounds=40,
     )

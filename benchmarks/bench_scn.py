@@ -52,4 +52,10 @@ def test_scn(compare, device, batch, form):
 
     for found, expected in zip(gradients(), gradients(plain), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
-    compare(gradients, group=f"SCN loss {batch}x{CLASSES}", column=form.__name__, min_rounds=300)
+    compare(
+        gradients,
+        group=f"SCN loss {batch}x{CLASSES}",
+        column=form.__name__,
+        plain=lambda: gradients(plain),
+        min_rounds=300,
+    )

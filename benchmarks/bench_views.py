@@ -128,6 +128,12 @@ def test_mirrored_pair(compare, device, shape, column):
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
     make = COLUMNS[column]
     check(make, images)
-    pair = make(0.5)
+    pair, plain_pair = make(0.5), plain(0.5)
     name = "x".join(map(str, shape))
-    compare(lambda: pair(images), group=f"mirrored pair {name}", column=column, min_rounds=30)
+    compare(
+        lambda: pair(images),
+        group=f"mirrored pair {name}",
+        column=column,
+        plain=lambda: plain_pair(images),
+        min_rounds=30,
+    )

@@ -1,5 +1,6 @@
 """How every speed benchmark runs: one thread, versions in the JSON, peak memory beside time."""
 
+import functools
 import random
 import statistics
 import time
@@ -56,38 +57,34 @@ def seconds_of(call):
     return time.perf_counter() - start
 
 
-def alternating_ratio(plain, ours, rounds):
-    """Median of plain / ours over rounds of both, in random order.
+def in_turn(plain, ours, rounds):
+    """Time of plain by that of ours, called by turns: of their minima, and the median of pairs.
 
-    Contenders timed one after the other meet a machine in two states, which here is worth some
-    percent; who of two alike is ahead shows only in pairs.
+    Contenders timed one after the other meet the machine in two states, which is worth some
+    percent: who of two that are much alike is ahead shows only by turns.
     """
     order = random.Random(0)
-    ratios = []
+    times = {plain: [], ours: []}
     for _ in range(rounds):
-        times = {}
         for call in order.sample((plain, ours), 2):
-            times[call] = seconds_of(call)
-        ratios.append(times[plain] / times[ours])
-    return statistics.median(ratios)
-
-
-@pytest.fixture(scope="module")
-def contenders():
-    """Calls of each group that its ``plain`` and ``ours`` are paired from."""
-    return {}
+            times[call].append(seconds_of(call))
+    pairs = zip(times[plain], times[ours], strict=True)
+    return {
+        "minima": min(times[plain]) / min(times[ours]),
+        "median": statistics.median(theirs / own for theirs, own in pairs),
+    }
 
 
 @pytest.fixture
-def compare(benchmark, device, contenders):
+def compare(benchmark, device):
     """``compare(call, group=..., column=...)`` times one contender of a group.
 
-    The columns ``literal`` and ``plain`` are those ``ours`` is compared with; it and ``plain``
-    are also timed in turn.
+    The columns ``literal`` and ``plain`` are those ``ours`` is compared with; it is also timed by
+    turns with a call ``plain`` on the same tensors.
     """
 
-    def run(call, *, group, column, min_rounds=20):
-        def timed():
+    def run(call, *, group, column, plain=None, min_rounds=20):
+        def timed(call=call):
             result = call()
             if device.type == "cuda":
                 torch.cuda.synchronize()
@@ -101,12 +98,8 @@ def compare(benchmark, device, contenders):
         benchmark.extra_info["column"] = column
         benchmark.extra_info["peak_mib"] = peak_bytes(call, device) / 2**20
         benchmark.pedantic(timed, rounds=rounds, iterations=1)
-        if column in ("plain", "ours"):
-            calls = contenders.setdefault(benchmark.group, {})
-            calls[column] = timed
-            if len(calls) == 2:
-                ratio = alternating_ratio(calls["plain"], calls["ours"], rounds)
-                benchmark.extra_info["plain_over_ours"] = ratio
-                calls.clear()  # and with them the tensors they hold
+        if plain is not None and column == "ours":
+            turns = in_turn(functools.partial(timed, plain), timed, 2 * rounds)
+            benchmark.extra_info["in_turn"] = turns
 
     return run

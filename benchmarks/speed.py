@@ -20,20 +20,23 @@ NOTHING_CHOSEN = 5  # pytest's exit code where --only names none of a file's ben
 def table(report: dict) -> str:
     """Markdown table: a row a contender, its least time against ours.
 
-    Where the plain form and ours were also timed in turn, the median of those pairs follows.
+    Where plain form and ours were also called by turns, the ratio of their minima follows, and the
+    median of the pairs.
     """
     groups: dict[str, dict[str, dict]] = {}
     for entry in report["benchmarks"]:
         column = entry["extra_info"]["column"]
         groups.setdefault(entry["group"], {})[column] = entry
     lines = [
-        "| what | form | ms | peak MiB | times ours | in turn |",
+        "| what | form | ms | peak MiB | times ours | by turns |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for group, columns in groups.items():
         ours = columns.get("ours", {}).get("stats", {}).get("min")
-        notes = (entry["extra_info"].get("plain_over_ours") for entry in columns.values())
-        in_turn = next((note for note in notes if note is not None), None)
+        turns = [
+            e["extra_info"]["in_turn"] for e in columns.values() if "in_turn" in e["extra_info"]
+        ]
+        by_turns = "".join(f"{turn['minima']:.3f}, {turn['median']:.3f}" for turn in turns)
         for column, entry in columns.items():
             least = entry["stats"]["min"]
             peak = entry["extra_info"].get("peak_mib")
@@ -41,7 +44,7 @@ def table(report: dict) -> str:
                 f"| {group} | {column} | {1e3 * least:.3g} | "
                 f"{'' if peak is None else f'{peak:.3g}'} | "
                 f"{'' if ours is None else f'{least / ours:.2f}'} | "
-                f"{f'{in_turn:.3f}' if column == 'plain' and in_turn else ''} |"
+                f"{by_turns if column == 'plain' else ''} |"
             )
     return "\n".join(lines)
 

@@ -153,6 +153,7 @@ def bad_inputs():
     yield {"target": target.int()}, "target must be int64 class indices"
     yield {"teacher_logits": logits[:, :6]}, "teacher_logits has C=6 but logits has C=7"
     yield {"teacher_logits": target}, r"teacher_logits must have shape \(B, C\), got \(4\)"
+    yield {"teacher_logits": logits.long()}, "teacher_logits must have a floating-point dtype"
     yield {"attention": maps[:, :6]}, "attention has C=6 but logits has C=7"
     yield {"attention": maps[..., :2]}, "attention_flipped has W=4 but attention has W=2"
     yield {"attention_flipped": maps[:1]}, "attention_flipped has B=1 but attention has B=4"
@@ -163,6 +164,15 @@ def bad_inputs():
 def test_refuses_what_does_not_fit(change, message):
     with pytest.raises(ValueError, match=message):
         GSMCLoss()(**{**inputs(4, 7, 3), **change})
+
+
+@pytest.mark.parametrize("name", ["logits", "teacher_logits", "attention", "attention_flipped"])
+def test_values_are_looked_at_where_asked_for(name):
+    given = inputs()
+    given[name] = given[name].detach().clone()
+    given[name].view(-1)[0] = float("inf")
+    with check_values(), pytest.raises(ValueError, match=f"^{name} must be finite, got 1 NaN or"):
+        GSMCLoss()(**given)
 
 
 @pytest.mark.parametrize("name", ["distillation_weight", "consistency_weight"])

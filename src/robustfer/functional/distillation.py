@@ -65,5 +65,5 @@ def self_distillation(
     if temperature != 1:
         student, teacher = student / temperature, teacher / temperature
     log_p, log_q = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
-    divergence = reduce((log_q.exp() * (log_q - log_p)).sum(dim=1), reduction)
-    return divergence if temperature == 1 else temperature**2 * divergence
+    per_sample = (log_q.exp() * (log_q - log_p)).sum(dim=1)
+    return temperature**2 * reduce(per_sample, reduction)

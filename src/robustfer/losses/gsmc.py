@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_range, check_target
-from robustfer.functional import attention_consistency, self_distillation
-from robustfer.functional._cross_entropy import cross_entropy
+from robustfer._checks import (
+    check_finite,
+    check_floating,
+    check_range,
+    check_target,
+    values_are_checked,
+)
+from robustfer.functional import attention_consistency
+from robustfer.functional._cross_entropy import negative_log_likelihood
+from robustfer.functional._precision import full_precision
 
 
 class GSMCLoss(nn.Module):
@@ -72,10 +79,15 @@ class GSMCLoss(nn.Module):
             teacher_logits=(teacher_logits, "B C"),
             attention=(attention, "B C H W"),
         )
+        check_floating(teacher_logits=teacher_logits)
+        if values_are_checked():
+            check_finite(teacher_logits=teacher_logits)
+        log_p = full_precision(logits).log_softmax(dim=1)
+        log_q = teacher_logits.detach().to(log_p.dtype).log_softmax(dim=1)
+        share = self.distillation_weight / len(log_p)
         return {
-            "cross_entropy": cross_entropy(logits, target),
-            "self_distillation": self.distillation_weight
-            * self_distillation(logits, teacher_logits),
+            "cross_entropy": negative_log_likelihood(log_p, target),
+            "self_distillation": share * (log_q.exp() * (log_q - log_p)).sum(),
             "attention_consistency": self.consistency_weight
             * attention_consistency(attention, attention_flipped),
         }
