@@ -57,7 +57,7 @@ def seconds_of(call):
     return time.perf_counter() - start
 
 
-def in_turn(plain, ours, rounds):
+def by_turns(plain, ours, rounds):
     """Time of plain by that of ours, called by turns: of their minima, and the median of pairs.
 
     Contenders timed one after the other meet the machine in two states, which is worth some
@@ -99,7 +99,7 @@ def compare(benchmark, device):
         benchmark.extra_info["peak_mib"] = peak_bytes(call, device) / 2**20
         benchmark.pedantic(timed, rounds=rounds, iterations=1)
         if plain is not None and column == "ours":
-            turns = in_turn(functools.partial(timed, plain), timed, 2 * rounds)
-            benchmark.extra_info["in_turn"] = turns
+            turns = by_turns(functools.partial(timed, plain), timed, 2 * rounds)
+            benchmark.extra_info["by_turns"] = turns
 
     return run

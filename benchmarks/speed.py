@@ -34,7 +34,7 @@ def table(report: dict) -> str:
     for group, columns in groups.items():
         ours = columns.get("ours", {}).get("stats", {}).get("min")
         turns = [
-            e["extra_info"]["in_turn"] for e in columns.values() if "in_turn" in e["extra_info"]
+            e["extra_info"]["by_turns"] for e in columns.values() if "by_turns" in e["extra_info"]
         ]
         by_turns = "".join(f"{turn['minima']:.3f}, {turn['median']:.3f}" for turn in turns)
         for column, entry in columns.items():
