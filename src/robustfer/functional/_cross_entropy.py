@@ -25,6 +25,7 @@ def cross_entropy(
 def negative_log_likelihood(log_p: Tensor, target: Tensor) -> Tensor:
     """Mean of :func:`cross_entropy`, where the logarithms of the probabilities are there already.
 
+    >>> import torch
     >>> log_p = torch.tensor([[0.25, 0.75]]).log()
     >>> negative_log_likelihood(log_p, torch.tensor([1]))
     tensor(0.2877)
