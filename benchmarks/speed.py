@@ -33,10 +33,8 @@ def table(report: dict) -> str:
     ]
     for group, columns in groups.items():
         ours = columns.get("ours", {}).get("stats", {}).get("min")
-        turns = [
-            e["extra_info"]["by_turns"] for e in columns.values() if "by_turns" in e["extra_info"]
-        ]
-        by_turns = "".join(f"{turn['minima']:.3f}, {turn['median']:.3f}" for turn in turns)
+        turns = columns.get("ours", {}).get("extra_info", {}).get("by_turns")
+        by_turns = "" if turns is None else f"{turns['minima']:.3f}, {turns['median']:.3f}"
         for column, entry in columns.items():
             least = entry["stats"]["min"]
             peak = entry["extra_info"].get("peak_mib")

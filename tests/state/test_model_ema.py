@@ -77,6 +77,23 @@ def test_is_the_loop_over_tensors(buffers, warmup):
             torch.testing.assert_close(found[name], value, msg=name)
 
 
+def test_a_module_of_two_names_and_one_that_is_not_there():
+    """Each tensor is followed once, also where the model holds a part twice."""
+    shared = nn.Linear(2, 2, bias=False)
+    model = nn.Sequential(shared, nn.Sequential(shared, nn.BatchNorm1d(2)))
+    model.register_module("absent", None)
+    before, after = copy.deepcopy(model), copy.deepcopy(model)
+    step(after, seed=1)
+    ema = ModelEMA(model, decay=0.75, warmup=False, buffers="ema")
+    ema.update(after)
+    for kind in ("parameters", "buffers"):
+        tensors = (list(getattr(module, kind)()) for module in (ema.module, before, after))
+        for found, old, new in zip(*tensors, strict=True):
+            if found.is_floating_point():
+                new = torch.lerp(old, new, 0.25)
+            torch.testing.assert_close(found, new.detach(), check_dtype=True)
+
+
 def test_warming_up_it_is_the_mean_of_all_so_far():
     model = nn.Linear(3, 2).double()
     teacher, seen = ModelEMA(model), [model.weight.detach().clone()]

@@ -82,6 +82,7 @@ class GSMCLoss(nn.Module):
         check_floating(teacher_logits=teacher_logits)
         if values_are_checked():
             check_finite(teacher_logits=teacher_logits)
+        # Both terms need the student's log-softmax; with the functionals each would take its own.
         log_p = full_precision(logits).log_softmax(dim=1)
         log_q = teacher_logits.detach().to(log_p.dtype).log_softmax(dim=1)
         share = self.distillation_weight / len(log_p)
