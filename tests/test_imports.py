@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "robustfer._files": set(),
     "robustfer.functional": {"torch", "robustfer._checks"},
     "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
-    "robustfer.authoring": {"robustfer._checks", "robustfer.functional", "robustfer.state"},
+    "robustfer.authoring": {
+        *("robustfer._checks", "robustfer.functional", "robustfer.losses", "robustfer.state"),
+    },
     "robustfer.state": {
         *("torch", "robustfer._checks", "robustfer._files", "robustfer.functional"),
     },

@@ -19,6 +19,7 @@ from robustfer._checks import (
     values_are_checked,
 )
 from robustfer.functional._precision import Reduction, check_reduction, full_precision, reduce
+from robustfer.losses._terms import sum_of_terms
 from robustfer.state._rows import read_rows, write_rows
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "full_precision",
     "read_rows",
     "reduce",
+    "sum_of_terms",
     "values_are_checked",
     "write_rows",
 ]

@@ -60,10 +60,14 @@ def self_distillation(
     check_range("temperature", temperature, 0.0, open_low=True)
     if values_are_checked():
         check_finite(student_logits=student_logits, teacher_logits=teacher_logits)
-    student = full_precision(student_logits)
-    teacher = teacher_logits.detach().to(student.dtype)
+    student, teacher = full_precision(student_logits), full_precision(teacher_logits)
     if temperature != 1:
         student, teacher = student / temperature, teacher / temperature
-    log_p, log_q = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
-    per_sample = (log_q.exp() * (log_q - log_p)).sum(dim=1)
+    per_sample = divergence_by_class(student.log_softmax(dim=1), teacher).sum(dim=1)
     return temperature**2 * reduce(per_sample, reduction)
+
+
+def divergence_by_class(log_p: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return (B, C): what each class adds to the divergence of log-probabilities from a teacher."""
+    log_q = teacher_logits.detach().to(log_p.dtype).log_softmax(dim=1)
+    return log_q.exp() * (log_q - log_p)

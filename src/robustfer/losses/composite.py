@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from robustfer._checks import check_range
+from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.parameters import warn_if_not_optimized
 
 
@@ -180,12 +181,7 @@ class CompositeLoss(nn.Module):
             values[name] = self.weights[name] * value
         return values
 
-    def forward(self, **tensors: Tensor) -> Tensor:
-        first, *others = self.terms(**tensors).values()
-        total = first
-        for value in others:
-            total = total + value
-        return total
+    forward = sum_of_terms(terms)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={self.weights[name]:g}" for name in self.names)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustfer._checks import check_range, check_shapes, check_target
 from robustfer.functional import attention_consistency
 from robustfer.functional._cross_entropy import cross_entropy
+from robustfer.losses._terms import sum_of_terms
 
 
 class EACLoss(nn.Module):
@@ -68,11 +69,7 @@ class EACLoss(nn.Module):
             * attention_consistency(attention, attention_flipped),
         }
 
-    def forward(
-        self, logits: Tensor, target: Tensor, attention: Tensor, attention_flipped: Tensor
-    ) -> Tensor:
-        terms = self.terms(logits, target, attention, attention_flipped)
-        return terms["cross_entropy"] + terms["attention_consistency"]
+    forward = sum_of_terms(terms)
 
     def extra_repr(self) -> str:
         return (

@@ -18,6 +18,7 @@ from robustfer._checks import (
 )
 from robustfer.functional._cross_entropy import cross_entropy
 from robustfer.functional._precision import full_precision
+from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.adaptive_wing import LandmarkAdaptiveWingLoss
 from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkContrastiveLoss
 
@@ -157,40 +158,7 @@ class LANetLoss(nn.Module):
         )
         return terms
 
-    def forward(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        soft_target: Tensor,
-        expression: Tensor,
-        landmark: Tensor,
-        expression_key: Tensor,
-        landmark_key: Tensor,
-        pseudo_label: Tensor,
-        expression_queue: Tensor,
-        landmark_queue: Tensor,
-        queue_label: Tensor,
-        heatmaps: Tensor | None = None,
-        landmarks: Tensor | None = None,
-        visible: Tensor | None = None,
-    ) -> Tensor:
-        terms = self.terms(
-            logits,
-            target,
-            soft_target,
-            expression,
-            landmark,
-            expression_key,
-            landmark_key,
-            pseudo_label,
-            expression_queue,
-            landmark_queue,
-            queue_label,
-            heatmaps,
-            landmarks,
-            visible,
-        )
-        return torch.stack(tuple(terms.values())).sum()
+    forward = sum_of_terms(terms)
 
     def extra_repr(self) -> str:
         return (

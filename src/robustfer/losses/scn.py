@@ -11,6 +11,7 @@ from robustfer._checks import Variant, check_range, check_variant
 from robustfer.functional import importance_weighted_cross_entropy
 from robustfer.functional._gather import gather_rows
 from robustfer.functional.ranking import check_high_ratio, check_margin, ranked
+from robustfer.losses._terms import sum_of_terms
 
 
 class SCNLoss(nn.Module):
@@ -107,11 +108,7 @@ class SCNLoss(nn.Module):
         )
         return {"weighted_cross_entropy": entropy, "rank_regularization": rank}
 
-    def forward(
-        self, logits: Tensor, target: Tensor, importance: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        terms = self.terms(logits, target, importance, bias)
-        return terms["weighted_cross_entropy"] + terms["rank_regularization"]
+    forward = sum_of_terms(terms)
 
     def extra_repr(self) -> str:
         learnt = isinstance(self.margin, nn.Parameter)

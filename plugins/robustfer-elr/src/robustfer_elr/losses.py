@@ -15,6 +15,7 @@ from robustfer.authoring import (
     check_whole_number,
     full_precision,
     read_rows,
+    sum_of_terms,
     write_rows,
 )
 from robustfer_elr.functional import early_learning_regularization, moved_early_target
@@ -105,9 +106,7 @@ class EarlyLearningLoss(nn.Module):
             "early_learning": self.weight * early_learning_regularization(logits, early_target),
         }
 
-    def forward(self, logits: Tensor, target: Tensor, early_target: Tensor) -> Tensor:
-        terms = self.terms(logits, target, early_target)
-        return terms["cross_entropy"] + terms["early_learning"]
+    forward = sum_of_terms(terms)
 
     def update(self, index: Tensor, early_target: Tensor, *, gather: bool = True) -> None:
         """Keep what :meth:`propose` returned; after the optimizer's step. No host waits.

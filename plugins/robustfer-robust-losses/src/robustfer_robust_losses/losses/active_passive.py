@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction
+from robustfer.authoring import Reduction, check_range, check_reduction, sum_of_terms
 from robustfer_robust_losses.losses.mean_absolute_error import mean_absolute_error
 from robustfer_robust_losses.losses.normalized import (
     normalized_cross_entropy,
@@ -100,9 +100,7 @@ class ActivePassiveLoss(nn.Module):
             self.passive: self.passive_weight * passive,
         }
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        terms = self.terms(logits, target)
-        return terms[self.active] + terms[self.passive]
+    forward = sum_of_terms(terms)
 
     def extra_repr(self) -> str:
         return (

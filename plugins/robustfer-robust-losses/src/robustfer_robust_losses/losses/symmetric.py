@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction, reduce
+from robustfer.authoring import Reduction, check_range, check_reduction, reduce, sum_of_terms
 from robustfer_robust_losses.losses._log_probabilities import at_label, log_probabilities
 from robustfer_robust_losses.losses.reverse import reverse_cross_entropy
 
@@ -108,9 +108,7 @@ class SymmetricCrossEntropyLoss(nn.Module):
             "reverse_cross_entropy": self.reverse_weight * reverse,
         }
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        terms = self.terms(logits, target)
-        return terms["cross_entropy"] + terms["reverse_cross_entropy"]
+    forward = sum_of_terms(terms)
 
     def extra_repr(self) -> str:
         return (
