@@ -1,14 +1,12 @@
 """Two gloo processes against one process on the joined batch."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustfer.functional._gather import gather_rows
-from robustfer.losses import SCNLoss
+from robustfer.losses import RankRegularizationLoss, SCNLoss
 from tests.state.processes import run_in_processes
 
 CLASSES, WIDTH = 7, 5
@@ -45,36 +43,34 @@ def gradients(network, criterion, inputs, target):
     return {"loss": loss.detach(), **{n: p.grad for n, p in network.named_parameters()}}
 
 
-def rank_alone(network, inputs):
-    """The rank regularization's own gradient, from batches of uneven size."""
-    criterion = SCNLoss(margin=0.5, rank_weight=1.0, gather=True)
-    logits, importance = network(inputs)
-    terms = criterion.terms(logits, torch.zeros(len(inputs), dtype=torch.int64), importance)
-    terms["rank_regularization"].backward()
-    return {
-        "loss": terms["rank_regularization"].detach(),
-        "weight": network.head.weight.grad,
-        "bias": network.head.bias.grad,
-    }
+# Rows of the joined batch that the first of the two processes has; the second has the rest.
+FIRST = {"even": 6, "uneven": 3, "all but one": 11}
 
 
 def in_each_process(rank):
     inputs, target = data(12)
-    own = slice(6 * rank, 6 * rank + 6)
-    found = {}
-    for gather in (False, True):
-        network = DistributedDataParallel(Network())
-        criterion = SCNLoss(margin=0.5, gather=gather)
-        found[gather] = gradients(network, criterion, inputs[own], target[own])
-    uneven = Network()
-    found["uneven"] = rank_alone(uneven, inputs[slice(0, 3) if rank == 0 else slice(3, 12)])
+    found = {"gather": {}, "alone": {}, "learnt margin": {}}
+    for name, first in FIRST.items():
+        own = slice(first) if rank == 0 else slice(first, None)
+        for kind, options in (
+            ("gather", {}),  # by default
+            ("alone", {"gather": False}),
+            ("learnt margin", {"learnable_margin": True}),
+        ):
+            # Its own margin is a parameter outside DistributedDataParallel.
+            network, criterion = DistributedDataParallel(Network()), SCNLoss(margin=0.5, **options)
+            found[kind][name] = gradients(network, criterion, inputs[own], target[own])
+            found[kind][name]["margin"] = getattr(criterion.margin, "grad", None)
     rows = torch.arange(6, dtype=torch.float32).reshape(3, 2) + 10 * rank
     rows = rows[: 3 - 2 * rank].t().contiguous().t().requires_grad_()
     (joined, number), start = gather_rows(rows, torch.arange(len(rows)))
     found["rows"] = joined.detach(), number, start
     # Compiled around the gathering, which itself stays as it is.
-    compiled = torch.compile(SCNLoss(margin=0.5, gather=True), backend="eager")
+    compiled = torch.compile(SCNLoss(margin=0.5), backend="eager")
+    own = slice(6 * rank, 6 * rank + 6)
     found["compiled"] = gradients(Network(), compiled, inputs[own], target[own])
+    with pytest.raises(ValueError, match=r"importance must have shape \(B\)"):
+        RankRegularizationLoss()(torch.zeros(3 + rank, 1))  # refused before any process waits
     return found
 
 
@@ -87,31 +83,32 @@ def alone():
     return gradients(Network(), SCNLoss(margin=0.5), *data(12))
 
 
-def test_gathered_ranking_has_the_gradient_of_one_process(results):
+def assert_close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("kind", ["gather", "learnt margin"])
+def test_two_processes_equal_one_on_the_joined_batch(results, kind, name):
     expected = alone()
-    loss = (results[0][True]["loss"] + results[1][True]["loss"]) / 2
-    torch.testing.assert_close(loss, expected.pop("loss"), rtol=1e-10, atol=1e-12)
-    for result in results:
-        for name, gradient in expected.items():
-            found = result[True][f"module.{name}"]
-            torch.testing.assert_close(found, gradient, rtol=1e-10, atol=1e-12, msg=name)
+    first, second = (result[kind][name] for result in results)
+    assert_close((first["loss"] + second["loss"]) / 2, expected.pop("loss"))
+    for found in (first, second):
+        for parameter, gradient in expected.items():
+            assert_close(found[f"module.{parameter}"], gradient)
 
 
-def test_ranking_by_process_differs(results):
+def test_a_learnt_margin_stays_the_same_in_all_processes(results):
+    for name in FIRST:
+        for result in results:  # of rank_weight times the margin, where the ranking is at work
+            assert result["learnt margin"][name]["margin"] == 0.5
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_without_gathering_processes_differ_from_one(results, name):
     expected = alone()["head.weight"]
-    difference = (results[0][False]["module.head.weight"] - expected).abs().max()
+    difference = (results[0]["alone"][name]["module.head.weight"] - expected).abs().max()
     assert difference > 1e-3
-
-
-def test_batches_of_uneven_size(results):
-    """Without DistributedDataParallel's division the gradients of the processes add up."""
-    network, (inputs, _) = Network(), data(12)
-    expected = copy.deepcopy(rank_alone(network, inputs))
-    for result in results:
-        assert result["uneven"]["loss"] == expected["loss"]
-    for name in ("weight", "bias"):
-        total = results[0]["uneven"][name] + results[1]["uneven"][name]
-        torch.testing.assert_close(total / 2, expected[name], rtol=1e-10, atol=1e-12)
 
 
 def test_rows_come_in_the_order_of_the_processes(results):
@@ -127,7 +124,7 @@ def test_a_compiled_loss_gathers_too(results):
     expected = alone()
     compiled = results[0]["compiled"], results[1]["compiled"]
     total = (compiled[0]["head.weight"] + compiled[1]["head.weight"]) / 2
-    torch.testing.assert_close(total, expected["head.weight"], rtol=1e-10, atol=1e-12)
+    assert_close(total, expected["head.weight"])
 
 
 def test_without_processes_the_rows_come_back_as_they_are():

@@ -89,9 +89,9 @@ class TestRankRegularization(LossConformance):
         return importances(batch, dtype, generator)
 
 
-class TestRankRegularizationLearntGathered(ParametricLossConformance, TestRankRegularization):
+class TestRankRegularizationLearnt(ParametricLossConformance, TestRankRegularization):
     def make_loss(self):
-        return RankRegularizationLoss(learnable_margin=True, gather=True)
+        return RankRegularizationLoss(learnable_margin=True)
 
 
 class TestSCN(LossConformance):

@@ -21,7 +21,7 @@ def test_is_the_function(variant, batch):
     assert torch.equal(loss(importance=importances(batch)), expected)
     assert not loss.state_dict()
     assert repr(loss) == (
-        f"RankRegularizationLoss(margin=0.3, high_ratio=0.7, variant={variant!r}, gather=False)"
+        f"RankRegularizationLoss(margin=0.3, high_ratio=0.7, variant={variant!r}, gather=True)"
     )
 
 
@@ -52,8 +52,9 @@ def test_composes_with_a_classification_loss():
     torch.testing.assert_close(loss, expected + rank_regularization(importances(), margin=0.3) / 2)
 
 
-def test_gathering_alone_changes_nothing_and_compiles_whole():
-    gathered = RankRegularizationLoss(margin=0.3, gather=True)
+def test_gathering_in_one_process_changes_nothing_and_compiles_whole():
+    gathered = RankRegularizationLoss(margin=0.3)
+    assert gathered.gather
     compiled = torch.compile(gathered, fullgraph=True, backend="aot_eager")
     expected = rank_regularization(importances(), margin=0.3)
     torch.testing.assert_close(gathered(importances()), expected)

@@ -137,7 +137,7 @@ def test_nothing_is_kept_but_a_learnt_margin():
     assert not SCNLoss().state_dict()
     assert list(SCNLoss(learnable_margin=True).state_dict()) == ["margin"]
     assert repr(SCNLoss()) == (
-        "SCNLoss(margin=0.15, high_ratio=0.7, rank_weight=0.5, variant='paper', gather=False)"
+        "SCNLoss(margin=0.15, high_ratio=0.7, rank_weight=0.5, variant='paper', gather=True)"
     )
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_variant
 from robustfer.functional import rank_regularization
-from robustfer.functional._gather import gather_rows
-from robustfer.functional.ranking import check_high_ratio, check_margin
+from robustfer.functional._gather import gather_rows, several_processes
+from robustfer.functional.ranking import check_high_ratio, check_importance, check_margin
 
 
 class RankRegularizationLoss(nn.Module):
@@ -19,7 +19,7 @@ class RankRegularizationLoss(nn.Module):
     A learnable margin is a parameter, to be handed to the optimizer. This loss alone can only
     push it down, until it equals the gap between the groups: without something else that asks
     for a margin it ends as small as it may. With several processes it stays the same in all of
-    them under ``gather`` alone.
+    them only with ``gather``.
 
     Args:
         margin: gap asked for between the means of the two groups, in [0, 1].
@@ -27,8 +27,8 @@ class RankRegularizationLoss(nn.Module):
         learnable_margin: make ``margin`` a parameter that starts there.
         variant: ``"paper"``, or ``"official"`` for the public program's group size and its price
             of a batch of one.
-        gather: rank over the joined batch of all processes, each of which must then call this at
-            the same point. Nothing to do without ``torch.distributed``; with it, one wait for the
+        gather: rank over the joined batch of all processes, each of which must call this at the
+            same point. With one process it does nothing; with several it costs one wait for the
             lengths and a break in a compiled graph.
 
     Shape:
@@ -56,7 +56,7 @@ class RankRegularizationLoss(nn.Module):
         high_ratio: float = 0.7,
         learnable_margin: bool = False,
         variant: Variant = "paper",
-        gather: bool = False,
+        gather: bool = True,
     ) -> None:
         super().__init__()
         check_margin(margin)
@@ -68,7 +68,8 @@ class RankRegularizationLoss(nn.Module):
         self.gather = gather
 
     def forward(self, importance: Tensor) -> Tensor:
-        if self.gather:
+        if self.gather and several_processes():
+            check_importance(importance)  # before any process waits for another
             (importance,), _ = gather_rows(importance)
         return rank_regularization(
             importance, margin=self.margin, high_ratio=self.high_ratio, variant=self.variant

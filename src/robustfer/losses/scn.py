@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_range, check_variant
 from robustfer.functional import importance_weighted_cross_entropy
-from robustfer.functional._gather import gather_rows
+from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional.ranking import check_high_ratio, check_margin, ranked
 from robustfer.losses._terms import sum_of_terms
 
@@ -34,7 +35,9 @@ class SCNLoss(nn.Module):
         rank_weight: :math:`\gamma` in [0, 1], 0.5 if not given; ``"official"`` has none.
         variant: ``"paper"`` or ``"official"``.
         learnable_margin: make the margin a parameter, see :class:`RankRegularizationLoss`.
-        gather: rank over the joined batch of all processes, see :class:`RankRegularizationLoss`.
+        gather: make value and gradient, averaged over processes as ``DistributedDataParallel``
+            does, those of one process on the joined batch, whatever the size of each batch. See
+            :class:`RankRegularizationLoss`.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, importance ``(B)`` in
@@ -67,7 +70,7 @@ class SCNLoss(nn.Module):
         rank_weight: float | None = None,
         variant: Variant = "paper",
         learnable_margin: bool = False,
-        gather: bool = False,
+        gather: bool = True,
     ) -> None:
         super().__init__()
         check_margin(margin)
@@ -97,8 +100,11 @@ class SCNLoss(nn.Module):
         entropy = importance_weighted_cross_entropy(logits, target, importance, bias=bias)
         if self.rank_weight is not None:
             entropy = (1 - self.rank_weight) * entropy
-        if self.gather:
+        if self.gather and several_processes():
+            own = len(importance)
             (importance,), _ = gather_rows(importance)
+            # Processes are averaged: a sample of a small batch must not count for more.
+            entropy = entropy * (own * dist.get_world_size() / len(importance))
         rank = ranked(
             importance,
             self.margin,
