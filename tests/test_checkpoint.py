@@ -1,14 +1,19 @@
+import copy
 import json
 import os
 import pickle
 import random
+import re
 from collections import OrderedDict, deque
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from robustfer import checkpoint
 from robustfer.checkpoint import (
@@ -98,9 +103,112 @@ def test_many_misfits_are_cut_short(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, torch.zeros(1), [object()]])
 def test_settings_that_json_does_not_have(tmp_path, value):
-    with pytest.raises(ValueError, match=r"settings\['rate'\] is no JSON value"):
+    with pytest.raises(ValueError, match=r"settings\['rate'\] is not a JSON value"):
         save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={"rate": value})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [(48, 48), {48: "small"}, [[1, (2,)]], {"a": {None: 1}}])
+def test_settings_that_json_would_change(tmp_path, value):
+    with pytest.raises(ValueError, match=r"settings .*'size'.* lists in place of tuples"):
+        save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={"size": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_json_keeps(tmp_path):
+    settings = {"a": [1, 2.5, True, None], "b": {"c": "0" * 64, "d": '"checksum":"' + "0" * 64}}
+    save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings=settings)
+    assert load_model(tmp_path, nn.Linear(4, 3), classes=CLASSES) == settings
+
+
+def test_settings_without_names(tmp_path):
+    with pytest.raises(TypeError, match="settings must be a mapping, got list"):
+        save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings=[("size", 48)])
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "found"),
+    [
+        ([0, 1, 2], ValueError, "got 0"),
+        (["a", None, "c"], ValueError, "got None"),
+        (["a", "b", "a"], ValueError, "got 'a' twice"),
+        ([["a"], ["b"], ["c"]], ValueError, r"got \['a'\]"),
+        ([], ValueError, "got none"),
+        ("abc", TypeError, "got 'abc'"),
+        (b"abc", TypeError, "got b'abc'"),
+        ({"a", "b", "c"}, TypeError, "got {"),
+        (None, TypeError, "got None"),
+    ],
+)
+def test_class_names_that_could_not_be_read(tmp_path, classes, error, found):
+    with pytest.raises(error, match=f"classes must be .*{found}"):
+        save_model(tmp_path, nn.Linear(4, 3), classes=classes, settings={})
+    assert list(tmp_path.iterdir()) == []
+    save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={})
+    with pytest.raises(error, match=f"classes must be .*{found}"):
+        load_model(tmp_path, nn.Linear(4, 3), classes=classes)
+
+
+class Headed(nn.Module):
+    """A backbone whose classifier is known as timm has it, perhaps inside another module."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.trunk = nn.Linear(4, 5)
+        self.fc = nn.Linear(5, outputs)
+
+    def get_classifier(self):
+        return self.fc
+
+
+class Around(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+
+@pytest.mark.parametrize("make", [lambda n: nn.Linear(4, n), Headed, lambda n: Around(Headed(n))])
+def test_a_name_for_each_output(tmp_path, make):
+    with pytest.raises(
+        ValueError, match="classes must be the names of the model's 4 outputs, got 3"
+    ):
+        save_model(tmp_path, make(4), classes=CLASSES, settings={})
+    assert list(tmp_path.iterdir()) == []
+    save_model(tmp_path, make(3), classes=CLASSES, settings={})
+
+
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_inside(model):
+    model[0] = compiled(model[0])
+    return model
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        compiled,
+        lambda model: compiled(nn.DataParallel(model)),
+        lambda model: nn.DataParallel(compiled(model)),
+        AveragedModel,
+        compiled_inside,
+    ],
+)
+def test_the_model_inside_a_wrapper_is_saved_and_loaded(tmp_path, wrap):
+    def make():
+        return nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+
+    model = make()
+    save_model(tmp_path, wrap(copy.deepcopy(model)), classes=CLASSES, settings={})
+    plain, wrapped = make(), wrap(make())
+    for other in (plain, wrapped):
+        load_model(tmp_path, other, classes=CLASSES)
+    inputs = torch.rand(2, 4)
+    assert_same_state(model, plain)
+    torch.testing.assert_close(wrapped(inputs), model(inputs))
 
 
 def test_state_that_is_no_tensor(tmp_path):
@@ -108,8 +216,19 @@ def test_state_that_is_no_tensor(tmp_path):
         def get_extra_state(self):
             return {"step": 1}
 
-    with pytest.raises(ValueError, match="'_extra_state' is no tensor but dict"):
+    with pytest.raises(ValueError, match="'_extra_state' must be a dense tensor, got dict"):
         save_model(tmp_path, Extra(4, 3), classes=CLASSES, settings={})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "found"),
+    [(torch.eye(3).to_sparse(), "sparse_coo"), (torch.empty(3, device="meta"), "strided")],
+)
+def test_state_that_is_not_dense(tmp_path, tensor, found):
+    model = nn.Linear(4, 3)
+    model.register_buffer("table", tensor)
+    with pytest.raises(ValueError, match=f"'table' must be a dense tensor, got .*{found}"):
+        save_model(tmp_path, model, classes=CLASSES, settings={})
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
@@ -138,6 +257,63 @@ def test_safetensors_of_another_program(tmp_path, metadata):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", metadata=metadata)
     with pytest.raises(ValueError, match="no class names and settings as save_model writes them"):
         read_model_info(tmp_path)
+
+
+def damages(content, seed=0):
+    """The content cut short, and with one bit of each byte flipped."""
+    for length in range(len(content)):
+        yield content[:length]
+    for place, bit in enumerate(np.random.default_rng(seed).integers(8, size=len(content))):
+        yield content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
+
+
+def test_every_damage_of_a_model_file_is_found(tmp_path):
+    path = save_model(tmp_path, nn.Linear(2, 3), classes=CLASSES, settings={"size": 48})
+    model = filled(nn.Linear(2, 3), 7)
+    for damaged in damages(path.read_bytes()):
+        path.write_bytes(damaged)
+        for read in (read_model_info, partial(load_model, model=model, classes=CLASSES)):
+            with pytest.raises(ValueError, match=re.escape(str(path))):
+                read(tmp_path)
+    assert all((tensor == 7).all() for tensor in model.parameters())
+
+
+def test_nested_settings_of_a_stranger(tmp_path):
+    path = save_model(tmp_path, nn.Linear(2, 3), classes=CLASSES, settings={})
+    for nested in ('{"a":' * 5000 + "1" + "}" * 5000, "[" * 5000 + "]" * 5000):
+        for header in (json.dumps({"__metadata__": {"settings": nested}}), nested):
+            length = len(header).to_bytes(8, "little")
+            path.write_bytes(length + header.encode())
+            with pytest.raises(ValueError, match=re.escape(str(path))):
+                read_model_info(tmp_path)
+
+
+def test_one_file_is_read(tmp_path, monkeypatch):
+    """Its class names and its weights, though another replaces it meanwhile."""
+    for value in (1.0, 2.0):
+        save_model(
+            tmp_path / str(value),
+            filled(nn.Linear(4, 3), value),
+            classes=CLASSES,
+            settings={"value": value},
+        )
+    path, read_bytes = (
+        save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={}),
+        Path.read_bytes,
+    )
+    path.write_bytes((tmp_path / "1.0" / path.name).read_bytes())
+
+    def read_and_replace(self):
+        content = read_bytes(self)
+        if self == path:
+            self.write_bytes(read_bytes(tmp_path / "2.0" / path.name))
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    model = nn.Linear(4, 3)
+    for value in (1.0, 2.0):
+        assert load_model(tmp_path, model, classes=CLASSES) == {"value": value}
+        assert (model.weight == value).all()
 
 
 def training():
@@ -200,6 +376,41 @@ def test_only_plain_values_are_saved(tmp_path, value, kind):
     assert list(tmp_path.iterdir()) == []
 
 
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def own_container():
+    value = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("value", [nested(500), own_container()])
+def test_nested_containers_are_refused_when_saved(tmp_path, value):
+    path = tmp_path / "resume.pt"
+    with pytest.raises(ValueError, match=r"state\['a'\]\[0\].* at most 100 containers"):
+        save_resume(path, {"a": value})
+    assert not path.exists()
+    save_resume(path, {"a": nested(99)})
+    assert load_resume(path) == {"a": nested(99)}
+
+
+def test_what_cannot_be_read_again_is_not_written(tmp_path):
+    path = tmp_path / "resume.pt"
+    save_resume(path, {"epoch": 1})
+    marked = torch.zeros(2)
+    marked.marked = Trap
+    for value in (10**5000, marked):
+        with pytest.raises(ValueError, match="state cannot be read again"):
+            save_resume(path, {"value": value})
+    assert load_resume(path) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_only_plain_keys_are_saved(tmp_path):
     with pytest.raises(
         ValueError, match=r"state\['a'\] must have texts or numbers as keys, got \("
@@ -243,6 +454,52 @@ def test_damaged_resume_files(tmp_path):
         load_resume(path)
 
 
+STATE = {"epoch": 3, "weights": torch.arange(9.0), "half": torch.arange(4.0).half(), "more": [1.5]}
+
+
+def test_every_damage_of_a_resume_file_is_found_or_does_no_harm(tmp_path):
+    path = tmp_path / "resume.pt"
+    save_resume(path, STATE)
+    content, refusals = path.read_bytes(), []
+    for damaged in damages(content):
+        path.write_bytes(damaged)
+        try:
+            found = load_resume(path)
+        except ValueError as error:
+            refusals.append(str(error))
+        else:  # padding, dates and the like
+            torch.testing.assert_close(found, STATE, rtol=0, atol=0)
+    assert len(refusals) > len(content)  # every cut, and many a bit
+    assert all(str(path) in refusal for refusal in refusals)
+
+
+def test_a_value_taken_for_a_folder_is_found(tmp_path):
+    """torch reads nothing at all of what the archive marks as a folder, and says nothing."""
+    path = tmp_path / "resume.pt"
+    save_resume(path, STATE)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/1")) + 38] |= 16
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"resume\.pt is damaged.*data/1"):
+        load_resume(path)
+
+
+def test_checksums_are_written_whatever_the_program_asks(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        save_resume(tmp_path / "resume.pt", STATE)
+        assert not torch.serialization.get_crc32_options()
+    finally:
+        torch.serialization.set_crc32_options(True)
+    torch.testing.assert_close(load_resume(tmp_path / "resume.pt"), STATE)
+
+
+def test_a_device_that_is_not_there_is_not_the_files_fault(tmp_path):
+    save_resume(tmp_path / "resume.pt", STATE)
+    with pytest.raises(RuntimeError, match="no_device"):
+        load_resume(tmp_path / "resume.pt", map_location="no_device")
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 @pytest.mark.parametrize("when", ["write", "replace"])
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, error, when):
@@ -280,4 +537,4 @@ def test_the_file_says_who_wrote_it(tmp_path):
     path = save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={})
     length = int.from_bytes(path.read_bytes()[:8], "little")
     metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
-    assert set(metadata) == {"format", "robustfer", "classes", "settings"}
+    assert set(metadata) == {"format", "robustfer", "classes", "settings", "checksum"}

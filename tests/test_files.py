@@ -1,8 +1,20 @@
 """Files that are there whole or not at all."""
 
+import errno
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from robustfer._files import write_whole
+from robustfer._files import claim_folder, write_whole
+
+
+def write_text(file):
+    file.write(b"text")
 
 
 def failing(file):
@@ -36,3 +48,192 @@ def test_a_folder_of_that_name_stays(tmp_path):
     with pytest.raises(OSError, match="folder"):
         write_whole(folder, lambda file: file.write(b"text"))
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_replaced_file_keeps_its_mode(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"old")
+    for mode in (0o600, 0o640, 0o666):
+        path.chmod(mode)
+        write_whole(path, write_text)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["file", "dangling"])
+def test_a_link_stays_a_link(tmp_path, there):
+    target, link = tmp_path / "disk" / "file.txt", tmp_path / "run" / "link.txt"
+    target.parent.mkdir()
+    link.parent.mkdir()
+    if there:
+        target.write_bytes(b"old")
+    link.symlink_to(Path("..", "disk", "file.txt"))
+    write_whole(link, write_text)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"text"
+    assert [*link.parent.iterdir(), *target.parent.iterdir()] == [link, target]
+
+
+def write_protected(path):
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+
+
+def link_to_nowhere(path):
+    path.symlink_to(path.parent / "missing" / "file.txt")
+
+
+def link_to_itself(path):
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "reason"),
+    [
+        (write_protected, PermissionError, "write-protected"),
+        (os.mkfifo, OSError, "not a regular file"),
+        (Path.mkdir, IsADirectoryError, "folder"),
+        (link_to_nowhere, FileNotFoundError, "No such file"),
+        (link_to_itself, OSError, "symbolic links"),
+    ],
+)
+def test_what_cannot_be_replaced_stays_and_is_named(tmp_path, make, error, reason):
+    path = tmp_path / "file.txt"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(error, match=reason) as raised:
+        write_whole(path, write_text)
+    assert raised.value.filename == str(path)
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+WRITE_SLOWLY = """
+import sys, time
+from pathlib import Path
+from robustfer._files import write_whole
+def write(file):
+    file.write(b"x" * 1000); file.flush(); print("writing", flush=True)
+    sys.stdin.read()
+write_whole(Path(sys.argv[1]), write)
+"""
+
+
+@pytest.fixture
+def processes():
+    """Start Python code that says a line and waits; all is killed at the end."""
+    started = []
+
+    def start(code, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        assert process.stdout.readline()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next(tmp_path, processes):
+    path = tmp_path / "file.txt"
+    others = [tmp_path / f".file.txt.{'g' * 32}.tmp", tmp_path / f".file2txt.{'a' * 32}.tmp"]
+    for other in others:
+        other.write_bytes(b"not ours")
+    for process in [processes(WRITE_SLOWLY, path) for _ in range(2)]:
+        kill(process)
+    assert len(list(tmp_path.iterdir())) == 4
+    write_whole(path, write_text)
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
+
+
+def test_what_another_process_is_writing_is_left_to_it(tmp_path, processes):
+    path = tmp_path / "file.txt"
+    writer = processes(WRITE_SLOWLY, path)
+    write_whole(path, write_text)
+    assert len(list(tmp_path.iterdir())) == 2
+    writer.communicate()
+    assert writer.returncode == 0
+    assert path.read_bytes() == b"x" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = """
+import errno, resource, signal, sys
+from pathlib import Path
+from robustfer._files import write_whole
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+path = Path(sys.argv[1])
+def hidden(file):
+    try:
+        file.write(bytes(9000))
+    finally:
+        raise RuntimeError("as torch does")
+for write in (lambda file: file.write(bytes(2000)), lambda file: file.write(bytes(9000)), hidden):
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        assert (error.errno, error.filename) == (errno.EFBIG, str(path)), error
+        assert "File too large" in str(error)
+    else:
+        raise AssertionError("no error")
+"""
+
+
+def test_a_full_disk_says_so(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"old")
+    finished = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_the_caller_handles_is_not_blamed(tmp_path):
+    try:
+        raise OSError(errno.ENOENT, "of the caller")
+    except OSError:
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(tmp_path / "file.txt", failing)
+
+
+CLAIM = """
+import sys
+from pathlib import Path
+from robustfer._files import claim_folder
+claim_folder(Path(sys.argv[1])); print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends(tmp_path, processes):
+    folder = tmp_path / "run"
+    first = processes(CLAIM, folder)
+    with pytest.raises(BlockingIOError, match="another running process") as raised:
+        claim_folder(folder)
+    assert raised.value.filename == str(folder)
+    kill(first)
+    claim_folder(folder)
+    claim_folder(tmp_path / "." / "run")
+    refused = subprocess.run([sys.executable, "-c", CLAIM, folder], capture_output=True, text=True)
+    assert "BlockingIOError" in refused.stderr
+
+
+def test_a_folder_made_anew_is_claimed_anew(tmp_path, processes):
+    folder = tmp_path / "run"
+    claim_folder(folder)
+    shutil.rmtree(folder)
+    other = processes(CLAIM, folder)
+    with pytest.raises(BlockingIOError):
+        claim_folder(folder)
+    kill(other)

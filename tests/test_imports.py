@@ -20,18 +20,22 @@ MAY_IMPORT = {
     # The mathematics, and the losses over it: torch alone.
     "robustfer._checks": {"torch"},
     "robustfer._files": set(),
+    "robustfer._wrappers": {"torch"},
     "robustfer.functional": {"torch", "robustfer._checks"},
     "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
     "robustfer.authoring": {
         *("robustfer._checks", "robustfer.functional", "robustfer.losses", "robustfer.state"),
     },
     "robustfer.state": {
-        *("torch", "robustfer._checks", "robustfer._files", "robustfer.functional"),
+        *("torch", "robustfer._checks", "robustfer._files", "robustfer._wrappers"),
+        "robustfer.functional",
     },
     # What surrounds a loss; losses know none of it.
     "robustfer.metrics": {"torch", "robustfer._checks"},
-    "robustfer.checkpoint": {"torch", "safetensors", "robustfer._files"},
-    "robustfer.models": {"torch", "timm", "robustfer._checks", "robustfer.functional"},
+    "robustfer.checkpoint": {"torch", "safetensors", "robustfer._files", "robustfer._wrappers"},
+    "robustfer.models": {
+        *("torch", "timm", "robustfer._checks", "robustfer._wrappers", "robustfer.functional"),
+    },
     "robustfer.data": {
         *("torch", "numpy", "PIL", "tqdm", "typing_extensions", "matplotlib"),
         *("robustfer._checks", "robustfer._files", "robustfer.functional", "robustfer.state"),

@@ -1,20 +1,36 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that one process writes to."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let ``write`` fill a file that appears under its name only when it is complete.
 
+    A file that is replaced keeps its mode, and a symbolic link stays a link: the file it leads to
+    is replaced. What a killed process left of writing the same file is removed first.
+
     Args:
-        path: the file; its folder is made where it is not there.
+        path: the file; its folder is made if it does not exist.
         write: called with the file, open for writing bytes.
+
+    Raises:
+        OSError: the file cannot be written, because the disk is full, the file is write-protected
+            or the name belongs to a folder or device, for example. The error names the path, and
+            an existing file stays as it was.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -23,14 +39,126 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     ...     path.read_text()
     'hello'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    handled = sys.exc_info()[1]  # of the caller: no cause of an error here
+    mode = _mode_of_file(path)
+    target = Path(os.path.realpath(path))
+    unfinished = None
     try:
-        with temporary.open("xb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(target)
+        with _new_file_beside(target) as file:
+            unfinished = Path(file.name)
+            if mode not in (None, stat.S_IMODE(unfinished.stat().st_mode)):
+                unfinished.chmod(mode)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:  # an interrupt too must leave nothing half-written behind
-        temporary.unlink(missing_ok=True)
-        raise
+            if sys.platform == "win32":
+                file.close()  # Windows renames only closed files
+            unfinished.replace(target)
+    except BaseException as error:  # an interrupt too must leave nothing half-written behind
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+        cause = _system_error(error, handled)
+        if cause is None or cause.errno is None:
+            raise
+        reason = f"cannot write the file: {cause.strerror}"
+        raise OSError(cause.errno, reason, str(path)) from error
+
+
+_claimed: set[tuple[int, int, int] | None] = set()
+
+
+def claim_folder(folder: Path) -> None:
+    """Keep other processes from claiming a folder for as long as this one lives.
+
+    The system forgets the claim when the process ends, however it ends. A second claim by the same
+    process does nothing. On Windows, and on a file system without locks, nothing is claimed.
+
+    Args:
+        folder: it is made if it does not exist; a file ``.lock`` in it stays.
+
+    Raises:
+        BlockingIOError: another process has claimed the folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     claim_folder(Path(folder))
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder.resolve() / ".lock"
+    if sys.platform == "win32" or _claim_on(lock) in _claimed:
+        return
+    # A lock of the process (not of the open file) is not inherited by forked data workers, which
+    # may outlive a killed run by seconds.
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise BlockingIOError(
+                error.errno, "another running process uses the folder", str(folder)
+            ) from None
+        return
+    _claimed.add(_claim_on(lock))  # the descriptor stays open: closing it would give the lock back
+
+
+def _claim_on(lock: Path) -> tuple[int, int, int] | None:
+    """This process and the very file, which may have been made anew since."""
+    try:
+        found = lock.stat()
+    except FileNotFoundError:
+        return None
+    return os.getpid(), found.st_dev, found.st_ino
+
+
+def _mode_of_file(path: Path) -> int | None:
+    """The mode of a file that may be replaced; ``None`` where there is no file yet."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "cannot replace what is not a regular file", str(path))
+    if not mode & 0o222:
+        raise PermissionError(
+            errno.EACCES, "the file is write-protected; make it writable to replace it", str(path)
+        )
+    return stat.S_IMODE(mode)
+
+
+def _new_file_beside(target: Path) -> IO[bytes]:
+    """Open a new file beside the target, locked so that no other process takes it for a rest."""
+    while True:
+        file = target.with_name(f".{target.name}.{uuid4().hex}.tmp").open("x+b")
+        if sys.platform != "win32":
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if Path(file.name).exists():
+            return file
+        file.close()  # removed before it was locked
+
+
+def _remove_left_over(target: Path) -> None:
+    """Remove the unfinished files of killed processes, which would fill the disk unseen."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}\.tmp")
+    for left in [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]:
+        with suppress(OSError):  # another process is writing it, or has just finished
+            if sys.platform == "win32":
+                left.unlink()  # refused while the file is open
+            else:
+                with left.open("r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    left.unlink()
+
+
+def _system_error(error: BaseException | None, handled: BaseException | None) -> OSError | None:
+    """The system's error behind an error: torch hides a full disk behind one of its own."""
+    while error is not None and error is not handled:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

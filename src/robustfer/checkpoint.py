@@ -8,25 +8,34 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from robustfer import __version__
 from robustfer._files import write_whole
+from robustfer._wrappers import unwrapped
 
 MODEL_FILE = "model.safetensors"
 
-_PLAIN = (str, int, float, bool, type(None))
 # What torch.load(weights_only=True) rebuilds. torch's own state_dicts hold the last two: modules
 # an OrderedDict, MultiStepLR a Counter.
 _MAPPINGS = (dict, OrderedDict, Counter)
+_PLAIN = (str, int, float, bool, type(None))
+_MAX_DEPTH = 100  # of containers in containers; pickle itself gives up at several hundred
+
+_NO_CHECKSUM = "0" * 64
+_CHECKSUM_KEY = b'"checksum":"'  # in a text of the header the quotes would be escaped
 
 
 class ModelInfo(NamedTuple):
@@ -39,22 +48,27 @@ class ModelInfo(NamedTuple):
 def save_model(
     folder: str | Path, model: nn.Module, *, classes: Sequence[str], settings: Mapping[str, Any]
 ) -> Path:
-    """Write ``model.safetensors`` into a folder, with class names and settings.
+    """Write ``model.safetensors`` into a folder, with class names, settings and a checksum.
 
-    Weights that share memory are written under each of their names. Save the plain model, not its
-    wrapping by DistributedDataParallel or ``torch.compile``, which rename the weights.
+    Weights that share memory are written under each of their names. Of a model that is wrapped for
+    data parallelism, by ``AveragedModel`` or by ``torch.compile``, the plain model is written.
 
     Args:
-        folder: made where it is not there.
+        folder: it is made if it does not exist.
         model: its ``state_dict`` is written.
         classes: names of the classes, in the order of the model's outputs.
-        settings: whatever builds the same model and input again; values that JSON has.
+        settings: what builds the same model and input again, as JSON has it: texts, numbers,
+            booleans, ``None``, lists, and dicts with texts as keys.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: a setting is no JSON value, or the ``state_dict`` holds something but tensors.
+        TypeError: ``classes`` is not an ordered sequence, or ``settings`` not a mapping.
+        ValueError: the class names are not distinct texts, or not as many as the outputs of the
+            model's classifier; JSON would change a setting; or the ``state_dict`` holds something
+            other than dense tensors.
+        OSError: the file cannot be written; the error names it.
 
     >>> import tempfile
     >>> model = nn.Linear(4, 2)
@@ -63,28 +77,34 @@ def save_model(
     ...     load_model(folder, nn.Linear(4, 2), classes=["sad", "glad"])
     {'size': 48}
     """
-    tensors: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"the model's state {name!r} is no tensor but {type(value).__name__}, which "
-                "safetensors cannot hold"
-            )
-        # A copy each: safetensors refuses tensors that share memory, as tied weights do.
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    model = unwrapped(model)
+    classes = _checked_classes(classes)
+    _check_number_of_classes(model, classes)
     metadata = {
         "format": "pt",
         "robustfer": __version__,
-        "classes": json.dumps(list(classes)),
+        "classes": json.dumps(classes),
         "settings": _settings_as_json(settings),
+        "checksum": _NO_CHECKSUM,
     }
+    tensors: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+            kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"the model's state {name!r} must be a dense tensor, got {kind}")
+        # A copy each: safetensors refuses tensors that share memory, as tied weights do.
+        tensors[_plain_name(name)] = (
+            value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        )
+    before, after = _around_checksum(to_safetensors(tensors, metadata))
+    checksum = _checksum(before, after).encode()
     path = Path(folder) / MODEL_FILE
-    write_whole(path, lambda file: file.write(to_safetensors(tensors, metadata)))
+    write_whole(path, lambda file: file.writelines((before, checksum, after)))
     return path
 
 
 def read_model_info(folder: str | Path) -> ModelInfo:
-    """Read class names and settings of a model file, without its weights.
+    """Read class names and settings of a model file.
 
     Raises:
         FileNotFoundError: the folder has no ``model.safetensors``.
@@ -96,7 +116,7 @@ def read_model_info(folder: str | Path) -> ModelInfo:
     ...     read_model_info(folder)
     ModelInfo(classes=('sad', 'glad'), settings={'size': 48})
     """
-    return _read(Path(folder) / MODEL_FILE, with_weights=False)[0]
+    return _read(Path(folder) / MODEL_FILE)[0]
 
 
 def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) -> dict[str, Any]:
@@ -104,7 +124,7 @@ def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) 
 
     Args:
         folder: where :func:`save_model` wrote.
-        model: a model of the same structure.
+        model: a model of the same structure, wrapped or not.
         classes: names of the classes the model is to be used for, in order.
 
     Returns:
@@ -112,6 +132,7 @@ def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) 
 
     Raises:
         FileNotFoundError: the folder has no ``model.safetensors``.
+        TypeError: ``classes`` is not an ordered sequence.
         ValueError: the file is damaged, is for other classes or for the same in another order, or
             its weights are not the model's. The message names them.
 
@@ -124,26 +145,33 @@ def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) 
     ValueError: .../model.safetensors has the classes in another order: sad, glad; expected: glad, sad. Load ...
     """  # noqa: E501 - the message is one line
     path = Path(folder) / MODEL_FILE
-    info, tensors = _read(path, with_weights=True)
-    if info.classes != tuple(classes):
+    classes = _checked_classes(classes)
+    info, content = _read(path)
+    if list(info.classes) != classes:
         same = sorted(info.classes) == sorted(classes)
         raise ValueError(
             f"{path} has {'the classes in another order' if same else 'other classes'}: "
             f"{', '.join(info.classes)}; expected: {', '.join(classes)}. Load it with its own "
             "classes; robustfer.data.translate_classes tells which output is which class here"
         )
+    try:
+        tensors = from_safetensors(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
+    model = unwrapped(model)
     expected = model.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in tensors]
-    problems += [f"unexpected {name}" for name in tensors if name not in expected]
+    names = {_plain_name(name): name for name in expected}
+    problems = [f"missing {name}" for name in names if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in names]
     problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the model's {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in tensors and tensors[name].shape != value.shape
+        f"{name} has shape {tuple(tensors[name].shape)}, the model's {tuple(expected[own].shape)}"
+        for name, own in names.items()
+        if name in tensors and tensors[name].shape != expected[own].shape
     ]
     if problems:
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:8])}{more}")
-    model.load_state_dict(tensors)
+    model.load_state_dict({own: tensors[name] for name, own in names.items()})
     return info.settings
 
 
@@ -151,12 +179,14 @@ def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write what a run needs to go on: tensors in plain containers.
 
     Args:
-        path: usually ``resume.pt``; its folder is made where it is not there.
+        path: usually ``resume.pt``; its folder is made if it does not exist.
         state: dicts, lists and tuples of tensors, texts, numbers, booleans and ``None``; the
             ``state_dict`` of modules, optimizers and most schedulers is made of these.
 
     Raises:
-        ValueError: something else is in it; the message names the key.
+        ValueError: something else is in it, which :func:`load_resume` could not read; the message
+            names the key. An existing file stays as it was.
+        OSError: the file cannot be written; the error names it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -170,11 +200,13 @@ def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
     ValueError: state['optimizer']['hooks'][0] must be a tensor, text, number, boolean or None in plain dicts, lists and tuples, got builtin_function_or_method
     """  # noqa: E501 - the message is one line
     _check_plain("state", state)
-    write_whole(Path(path), lambda file: torch.save(state, file))
+    write_whole(Path(path), lambda file: _save(state, file))
 
 
 def load_resume(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Read what :func:`save_resume` wrote, without unpickling anything but tensors.
+
+    The checksums that the file carries are verified, so a changed bit is found too.
 
     Args:
         path: the file.
@@ -187,61 +219,146 @@ def load_resume(path: str | Path, *, map_location: str | torch.device = "cpu") -
     The example stands at :func:`save_resume`.
     """
     path = Path(path)
+    torch.empty(0, device=map_location)  # a device that is not there is not the file's fault
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
-    try:
-        state = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path} is damaged, or holds more than tensors and plain containers: {error}"
-        ) from error
+    with path.open("rb") as file:  # opened once: both readers see the same file
+        try:
+            _check_archive(file)
+            file.seek(0)
+            state = torch.load(file, map_location=map_location, weights_only=True)
+        except Exception as error:  # anything may come of a damaged file
+            raise ValueError(
+                f"{path} is damaged, or holds more than tensors and plain containers: {error}"
+            ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} must hold a dict, got {type(state).__name__}")
     return state
 
 
-def _read(path: Path, *, with_weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
+def _check_archive(file: IO[bytes]) -> None:
+    """Compare the checksums of a zip archive, which torch does not."""
+    with zipfile.ZipFile(file) as archive:
+        # torch takes for a folder, and reads nothing of, what these mark as one.
+        marked = [info.filename for info in archive.infolist() if info.external_attr]
+        damaged = marked[0] if marked else archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} in it was changed")
+
+
+def _read(path: Path) -> tuple[ModelInfo, bytes]:
+    """What a model file says, and its content, read in one go and compared with its checksum."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            names = file.keys() if with_weights else []
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
-    try:
-        classes = json.loads(metadata["classes"])
-        settings = json.loads(metadata["settings"])
-    except (KeyError, json.JSONDecodeError):
-        classes, settings = None, None
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.get("__metadata__") or {}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
+    classes, settings = None, None
+    if "checksum" in metadata:
+        if metadata["checksum"] != _checksum(*_around_checksum(content)):
+            raise ValueError(f"{path} is damaged: its checksum does not fit its content")
+        with suppress(KeyError, ValueError, RecursionError):
+            classes, settings = json.loads(metadata["classes"]), json.loads(metadata["settings"])
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not named or not isinstance(settings, dict):
         raise ValueError(f"{path} has no class names and settings as save_model writes them")
-    return ModelInfo(tuple(classes), settings), tensors
+    return ModelInfo(tuple(classes or ()), settings), content
+
+
+def _around_checksum(content: bytes) -> tuple[memoryview, memoryview]:
+    start = content.find(_CHECKSUM_KEY) + len(_CHECKSUM_KEY)
+    whole = memoryview(content)
+    return whole[:start], whole[start + len(_NO_CHECKSUM) :]
+
+
+def _checksum(before: memoryview, after: memoryview) -> str:
+    digest = sha256(before)
+    digest.update(after)
+    return digest.hexdigest()
+
+
+def _plain_name(name: str) -> str:
+    return name.replace("_orig_mod.", "")  # of parts that were compiled by themselves
+
+
+def _checked_classes(classes: Sequence[str]) -> list[str]:
+    if not isinstance(classes, Sequence) or isinstance(classes, (str, bytes)):
+        raise TypeError(
+            "classes must be a list or tuple of names, in the order of the model's outputs, got "
+            f"{classes!r}"
+        )
+    wrong = [name for name in classes if not isinstance(name, str)]
+    twice = [name for name, times in Counter(classes).items() if times > 1] if not wrong else []
+    if wrong or twice or not classes:
+        found = f"{wrong[0]!r}" if wrong else f"{twice[0]!r} twice" if twice else "none"
+        raise ValueError(f"classes must be one or more names that differ, got {found}")
+    return list(classes)
+
+
+def _check_number_of_classes(model: nn.Module, classes: Sequence[str]) -> None:
+    """Compare with the model's linear classifier, where it is known which layer that is."""
+    while not hasattr(model, "get_classifier") and isinstance(
+        inner := getattr(model, "model", None), nn.Module
+    ):
+        model = inner
+    own_way = getattr(model, "get_classifier", None)
+    classifier = own_way() if callable(own_way) else model
+    if isinstance(classifier, nn.Linear) and classifier.out_features != len(classes):
+        raise ValueError(
+            f"classes must be the names of the model's {classifier.out_features} outputs, got "
+            f"{len(classes)}: {', '.join(classes)}"
+        )
 
 
 def _settings_as_json(settings: Mapping[str, Any]) -> str:
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be a mapping, got {type(settings).__name__}")
     for name, value in settings.items():
+        given = {name: value}
         try:
-            json.dumps({name: value}, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"settings[{name!r}] is no JSON value: {error}") from error
+            same = json.loads(json.dumps(given, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"settings[{name!r}] is not a JSON value: {error}") from error
+        if same != given:
+            raise ValueError(
+                f"settings must come back from JSON as they are, got {given}, which becomes "
+                f"{same}; give lists in place of tuples, and texts as keys"
+            )
     return json.dumps(dict(settings))
 
 
-def _check_plain(where: str, value: object) -> None:
+def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
+    """Write the state with checksums, and see that it can be read, without reading its tensors."""
+    with_checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        torch.save(state, file)
+    finally:
+        torch.serialization.set_crc32_options(with_checksums)
+    file.flush()
+    try:
+        torch.load(file.name, mmap=True, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"state cannot be read again: {error}") from error
+
+
+def _check_plain(where: str, value: object, depth: int = 0) -> None:
     # Exact types: a numpy float is a float, but unpickling it needs numpy.
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"{where[:80]}... must hold at most {_MAX_DEPTH} containers in each other")
     if type(value) in _MAPPINGS:
         assert isinstance(value, dict)
         for key, inner in value.items():
             if type(key) not in (str, int, float, bool):
                 raise ValueError(f"{where} must have texts or numbers as keys, got {key!r}")
-            _check_plain(f"{where}[{key!r}]", inner)
+            _check_plain(f"{where}[{key!r}]", inner, depth + 1)
     elif type(value) in (list, tuple):
         assert isinstance(value, list | tuple)
         for position, inner in enumerate(value):
-            _check_plain(f"{where}[{position}]", inner)
+            _check_plain(f"{where}[{position}]", inner, depth + 1)
     elif type(value) not in (*_PLAIN, Tensor, nn.Parameter):
         raise ValueError(
             f"{where} must be a tensor, text, number, boolean or None in plain dicts, lists and "
