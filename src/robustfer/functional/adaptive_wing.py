@@ -1,27 +1,65 @@
-"""Adaptive wing loss of heat maps, against maps or straight from landmarks (LA-Net)."""
+"""Adaptive wing loss of heat maps, against maps or straight from landmarks (LA-Net).
+
+The mathematics is :class:`_Curve`. ``_wing_passes`` runs it over the maps, a few samples at a time.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from robustfer._checks import (
     Variant,
     check_finite,
     check_floating,
+    check_range,
     check_shapes,
     values_are_checked,
 )
 from robustfer.functional._precision import Reduction, check_reduction, reduce
-from robustfer.functional._profiles import Profiles, landmark_profiles, samples_at_once
-from robustfer.functional._wing_curve import WingCurve, check_wing_options
+from robustfer.functional._profiles import landmark_profiles
+from robustfer.functional._wing_passes import against_landmarks, against_maps, with_known_slope
 
-# Maps of one chunk that are in use together: what is read, what is written, what is between.
-_COPIES = 8
+
+class _Curve(NamedTuple):
+    """The adaptive wing's options, and its value and slope in one pass, without a branch."""
+
+    alpha: float
+    omega: float
+    epsilon: float
+    theta: float
+
+    def value_and_slope(
+        self, difference: Tensor, target: Tensor | float, weight: Tensor | None, out: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        r"""Weighted value, and slope into ``out``, of the curve at ``p - y``, over :math:`\omega`.
+
+        With :math:`a = \alpha - y`, :math:`t = \min(d, \theta)` and :math:`u = (t / \epsilon)^a`
+        the slope is :math:`s = a u / (t + t u)` in both branches, and the value
+        :math:`\ln(1 + u) + s (d - t)`.
+        """
+        exponent = self.alpha - target
+        # From zero the logarithm is infinite; from here u is still no subnormal number.
+        least = torch.finfo(difference.dtype).tiny ** (1 / (self.alpha + 1))
+        distance = difference.abs().clamp_(min=least)
+        bent = distance.clamp(max=self.theta)
+        power = bent.log()
+        if self.epsilon != 1:
+            power.sub_(math.log(self.epsilon))
+        power.mul_(exponent).exp_()
+        slope = torch.addcmul(bent, bent, power)
+        torch.div(power, slope, out=slope)
+        slope.mul_(exponent)
+        value = power.log1p_().addcmul_(slope, distance.sub_(bent))
+        if weight is not None:
+            value.mul_(weight)
+            slope.mul_(weight)
+        # No slope where the prediction is right: the curve has its least value there.
+        sign = torch.sign(difference, out=distance)
+        return value, torch.mul(slope, sign, out=slope if out is None else out)
 
 
 def adaptive_wing(
@@ -97,9 +135,11 @@ def adaptive_wing(
     check_reduction(reduction)
     if values_are_checked():
         check_finite(**{name: tensor for name, (tensor, _) in shaped.items()})
-    curve = WingCurve(alpha, omega, epsilon, theta)
+    curve = _Curve(alpha, omega, epsilon, theta)
     with torch.no_grad():
-        total, slope = _against_maps(heatmaps, heatmap_target, heatmap_weights, curve)
+        total, slope = against_maps(
+            heatmaps, heatmap_target, heatmap_weights, curve.value_and_slope
+        )
     return _reduced(heatmaps, total, slope, curve, reduction)
 
 
@@ -170,13 +210,12 @@ def landmark_adaptive_wing(
     check_reduction(reduction)
     if values_are_checked():
         check_finite(heatmaps=heatmaps)
-    curve = WingCurve(alpha, omega, epsilon, theta)
-    height, width = heatmaps.shape[2:]
+    curve = _Curve(alpha, omega, epsilon, theta)
     with torch.no_grad():
         profiles = landmark_profiles(
             landmarks,
             image_size=image_size,
-            heatmap_size=(height, width),
+            heatmap_size=(heatmaps.shape[2], heatmaps.shape[3]),
             visible=visible,
             sigma=sigma,
             truncate=truncate,
@@ -187,121 +226,22 @@ def landmark_adaptive_wing(
         )
         # The bump and one cell about it; the public program's bump may be one cell longer.
         side = math.floor(2 * truncate * sigma) + (3 if variant == "paper" else 4)
-        # Picking the windows out pays from five times their size on; maps of 28 cells are level.
-        small = 5 * min(side, height) * min(side, width) > height * width
-        more_near = near_weight - far_weight
-        if small:
-            total, slope = _against_drawn(heatmaps, profiles, more_near, curve)
-        else:
-            total, slope = _against_windows(heatmaps, profiles, side, more_near, curve)
+        total, slope = against_landmarks(
+            heatmaps, profiles, side, near_weight - far_weight, curve.value_and_slope
+        )
     return _reduced(heatmaps, total, slope, curve, reduction)
 
 
-def _against_maps(
-    heatmaps: Tensor, target: Tensor, weights: Tensor | None, curve: WingCurve
-) -> tuple[Tensor, Tensor]:
-    """Sum over the cells (B), and slope in each cell, both over omega."""
-    total, slope = _results(heatmaps)
-    samples = samples_at_once(slope, copies=_COPIES)
-    given = (heatmaps, target) if weights is None else (heatmaps, target, weights)
-    chunks = (torch.split(each, samples) for each in (total, slope, *given))
-    for total_part, slope_part, prediction, truth, *weight in zip(*chunks, strict=True):
-        prediction, truth = prediction.to(slope.dtype), truth.to(slope.dtype)
-        value, _ = curve.value_and_slope(
-            prediction - truth, curve.alpha - truth, weight[0] if weight else None, slope_part
-        )
-        torch.sum(value.flatten(1), dim=1, out=total_part)
-    return total, slope
-
-
-def _against_drawn(
-    heatmaps: Tensor, profiles: Profiles, more_near: float, curve: WingCurve
-) -> tuple[Tensor, Tensor]:
-    """As :func:`_against_maps`, the maps and weights of the landmarks drawn a chunk at a time."""
-    total, slope = _results(heatmaps)
-    samples = samples_at_once(slope, copies=_COPIES)
-    given = (total, slope, heatmaps, *(each.to(slope.dtype) for each in profiles))
-    chunks = (torch.split(each, samples) for each in given)
-    for total_part, slope_part, prediction, along_y, along_x, reach_x, least_x, far in zip(
-        *chunks, strict=True
-    ):
-        truth = along_y[..., :, None] * along_x[..., None, :]
-        near = reach_x[..., None, :] > least_x[..., :, None]
-        weight = torch.add(far[..., None, None], near, alpha=more_near)
-        value, _ = curve.value_and_slope(
-            prediction.to(slope.dtype) - truth, curve.alpha - truth, weight, slope_part
-        )
-        torch.sum(value.flatten(1), dim=1, out=total_part)
-    return total, slope
-
-
-def _against_windows(
-    heatmaps: Tensor, profiles: Profiles, side: int, more_near: float, curve: WingCurve
-) -> tuple[Tensor, Tensor]:
-    """As :func:`_against_maps`, cells outside the landmarks' windows of that side being far."""
-    total, slope = _results(heatmaps)
-    _, points, height, width = heatmaps.shape
-    along_y, along_x, reach_x, least_x, far = (each.to(slope.dtype) for each in profiles)
-    row = _window(torch.isfinite(least_x), min(side, height))
-    column = _window(reach_x > 0, min(side, width))
-    truth = along_y.gather(2, row)[..., :, None] * along_x.gather(2, column)[..., None, :]
-    near = reach_x.gather(2, column)[..., None, :] > least_x.gather(2, row)[..., :, None]
-    weight = torch.add(far[..., None, None], near, alpha=more_near)
-    # Where the windows' cells stand in a sample.
-    top = height * torch.arange(points, device=row.device)[:, None] + row
-    cells = (width * top[..., :, None] + column[..., None, :]).flatten(1)
-    prediction = heatmaps.detach().flatten(1).gather(1, cells).to(slope.dtype).view_as(truth)
-    value_near, slope_near = curve.value_and_slope(prediction - truth, curve.alpha - truth, weight)
-
-    samples = samples_at_once(slope, copies=_COPIES)
-    given = (total, slope, heatmaps, far, cells, value_near.flatten(1), slope_near.flatten(1))
-    chunks = (torch.split(each, samples) for each in given)
-    for total_part, slope_part, prediction, base, where, inner, inner_slope in zip(
-        *chunks, strict=True
-    ):
-        value, _ = curve.value_and_slope(
-            prediction.to(slope.dtype), curve.alpha, base[..., None, None], slope_part
-        )
-        torch.sum(value.flatten(1).scatter_(1, where, inner), dim=1, out=total_part)
-        slope_part.view(len(where), -1).scatter_(1, where, inner_slope)
-    return total, slope
-
-
-def _results(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the sum of each sample and for the slope in each cell."""
-    dtype = torch.promote_types(heatmaps.dtype, torch.float32)
-    slope = torch.empty(heatmaps.shape, dtype=dtype, device=heatmaps.device)
-    return slope.new_empty(len(heatmaps)), slope
-
-
-def _window(inside: Tensor, side: int) -> Tensor:
-    """Cells (B, K, side) in a row that hold all those marked in (B, K, cells)."""
-    start = inside.to(torch.uint8).argmax(dim=2).clamp(max=inside.shape[2] - side)
-    return start[..., None] + torch.arange(side, device=inside.device)
+def check_wing_options(alpha: float, omega: float, epsilon: float, theta: float) -> None:
+    """Refuse options out of range, at construction and at call alike."""
+    check_range("alpha", alpha, 2.0)
+    check_range("omega", omega, 0.0, open_low=True)
+    check_range("epsilon", epsilon, 0.0, open_low=True)
+    check_range("theta", theta, 0.0, open_low=True)
 
 
 def _reduced(
-    heatmaps: Tensor, total: Tensor, slope: Tensor, curve: WingCurve, reduction: Reduction
+    heatmaps: Tensor, total: Tensor, slope: Tensor, curve: _Curve, reduction: Reduction
 ) -> Tensor:
-    per_sample: Tensor = _KnownSlope.apply(heatmaps, total, slope)
+    per_sample = with_known_slope(heatmaps, total, slope)
     return reduce(per_sample * (curve.omega / slope[0].numel()), reduction)
-
-
-class _KnownSlope(torch.autograd.Function):
-    """Values whose gradient by the heat maps is known already."""
-
-    @staticmethod
-    def forward(heatmaps: Tensor, total: Tensor, slope: Tensor) -> Tensor:
-        return total.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        heatmaps, _, slope = inputs
-        ctx.save_for_backward(slope)
-        ctx.dtype = heatmaps.dtype
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return (slope * gradients[0][:, None, None, None]).to(ctx.dtype), None, None

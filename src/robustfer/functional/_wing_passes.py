@@ -1,0 +1,138 @@
+"""Passes of the adaptive wing's curve over heat maps, a few samples at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from robustfer.functional._profiles import Profiles, samples_at_once
+
+# From a difference, its target, weights and room for the slope: weighted value and slope.
+Curve: TypeAlias = Callable[
+    [Tensor, Tensor | float, Tensor | None, Tensor | None], tuple[Tensor, Tensor]
+]
+
+# Maps of one chunk that are in use together: what is read, what is written, what is between.
+_COPIES = 8
+
+
+def against_maps(
+    heatmaps: Tensor, target: Tensor, weights: Tensor | None, curve: Curve
+) -> tuple[Tensor, Tensor]:
+    """Sum over the cells (B), and slope in each cell, both over omega."""
+    total, slope = _results(heatmaps)
+    samples = samples_at_once(slope, copies=_COPIES)
+    given = (heatmaps, target) if weights is None else (heatmaps, target, weights)
+    chunks = (torch.split(each, samples) for each in (total, slope, *given))
+    for total_part, slope_part, prediction, truth, *weight in zip(*chunks, strict=True):
+        prediction, truth = prediction.to(slope.dtype), truth.to(slope.dtype)
+        difference = prediction - truth
+        value, _ = curve(difference, truth, weight[0] if weight else None, slope_part)
+        torch.sum(value.flatten(1), dim=1, out=total_part)
+    return total, slope
+
+
+def against_landmarks(
+    heatmaps: Tensor, profiles: Profiles, side: int, more_near: float, curve: Curve
+) -> tuple[Tensor, Tensor]:
+    """As :func:`against_maps`, with maps of landmarks, whose bumps fit into windows of ``side``.
+
+    Cells near a landmark weigh ``more_near`` more than the others.
+    """
+    height, width = heatmaps.shape[2:]
+    # Picking the windows out pays from five times their size on; maps of 28 cells are level.
+    if 5 * min(side, height) * min(side, width) > height * width:
+        return _against_drawn(heatmaps, profiles, more_near, curve)
+    return _against_windows(heatmaps, profiles, side, more_near, curve)
+
+
+def _against_drawn(
+    heatmaps: Tensor, profiles: Profiles, more_near: float, curve: Curve
+) -> tuple[Tensor, Tensor]:
+    """As :func:`against_maps`, the maps and weights of the landmarks drawn a chunk at a time."""
+    total, slope = _results(heatmaps)
+    samples = samples_at_once(slope, copies=_COPIES)
+    given = (total, slope, heatmaps, *(each.to(slope.dtype) for each in profiles))
+    chunks = (torch.split(each, samples) for each in given)
+    for total_part, slope_part, prediction, along_y, along_x, reach_x, least_x, far in zip(
+        *chunks, strict=True
+    ):
+        truth = along_y[..., :, None] * along_x[..., None, :]
+        near = reach_x[..., None, :] > least_x[..., :, None]
+        weight = torch.add(far[..., None, None], near, alpha=more_near)
+        value, _ = curve(prediction.to(slope.dtype) - truth, truth, weight, slope_part)
+        torch.sum(value.flatten(1), dim=1, out=total_part)
+    return total, slope
+
+
+def _against_windows(
+    heatmaps: Tensor, profiles: Profiles, side: int, more_near: float, curve: Curve
+) -> tuple[Tensor, Tensor]:
+    """As :func:`against_maps`, cells outside the landmarks' windows of that side being far."""
+    total, slope = _results(heatmaps)
+    _, points, height, width = heatmaps.shape
+    along_y, along_x, reach_x, least_x, far = (each.to(slope.dtype) for each in profiles)
+    row = _window(torch.isfinite(least_x), min(side, height))
+    column = _window(reach_x > 0, min(side, width))
+    truth = along_y.gather(2, row)[..., :, None] * along_x.gather(2, column)[..., None, :]
+    near = reach_x.gather(2, column)[..., None, :] > least_x.gather(2, row)[..., :, None]
+    weight = torch.add(far[..., None, None], near, alpha=more_near)
+    # Where the windows' cells stand in a sample.
+    top = height * torch.arange(points, device=row.device)[:, None] + row
+    cells = (width * top[..., :, None] + column[..., None, :]).flatten(1)
+    prediction = heatmaps.detach().flatten(1).gather(1, cells).to(slope.dtype).view_as(truth)
+    value_near, slope_near = curve(prediction - truth, truth, weight, None)
+
+    samples = samples_at_once(slope, copies=_COPIES)
+    given = (total, slope, heatmaps, far, cells, value_near.flatten(1), slope_near.flatten(1))
+    chunks = (torch.split(each, samples) for each in given)
+    for total_part, slope_part, prediction, base, where, inner, inner_slope in zip(
+        *chunks, strict=True
+    ):
+        value, _ = curve(prediction.to(slope.dtype), 0.0, base[..., None, None], slope_part)
+        torch.sum(value.flatten(1).scatter_(1, where, inner), dim=1, out=total_part)
+        slope_part.view(len(where), -1).scatter_(1, where, inner_slope)
+    return total, slope
+
+
+def _results(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for the sum of each sample and for the slope in each cell."""
+    dtype = torch.promote_types(heatmaps.dtype, torch.float32)
+    slope = torch.empty(heatmaps.shape, dtype=dtype, device=heatmaps.device)
+    return slope.new_empty(len(heatmaps)), slope
+
+
+def _window(inside: Tensor, side: int) -> Tensor:
+    """Cells (B, K, side) in a row that hold all those marked in (B, K, cells)."""
+    start = inside.to(torch.uint8).argmax(dim=2).clamp(max=inside.shape[2] - side)
+    return start[..., None] + torch.arange(side, device=inside.device)
+
+
+def with_known_slope(heatmaps: Tensor, total: Tensor, slope: Tensor) -> Tensor:
+    """Return ``total`` (B), its gradient by the heat maps being ``slope``."""
+    attached: Tensor = _KnownSlope.apply(heatmaps, total, slope)
+    return attached
+
+
+class _KnownSlope(torch.autograd.Function):
+    """Values whose gradient by the heat maps is known already."""
+
+    @staticmethod
+    def forward(heatmaps: Tensor, total: Tensor, slope: Tensor) -> Tensor:
+        return total.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        heatmaps, _, slope = inputs
+        ctx.save_for_backward(slope)
+        ctx.dtype = heatmaps.dtype
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (slope * gradients[0][:, None, None, None]).to(ctx.dtype), None, None
