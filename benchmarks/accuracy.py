@@ -35,6 +35,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -130,14 +131,15 @@ def run(
     dirty = _git("status", "--porcelain", "--", "../src", "../plugins", "../examples", "*.py")
     commit = _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
     method = METHODS[name]
-    settings = method.example.parse([
-        *method.command(setting, root), "--seed", str(seed), "--epochs", str(epochs),
-        "--backbone", scale.backbone, "--amp", "bf16", "--device", device,
-        "--output", f"runs/accuracy/{phase}-{task}-{name}-{os.getpid()}",
-    ])  # fmt: skip
     train_set, judged = load(root, task, phase, scale, seed)
     start = time.perf_counter()
-    _, history = method.example.train(settings, train_set, judged)
+    with TemporaryDirectory(prefix="accuracy-") as folder:  # only the row is kept of a run
+        settings = method.example.parse([
+            *method.command(setting, root), "--seed", str(seed), "--epochs", str(epochs),
+            "--backbone", scale.backbone, "--amp", "bf16", "--device", device,
+            "--output", folder,
+        ])  # fmt: skip
+        _, history = method.example.train(settings, train_set, judged)
     row = {
         **own,
         "last": {name: _number(value) for name, value in history.last.items()},

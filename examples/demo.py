@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib as mpl
 import torch
@@ -104,15 +105,16 @@ def main() -> None:
 
     runs, rows = {}, []
     for method, name in METHODS.items():
-        settings = eac.parse([
-            "--method", method, *TUNED[method],
-            "--epochs", str(options.epochs), "--seed", str(options.seed),
-            "--noise", str(options.noise), "--backbone", "tiny", "--amp", "bf16",
-            "--output", str(options.output / method),
-        ])  # fmt: skip
-        print(f"\n{experiment.show_settings(settings)}")
         began = time.perf_counter()
-        model, history = eac.train(settings, train_set, test_set)
+        with TemporaryDirectory(prefix="demo-") as folder:  # only table and picture are kept
+            settings = eac.parse([
+                "--method", method, *TUNED[method],
+                "--epochs", str(options.epochs), "--seed", str(options.seed),
+                "--noise", str(options.noise), "--backbone", "tiny", "--amp", "bf16",
+                "--output", folder,
+            ])  # fmt: skip
+            print(f"\n{experiment.show_settings(settings)}")
+            model, history = eac.train(settings, train_set, test_set)
         runs[method] = model, history
         rows.append({
             "method": name,
@@ -123,6 +125,7 @@ def main() -> None:
             "seconds": f"{time.perf_counter() - began:.0f}",
         })  # fmt: skip
 
+    options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "demo.png"
     picture(path, runs, test_set)
     print(f"\n{experiment.table(rows)}\n")

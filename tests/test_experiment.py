@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -79,8 +82,6 @@ def test_progress_of_other_settings_or_parts_is_refused(tmp_path):
     experiment.save_progress(before, history=history)
 
     found = History()
-    experiment.load_progress(before, history=found)  # without --resume nothing is loaded
-    assert len(found) == 0
     same = settings("--output", str(tmp_path), "--seed", "1", "--resume", "--workers", "2")
     experiment.load_progress(same, history=found)
     assert found.epochs == history.epochs
@@ -91,8 +92,44 @@ def test_progress_of_other_settings_or_parts_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds \['history'\], this run needs \['model'\]"):
         experiment.load_progress(same, model=torch.nn.Linear(1, 1))
     nothing = settings("--output", str(tmp_path / "none"), "--resume")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no run to resume"):
         experiment.load_progress(nothing, history=found)
+    assert not nothing.output.exists()
+
+
+@pytest.mark.parametrize("name", ["resume.pt", "model.safetensors"])
+def test_a_folder_that_holds_a_run_is_not_begun_anew(tmp_path, name):
+    begun = settings("--output", str(tmp_path / "run"))
+    experiment.load_progress(begun, history=History())  # nothing there: nothing is loaded
+    existing = tmp_path / "run" / name
+    existing.write_bytes(b"hours of work")
+    message = f"{name} already exists: .* --resume, or choose another folder by --output"
+    with pytest.raises(FileExistsError, match=message):
+        experiment.load_progress(begun, history=History())
+    assert existing.read_bytes() == b"hours of work"
+
+
+USE = """
+import sys
+from pathlib import Path
+from robustfer._files import claim_folder
+claim_folder(Path(sys.argv[1])); print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_in_use_is_left_to_its_run(tmp_path):
+    begun = settings("--output", str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", USE, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline()
+        for use in (experiment.load_progress, experiment.save_progress):
+            with pytest.raises(BlockingIOError, match="another running process"):
+                use(begun, history=History())
+        other.communicate()
+    experiment.load_progress(begun, history=History())
+    experiment.save_progress(begun, history=History())
 
 
 def test_tables_need_a_row():

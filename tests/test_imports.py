@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "robustfer.augmentations": {"torch", "kornia", "robustfer._checks", "robustfer.functional"},
     "robustfer.experiment": {
         *("torch", "numpy"),
-        *("robustfer._checks", "robustfer.checkpoint", "robustfer.data", "robustfer.metrics"),
+        *("robustfer._checks", "robustfer._files", "robustfer.checkpoint", "robustfer.data"),
+        "robustfer.metrics",
     },
     # Components by name: none of these may load one.
     "robustfer.hookspecs": {"pluggy"},

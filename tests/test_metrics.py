@@ -94,8 +94,23 @@ def test_a_diverged_epoch_is_kept_but_never_best():
     made = history(math.nan, 0.4, math.nan)
     assert made.best("accuracy")["epoch"] == 2
     assert math.isnan(made.last["accuracy"])
-    with pytest.raises(ValueError, match="no epoch has a number called 'accuracy'"):
+    with pytest.raises(ValueError, match="'accuracy' is NaN in every epoch"):
         history(math.nan).best("accuracy")
+
+
+def test_epochs_without_an_evaluation_do_not_count():
+    made = History()
+    for epoch, value in enumerate((0.1, 0.9, 0.3, 0.4, 0.5, 0.6), start=1):
+        made.add({"loss": 1.0})
+        made.add({"loss": 1.0, "accuracy": value})
+        assert made.last["epoch"] == 2 * epoch
+    made.add({"loss": 0.5})
+    assert made.summary("accuracy") == (
+        "accuracy: last 0.6000 (epoch 12), mean of the last 5 0.5400, best 0.9000 (epoch 4)"
+    )
+    assert made.mean_of_last("accuracy", epochs=2) == pytest.approx(0.55)
+    assert made.mean_of_last("loss", epochs=2) == 0.75
+    assert made.last == {"epoch": 13, "loss": 0.5}
 
 
 def test_what_is_handed_out_is_a_copy():
@@ -114,6 +129,12 @@ def test_state_goes_on_where_it_stopped():
     assert type(made.last["accuracy"]) is float
 
 
+def test_the_terms_of_a_loss_are_taken_as_numbers():
+    made, weight = History(), torch.ones((), requires_grad=True)
+    made.add({"cross_entropy": weight * 0.5, "epochs": torch.tensor(3)})
+    assert made.last == {"epoch": 1, "cross_entropy": 0.5, "epochs": 3.0}
+
+
 def test_bad_histories():
     with pytest.raises(ValueError, match="must not have the name 'epoch'"):
         History().add({"epoch": 3.0})
@@ -121,8 +142,9 @@ def test_bad_histories():
         _ = History().last
     with pytest.raises(ValueError, match="called 'acuracy'; there are accuracy, loss"):
         history(0.5).best("acuracy")
-    with pytest.raises(ValueError, match="'acuracy' is not a value of each of the last epochs"):
-        history(0.5).mean_of_last("acuracy")
+    for find in (history(0.5).mean_of_last, history(0.5).summary, History().summary):
+        with pytest.raises(ValueError, match="no epoch has a number called 'acuracy'"):
+            find("acuracy")
     with pytest.raises(ValueError, match="epochs must be a whole number from 1 on, got 0"):
         history(0.5).mean_of_last("accuracy", epochs=0)
 

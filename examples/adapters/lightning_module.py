@@ -1,8 +1,8 @@
 """EAC and relabelling as a module of Lightning.
 
-Copy the class. For another loss change `training_step`; without relabelling leave out what has to
-do with labels and take `batch["target"]`. `lightning.pytorch` has the same names as
-`pytorch_lightning`. No loss may need this file: it only says where things go.
+Copy the class. For another loss change `training_step`; without a relabeler it trains on the
+labels of the batch. `lightning.pytorch` has the same names as `pytorch_lightning`. No loss may need
+this file: it only says where things go.
 """
 
 from __future__ import annotations
@@ -23,21 +23,29 @@ from robustfer.state import Relabeler
 class EACModule(LightningModule):
     """Takes the batches of any data set of robustfer, which bring the rows of the samples.
 
-    The store of the labels is no part of the module, so that DistributedDataParallel leaves it
-    alone.
+    A checkpoint keeps what builds the network, so `EACModule.load_from_checkpoint(path)` needs
+    nothing else to predict. Pass `relabeler=` there to train on with the labels of the checkpoint.
+    The store of the labels is not part of the module: DistributedDataParallel leaves it alone.
     """
 
     def __init__(
         self,
-        model: CAMClassifier,
-        relabeler: Relabeler,
+        backbone: str,
+        num_classes: int,
         *,
+        relabeler: Relabeler | None = None,
+        model_options: dict[str, Any] | None = None,
+        pretrained: bool = False,
         views: MirroredPair | None = None,
         criterion: EACLoss | None = None,
         learning_rate: float = 2e-3,
     ) -> None:
         super().__init__()
-        self.model = model
+        # A checkpoint brings its own weights: nothing is downloaded to load it.
+        self.save_hyperparameters("backbone", "num_classes", "model_options", "learning_rate")
+        self.model = CAMClassifier(
+            backbone, num_classes=num_classes, model_options=model_options, pretrained=pretrained
+        )
         self.relabeler = relabeler
         self.views = views or MirroredPair()
         self.criterion = criterion or EACLoss()
@@ -45,27 +53,29 @@ class EACModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the labels to where the module is."""
-        self.relabeler.labels.to(self.device)
+        if self.relabeler is not None:
+            self.relabeler.labels.to(self.device)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Both views are made here, on the device, of the whole batch."""
         view, view_flipped = self.views(batch["image"])
         output, flipped = self.model(view), self.model(view_flipped)
-        target = self.relabeler.labels(batch["index"])
+        target = self.relabeler.labels(batch["index"]) if self.relabeler else batch["target"]
         terms = self.criterion.terms(output.logits, target, output.attention, flipped.attention)
-        self.log_dict(terms, batch_size=len(target))
+        self.log_dict({name: term.detach() for name, term in terms.items()}, batch_size=len(target))
         return {"loss": sum(terms.values()), "logits": output.logits.detach()}
 
     def on_train_batch_end(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], batch_idx: int
     ) -> None:
         """Change labels: the optimizer has made its step."""
-        self.relabeler.update(
-            batch["index"],
-            outputs["logits"],
-            step=self.global_step,
-            epoch=self.current_epoch + 1,
-        )
+        if self.relabeler is not None:
+            self.relabeler.update(
+                batch["index"],
+                outputs["logits"],
+                step=self.global_step,
+                epoch=self.current_epoch + 1,
+            )
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """The images as they are, with the labels they came with."""
@@ -82,8 +92,10 @@ class EACModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Labels go into the checkpoint."""
-        checkpoint["labels"] = self.relabeler.labels.state_dict()
+        if self.relabeler is not None:
+            checkpoint["labels"] = self.relabeler.labels.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the labels of the checkpoint."""
-        self.relabeler.labels.load_state_dict(checkpoint["labels"])
+        """Go on with the labels of the checkpoint, if it has any."""
+        if self.relabeler is not None and "labels" in checkpoint:
+            self.relabeler.labels.load_state_dict(checkpoint["labels"])

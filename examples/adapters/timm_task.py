@@ -46,7 +46,8 @@ class EACTask(ClassificationTask):
         output, flipped = self.trainable_module(view), self.trainable_module(view_flipped)
         target = self.relabeler.labels(index)
         terms = self.criterion.terms(output.logits, target, output.attention, flipped.attention)
-        return {"loss": sum(terms.values()), "output": output.logits, **terms}
+        shown = {name: term.detach() for name, term in terms.items()}
+        return {"loss": sum(terms.values()), "output": output.logits, **shown}
 
     def after_step(
         self, result: dict[str, Tensor], index: Tensor, *, step: int, epoch: int

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from robustfer.checkpoint import load_resume, save_resume
+from robustfer._files import claim_folder
+from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 from robustfer.data import LabeledFaces, load, with_symmetric_noise
 
 #: Backbones for images of 48 pixels, whose usual networks end in maps of 2x2: name -> (timm's
@@ -241,7 +242,15 @@ def autocast(settings: argparse.Namespace) -> AbstractContextManager[Any]:
 
 
 def save_progress(settings: argparse.Namespace, **parts: Any) -> None:
-    """Write ``resume.pt``: the ``state_dict`` of each part under its name, and the settings."""
+    """Write ``resume.pt``: the ``state_dict`` of each part under its name, and the settings.
+
+    Call :func:`load_progress` first, with ``--resume`` or without: it refuses a folder that holds
+    another run.
+
+    Raises:
+        BlockingIOError: another running process uses the folder.
+    """
+    claim_folder(settings.output)
     state = {name: part.state_dict() for name, part in parts.items()}
     save_resume(settings.output / "resume.pt", {"settings": as_text(settings), **state})
 
@@ -249,13 +258,26 @@ def save_progress(settings: argparse.Namespace, **parts: Any) -> None:
 def load_progress(settings: argparse.Namespace, **parts: Any) -> None:
     """With ``--resume``, load what :func:`save_progress` wrote into the same parts.
 
+    From here on the folder belongs to this process: another one that asks for it is refused.
+
     Raises:
         FileNotFoundError: there is nothing to resume.
+        FileExistsError: without ``--resume``, the folder already holds a run.
+        BlockingIOError: another running process uses the folder.
         ValueError: the run had other settings, or other parts.
     """
-    if not settings.resume:
-        return
     path = settings.output / "resume.pt"
+    if settings.resume and not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, so there is no run to resume")
+    claim_folder(settings.output)
+    if not settings.resume:
+        for existing in (path, settings.output / MODEL_FILE):
+            if existing.exists():
+                raise FileExistsError(
+                    f"{existing} already exists: go on with that run by --resume, or choose "
+                    "another folder by --output"
+                )
+        return
     saved = load_resume(path)
     before, now = saved.pop("settings", {}), as_text(settings)
     free = {"resume", "stop_after", "output", "workers", "device"}

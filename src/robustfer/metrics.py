@@ -82,6 +82,7 @@ def mean_class_accuracy(confusion: Tensor) -> float:
     0.625
     """
     _check_confusion(confusion)
+    confusion = confusion.cpu()  # float64 below, which not every device has
     samples = confusion.sum(dim=1)
     present = samples > 0
     recall = confusion.diagonal()[present].double() / samples[present]
@@ -125,10 +126,12 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
     check_int64(target=target)
     check_class_index(probability.shape[1], target=target)
     check_distribution(probability=probability)
-    confidence, predicted = probability.double().max(dim=1)
+    confidence, predicted = probability.max(dim=1)
+    right = (predicted == target).cpu().double()
+    confidence = confidence.cpu().double()  # not every device has float64
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    surplus = (predicted == target).double() - confidence
-    gaps = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    surplus = right - confidence
+    gaps = torch.zeros(bins, dtype=torch.float64, device="cpu")
     return float(gaps.index_add(0, place, surplus).abs().sum() / len(target))
 
 
@@ -153,7 +156,7 @@ class History:
     def __len__(self) -> int:
         return len(self.epochs)
 
-    def add(self, values: Mapping[str, float]) -> None:
+    def add(self, values: Mapping[str, float | Tensor]) -> None:
         """Append the values of the next epoch; epochs count from 1.
 
         Raises:
@@ -161,7 +164,11 @@ class History:
         """
         if "epoch" in values:
             raise ValueError("values must not have the name 'epoch', which is counted here")
-        numbers = {name: float(value) for name, value in values.items()}
+        # A tensor that holds a graph, as a loss's terms do, warns when it is made a float.
+        numbers = {
+            name: float(value.detach() if isinstance(value, Tensor) else value)
+            for name, value in values.items()
+        }
         self.epochs.append({"epoch": len(self) + 1, **numbers})
 
     @property
@@ -185,32 +192,34 @@ class History:
         Raises:
             ValueError: no epoch has such a number.
         """
-        known = [epoch for epoch in self.epochs if not math.isnan(epoch.get(name, math.nan))]
+        known = [epoch for epoch in self._with(name) if not math.isnan(epoch[name])]
         if not known:
-            raise ValueError(f"no epoch has a number called {name!r}{self._names()}")
+            raise ValueError(f"{name!r} is NaN in every epoch, so none is best")
         pick = max if largest else min
         return dict(pick(known, key=lambda epoch: epoch[name]))
 
     def mean_of_last(self, name: str, *, epochs: int = 5) -> float:
-        """Return the mean of a value over the last epochs, or over all where there are fewer.
+        """Return the mean of a value over the last epochs that have it, or over all if fewer do.
 
         Raises:
-            ValueError: ``epochs`` is no positive whole number, or one of the epochs lacks the
-                value.
+            ValueError: ``epochs`` is not a positive whole number, or no epoch has the value.
         """
         epochs = check_whole_number("epochs", epochs, 1)
-        chosen = self.epochs[-epochs:]
-        if not chosen or any(name not in epoch for epoch in chosen):
-            raise ValueError(f"{name!r} is not a value of each of the last epochs{self._names()}")
+        chosen = self._with(name)[-epochs:]
         return math.fsum(epoch[name] for epoch in chosen) / len(chosen)
 
     def summary(self, name: str, *, largest: bool = True) -> str:
-        """Say the last value, the mean of the last five and the best in one line."""
-        best = self.best(name, largest=largest)
-        mean, last = self.mean_of_last(name), self.last
+        """Say the last value, the mean of the last five and the best in one line.
+
+        Epochs that lack the value, as where only every second one is evaluated, do not count.
+
+        Raises:
+            ValueError: no epoch has such a number.
+        """
+        best, known = self.best(name, largest=largest), self._with(name)
         return (
-            f"{name}: last {last[name]:.4f} (epoch {last['epoch']}), "
-            f"mean of the last {min(5, len(self))} {mean:.4f}, "
+            f"{name}: last {known[-1][name]:.4f} (epoch {known[-1]['epoch']}), "
+            f"mean of the last {min(5, len(known))} {self.mean_of_last(name):.4f}, "
             f"best {best[name]:.4f} (epoch {best['epoch']})"
         )
 
@@ -222,9 +231,13 @@ class History:
         """Take over the history of :meth:`state_dict`."""
         self.epochs = [dict(epoch) for epoch in state["epochs"]]
 
-    def _names(self) -> str:
-        names = sorted({name for epoch in self.epochs for name in epoch} - {"epoch"})
-        return f"; there are {', '.join(names)}" if names else ""
+    def _with(self, name: str) -> list[dict[str, float]]:
+        found = [epoch for epoch in self.epochs if name in epoch]
+        if not found:
+            names = sorted({name for epoch in self.epochs for name in epoch} - {"epoch"})
+            there = f"; there are {', '.join(names)}" if names else ""
+            raise ValueError(f"no epoch has a number called {name!r}{there}")
+        return found
 
 
 def _check_confusion(confusion: Tensor) -> None:

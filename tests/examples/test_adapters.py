@@ -185,9 +185,7 @@ def test_timm(tmp_path):
     assert evaluator.summary()["top1"] in [100 * right / len(FACES) for right in range(17)]
 
 
-def lightning_run(epochs, folder):
-    parts = Parts()
-    module = EACModule(parts.model, learning_rate=LEARNING_RATE, **parts.given)
+def lightning_fit(module, epochs, folder):
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -203,7 +201,15 @@ def lightning_run(epochs, folder):
         module, loader(), DataLoader(FACES, batch_size=BATCH), ckpt_path=resumed, weights_only=True
     )
     trainer.save_checkpoint(checkpoint)
-    return parts, trainer
+    return trainer
+
+
+def lightning_run(epochs, folder):
+    parts, (name, options) = Parts(), experiment.backbone("tiny")
+    torch.manual_seed(0)
+    module = EACModule(name, 7, model_options=options, learning_rate=LEARNING_RATE, **parts.given)
+    parts.model = module.model
+    return parts, lightning_fit(module, epochs, folder)
 
 
 def trainer_run(epochs, folder, **options):
@@ -242,6 +248,44 @@ def test_lightning(tmp_path):
     assert_trained_like_a_plain_loop(parts)
     assert trainer.callback_metrics["cross_entropy"] > 0
     assert 0 <= trainer.callback_metrics["val_accuracy"] <= 1
+
+
+def test_lightning_makes_the_network_of_a_checkpoint_again(tmp_path):
+    parts, _ = lightning_run(1, tmp_path)
+    module = EACModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert same_state(module.model, parts.model)
+    assert module.learning_rate == LEARNING_RATE
+    images = next(iter(loader()))["image"]
+    view = module.views.eval()(images).view
+    expected = parts.model.eval()(view).logits
+    torch.testing.assert_close(module.eval().model(view).logits, expected)
+
+
+def test_lightning_trains_on_the_labels_given_without_a_relabeler(tmp_path):
+    name, options = experiment.backbone("tiny")
+    module = EACModule(name, 7, model_options=options, criterion=Recorded())
+    lightning_fit(module, 1, tmp_path)
+    target = torch.cat([batch[0] for batch in module.criterion.batches])
+    order = torch.cat([batch["index"] for batch in loader()])
+    assert torch.equal(target, FACES.targets[order])
+    labels = LabelStore(FACES.targets, num_classes=7)
+    relabeler = Relabeler(labels, scope="all", logits="raw", start_epoch=1)
+    EACModule.load_from_checkpoint(tmp_path / "last.ckpt", relabeler=relabeler, weights_only=True)
+    assert not labels.changed().any()
+
+
+@pytest.mark.parametrize("run", [timm_run, lightning_run])
+def test_what_is_logged_needs_no_gradient(run, tmp_path):
+    _, module = run(1, tmp_path)
+    if run is timm_run:
+        batch = next(iter(loader()))
+        logged = module.train()(batch["image"], batch["index"])
+        assert logged.pop("loss").requires_grad
+        assert logged.pop("output").requires_grad
+    else:
+        logged = module.callback_metrics
+    assert {"cross_entropy", "attention_consistency"} <= logged.keys()
+    assert all(float(value) >= 0 for value in logged.values())  # a warning is an error
 
 
 def test_trainer(tmp_path):

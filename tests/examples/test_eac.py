@@ -49,7 +49,15 @@ def test_workers_change_nothing(faces, tmp_path):
     runs = []
     for workers in (0, 2):
         settings = eac.parse(
-            [*SHORT, "--epochs", "1", "--workers", str(workers), "--output", str(tmp_path)]
+            [
+                *SHORT,
+                "--epochs",
+                "1",
+                "--workers",
+                str(workers),
+                "--output",
+                str(tmp_path / str(workers)),
+            ]
         )
         runs.append(state(eac.train(settings, *faces)[0]))
     for name, value in runs[0].items():
