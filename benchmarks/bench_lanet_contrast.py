@@ -32,10 +32,10 @@ def plain(a, keys, label, queue, queue_label):
 
 
 def both_ways(one_way):
-    def loss(expression, landmark, expression_key, landmark_key, label, *queues):
+    def loss(expression_query, landmark_query, expression_key, landmark_key, label, *queues):
         expression_queue, landmark_queue, queue_label = queues
-        there = one_way(expression, landmark_key, label, landmark_queue, queue_label)
-        back = one_way(landmark, expression_key, label, expression_queue, queue_label)
+        there = one_way(expression_query, landmark_key, label, landmark_queue, queue_label)
+        back = one_way(landmark_query, expression_key, label, expression_queue, queue_label)
         return there + back
 
     return loss

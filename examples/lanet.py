@@ -10,13 +10,12 @@ import argparse
 import re
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 import kornia.augmentation as K
 import timm
 import torch
 from timm.optim import param_groups_weight_decay
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from robustfer import experiment, registry
@@ -32,10 +31,9 @@ from robustfer.losses import LANetLoss
 from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_accuracy
 from robustfer.models import (
     CAMClassifier,
-    LabelDistributionEstimator,
     LandmarkClassifier,
     LandmarkCoordinates,
-    ProjectionHead,
+    LANetModel,
 )
 from robustfer.state import FeatureQueue, LabelDistributionBank, ModelEMA
 
@@ -62,28 +60,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if settings.image_size and settings.landmarks != "dataset" and not settings.landmarks_size:
         parser.error("--image-size needs --landmarks-size for landmarks that are not the dataset's")
     return settings
-
-
-class LANet(nn.Module):
-    """A classifier, with a landmark branch or coordinates beside it, and what learns of both."""
-
-    def __init__(
-        self, faces: nn.Module, coordinates: nn.Module | None, dims: tuple[int, int], neighbors: int
-    ) -> None:
-        super().__init__()
-        self.faces, self.coordinates = faces, coordinates
-        self.estimator = LabelDistributionEstimator(*dims, num_neighbors=neighbors)
-        self.expression, self.landmark = map(ProjectionHead, dims)
-
-    def forward(self, images: Tensor, points: Tensor) -> tuple[Any, ...]:
-        """Logits, the two spaces, the two projected, and the heat maps of a branch."""
-        output = self.faces(images)
-        if self.coordinates is None:
-            second, heatmaps = output.landmark_embeddings, output.heatmaps
-        else:
-            second, heatmaps = self.coordinates(points), None
-        projected = self.expression(output.embeddings), self.landmark(second)
-        return output.logits, (output.embeddings, second), projected, heatmaps
 
 
 def find_landmarks(
@@ -123,14 +99,13 @@ def train(
     )
     if settings.second_space == "coordinates":
         faces, coordinates = classifier, LandmarkCoordinates(landmarks, swap=layout.swap)
-        dims = classifier.num_features, coordinates.dim
     else:  # stages drawn anew: copies of the classifier's, the default, are for trained weights
         pyramid = timm.create_model(
             name, pretrained=settings.pretrained, features_only=True, **options
         )
         faces = LandmarkClassifier(classifier, num_landmarks=layout.num_points, pyramid=pyramid)
-        dims, coordinates = (classifier.num_features, faces.dim), None
-    model = LANet(faces, coordinates, dims, settings.neighbors)
+        coordinates = None
+    model = LANetModel(faces, coordinates, num_neighbors=settings.neighbors)
     model.to(settings.device, memory_format=torch.channels_last)
     landmarks = landmarks.to(settings.device)
 
@@ -178,27 +153,33 @@ def train(
                 view, points, visible = views.with_landmarks(
                     images, landmarks[index], swap=layout.swap, generator=generator
                 )
-                logits, spaces, queries, heatmaps = model(view, points)
-                soft_target = bank.distribution[index]
+                output = model(view, points, index if settings.distribution_weight else None)
                 if settings.distribution_weight:
-                    estimate = model.estimator(*spaces, logits, index)
-                    if coordinates:  # what is believed of faces without a place does not move
-                        estimate = estimate.where(coordinates.known(points)[:, None], soft_target)
-                    soft_target = bank(index, estimate)
-                label = pseudo_labels(soft_target, index, threshold=settings.threshold)
-                keys = average(view, points)[2] if settings.contrast_weight else queries
-                keys = [key.detach() for key in keys]
-                queues = queue.expression, queue.landmark, queue.label
-                drawn = (heatmaps, points, visible) if with_heatmaps else ()
+                    soft_target = bank(index, output.estimate, known=output.known)
+                else:
+                    soft_target = bank.distribution[index]
+                pseudo_label = pseudo_labels(soft_target, index, threshold=settings.threshold)
+                averaged = average(view, points) if settings.contrast_weight else output
                 loss = criterion(
-                    logits, target, soft_target, *queries, *keys, label, *queues, *drawn
+                    logits=output.logits,
+                    target=target,
+                    soft_target=soft_target,
+                    expression_query=output.expression_query,
+                    landmark_query=output.landmark_query,
+                    expression_key=averaged.expression_query,
+                    landmark_key=averaged.landmark_query,
+                    pseudo_label=pseudo_label,
+                    **queue.negatives(),
+                    heatmaps=output.heatmaps if with_heatmaps else None,
+                    landmarks=points,
+                    visible=visible,
                 )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             bank.update(index, soft_target)
-            queue.update(*keys, label)
+            queue.update(averaged.expression_query, averaged.landmark_query, pseudo_label)
             if settings.contrast_weight:
                 average.update(model)
 

@@ -11,7 +11,7 @@ from robustfer import experiment
 from robustfer.checkpoint import load_model, read_model_info
 from robustfer.data import DemoFaces, with_symmetric_noise
 from robustfer.data.landmarks import layout
-from robustfer.models import CAMClassifier, LandmarkClassifier, LandmarkCoordinates
+from robustfer.models import CAMClassifier, LandmarkClassifier, LandmarkCoordinates, LANetModel
 
 SHORT = ["--backbone", "tiny", "--batch-size", "16", "--max-steps", "2", "--device", "cpu"]
 SPACES = ["branch", "coordinates"]
@@ -148,15 +148,14 @@ def test_inference_is_that_of_the_whole_network(monkeypatch, tmp_path, space):
     classifier = CAMClassifier(name, num_classes=len(info.classes), model_options=options)
     landmarks = torch.stack([DemoFaces(32).landmarks(row) for row in range(32)])
     if space == "branch":
-        faces, coordinates = LandmarkClassifier(classifier, num_landmarks=68), None
+        whole = LANetModel(LandmarkClassifier(classifier, num_landmarks=68))
     else:
-        faces, coordinates = classifier, LandmarkCoordinates(landmarks, swap=layout(68).swap)
-    dims = classifier.num_features, 64 if coordinates is None else 136
-    whole = lanet.LANet(faces, coordinates, dims, neighbors=8)
+        coordinates = LandmarkCoordinates(landmarks, swap=layout(68).swap)
+        whole = LANetModel(classifier, coordinates)
     whole.load_state_dict(resume_file(tmp_path)["model"])
     images = torch.rand(4, 3, 48, 48)
     with torch.no_grad():
-        expected, *_ = whole.eval()(images, landmarks[:4])
+        expected = whole.eval()(images, landmarks[:4]).logits
         assert torch.equal(alone.eval()(images).logits, expected)
 
 

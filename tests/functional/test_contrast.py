@@ -11,8 +11,9 @@ from robustfer.functional import _contrast_kernel as kernel
 from robustfer.losses import check_values
 from tests.reference import landmark_contrast as reference
 
-QUERIES = ("expression", "landmark")
+QUERIES = ("expression_query", "landmark_query")
 KEYS = ("expression_key", "landmark_key")
+QUEUES = ("expression_queue", "landmark_queue")
 
 
 def inputs(batch=5, capacity=11, dim=4, *, classes=3, unfilled=0, dtype=torch.float64, seed=0):
@@ -24,7 +25,7 @@ def inputs(batch=5, capacity=11, dim=4, *, classes=3, unfilled=0, dtype=torch.fl
 
     made = {name: unit(batch).requires_grad_() for name in (*QUERIES, *KEYS)}
     made["pseudo_label"] = torch.randint(classes, (batch,), generator=generator)
-    made |= {f"{space}_queue": unit(capacity) for space in QUERIES}
+    made |= {name: unit(capacity) for name in QUEUES}
     made["queue_label"] = torch.randint(classes, (capacity,), generator=generator)
     made["queue_label"][capacity - unfilled :] = UNFILLED
     return made
@@ -103,12 +104,12 @@ def test_an_empty_queue_gives_zero_and_official_negatives():
 
 def test_the_queue_receives_no_gradient():
     made = inputs()
-    for space in QUERIES:
-        made[f"{space}_queue"].requires_grad_()
+    for name in QUEUES:
+        made[name].requires_grad_()
     expression_landmark_contrast(**made).backward()
     assert made["expression_queue"].grad is None
     assert made["landmark_queue"].grad is None
-    assert made["expression"].grad.abs().sum() > 0
+    assert made["expression_query"].grad.abs().sum() > 0
 
 
 def test_there_are_no_second_derivatives():
@@ -184,13 +185,13 @@ def test_half_precision_gives_a_single_precision_loss(dtype):
         loss.double(), expression_landmark_contrast(**double), rtol=1e-5, atol=1e-5
     )
     loss.backward()
-    assert made["expression"].grad.dtype == dtype
-    assert made["expression"].grad.abs().sum() > 0
+    assert made["expression_query"].grad.dtype == dtype
+    assert made["expression_query"].grad.abs().sum() > 0
 
 
 def test_precisions_may_differ():
     made = inputs(dtype=torch.float32)
-    mixed = {n: t.double() if n == "expression" else t for n, t in made.items()}
+    mixed = {n: t.double() if n == "expression_query" else t for n, t in made.items()}
     loss = expression_landmark_contrast(**mixed)
     assert loss.dtype == torch.float64
     torch.testing.assert_close(loss.float(), expression_landmark_contrast(**made))
@@ -228,16 +229,19 @@ def test_ambiguous_ids_beyond_single_precision_are_told_apart():
 
 def bad_inputs():
     good = {n: t.detach() for n, t in inputs().items()}
-    rows, queue = good["expression"], good["expression_queue"]
-    yield {"landmark": rows[:3]}, "landmark has B=3 but expression has B=5"
-    yield {"landmark_key": rows[:, :2]}, "landmark_key has D=2 but expression has D=4"
+    rows, queue = good["expression_query"], good["expression_queue"]
+    yield {"landmark_query": rows[:3]}, "landmark_query has B=3 but expression_query has B=5"
+    yield {"landmark_key": rows[:, :2]}, "landmark_key has D=2 but expression_query has D=4"
     yield {"landmark_queue": queue[:2]}, "landmark_queue has M=2 but expression_queue has M=11"
     yield {"queue_label": torch.zeros(3).long()}, "queue_label has M=3 but expression_queue"
     yield {"pseudo_label": torch.zeros(5)}, "pseudo_label must be int64, got torch.float32"
     yield {"queue_label": torch.zeros(11).int()}, "queue_label must be int64, got torch.int32"
-    yield {"expression": rows.long()}, "expression must have a floating-point dtype"
+    yield {"expression_query": rows.long()}, "expression_query must have a floating-point dtype"
     yield {"landmark_queue": queue.long()}, "landmark_queue must have a floating-point dtype"
-    yield {"expression_key": rows.to("meta")}, "expression_key is on meta but expression is on cpu"
+    yield (
+        {"expression_key": rows.to("meta")},
+        "expression_key is on meta but expr",
+    )
     yield {"temperature": 0.0}, r"temperature must lie in \(0, inf\), got 0.0"
     yield {"variant": "other"}, "variant must be 'paper' or 'official', got 'other'"
 
@@ -248,7 +252,7 @@ def test_refuses_what_does_not_fit(change, message):
         expression_landmark_contrast(**{**inputs(), **change})
 
 
-@pytest.mark.parametrize("name", ["landmark", "expression_queue", "landmark_queue"])
+@pytest.mark.parametrize("name", ["landmark_query", "expression_queue", "landmark_queue"])
 def test_values_are_looked_at_when_asked_for(name):
     made = {n: t.detach() for n, t in inputs().items()}
     made[name][2, 1] = math.nan

@@ -156,7 +156,7 @@ class TestExpressionLandmarkContrast(LossConformance):
         def unit(rows):
             return F.normalize(torch.randn(rows, 4, dtype=dtype, generator=generator), dim=1)
 
-        rows = ("expression", "landmark", "expression_key", "landmark_key")
+        rows = ("expression_query", "landmark_query", "expression_key", "landmark_key")
         queues = ("expression_queue", "landmark_queue")
         return {
             **{name: unit(batch) for name in rows},
@@ -230,7 +230,7 @@ class TestLANet(LossConformance):
         def labels(rows):
             return torch.randint(3, (rows,), generator=generator)
 
-        spaces = ("expression", "landmark", "expression_key", "landmark_key")
+        spaces = ("expression_query", "landmark_query", "expression_key", "landmark_key")
         return {
             "logits": torch.randn(batch, classes, dtype=dtype, generator=generator),
             "target": torch.randint(classes, (batch,), generator=generator),

@@ -23,8 +23,8 @@ def test_nothing_is_kept():
 
 
 def test_shapes_are_checked():
-    with pytest.raises(ValueError, match="landmark has B=2 but expression has B=5"):
-        ExpressionLandmarkContrastiveLoss()(**inputs() | {"landmark": torch.ones(2, 4)})
+    with pytest.raises(ValueError, match="landmark_query has B=2 but expression_query has B=5"):
+        ExpressionLandmarkContrastiveLoss()(**inputs() | {"landmark_query": torch.ones(2, 4)})
 
 
 @pytest.mark.parametrize(

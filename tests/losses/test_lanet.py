@@ -4,8 +4,8 @@ import torch
 from robustfer.functional import adaptive_wing, expression_landmark_contrast, render_heatmaps
 from robustfer.losses import LANetLoss, check_values
 
-CONTRAST = ("expression", "landmark", "expression_key", "landmark_key", "pseudo_label",
-            "expression_queue", "landmark_queue", "queue_label")  # fmt: skip
+CONTRAST = ("expression_query", "landmark_query", "expression_key", "landmark_key",
+            "pseudo_label", "expression_queue", "landmark_queue", "queue_label")  # fmt: skip
 
 
 def inputs(batch=4, classes=7, *, dtype=torch.float64, seed=0):
@@ -32,11 +32,6 @@ def inputs(batch=4, classes=7, *, dtype=torch.float64, seed=0):
     }
 
 
-def without_branch():
-    return {name: t for name, t in inputs().items()
-            if name not in ("heatmaps", "landmarks", "visible")}  # fmt: skip
-
-
 @pytest.mark.parametrize("variant", ["paper", "official"])
 def test_is_the_equation(variant):
     given = inputs()
@@ -49,7 +44,7 @@ def test_is_the_equation(variant):
         given["landmarks"], image_size=32, heatmap_size=8, visible=given["visible"], variant=variant
     )
     contrast = expression_landmark_contrast(
-        *(given[name] for name in CONTRAST), temperature=0.5, variant=variant
+        **{name: given[name] for name in CONTRAST}, temperature=0.5, variant=variant
     )
     expected = {
         "cross_entropy": -picked.log().mean(),
@@ -74,13 +69,14 @@ def test_weights_are_the_papers():
 
 
 def test_without_a_branch():
-    given = without_branch()
-    terms = LANetLoss(image_size=None).terms(**given)
     whole = LANetLoss(image_size=32).terms(**inputs())
     del whole["landmark_adaptive_wing"]
-    assert list(terms) == list(whole)
-    for name, value in whole.items():
-        assert torch.equal(terms[name], value)
+    for unused in (("heatmaps",), ("heatmaps", "landmarks", "visible")):
+        given = {name: tensor for name, tensor in inputs().items() if name not in unused}
+        terms = LANetLoss(image_size=None).terms(**given)
+        assert list(terms) == list(whole)
+        for name, value in whole.items():
+            assert torch.equal(terms[name], value)
 
 
 def test_the_distribution_is_no_constant():
@@ -118,7 +114,7 @@ def test_refuses_a_branch_that_is_not_there():
         lacking = {key: tensor for key, tensor in given.items() if key != name}
         with pytest.raises(ValueError, match="heatmaps and landmarks must be given with an image"):
             LANetLoss(image_size=32)(**lacking)
-    with pytest.raises(ValueError, match="must be left out without image_size"):
+    with pytest.raises(ValueError, match="heatmaps must be left out without image_size"):
         LANetLoss(image_size=None)(**given)
 
 
@@ -130,8 +126,8 @@ def test_refuses_a_branch_that_is_not_there():
         ({"soft_target": torch.zeros(4, 7).long()}, "soft_target must have a floating-point dtype"),
         ({"heatmaps": torch.zeros(3, 3, 8, 8)}, "heatmaps has B=3 but logits has B=4"),
         ({"landmarks": torch.zeros(4, 2, 2)}, "landmarks has K=2 but heatmaps has K=3"),
-        ({"expression": torch.zeros(3, 6)}, "expression has B=3 but logits has B=4"),
-        ({"landmark_key": torch.zeros(4, 5)}, "landmark_key has D=5 but expression has D=6"),
+        ({"expression_query": torch.zeros(3, 6)}, "expression_query has B=3 but logits has B=4"),
+        ({"landmark_key": torch.zeros(4, 5)}, "landmark_key has D=5 but expression_query has D=6"),
         ({"pseudo_label": torch.zeros(4)}, "pseudo_label must be int64"),
     ],
 )

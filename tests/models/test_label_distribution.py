@@ -14,14 +14,14 @@ def make(expression_dim=8, landmark_dim=6, dtype=torch.float64, **options):
 
 def inputs(batch=7, classes=5, dtype=torch.float64, index=None):
     generator = torch.Generator().manual_seed(1)
-    expression, landmark, logits = (
+    embeddings, landmark_embeddings, logits = (
         torch.randn(batch, size, generator=generator, dtype=torch.float64).to(dtype)
         for size in (8, 6, classes)
     )
     index = torch.arange(batch) if index is None else index
     return {
-        "expression": expression.requires_grad_(),
-        "landmark": landmark.requires_grad_(),
+        "embeddings": embeddings.requires_grad_(),
+        "landmark_embeddings": landmark_embeddings.requires_grad_(),
         "logits": logits.requires_grad_(),
         "index": index,
     }
@@ -53,7 +53,7 @@ def test_is_the_equation(batch, most, index):
 
 def test_gradients():
     estimator, given = make(num_neighbors=2), inputs(4, 3)
-    rows = [given[name] for name in ("expression", "landmark", "logits")]
+    rows = [given[name] for name in ("embeddings", "landmark_embeddings", "logits")]
     assert torch.autograd.gradcheck(lambda *rows: estimator(*rows, given["index"]), rows)
 
 
@@ -76,7 +76,7 @@ def test_order_of_the_pair_counts():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         scorer = PairScorer(8).double()
-    features = inputs()["expression"]
+    features = inputs()["embeddings"]
     forth = scorer(features, torch.tensor([[1]]), torch.tensor([0]))
     back = scorer(features, torch.tensor([[0]]), torch.tensor([1]))
     assert (forth - back).abs().item() > 1e-4
@@ -86,7 +86,7 @@ def test_neighbors_probabilities_may_be_constants():
     given = inputs()
     make(detach_neighbor_probabilities=True)(**given).square().sum().backward()
     assert given["logits"].grad is None
-    assert given["expression"].grad.abs().sum() > 0
+    assert given["embeddings"].grad.abs().sum() > 0
     given = inputs()
     estimate = make()(**given)
     estimate.square().sum().backward()
@@ -139,12 +139,15 @@ def test_repr():
 
 def bad_inputs():
     good = {n: t.detach() for n, t in inputs().items()}
-    yield {"landmark": good["landmark"][:2]}, "landmark has B=2 but expression has B=7"
+    yield (
+        {"landmark_embeddings": good["landmark_embeddings"][:2]},
+        "landmark_embeddings has B=2 but embeddings has B=7",
+    )
     yield {"logits": good["logits"][0]}, r"logits must have shape \(B, C\)"
     yield {"index": good["index"].int()}, "index must be int64, got torch.int32"
-    yield {"index": good["index"][:3]}, "index has B=3 but expression has B=7"
+    yield {"index": good["index"][:3]}, "index has B=3 but embeddings has B=7"
     yield {"logits": good["logits"].int()}, "logits must have a floating-point dtype"
-    yield {"expression": good["expression"][:, :4]}, r"features must have shape \(B, 8\)"
+    yield {"embeddings": good["embeddings"][:, :4]}, r"features must have shape \(B, 8\)"
 
 
 @pytest.mark.parametrize(("change", "message"), list(bad_inputs()))

@@ -39,8 +39,8 @@ def space(features, scorer, probabilities, index, num_neighbors):
     return torch.stack(rows)
 
 
-def estimate(estimator, expression, landmark, logits, index):
+def estimate(estimator, embeddings, landmark_embeddings, logits, index):
     probabilities, most = logits.softmax(1), estimator.num_neighbors
-    one = space(expression, estimator.expression_scorer, probabilities, index, most)
-    other = space(landmark, estimator.landmark_scorer, probabilities, index, most)
+    one = space(embeddings, estimator.expression_scorer, probabilities, index, most)
+    other = space(landmark_embeddings, estimator.landmark_scorer, probabilities, index, most)
     return (one + other) / 2

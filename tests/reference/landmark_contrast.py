@@ -23,8 +23,8 @@ def one_way(queries, keys, labels, queue, queue_labels, temperature):
 
 
 def contrast(
-    expression,
-    landmark,
+    expression_query,
+    landmark_query,
     expression_key,
     landmark_key,
     pseudo_label,
@@ -38,5 +38,5 @@ def contrast(
     if official:  # what no label equals is a negative of all
         queue_labels = [math.inf if label == UNFILLED else label for label in queue_labels]
     return one_way(
-        expression, landmark_key, labels, landmark_queue, queue_labels, temperature
-    ) + one_way(landmark, expression_key, labels, expression_queue, queue_labels, temperature)
+        expression_query, landmark_key, labels, landmark_queue, queue_labels, temperature
+    ) + one_way(landmark_query, expression_key, labels, expression_queue, queue_labels, temperature)

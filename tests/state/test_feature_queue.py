@@ -1,3 +1,4 @@
+import inspect
 import io
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustfer.functional import UNFILLED
-from robustfer.losses import ExpressionLandmarkContrastiveLoss
+from robustfer.losses import ExpressionLandmarkContrastiveLoss, LANetLoss
 from robustfer.state import FeatureQueue
 from robustfer.testing._waiting import refused_host_synchronisation
 
@@ -45,11 +46,23 @@ def test_starts_with_unit_vectors_that_the_loss_leaves_out():
     assert torch.equal(queue.expression, again.expression)
     assert not torch.equal(queue.expression, queue.landmark)
     torch.testing.assert_close(queue.landmark.norm(dim=1), torch.ones(5))
-    rows = batch(4)
-    arguments = rows[0], rows[1], rows[0], rows[1], rows[2]
-    state = queue.expression, queue.landmark, queue.label
-    assert ExpressionLandmarkContrastiveLoss()(*arguments, *state) == 0
-    assert ExpressionLandmarkContrastiveLoss(variant="official")(*arguments, *state) > 0
+    expression, landmark, label = batch(4)
+    given = dict.fromkeys(("expression_query", "expression_key"), expression)
+    given |= dict.fromkeys(("landmark_query", "landmark_key"), landmark)
+    given |= {"pseudo_label": label, **queue.negatives()}
+    assert ExpressionLandmarkContrastiveLoss()(**given) == 0
+    assert ExpressionLandmarkContrastiveLoss(variant="official")(**given) > 0
+
+
+@pytest.mark.parametrize("loss", [ExpressionLandmarkContrastiveLoss, LANetLoss])
+def test_hands_out_its_tensors_by_the_names_of_the_loss(loss):
+    queue = FeatureQueue(DIM, capacity=5)
+    queue.update(*batch(4))
+    handed = queue.negatives()
+    assert handed.keys() == {n for n in inspect.signature(loss.forward).parameters if "queue" in n}
+    assert torch.equal(handed["expression_queue"], queue.expression)
+    assert torch.equal(handed["landmark_queue"], queue.landmark)
+    assert torch.equal(handed["queue_label"], queue.label)
 
 
 def test_is_restored_in_the_middle_of_a_round():

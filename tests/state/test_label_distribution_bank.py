@@ -34,6 +34,21 @@ def test_moves_towards_the_estimate_and_only_when_told():
     torch.testing.assert_close(bank(index, estimate), 0.75 * target + 0.25 * estimate)
 
 
+def test_rows_that_are_not_known_stay_to_the_bit():
+    bank, index = make(momentum=0.7), torch.tensor([4, 1, 0])
+    bank.update(index, estimates(3, seed=1))
+    estimate, known = estimates(3).requires_grad_(), torch.tensor([True, False, True])
+    target = bank(index, estimate, known=known)
+    assert torch.equal(target[~known], bank.distribution[index][~known])
+    assert torch.equal(target[known], bank(index, estimate)[known])
+    target.sum().backward()
+    assert torch.equal(estimate.grad.any(dim=1), known)
+    with pytest.raises(ValueError, match=r"known has B=2 but estimate has B=3"):
+        bank(index, estimate, known[:2])
+    with pytest.raises(ValueError, match="known must be bool, got torch.int64"):
+        bank(index, estimate, known.long())
+
+
 def test_the_gradient_is_that_of_the_estimate():
     bank, estimate = make(), estimates(2).requires_grad_()
     target = bank(torch.tensor([0, 5]), estimate)

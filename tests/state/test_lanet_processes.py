@@ -7,10 +7,16 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
-from robustfer.losses import ExpressionLandmarkContrastiveLoss
-from robustfer.models import LabelDistributionEstimator
+from robustfer.losses import ExpressionLandmarkContrastiveLoss, LANetLoss
+from robustfer.models import (
+    CAMClassifier,
+    LabelDistributionEstimator,
+    LandmarkCoordinates,
+    LANetModel,
+)
 from robustfer.state import FeatureQueue, LabelDistributionBank
 from tests.state.processes import run_in_processes
 
@@ -25,13 +31,13 @@ class Network(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.expression = nn.Linear(WIDTH, DIM)
-        self.landmark = nn.Linear(WIDTH, DIM)
+        self.face = nn.Linear(WIDTH, DIM)
+        self.points = nn.Linear(WIDTH, DIM)
         self.classifier = nn.Linear(WIDTH, CLASSES)
         self.estimator = LabelDistributionEstimator(DIM, DIM, num_neighbors=3)
 
     def forward(self, inputs):
-        embeddings = self.expression(inputs), self.landmark(inputs)
+        embeddings = self.face(inputs), self.points(inputs)
         return *(F.normalize(one, dim=1) for one in embeddings), self.classifier(inputs)
 
 
@@ -65,11 +71,15 @@ def own_rows(rank, step):
 def contrast(own, *, variant="paper"):
     """Value and gradients, the average over processes of which is to be that of one process."""
     network, queue = make_network(), make_queue(2)
-    inputs, expression_key, landmark_key, label, _ = data(0, own)
-    expression, landmark, _ = network(inputs)
+    inputs, expression_key, landmark_key, pseudo_label, _ = data(0, own)
+    expression_query, landmark_query, _ = network(inputs)
     loss = ExpressionLandmarkContrastiveLoss(temperature=0.5, variant=variant)(
-        *(expression, landmark, expression_key, landmark_key, label),
-        *(queue.expression, queue.landmark, queue.label),
+        expression_query=expression_query,
+        landmark_query=landmark_query,
+        expression_key=expression_key,
+        landmark_key=landmark_key,
+        pseudo_label=pseudo_label,
+        **queue.negatives(),
     )
     loss.backward()
     return {"loss": loss.detach(), **gradients(network)}
@@ -79,8 +89,8 @@ def estimate(own):
     """A sum over samples and its gradients, the sum over processes of which is to be one's."""
     network = make_network()
     inputs, _, _, _, index = data(0, own)
-    expression, landmark, logits = network(inputs)
-    estimated = network.estimator(expression, landmark, logits, index)
+    embeddings, landmark_embeddings, logits = network(inputs)
+    estimated = network.estimator(embeddings, landmark_embeddings, logits, index)
     (estimated * torch.arange(CLASSES)).square().sum().backward()
     return {"estimate": estimated.detach(), **gradients(network)}
 
@@ -100,10 +110,9 @@ def traffic(own):
     with patch.object(dist, "all_reduce", wraps=dist.all_reduce) as reduced, Waiting() as waiting:
         inputs, *keys, label, index = data(0, own)
         network, queue = make_network(), make_queue(2)
-        expression, landmark, logits = network(inputs)
-        network.estimator(expression, landmark, logits, index)
-        queues = queue.expression, queue.landmark, queue.label
-        ExpressionLandmarkContrastiveLoss()(expression, landmark, *keys, label, *queues)
+        *queries, logits = network(inputs)
+        network.estimator(*queries, logits, index)
+        ExpressionLandmarkContrastiveLoss()(*queries, *keys, label, **queue.negatives())
     return {"exchanged": reduced.call_count, "waits": waiting.count}
 
 
@@ -112,10 +121,38 @@ def refusal(own):
     _, *keys, label, _ = data(0, own)
     queue = make_queue(2)
     with pytest.raises(ValueError, match="pseudo_label has B=") as raised:
-        ExpressionLandmarkContrastiveLoss()(
-            *keys, *keys, label[1:], queue.expression, queue.landmark, queue.label
-        )
+        ExpressionLandmarkContrastiveLoss()(*keys, *keys, label[1:], **queue.negatives())
     return str(raised.value)
+
+
+def whole_network(own, wrap):
+    """One step's loss and gradients of LANetModel; batch norm in eval mode, so rows are alone."""
+    torch.manual_seed(0)
+    options = {"channels": (4, 8, 12, 16), "stem_width": 4}
+    classifier = CAMClassifier("resnet10t", num_classes=CLASSES, model_options=options)
+    points = 32 * torch.rand(8, 5, 2, dtype=torch.float64)
+    space = LandmarkCoordinates(points, swap=(1, 0, 2, 4, 3))
+    model = LANetModel(classifier, space, dim=DIM, num_neighbors=3).double().eval()
+    images = torch.rand(8, 3, 32, 32, dtype=torch.float64)[own]
+    target = (torch.arange(8) % CLASSES)[own]
+    bank = LabelDistributionBank(torch.arange(SAMPLES) % CLASSES, num_classes=CLASSES).double()
+    index, queue = torch.tensor([3, 0, 8, 3, 5, 1, 2, 7])[own], make_queue(2)
+    wrapped = wrap(model)
+    output = wrapped(images, points[own], index)
+    soft_target = bank(index, output.estimate, known=output.known)
+    loss = LANetLoss(image_size=None, temperature=0.5, contrast_weight=1.0)(
+        logits=output.logits,
+        target=target,
+        soft_target=soft_target,
+        expression_query=output.expression_query,
+        landmark_query=output.landmark_query,
+        expression_key=output.expression_query.flip(1).detach(),
+        landmark_key=output.landmark_query.flip(1).detach(),
+        pseudo_label=target,
+        **queue.negatives(),
+    )
+    loss.backward()
+    return {"loss": loss.detach(), **gradients(model)}
 
 
 def gradients(network):
@@ -141,6 +178,7 @@ def in_each_process(rank):
         "traffic": traffic(own),
         "refusal": refusal(own),
         "state": state_after_the_steps(lambda step: own_rows(rank, step)),
+        "whole": whole_network(slice(4 * rank, 4 * rank + 4), DistributedDataParallel),
     }
 
 
@@ -178,6 +216,15 @@ def test_estimates_and_their_gradient_are_those_of_one_process(results):
         assert_close(first[name] + second[name], value)
 
 
+def test_a_step_of_the_whole_network_is_that_of_one_process(results):
+    expected = whole_network(slice(None), lambda model: model)
+    loss = expected.pop("loss")
+    assert_close((results[0]["whole"]["loss"] + results[1]["whole"]["loss"]) / 2, loss)
+    for result in results:
+        for name, gradient in expected.items():
+            assert_close(result["whole"][name], gradient)
+
+
 def test_the_host_waits_once_for_each_of_the_two(results):
     for result in results:
         # Four tensors for the estimates and five for the contrast, the lengths before each.
@@ -185,7 +232,9 @@ def test_the_host_waits_once_for_each_of_the_two(results):
 
 
 def test_a_batch_that_does_not_fit_is_named(results):
-    for rank, sizes in enumerate(("B=3 but expression has B=4", "B=7 but expression has B=8")):
+    for rank, sizes in enumerate(
+        ("B=3 but expression_query has B=4", "B=7 but expression_query has B=8")
+    ):
         assert f"pseudo_label has {sizes}" in results[rank]["refusal"]
 
 

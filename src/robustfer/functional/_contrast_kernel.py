@@ -28,17 +28,18 @@ _Sums = tuple[Tensor, Tensor, Tensor]  # greatest logit, sum of exponentials, qu
     "robustfer::contrast_with_queues",
     mutates_args=(),
     # Written out, not read from the annotations, which are strings here.
-    schema="(Tensor expression, Tensor landmark, Tensor expression_key, Tensor landmark_key, "
-    "Tensor label, Tensor expression_queue, Tensor landmark_queue, Tensor queue_label, "
+    schema="(Tensor expression_query, Tensor landmark_query, Tensor expression_key, "
+    "Tensor landmark_key, Tensor pseudo_label, "
+    "Tensor expression_queue, Tensor landmark_queue, Tensor queue_label, "
     "float temperature, bool mask_unfilled, bool with_gradient) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def contrast_with_queues(
-    expression: Tensor,
-    landmark: Tensor,
+    expression_query: Tensor,
+    landmark_query: Tensor,
     expression_key: Tensor,
     landmark_key: Tensor,
-    label: Tensor,
+    pseudo_label: Tensor,
     expression_queue: Tensor,
     landmark_queue: Tensor,
     queue_label: Tensor,
@@ -47,27 +48,27 @@ def contrast_with_queues(
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the loss and its gradients by the first four; the latter empty unless asked for."""
-    loss = expression.new_zeros(())
-    likes = (expression, landmark, expression_key, landmark_key)
+    loss, dtype, batch = expression_query.new_zeros(()), expression_query.dtype, len(pseudo_label)
+    likes = (expression_query, landmark_query, expression_key, landmark_key)
     gradients = [torch.zeros_like(like) if with_gradient else like.new_empty(0) for like in likes]
-    rows, columns = _block(expression)
-    with without_autocast(expression):
-        for start in range(0, len(label), rows):
+    rows, columns = _block(expression_query)
+    with without_autocast(expression_query):
+        for start in range(0, batch, rows):
             block = slice(start, start + rows)
-            queries = expression[block] / temperature, landmark[block] / temperature
+            queries = expression_query[block] / temperature, landmark_query[block] / temperature
             queues, keys = (landmark_queue, expression_queue), (landmark_key, expression_key)
             sums = [_nothing(query) for query in queries]
             for first in range(0, len(queue_label), columns):
                 chunk = slice(first, first + columns)
-                excluded = label[block, None] == queue_label[chunk]
+                excluded = pseudo_label[block, None] == queue_label[chunk]
                 if mask_unfilled:
                     excluded |= queue_label[chunk] == UNFILLED
-                bias = torch.where(excluded, _NEVER, 0.0).to(expression.dtype)
+                bias = torch.where(excluded, _NEVER, 0.0).to(dtype)
                 for side in (0, 1):
-                    part = queues[side][chunk].to(expression.dtype)
+                    part = queues[side][chunk].to(dtype)
                     sums[side] = _absorb(sums[side], queries[side], part, bias, with_gradient)
-            positive = label[block, None] == label
-            share = positive.to(expression.dtype) / (positive.sum(1, keepdim=True) * len(label))
+            positive = pseudo_label[block, None] == pseudo_label
+            share = positive.to(dtype) / (positive.sum(1, keepdim=True) * batch)
             for side in (0, 1):
                 greatest, total, pull = sums[side]
                 margin = queries[side] @ keys[side].T - (greatest + total.log())
@@ -108,16 +109,16 @@ def _absorb(sums: _Sums, query: Tensor, queue: Tensor, bias: Tensor, with_pull: 
 
 @contrast_with_queues.register_fake
 def _(
-    expression: Tensor,
-    landmark: Tensor,
+    expression_query: Tensor,
+    landmark_query: Tensor,
     expression_key: Tensor,
     landmark_key: Tensor,
     *others: Any,
 ) -> tuple[Tensor, ...]:
-    likes = (expression, landmark, expression_key, landmark_key)
+    likes = (expression_query, landmark_query, expression_key, landmark_key)
     with_gradient = others[-1]
     made = (torch.empty_like(like) if with_gradient else like.new_empty(0) for like in likes)
-    return (expression.new_empty(()), *made)
+    return (expression_query.new_empty(()), *made)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

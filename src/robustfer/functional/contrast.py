@@ -21,8 +21,8 @@ from robustfer.functional._precision import full_precision
 
 
 def expression_landmark_contrast(
-    expression: Tensor,
-    landmark: Tensor,
+    expression_query: Tensor,
+    landmark_query: Tensor,
     expression_key: Tensor,
     landmark_key: Tensor,
     pseudo_label: Tensor,
@@ -54,22 +54,22 @@ def expression_landmark_contrast(
     negatives of every sample, as the public program does; by default they are left out.
 
     Args:
-        expression: queries of the expression space, of unit length.
-        landmark: queries of the landmark space, likewise.
-        expression_key: keys of the same images in the expression space, from the average network.
-        landmark_key: their keys in the landmark space.
-        pseudo_label: those of the batch, see :func:`pseudo_labels`.
+        expression_query: the images in the expression space, rows of unit length.
+        landmark_query: the same images in the landmark space, rows of unit length.
+        expression_key: the same images in the expression space, by the average network.
+        landmark_key: the same images in the landmark space, by the average network.
+        pseudo_label: labels of the batch, see :func:`pseudo_labels`.
         expression_queue: keys of earlier batches in the expression space; rows are entries.
-        landmark_queue: keys of the same images in the landmark space.
+        landmark_queue: keys of the same entries in the landmark space.
         queue_label: their pseudo labels; :data:`robustfer.functional.UNFILLED` where there is
             nothing yet.
         temperature: T.
         variant: ``"paper"`` or ``"official"``, see above.
 
     Shape:
-        expression, landmark, expression_key, landmark_key ``(B, D)``, pseudo_label ``(B)``
-        int64, expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64 -> scalar;
-        float32 for half inputs.
+        expression_query, landmark_query, expression_key, landmark_key ``(B, D)``, pseudo_label
+        ``(B)`` int64, expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64 ->
+        scalar; float32 for half inputs.
 
     Raises:
         ValueError: shapes, dtypes, devices or an option do not fit.
@@ -91,8 +91,8 @@ def expression_landmark_contrast(
     tensor(0.)
     """
     check_shapes(
-        expression=(expression, "B D"),
-        landmark=(landmark, "B D"),
+        expression_query=(expression_query, "B D"),
+        landmark_query=(landmark_query, "B D"),
         expression_key=(expression_key, "B D"),
         landmark_key=(landmark_key, "B D"),
         pseudo_label=(pseudo_label, "B"),
@@ -101,8 +101,8 @@ def expression_landmark_contrast(
         queue_label=(queue_label, "M"),
     )
     check_floating(
-        expression=expression,
-        landmark=landmark,
+        expression_query=expression_query,
+        landmark_query=landmark_query,
         expression_key=expression_key,
         landmark_key=landmark_key,
         expression_queue=expression_queue,
@@ -113,14 +113,14 @@ def expression_landmark_contrast(
     check_variant(variant)
     if values_are_checked():
         check_finite(
-            expression=expression,
-            landmark=landmark,
+            expression_query=expression_query,
+            landmark_query=landmark_query,
             expression_key=expression_key,
             landmark_key=landmark_key,
             expression_queue=expression_queue,
             landmark_queue=landmark_queue,
         )
-    queries = full_precision(expression), full_precision(landmark)
+    queries = full_precision(expression_query), full_precision(landmark_query)
     dtype = torch.promote_types(queries[0].dtype, queries[1].dtype)
     rows = [row.to(dtype) for row in (*queries, expression_key, landmark_key)]
     loss: Tensor = contrast_with_queues(

@@ -14,7 +14,8 @@ from robustfer.functional._gather import gather_rows, several_processes
 class ExpressionLandmarkContrastiveLoss(nn.Module):
     """Module form of :func:`robustfer.functional.expression_landmark_contrast`.
 
-    The queues are :class:`robustfer.state.FeatureQueue`, which the loop moves on after the step.
+    The queues are those of a :class:`robustfer.state.FeatureQueue`, which the loop updates after
+    the step: ``criterion(..., **queue.negatives())``.
 
     Args:
         temperature: by which similarities are divided.
@@ -25,9 +26,9 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
         variant: ``"paper"`` or ``"official"``, which takes unfilled slots of a queue as negatives.
 
     Shape:
-        expression, landmark, expression_key, landmark_key ``(B, D)``, pseudo_label ``(B)``
-        int64, expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64 -> scalar;
-        float32 for half inputs.
+        expression_query, landmark_query, expression_key, landmark_key ``(B, D)``, pseudo_label
+        ``(B)`` int64, expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64 ->
+        scalar; float32 for half inputs.
 
     Raises:
         ValueError: an option or an argument does not fit.
@@ -56,8 +57,8 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
 
     def forward(
         self,
-        expression: Tensor,
-        landmark: Tensor,
+        expression_query: Tensor,
+        landmark_query: Tensor,
         expression_key: Tensor,
         landmark_key: Tensor,
         pseudo_label: Tensor,
@@ -67,18 +68,19 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
     ) -> Tensor:
         if self.gather and self.variant == "paper" and several_processes():
             check_shapes(
-                expression=(expression, "B D"),
-                landmark=(landmark, "B D"),
+                expression_query=(expression_query, "B D"),
+                landmark_query=(landmark_query, "B D"),
                 expression_key=(expression_key, "B D"),
                 landmark_key=(landmark_key, "B D"),
                 pseudo_label=(pseudo_label, "B"),
             )
-            (expression, landmark, expression_key, landmark_key, pseudo_label), _ = gather_rows(
-                expression, landmark, expression_key, landmark_key, pseudo_label
+            joined, _ = gather_rows(
+                expression_query, landmark_query, expression_key, landmark_key, pseudo_label
             )
+            expression_query, landmark_query, expression_key, landmark_key, pseudo_label = joined
         return expression_landmark_contrast(
-            expression,
-            landmark,
+            expression_query,
+            landmark_query,
             expression_key,
             landmark_key,
             pseudo_label,

@@ -38,8 +38,8 @@ class LANetLoss(nn.Module):
 
     Args:
         image_size: size of the image in pixels, (height, width) or one number for both; ``None``
-            where no landmark branch is trained, and the second space is another; heatmaps,
-            landmarks and visible are left out then.
+            where no landmark branch is trained: there are no heatmaps then, and landmarks and
+            visible are not used.
         distribution_weight: :math:`w_d`, the weight of the divergence.
         landmark_weight: :math:`w_l`, the weight of the heat maps' loss.
         contrast_weight: :math:`w_c`, the weight of the contrast.
@@ -51,7 +51,7 @@ class LANetLoss(nn.Module):
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, soft_target
-        ``(B, C)`` the estimated distribution; expression, landmark, expression_key,
+        ``(B, C)`` the estimated distribution; expression_query, landmark_query, expression_key,
         landmark_key ``(B, D)``, pseudo_label ``(B)`` int64, expression_queue, landmark_queue
         ``(M, D)``, queue_label ``(M)`` int64, heatmaps ``(B, K, H, W)``, landmarks
         ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool -> scalar; float32 for half inputs.
@@ -67,7 +67,7 @@ class LANetLoss(nn.Module):
     >>> label, faces = torch.tensor([0, 1]), torch.eye(2)
     >>> given = {"logits": torch.zeros(2, 7), "target": label, "pseudo_label": label}
     >>> given["soft_target"] = torch.full((2, 7), 1 / 7)
-    >>> given |= dict.fromkeys(("expression", "landmark"), faces)
+    >>> given |= dict.fromkeys(("expression_query", "landmark_query"), faces)
     >>> given |= dict.fromkeys(("expression_key", "landmark_key"), faces)
     >>> given |= dict.fromkeys(("expression_queue", "landmark_queue"), faces)
     >>> given |= {"queue_label": label, "heatmaps": torch.zeros(2, 5, 14, 14)}
@@ -97,7 +97,7 @@ class LANetLoss(nn.Module):
         self.distribution_weight = check_range("distribution_weight", distribution_weight, 0.0)
         self.landmark_weight = check_range("landmark_weight", landmark_weight, 0.0)
         self.contrast_weight = check_range("contrast_weight", contrast_weight, 0.0)
-        self.landmarks = (
+        self.landmark_loss = (
             None
             if image_size is None
             else LandmarkAdaptiveWingLoss(image_size=image_size, variant=variant)
@@ -111,8 +111,8 @@ class LANetLoss(nn.Module):
         logits: Tensor,
         target: Tensor,
         soft_target: Tensor,
-        expression: Tensor,
-        landmark: Tensor,
+        expression_query: Tensor,
+        landmark_query: Tensor,
         expression_key: Tensor,
         landmark_key: Tensor,
         pseudo_label: Tensor,
@@ -125,7 +125,10 @@ class LANetLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         check_target(
-            target, logits, soft_target=(soft_target, "B C"), expression=(expression, "B D")
+            target,
+            logits,
+            soft_target=(soft_target, "B C"),
+            expression_query=(expression_query, "B D"),
         )
         check_floating(soft_target=soft_target)
         if values_are_checked():
@@ -134,27 +137,30 @@ class LANetLoss(nn.Module):
             "cross_entropy": cross_entropy(logits, target),
             "label_distribution": self.distribution_weight * _divergence(soft_target, logits),
         }
-        if self.landmarks is not None:
+        if self.landmark_loss is not None:
             if heatmaps is None or landmarks is None:
                 raise ValueError(
                     "heatmaps and landmarks must be given with an image_size; "
                     "LANetLoss(image_size=None) is for training without a landmark branch"
                 )
             check_target(target, logits, heatmaps=(heatmaps, "B K H W"))
-            terms["landmark_adaptive_wing"] = self.landmark_weight * self.landmarks(
+            terms["landmark_adaptive_wing"] = self.landmark_weight * self.landmark_loss(
                 heatmaps, landmarks, visible
             )
-        elif heatmaps is not None or landmarks is not None or visible is not None:
-            raise ValueError("heatmaps, landmarks and visible must be left out without image_size")
+        elif heatmaps is not None:
+            raise ValueError(
+                "heatmaps must be left out without image_size; give LANetLoss the image_size to "
+                "train a landmark branch"
+            )
         terms["expression_landmark_contrast"] = self.contrast_weight * self.contrast(
-            expression,
-            landmark,
-            expression_key,
-            landmark_key,
-            pseudo_label,
-            expression_queue,
-            landmark_queue,
-            queue_label,
+            expression_query=expression_query,
+            landmark_query=landmark_query,
+            expression_key=expression_key,
+            landmark_key=landmark_key,
+            pseudo_label=pseudo_label,
+            expression_queue=expression_queue,
+            landmark_queue=landmark_queue,
+            queue_label=queue_label,
         )
         return terms
 

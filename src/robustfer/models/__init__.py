@@ -2,8 +2,9 @@
 
 :class:`CAMClassifier` wraps any timm model, :func:`cam_outputs` is the plain way for a module of
 your own, and :func:`cam_exactness` measures whether maps and logits agree.
-:class:`ImportanceClassifier` adds SCN's importance head, :class:`LandmarkClassifier` LA-Net's
-landmark branch, :func:`strip_for_inference` leaves what makes the logits.
+:class:`ImportanceClassifier` adds SCN's importance head, :class:`LandmarkClassifier` a landmark
+branch. :class:`LANetModel` is LA-Net's whole network. :func:`strip_for_inference` leaves what makes
+the logits.
 """
 
 from robustfer.models.cam_classifier import CAMClassifier
@@ -14,6 +15,7 @@ from robustfer.models.label_distribution import LabelDistributionEstimator, Pair
 from robustfer.models.landmark_branch import LandmarkBranch, LandmarkHead, LandmarkOutput
 from robustfer.models.landmark_classifier import LandmarkClassifier, LandmarkClassifierOutput
 from robustfer.models.landmark_coordinates import LandmarkCoordinates
+from robustfer.models.lanet import LANetModel, LANetOutput
 from robustfer.models.outputs import CAMOutput, cam_outputs
 from robustfer.models.projection import ProjectionHead
 
@@ -24,6 +26,8 @@ __all__ = [
     "ImportanceClassifier",
     "ImportanceHead",
     "ImportanceOutput",
+    "LANetModel",
+    "LANetOutput",
     "LabelDistributionEstimator",
     "LandmarkBranch",
     "LandmarkClassifier",

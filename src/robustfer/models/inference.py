@@ -10,11 +10,12 @@ from robustfer.models._layout import Layout, forward_features
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.importance import ImportanceClassifier
 from robustfer.models.landmark_classifier import LandmarkClassifier
+from robustfer.models.lanet import LANetModel
 from robustfer.models.outputs import pooled_embeddings
 
 
 def strip_for_inference(
-    model: CAMClassifier | ImportanceClassifier | LandmarkClassifier,
+    model: CAMClassifier | ImportanceClassifier | LandmarkClassifier | LANetModel,
 ) -> nn.Module:
     """Copy of what makes the logits, in eval mode, without what training alone needs.
 
@@ -30,18 +31,20 @@ def strip_for_inference(
         A module: images ``(B, channels, height, width)`` -> logits ``(B, C)``.
 
     Raises:
-        TypeError: the model is none of the three.
+        TypeError: the model is none of the four.
 
     >>> model = CAMClassifier("resnet18", num_classes=7)
     >>> type(strip_for_inference(ImportanceClassifier(model))).__name__
     'ResNet'
     """
+    if isinstance(model, LANetModel):
+        model = model.faces
     if isinstance(model, (ImportanceClassifier, LandmarkClassifier)):
         model = model.model
     if not isinstance(model, CAMClassifier):
         raise TypeError(
-            "model must be a CAMClassifier, an ImportanceClassifier or a LandmarkClassifier, taken "
-            f"out of any wrapper, got {type(model).__name__}"
+            "model must be a CAMClassifier, an ImportanceClassifier, a LandmarkClassifier or a "
+            f"LANetModel, taken out of any wrapper, got {type(model).__name__}"
         )
     if model.own_head is None:
         return copy.deepcopy(model.backbone).eval()

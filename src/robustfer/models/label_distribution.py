@@ -96,16 +96,16 @@ class LabelDistributionEstimator(nn.Module):
     features through them, and the neighbours' logits. The training target is made of it by
     :class:`robustfer.state.LabelDistributionBank`.
 
-    The landmark space may be any second space; plain landmark coordinates, flattened, do without a
-    landmark branch (beyond the paper).
+    The landmark space may be any second space, such as :class:`LandmarkCoordinates` (beyond the
+    paper).
 
     Only chosen pairs pass the scorers. With several processes the batches of all are joined, and
     each estimates for its own samples. It has parameters and belongs to the model, inside
-    ``DistributedDataParallel``; inference needs nothing of it.
+    ``DistributedDataParallel``, as in :class:`LANetModel`; inference needs nothing of it.
 
     Args:
-        expression_dim: width of the expression space, even.
-        landmark_dim: width of the landmark space, even.
+        expression_dim: D, the width of the expression space, even.
+        landmark_dim: E, the width of the landmark space, even.
         num_neighbors: neighbours in each space, at most; of fewer other samples all are taken.
         detach_neighbor_probabilities: let no gradient reach the neighbours' logits.
         gather: join the batches of all processes, each of which must then call this at the same
@@ -114,8 +114,8 @@ class LabelDistributionEstimator(nn.Module):
             :func:`robustfer.functional.cosine_neighbors`.
 
     Shape:
-        expression ``(B, D)``, landmark ``(B, E)``, logits ``(B, C)``, index ``(B)`` int64 ->
-        ``(B, C)``, rows that sum to 1; float32 for half inputs.
+        embeddings ``(B, D)``, landmark_embeddings ``(B, E)``, logits ``(B, C)``, index ``(B)``
+        int64 -> ``(B, C)``, rows that sum to 1; float32 for half inputs.
 
     Raises:
         ValueError: an option or an argument does not fit.
@@ -153,21 +153,23 @@ class LabelDistributionEstimator(nn.Module):
         self.variant: Variant = variant
 
     def forward(
-        self, expression: Tensor, landmark: Tensor, logits: Tensor, index: Tensor
+        self, embeddings: Tensor, landmark_embeddings: Tensor, logits: Tensor, index: Tensor
     ) -> Tensor:
         check_shapes(
-            expression=(expression, "B D"),
-            landmark=(landmark, "B E"),
+            embeddings=(embeddings, "B D"),
+            landmark_embeddings=(landmark_embeddings, "B E"),
             logits=(logits, "B C"),
             index=(index, "B"),
         )
-        check_floating(expression=expression, landmark=landmark, logits=logits)
+        check_floating(
+            embeddings=embeddings, landmark_embeddings=landmark_embeddings, logits=logits
+        )
         check_int64(index=index)
         rows = None
         if self.gather and several_processes():
             own = len(index)
-            (expression, landmark, logits, index), start = gather_rows(
-                expression, landmark, logits, index
+            (embeddings, landmark_embeddings, logits, index), start = gather_rows(
+                embeddings, landmark_embeddings, logits, index
             )
             rows = torch.arange(start, start + own, device=index.device)
         probabilities = full_precision(logits).softmax(dim=1)
@@ -175,8 +177,8 @@ class LabelDistributionEstimator(nn.Module):
             probabilities = probabilities.detach()
         estimates = []
         for features, scorer in (
-            (expression, self.expression_scorer),
-            (landmark, self.landmark_scorer),
+            (embeddings, self.expression_scorer),
+            (landmark_embeddings, self.landmark_scorer),
         ):
             neighbors, valid = cosine_neighbors(
                 features, index, num_neighbors=self.num_neighbors, rows=rows, variant=self.variant

@@ -80,6 +80,7 @@ class LandmarkHead(nn.Module):
                 "maps of the network (out_indices in timm)"
             )
         self.channels = tuple(channels)
+        self.dim = dim
         self.first = used[0]
         self.enlarge = strides[self.first] / _STRIDE
         self.laterals = nn.ModuleList(nn.Conv2d(channels[level], dim, 1) for level in used)
@@ -105,9 +106,9 @@ class LandmarkHead(nn.Module):
 class LandmarkBranch(nn.Module):
     """A timm network that gives its maps, with a :class:`LandmarkHead` on them.
 
-    It is trained beside the classifier, by heat maps and as the second space of LA-Net, and not
-    needed for inference: :func:`robustfer.models.strip_for_inference` of the classifier has
-    nothing of it, and its logits are the same with and without.
+    It is trained beside the classifier, by heat maps and as the landmark space of
+    :class:`LANetModel`, and not needed for inference: the classifier's logits are the same with
+    and without it.
 
     It shares nothing with the classifier. In the paper the two share the stem and the first stage:
     :class:`LandmarkClassifier`.
@@ -119,6 +120,9 @@ class LandmarkBranch(nn.Module):
         pretrained: load timm's pretrained weights (for a name).
         model_options: further options of ``timm.create_model`` (for a name), such as
             ``in_chans``, ``img_size``, ``out_indices``.
+
+    Attributes:
+        dim: D.
 
     Shape:
         images ``(B, channels, H, W)`` -> :class:`LandmarkOutput`.
@@ -170,6 +174,7 @@ class LandmarkBranch(nn.Module):
         self.head = LandmarkHead(
             info.channels(), info.reduction(), num_landmarks=num_landmarks, dim=dim
         )
+        self.dim = self.head.dim
 
     def forward(self, images: Tensor) -> LandmarkOutput:
         return self.head(channels_first(self.pyramid(images), self.pyramid))

@@ -1,4 +1,4 @@
-"""Landmark coordinates alone as the second space of LA-Net, where no landmark branch is trained."""
+"""Landmark coordinates as the landmark space of LA-Net, without a landmark branch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class LandmarkCoordinates(nn.Module):
     one number, so that directions in which faces differ more keep their weight.
 
     A face of which a point is not known has no place in this space and gives zeros;
-    :meth:`known` says which do have one. This is beyond the paper, whose second space is a trained
-    branch, :class:`LandmarkClassifier`.
+    :meth:`known` says which do have one. This is beyond the paper, whose landmark space is that of
+    a trained branch, :class:`LandmarkClassifier`.
 
     Args:
         landmarks: points (x, y) in pixels of the faces to train on, NaN where not known; faces

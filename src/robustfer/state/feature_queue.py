@@ -14,7 +14,7 @@ from robustfer.state._distributed import gather_in_rank_order
 class FeatureQueue(nn.Module):
     """Keys of expression and landmarks, first in, first out: the negatives of a contrast.
 
-    :class:`robustfer.losses.ExpressionLandmarkContrastiveLoss` reads the buffers; the loop calls
+    The loss takes them by name, ``criterion(..., **queue.negatives())``. The loop calls
     :meth:`update` after the optimizer's step, so that a batch does not meet itself. Any batch
     size will do: the rows go on at the front when the end is reached.
 
@@ -35,9 +35,9 @@ class FeatureQueue(nn.Module):
         generator: draws what the slots hold at first; torch's global one without it.
 
     Attributes:
-        expression: keys in the expression space ``(M, D)``.
-        landmark: keys of the same images in the landmark space ``(M, D)``.
-        label: their pseudo labels ``(M)`` int64.
+        expression: the buffer of ``expression_queue``, ``(M, D)``.
+        landmark: the buffer of ``landmark_queue``, ``(M, D)``.
+        label: the buffer of ``queue_label``, ``(M)`` int64.
         cursor: the slot written next.
         count: number of slots that are filled.
 
@@ -53,6 +53,8 @@ class FeatureQueue(nn.Module):
     >>> queue.update(torch.eye(2), torch.eye(2), torch.tensor([5, 6]))
     >>> queue.label, int(queue.cursor), int(queue.count)
     (tensor([ 6, -1,  5]), 1, 3)
+    >>> list(queue.negatives())
+    ['expression_queue', 'landmark_queue', 'queue_label']
     """
 
     expression: Tensor
@@ -81,6 +83,20 @@ class FeatureQueue(nn.Module):
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
+    def negatives(self) -> dict[str, Tensor]:
+        """Return what :class:`robustfer.losses.LANetLoss` takes of the queue, by its names.
+
+        The tensors are the buffers, which :meth:`update` changes: call backward before it.
+
+        Shape:
+            expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64.
+        """
+        return {
+            "expression_queue": self.expression,
+            "landmark_queue": self.landmark,
+            "queue_label": self.label,
+        }
+
     @torch.no_grad()
     def update(
         self,
@@ -97,7 +113,7 @@ class FeatureQueue(nn.Module):
         Args:
             expression_key: keys in the expression space, as the loss had them.
             landmark_key: keys of the same images in the landmark space.
-            pseudo_label: those of the batch, see :func:`robustfer.functional.pseudo_labels`.
+            pseudo_label: labels of the batch, see :func:`robustfer.functional.pseudo_labels`.
             gather: join the rows of all processes, each of which must then call this at the same
                 point, if only with no rows; nothing to do without ``torch.distributed``.
 

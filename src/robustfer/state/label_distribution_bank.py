@@ -27,7 +27,8 @@ class LabelDistributionBank(nn.Module):
 
     with :math:`n_i` the row of sample :math:`i` in the data set. ``forward`` hands out :math:`q`,
     with the gradient of the estimate :math:`t`, and leaves the bank alone; the loop writes that
-    very tensor back with :meth:`update`, after the optimizer's step.
+    very tensor back with :meth:`update`, after the optimizer's step. Where ``known`` is False the
+    estimate means nothing, and the row stays as it is.
 
     A sample takes 4 bytes a class, 2 with ``dtype=torch.float16``, whose rows are scaled to a sum
     of 1 when they are read. All of it is in the ``state_dict``.
@@ -46,7 +47,8 @@ class LabelDistributionBank(nn.Module):
         distribution: the bank, ``(N, C)``.
 
     Shape:
-        index ``(B)`` int64, estimate ``(B, C)`` -> ``(B, C)``; float32 for half inputs.
+        index ``(B)`` int64, estimate ``(B, C)``, known ``(B)`` bool -> ``(B, C)``; float32 for half
+        inputs.
 
     Raises:
         TypeError: ``given`` is no tensor.
@@ -88,13 +90,19 @@ class LabelDistributionBank(nn.Module):
         self.num_samples = len(labels)
         self.register_buffer("distribution", one_hot(labels, self.num_classes, dtype))
 
-    def forward(self, index: Tensor, estimate: Tensor) -> Tensor:
+    def forward(self, index: Tensor, estimate: Tensor, known: Tensor | None = None) -> Tensor:
         self._check(index, "estimate", estimate)
         estimate = full_precision(estimate)
         believed = full_precision(read_rows(self.distribution, index))
         if believed.dtype != self.distribution.dtype:  # half precision has rounded the rows
             believed = believed / believed.sum(dim=1, keepdim=True)
-        return self.momentum * believed + (1 - self.momentum) * estimate
+        moved = self.momentum * believed + (1 - self.momentum) * estimate
+        if known is None:
+            return moved
+        check_shapes(estimate=(estimate, "B* C"), known=(known, "B*"))
+        if known.dtype != torch.bool:
+            raise ValueError(f"known must be bool, got {known.dtype}")
+        return moved.where(known[:, None], believed)
 
     @torch.no_grad()
     def update(self, index: Tensor, soft_target: Tensor, *, gather: bool = True) -> None:

@@ -1,0 +1,166 @@
+"""The network of LA-Net: a classifier, a second space, and what compares the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from robustfer._checks import Variant
+from robustfer.models.cam_classifier import CAMClassifier
+from robustfer.models.label_distribution import LabelDistributionEstimator
+from robustfer.models.landmark_branch import LandmarkBranch
+from robustfer.models.landmark_classifier import LandmarkClassifier, LandmarkClassifierOutput
+from robustfer.models.landmark_coordinates import LandmarkCoordinates
+from robustfer.models.projection import ProjectionHead
+
+
+class LANetOutput(NamedTuple):
+    """What :class:`LANetModel` makes of images, under the names of the loss and of the bank.
+
+    Attributes:
+        logits: (B, C).
+        attention: (B, C, H, W) class maps.
+        embeddings: (B, D) what the classifier reads, the expression space.
+        landmark_embeddings: (B, E) the landmark space.
+        expression_query: (B, d) projected embeddings, rows of unit length; of the average network
+            these are the ``expression_key``.
+        landmark_query: (B, d) projected landmark embeddings, rows of unit length; of the average
+            network these are the ``landmark_key``.
+        heatmaps: (B, K, h, w) of the landmarks; ``None`` without a landmark branch.
+        estimate: (B, C) label distributions; ``None`` without ``index``.
+        known: (B) bool, faces with a place in the landmark space; ``None`` where all have one.
+    """
+
+    logits: Tensor
+    attention: Tensor
+    embeddings: Tensor
+    landmark_embeddings: Tensor
+    expression_query: Tensor
+    landmark_query: Tensor
+    heatmaps: Tensor | None
+    estimate: Tensor | None
+    known: Tensor | None
+
+
+class LANetModel(nn.Module):
+    """The whole network of LA-Net, as one module to train, average, save and wrap.
+
+    It has a classifier, a landmark space, a :class:`LabelDistributionEstimator` on the two spaces
+    and a :class:`ProjectionHead` for each. The landmark space is one of:
+
+    - the paper's: the landmark branch of a :class:`LandmarkClassifier`;
+    - a :class:`LandmarkBranch` that shares nothing with the classifier;
+    - :class:`LandmarkCoordinates`, which need no branch. This is beyond the paper.
+
+    Inference needs only the classifier: :func:`robustfer.models.strip_for_inference`.
+
+    Args:
+        faces: a :class:`LandmarkClassifier`; or a :class:`CAMClassifier`, with a
+            ``landmark_space`` beside it. It is part of this model from now on.
+        landmark_space: a :class:`LandmarkBranch` or :class:`LandmarkCoordinates`; ``None`` for a
+            :class:`LandmarkClassifier`, which has its own.
+        num_neighbors: neighbours in each space that an estimate is made of, at most.
+        dim: d, the width of queries and keys, and of the :class:`robustfer.state.FeatureQueue`.
+        gather: estimate from the joined batch of all processes. With one process it does nothing.
+        variant: ``"paper"`` or ``"official"``, see :class:`LabelDistributionEstimator`.
+
+    Attributes:
+        faces: as given.
+        landmark_space: as given.
+        estimator: the estimator of label distributions.
+        classifier: the :class:`CAMClassifier` in ``faces``.
+
+    Shape:
+        images ``(B, channels, H, W)``, landmarks ``(B, K, 2)`` in pixels, NaN where not known, only
+        for coordinates, index ``(B)`` int64, only for an estimate -> :class:`LANetOutput`.
+
+    Raises:
+        TypeError: there is no landmark space, or there are two.
+        ValueError: an option or an argument does not fit.
+
+    Reference:
+        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
+        under Label Noise, ICCV 2023.
+
+    >>> import torch
+    >>> classifier = CAMClassifier("resnet10t", num_classes=7)
+    >>> model = LANetModel(LandmarkClassifier(classifier, num_landmarks=19))
+    >>> output = model(torch.rand(2, 3, 64, 64), index=torch.tensor([4, 0]))
+    >>> output.expression_query.shape, output.landmark_query.shape
+    (torch.Size([2, 64]), torch.Size([2, 64]))
+    >>> output.heatmaps.shape, output.estimate.shape
+    (torch.Size([2, 19, 16, 16]), torch.Size([2, 7]))
+    """
+
+    __call__: Callable[..., LANetOutput]
+
+    def __init__(
+        self,
+        faces: CAMClassifier | LandmarkClassifier,
+        landmark_space: LandmarkBranch | LandmarkCoordinates | None = None,
+        *,
+        num_neighbors: int = 8,
+        dim: int = 64,
+        gather: bool = True,
+        variant: Variant = "paper",
+    ) -> None:
+        super().__init__()
+        if isinstance(faces, LandmarkClassifier) and landmark_space is None:
+            widths = faces.model.num_features, faces.dim
+        elif isinstance(faces, CAMClassifier) and isinstance(
+            landmark_space, (LandmarkBranch, LandmarkCoordinates)
+        ):
+            widths = faces.num_features, landmark_space.dim
+        else:
+            raise TypeError(
+                "faces must be a LandmarkClassifier without a landmark_space, or a CAMClassifier "
+                "with landmark_space=LandmarkBranch(...) or LandmarkCoordinates(...); got "
+                f"{type(faces).__name__} with {type(landmark_space).__name__}"
+            )
+        self.faces = faces
+        self.landmark_space = landmark_space
+        self.estimator = LabelDistributionEstimator(
+            *widths, num_neighbors=num_neighbors, gather=gather, variant=variant
+        )
+        self.expression_projection, self.landmark_projection = (
+            ProjectionHead(width, dim=dim) for width in widths
+        )
+        device = next(faces.parameters()).device
+        for head in (self.estimator, self.expression_projection, self.landmark_projection):
+            head.to(device)
+
+    @property
+    def classifier(self) -> CAMClassifier:
+        """The classifier, which makes the logits."""
+        return self.faces if isinstance(self.faces, CAMClassifier) else self.faces.model
+
+    def forward(
+        self, images: Tensor, landmarks: Tensor | None = None, index: Tensor | None = None
+    ) -> LANetOutput:
+        output = self.faces(images)
+        heatmaps = known = estimate = None
+        if isinstance(output, LandmarkClassifierOutput):
+            heatmaps, landmark_embeddings = output.heatmaps, output.landmark_embeddings
+        elif isinstance(self.landmark_space, LandmarkBranch):
+            heatmaps, landmark_embeddings = self.landmark_space(images)
+        else:
+            assert self.landmark_space is not None
+            if landmarks is None:
+                raise ValueError("landmarks must be given: their coordinates are a space of this")
+            landmark_embeddings = self.landmark_space(landmarks)
+            known = self.landmark_space.known(landmarks)
+        if index is not None:
+            estimate = self.estimator(output.embeddings, landmark_embeddings, output.logits, index)
+        return LANetOutput(
+            logits=output.logits,
+            attention=output.attention,
+            embeddings=output.embeddings,
+            landmark_embeddings=landmark_embeddings,
+            expression_query=self.expression_projection(output.embeddings),
+            landmark_query=self.landmark_projection(landmark_embeddings),
+            heatmaps=heatmaps,
+            estimate=estimate,
+            known=known,
+        )
