@@ -48,11 +48,14 @@ def make_term(text: str, sizes: dict[str, int]) -> Term:
     """Make ``NAME[=WEIGHT][,OPTION=VALUE...]``; sizes that its factory needs are filled in."""
     head, _, rest = text.partition(",")
     name, _, weight = head.partition("=")
-    options = experiment.parse_options(rest)
     if name == "cross_entropy":  # torch's own, which calls the logits otherwise
+        options = experiment.parse_options(rest)
         loss, inputs = nn.CrossEntropyLoss(**options), {"input": "logits"}
     else:
-        needed = {option.name for option in registry.describe(name).options if option.required}
+        known = registry.describe(name).options
+        switches = [option.name for option in known if isinstance(option.default, bool)]
+        options = experiment.parse_options(rest, switches=switches)
+        needed = {option.name for option in known if option.required}
         filled = {key: size for key, size in sizes.items() if key in needed}
         loss, inputs = registry.create(name, **{**filled, **options}), {}
     return Term(name.rpartition(":")[2], loss, weight=float(weight or 1), inputs=inputs)

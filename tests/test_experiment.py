@@ -143,6 +143,20 @@ def test_options_without_a_value_or_a_name_are_refused(text):
         experiment.parse_options(text)
 
 
+@pytest.mark.parametrize("word", ["false", "False", "no", "NO", "off", "true", "yes", "On"])
+def test_a_word_switches_on_or_off(word):
+    expected = word.lower() in ("true", "yes", "on")
+    for switches in ((), ["gather"]):
+        assert experiment.parse_options(f"gather={word}", switches=switches) == {"gather": expected}
+
+
+def test_a_number_is_a_switch_where_one_is_asked_for():
+    found = experiment.parse_options("gather=0,deep=1,seed=0", switches=["gather", "deep"])
+    assert [repr(value) for value in found.values()] == ["False", "True", "0"]
+    with pytest.raises(ValueError, match="gather must be one of true, .*, got 'maybe'"):
+        experiment.parse_options("gather=maybe", switches=["gather"])
+
+
 def test_a_loader_of_another_order_is_refused():
     loader = torch.utils.data.DataLoader([1, 2, 3])
     with pytest.raises(TypeError, match="must come from train_loader, got one with a Sequential"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from robustfer._files import claim_folder, write_whole
+from robustfer._files import claim_folder, no_formula, write_whole
 
 
 def write_text(file):
@@ -197,6 +197,13 @@ def test_a_full_disk_says_so(tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+49", "-a", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_begins_as_a_formula(cell):
+    assert no_formula(cell) == f"'{cell}"
+    assert no_formula(f"a{cell}") == f"a{cell}"
+    assert no_formula("") == ""
 
 
 def test_an_error_the_caller_handles_is_not_blamed(tmp_path):

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that one process writes to."""
+"""Files that are there whole or not at all, folders of one process, cells of a csv file."""
 
 from __future__ import annotations
 
@@ -111,6 +111,15 @@ def _claim_on(lock: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return os.getpid(), found.st_dev, found.st_ino
+
+
+def no_formula(text: str) -> str:
+    """Return a cell of a csv file so that a spreadsheet shows it, and does not run it.
+
+    >>> no_formula("=HYPERLINK(...)"), no_formula("happy")
+    ("'=HYPERLINK(...)", 'happy')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _mode_of_file(path: Path) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 from ast import literal_eval
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("resnet10t", {"channels": (32, 64, 128, 256), "output_stride": 8}),
     "tiny": ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "stem_width": 16}),
 }
+
+
+_SWITCHES = {"true": True, "yes": True, "on": True, "1": True}
+_SWITCHES |= {"false": False, "no": False, "off": False, "0": False}
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -102,14 +106,23 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     return settings
 
 
-def parse_options(text: str) -> dict[str, Any]:
-    """Return ``OPTION=VALUE,...`` of a command line as a dictionary; what is no literal is text.
+def parse_options(text: str, *, switches: Collection[str] = ()) -> dict[str, Any]:
+    """Return ``OPTION=VALUE,...`` of a command line as a dictionary.
+
+    A value is a Python literal, or a word that switches on or off (``true``, ``yes``, ``on``,
+    ``false``, ``no``, ``off``); anything else is text.
+
+    Args:
+        text: the options, separated by commas.
+        switches: names of options that are on or off; for these ``1`` and ``0`` are words too.
 
     Raises:
-        ValueError: a part is no ``OPTION=VALUE``.
+        ValueError: a part is not ``OPTION=VALUE``, or a switch neither on nor off.
 
-    >>> parse_options("q=0.5,variant=official,gather=False")
+    >>> parse_options("q=0.5,variant=official,gather=no")
     {'q': 0.5, 'variant': 'official', 'gather': False}
+    >>> parse_options("gather=0,seed=0", switches=["gather"])
+    {'gather': False, 'seed': 0}
     >>> parse_options("")
     {}
     """
@@ -118,9 +131,15 @@ def parse_options(text: str) -> dict[str, Any]:
         name, equals, value = part.partition("=")
         if not (name and equals):
             raise ValueError(f"options must be OPTION=VALUE,..., got {part!r} in {text!r}")
-        options[name] = value
-        with suppress(ValueError, SyntaxError):
-            options[name] = literal_eval(value)
+        word = value.strip().lower()
+        if word in _SWITCHES and (name in switches or not word.isdigit()):
+            options[name] = _SWITCHES[word]
+        elif name in switches:
+            raise ValueError(f"{name} must be one of {', '.join(_SWITCHES)}, got {value!r}")
+        else:
+            options[name] = value
+            with suppress(ValueError, SyntaxError):
+                options[name] = literal_eval(value)
     return options
 
 

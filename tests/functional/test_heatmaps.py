@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
@@ -226,8 +227,12 @@ def test_samples_do_not_depend_on_their_batch(variant):
     sizes = {"image_size": 224, "heatmap_size": 56, "variant": variant}
     alone = [render_heatmaps(sample[None], **sizes) for sample in landmarks]
     together = render_heatmaps(landmarks, **sizes)
-    assert torch.equal(together.heatmaps, torch.cat([one.heatmaps for one in alone]))
-    assert torch.equal(together.weights, torch.cat([one.weights for one in alone]))
+    maps, weights = (torch.cat(each) for each in zip(*alone, strict=True))
+    torch.testing.assert_close(together.heatmaps, maps)
+    # A pixel whose value is that of the threshold, but for rounding, may weigh one or the other.
+    widened = F.max_pool2d(maps, 3, stride=1, padding=1)
+    clear = (widened - 0.2).abs() > 1e-6
+    assert torch.equal(together.weights[clear], weights[clear])
 
 
 def test_the_tensors_device_is_asked_nothing():

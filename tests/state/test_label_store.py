@@ -389,6 +389,17 @@ def test_the_journal_is_written_whole_or_not_at_all(tmp_path):
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_names_in_the_journal_are_no_formulas(tmp_path):
+    store, file = make(), tmp_path / "changes.csv"
+    update(store, [0, 3], [6, 4], step=1, epoch=1)
+    ids = ["=cmd.png", *(f"face{i}\udcff" for i in range(1, 10))]  # a name that is not UTF-8
+    store.write_journal(file, classes=["+a", "-b", "@c", "d", "e", "f", "=g"], ids=ids)
+    with file.open(newline="", errors="surrogateescape") as lines:
+        first, second = list(csv.reader(lines))[1:]
+    assert first == ["1", "1", "0", "'+a", "'=g", "relabelled", "", "'=cmd.png"]
+    assert second[4:] == ["e", "relabelled", "", "face3\udcff"]
+
+
 def test_an_empty_journal(tmp_path):
     make().write_journal(tmp_path / "changes.csv")
     assert (tmp_path / "changes.csv").read_text().strip().count("\n") == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustfer._files import write_whole
+from robustfer._files import no_formula, write_whole
 
 
 class ChangeReason(IntEnum):
@@ -135,8 +135,10 @@ class ChangeJournal(nn.Module):
             known = confidence == confidence  # NaN where it is not
             line = [step, epoch, index, *names, _reason_name(reason)]
             line.append(f"{confidence:.6g}" if known else "")
-            writer.writerow(line if ids is None else [*line, ids[index]])
-        write_whole(Path(path), lambda file: file.write(text.getvalue().encode()))
+            line += [] if ids is None else [ids[index]]
+            writer.writerow([no_formula(cell) if isinstance(cell, str) else cell for cell in line])
+        content = text.getvalue().encode(errors="surrogateescape")  # names that are not UTF-8
+        write_whole(Path(path), lambda file: file.write(content))
 
     def _slots(self) -> Tensor:
         written = int(self.written)

@@ -296,6 +296,9 @@ class LabelStore(nn.Module):
     ) -> None:
         """Write :meth:`journal` as a csv file, whole or not at all.
 
+        A name that a spreadsheet would run as a formula (``=2+3.png``) is written with an
+        apostrophe before it.
+
         Args:
             path: of the file, replaced where there is one; its folder is made where there is none.
             classes: names to write for the class numbers.
