@@ -58,6 +58,7 @@ def section(name: str, described: Description) -> str:
         table(("option", "default", ""), options) if described.options else "No options.",
         table(("tensor", "shape"), tensors),
         f"Gives: {described.result}.",
+        *(f"`{one.signature}`: {one.when}. {one.meaning}." for one in described.state),
         f"Reference: {described.reference}.",
         f"From: `{described.source}`, in the package `{described.distribution}`.",
     ]

@@ -51,7 +51,7 @@ def test_list(run):
 def test_a_reader_that_has_seen_enough(command, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
-    program = [sys.executable, "-m", "robustfer.cli", *command.split()]
+    program = [sys.executable, "-m", "robustfer", *command.split()]
     done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
@@ -126,6 +126,38 @@ def test_show_says_what_must_be_given(run, site, install):
     assert "options\n  margin (required)\n" in out
     assert "tensors\n  logits\n  weights (optional)\n" in out
     assert "gives" not in out
+
+
+def test_show_says_what_a_loss_with_state_needs(run, site, install):
+    source = """
+        from robustfer import hookimpl
+
+        class Average:
+            def forward(self, logits, average): ...
+            def propose(self, logits, index):
+                "Return the averages."
+            def update(self, index, average, *, gather=True):
+                "Keep them."
+
+        @hookimpl
+        def robustfer_losses():
+            return [component("average", Average)]
+    """
+    install(write_plugin(site, "acme", source))
+    _, out, _ = run("show", "average")
+    state = out.split("state\n")[1].split("\nreference\n")[0]
+    assert " ".join(state.split()) == (
+        "propose(logits, index) before forward, which takes the result as average: "
+        "Return the averages "
+        "update(index, average, *, gather=True) after the optimizer's step: Keep them"
+    )
+    _, out, _ = run("show", "eac")
+    assert "\nstate\n" not in out
+
+
+def test_an_interrupt_ends_the_command(run, site, install):
+    install(write_plugin(site, "acme", "raise KeyboardInterrupt"))
+    assert run("list") == (130, "", "robustfer: interrupted\n")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +285,7 @@ def test_listing_imports_nothing_slow(arguments):
 
 
 def test_it_runs_as_a_module():
-    finished = run_python("-m", "robustfer.cli", "show", "eeac", ROBUSTFER_PLUGINS="")
+    finished = run_python("-m", "robustfer", "show", "eeac", ROBUSTFER_PLUGINS="")
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr.startswith(
         "robustfer: no component is called 'eeac'; did you mean 'eac'?"

@@ -48,17 +48,31 @@ MAY_IMPORT = {
         "robustfer.metrics",
     },
     # Components by name: none of these may load one.
-    "robustfer.hookspecs": {"pluggy"},
+    "robustfer._shown": set(),
+    "robustfer.hookspecs": {"pluggy", "robustfer._shown"},
     "robustfer._builtin": {"robustfer.hookspecs"},
-    "robustfer.plugins": {"pluggy", "packaging", "robustfer.hookspecs"},
+    "robustfer._entry_points": {"robustfer._shown"},
+    "robustfer.plugins": {
+        *("pluggy", "packaging", "robustfer._entry_points", "robustfer._shown"),
+        "robustfer.hookspecs",
+    },
     "robustfer._docstrings": set(),
-    "robustfer._description": {"robustfer._docstrings", "robustfer.hookspecs", "robustfer.plugins"},
+    "robustfer._description": {
+        *("robustfer._docstrings", "robustfer._shown"),
+        *("robustfer.hookspecs", "robustfer.plugins"),
+    },
     "robustfer.registry": {
-        *("robustfer._description", "robustfer.hookspecs", "robustfer.plugins"),
+        *("robustfer._description", "robustfer._shown", "robustfer.hookspecs", "robustfer.plugins"),
         "robustfer.losses",  # once a loss has been made, to watch over its parameters
     },
+    "robustfer._plugin_check": {
+        *("torch", "numpy", "robustfer.plugins", "robustfer.registry"),
+        "robustfer.authoring",
+    },
     "robustfer.new_plugin": {"robustfer.plugins"},
+    "robustfer.__main__": {"robustfer.cli"},
     "robustfer.cli": {
+        *("robustfer._shown", "robustfer._plugin_check"),
         *("robustfer.hookspecs", "robustfer.new_plugin"),
         *("robustfer.plugins", "robustfer.registry", "robustfer.data"),
     },

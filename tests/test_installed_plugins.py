@@ -33,7 +33,7 @@ def environment(tmp_path_factory):
 
 
 def test_the_listing_survives(environment):
-    finished = environment.run("-m", "robustfer.cli", "list", "losses", "--json")
+    finished = environment.run("-m", "robustfer", "list", "losses", "--json")
     names = {row["name"] for row in json.loads(finished.stdout)}
     assert {"acme:eac", "robustfer:eac", "squared", "attention_consistency"} <= names
     assert not {"eac", "later"} & names
@@ -49,7 +49,7 @@ def test_the_listing_survives(environment):
 
 
 def test_the_state_of_all_plugins(environment):
-    finished = environment.run("-m", "robustfer.cli", "plugins", "--json", "--check")
+    finished = environment.run("-m", "robustfer", "plugins", "--json", "--check")
     assert (finished.returncode, finished.stderr) == (1, "")
     rows = {row["name"]: row for row in json.loads(finished.stdout)}
     assert rows["acme"]["losses"] == ["eac", "squared"]
@@ -101,16 +101,17 @@ print(registry.create("robustfer:eac"), registry.create("squared"), registry.cre
 
 
 @pytest.mark.parametrize(
-    ("chosen", "blocked"),
-    [("", {"acme", "broken", "future"}), ("acme", {"broken", "future"})],
+    ("chosen", "names", "blocked"),
+    [("", set(), set()), ("acme", {"acme"}, {"broken", "future"})],
 )
-def test_the_variable_chooses(environment, chosen, blocked):
+def test_the_variable_chooses(environment, chosen, names, blocked):
     finished = environment.run(
-        "-m", "robustfer.cli", "plugins", "--check", "--json", ROBUSTFER_PLUGINS=chosen
+        "-m", "robustfer", "plugins", "--check", "--json", ROBUSTFER_PLUGINS=chosen
     )
     assert (finished.returncode, finished.stderr) == (0, "")
     rows = json.loads(finished.stdout)
     assert blocked <= {row["name"] for row in rows if row["blocked"]}
+    assert {row["name"] for row in rows if not row["blocked"]} == {"robustfer"} | names
     assert all(not row["losses"] for row in rows if row["blocked"])
 
 

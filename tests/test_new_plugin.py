@@ -74,9 +74,8 @@ def test_names_that_are_refused(name, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_installed_plugins_are_refused(site, monkeypatch, tmp_path):
-    installed = write_plugin(site, "my-idea", "raise OSError('not to be loaded')")
-    monkeypatch.setattr("robustfer.new_plugin.entry_points", lambda group: [installed])
+def test_names_of_installed_plugins_are_refused(site, install, tmp_path):
+    install(write_plugin(site, "my-idea", "raise OSError('not to be loaded')"))
     for name in ("my-idea", "my_idea"):
         with pytest.raises(ValueError, match="must be new, but a plugin 'my-idea' is installed"):
             new_plugin(name, tmp_path / "new")
@@ -134,12 +133,12 @@ def test_it_passes_its_own_tests(installed):
 
 def test_it_is_listed_and_all_is_well_with_it(installed):
     _, environment = installed
-    listing = environment.run("-m", "robustfer.cli", "list", "losses", "--json")
+    listing = environment.run("-m", "robustfer", "list", "losses", "--json")
     assert (listing.returncode, listing.stderr) == (0, "")
     [row] = [row for row in json.loads(listing.stdout) if row["name"] == "acme"]
     assert row["plugin"] == "acme"
     assert row["reference"] == "Leng et al., PolyLoss, ICLR 2022"
-    check = environment.run("-m", "robustfer.cli", "plugins", "--check", "--json")
+    check = environment.run("-m", "robustfer", "plugins", "--check", "--json")
     assert (check.returncode, check.stderr) == (0, "")
     [row] = [row for row in json.loads(check.stdout) if row["name"] == "acme"]
     assert (row["losses"], row["errors"], row["imports"]) == (["acme"], [], [])

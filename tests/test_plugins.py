@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import warnings
@@ -110,6 +111,120 @@ BROKEN = {
         "defines robustfer_losses without @robustfer.hookimpl",
         None,
     ),
+    "a mapping": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses():
+            return {"good": component("good")}
+        """,
+        r"must return a list from robustfer_losses\(\), got {'good': Component",
+        None,
+    ),
+    "a wrapper of hooks": (
+        """
+        from robustfer import hookimpl
+        @hookimpl(wrapper=True)
+        def robustfer_losses():
+            return (yield) + [component("good")]
+        """,
+        r"must return a list from robustfer_losses\(\), got <generator",
+        None,
+    ),
+    "no repr": (
+        """
+        from robustfer import hookimpl
+        class Silent:
+            def __repr__(self):
+                raise OSError("no repr")
+        @hookimpl
+        def robustfer_losses():
+            return [Silent()]
+        """,
+        "got <a Silent whose repr cannot be made: OSError> at position 0",
+        None,
+    ),
+    "a repr without end": (
+        """
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses():
+            return "x" * 1_000_000
+        """,
+        r"must return a list from robustfer_losses\(\), got 'x{499} \.\.\.$",
+        None,
+    ),
+    "BaseException": (
+        """
+        class PanicException(BaseException):  # as pyo3's, of extensions written in Rust
+            pass
+        raise PanicException("rust")
+        """,
+        "failed to load: PanicException: rust",
+        None,
+    ),
+    "cancelled": (
+        """
+        import asyncio
+        from robustfer import hookimpl
+        @hookimpl
+        def robustfer_losses():
+            raise asyncio.CancelledError
+        """,
+        r"failed in robustfer_losses\(\): CancelledError: $",
+        asyncio.CancelledError,
+    ),
+    "skips": (
+        """
+        import pytest
+        pytest.skip("not here", allow_module_level=True)
+        """,
+        "failed to load: Skipped: not here",
+        pytest.skip.Exception,
+    ),
+    "no text": (
+        """
+        class Silent(Exception):
+            def __str__(self):
+                raise SystemExit("no text")
+        raise Silent
+        """,
+        "failed to load: Silent: <its text cannot be made: SystemExit>",
+        None,
+    ),
+    "attributes that raise": (
+        """
+        from robustfer import hookimpl
+        def __getattr__(name):
+            raise OSError(name)
+        def __dir__():
+            return ["robustfer_losses", "more"]
+        """,
+        "failed to load: OSError: ",
+        OSError,
+    ),
+    "a warning made an error": (
+        """
+        import warnings
+        warnings.simplefilter("error", DeprecationWarning)
+        warnings.warn("old", DeprecationWarning)
+        """,
+        "failed to load: DeprecationWarning: old",
+        DeprecationWarning,
+    ),
+    "a name that is not text": (
+        """
+        from robustfer import Component, hookimpl
+        class Unchecked(Component):
+            def __post_init__(self):
+                pass
+        @hookimpl
+        def robustfer_losses():
+            return [Unchecked(name=3, factory="a:b", summary="s", reference="r")]
+        """,
+        r"failed in robustfer_losses\(\): TypeError: name .* text, got 3",
+        TypeError,
+    ),
     "no hook": ("", "implements no hook; the hooks are robustfer_losses, ", None),
     "unknown argument": (
         """
@@ -139,9 +254,75 @@ def test_a_broken_plugin_is_kept_apart(site, install, source, text, own_error):
     with pytest.raises(PluginError, match=f"(?s)'bad:margin' is not available: .*{text}") as raised:
         registry.create("bad:margin")
     if own_error is None:
-        assert raised.value.__cause__ is error
+        assert raised.value.__cause__ in (error, error.__cause__)
     else:
         assert type(raised.value.__cause__) is own_error
+
+
+def test_two_broken_plugins_are_both_named(site, install):
+    bad = [
+        write_plugin(site, name, source)
+        for name, source in (("bad", "raise SystemExit"), ("worse", "raise GeneratorExit"))
+    ]
+    install(bad[0], write_plugin(site, "good", GOOD), bad[1])
+    with pytest.warns(PluginWarning) as caught:
+        assert {"eac", "good"} <= registry.available().keys()
+    first, second = (str(warning.message) for warning in caught)
+    assert first.startswith("plugin 'bad' (robustfer-bad 1.0) failed to load: SystemExit")
+    assert second.startswith("plugin 'worse' (robustfer-worse 1.0) failed to load: GeneratorExit")
+    with pytest.raises(registry.UnknownComponentError, match="'bad'.*; plugin 'worse'"):
+        registry.create("margin")
+
+
+def test_pluggy_put_out_of_order_is_the_plugins_that_come_after(site, install, monkeypatch):
+    monkeypatch.setattr(plugins.pluggy, "PluginManager", plugins.pluggy.PluginManager)
+    vandal = "import pluggy; pluggy.PluginManager = None"
+    install(write_plugin(site, "vandal", vandal), write_plugin(site, "good", GOOD))
+    with pytest.warns(PluginWarning, match="failed to load: TypeError"):
+        assert "eac" in registry.available()
+
+
+def test_a_list_that_changes_later_changes_nothing(site, install):
+    source = """
+        from robustfer import hookimpl
+        offered = [component("margin")]
+        @hookimpl
+        def robustfer_losses():
+            return offered
+    """
+    acme = write_plugin(site, "acme", source)
+    install(acme)
+    assert "margin" in registry.available()
+    sys.modules[acme.module].offered.clear()
+    assert "margin" in registry.available()
+
+
+@pytest.mark.parametrize("name", ["a:b", "a b", "a\x1b[2J", "-a", "é\u200b"])
+def test_a_plugin_name_that_cannot_be_asked_for(site, install, name):
+    module = write_plugin(site, "acme", GOOD).module
+    plugin = broken(install(EntryPoint(name, module, "robustfer")), name)
+    assert "has a name that must be letters, digits" in str(plugin.errors[0])
+    assert module not in sys.modules
+
+
+def test_a_namespace_package_has_no_hook(site, install):
+    (site / "only_a_folder").mkdir()
+    plugin = broken(install(EntryPoint("acme", "only_a_folder", "robustfer")), "acme")
+    assert "implements no hook" in str(plugin.errors[0])
+
+
+@pytest.mark.parametrize("value", ["", "a module", "a:", "1"])
+def test_an_entry_point_that_names_no_module(install, value):
+    plugin = broken(install(EntryPoint("acme", value, "robustfer")), "acme")
+    assert "failed to load: " in str(plugin.errors[0])
+
+
+def test_metadata_in_another_encoding_are_named(site, install):
+    entry_point = write_plugin(site, "acme", GOOD)
+    metadata = next(site.glob("*.dist-info/METADATA"))
+    metadata.write_bytes(metadata.read_bytes() + b"Author: Fran\xe7ois\n")
+    plugin = broken(install(entry_point), "acme")
+    assert "failed to load: UnicodeDecodeError" in str(plugin.errors[0])
 
 
 def test_what_works_of_a_plugin_stays(site, install):
@@ -329,14 +510,28 @@ def test_the_environment_names_what_is_not_installed(site, install):
 
 @pytest.mark.parametrize(
     ("chosen", "names"),
-    [(None, None), ("", set()), ("acme", {"acme"}), (" acme, b ,", {"acme", "b"})],
+    [
+        (None, ["robustfer", "acme", "other"]),
+        ("acme", ["robustfer", "acme"]),
+        (" acme, other ,", ["robustfer", "acme", "other"]),
+    ],
 )
-def test_the_variable_is_read_when_plugins_are_first_needed(monkeypatch, chosen, names):
-    seen = []
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [group])
-    monkeypatch.setattr(plugins, "Plugins", lambda found, *, allowed: seen.append((found, allowed)))
-    plugins._installed.__wrapped__(chosen)
-    assert seen == [(["robustfer"], names)]
+def test_the_variable_is_read_when_plugins_are_first_needed(site, monkeypatch, chosen, names):
+    found = [write_plugin(site, "acme", losses("margin")), write_plugin(site, "other", GOOD)]
+    monkeypatch.setattr(plugins._entry_points, "find", lambda: found)
+    loaded = list(plugins._installed.__wrapped__(chosen))
+    assert [plugin.name for plugin in loaded if not plugin.blocked] == names
+
+
+@pytest.mark.parametrize("chosen", ["", " , ", "robustfer"])
+def test_an_empty_variable_reads_nothing_of_others(monkeypatch, chosen):
+    monkeypatch.setattr(plugins._entry_points, "find", lambda: pytest.fail("looked"))
+    found = plugins._installed.__wrapped__(chosen)
+    assert [plugin.name for plugin in found] == ["robustfer"]
+    monkeypatch.setattr(plugins, "installed", lambda: found)
+    for name in ("margin", "acme:margin"):
+        with pytest.raises(registry.UnknownComponentError, match="ROBUSTFER_PLUGINS leaves out"):
+            registry.create(name)
 
 
 def test_a_change_of_the_variable_takes_effect(monkeypatch):
@@ -357,7 +552,7 @@ def test_two_packages_with_one_plugin_name_are_both_refused(site, install):
     assert "eac" in loaded
     assert not loaded.keys() & {"one_loss", "two_loss"}
     assert [str(warning.message).split(";")[0] for warning in caught] == [
-        f"plugin 'acme' ({package} 1.0) has a name that another installed package uses too"
+        f"plugin 'acme' ({package} 1.0) has a name that is installed more than once"
         for package in ("robustfer-acme", "acme-fork")
     ]
     with pytest.raises(PluginError, match=r"robustfer-acme 1.0.*acme-fork 1.0"):

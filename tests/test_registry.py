@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import sys
 
 import pytest
 import torch
@@ -311,7 +312,7 @@ def test_a_loss_and_an_augmentation_of_one_name_are_in_conflict_too(site, instal
     [
         ("no_such_package:Loss", "cannot be imported: ModuleNotFoundError", ModuleNotFoundError),
         ("robustfer.losses:Los", "cannot be imported: AttributeError", AttributeError),
-        ("robustfer:__version__", "which is no class or function but '0", None),
+        ("robustfer:__version__", "which is not a class or function but '0", None),
     ],
 )
 def test_a_factory_that_is_not_there(offer, factory, problem, cause):
@@ -321,6 +322,133 @@ def test_a_factory_that_is_not_there(offer, factory, problem, cause):
         with pytest.raises(PluginError, match=f"'acme' .* offers 'thing' as .*{problem}") as raised:
             ask("thing")
         assert type(raised.value.__cause__ or None) is (cause or type(None))
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, of extensions written in Rust."""
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("import sys; sys.exit(0)", "cannot be imported: SystemExit: 0"),
+        ("from tests.test_registry import Panic; raise Panic('rust')", "imported: Panic: rust"),
+        ("def __getattr__(name): raise GeneratorExit", "cannot be imported: GeneratorExit"),
+    ],
+)
+def test_a_module_of_a_factory_that_would_end_the_program(offer, site, source, problem):
+    (site / "acme_that_ends.py").write_text(source)
+    offer("acme_that_ends:Loss")
+    for ask in (registry.create, registry.describe):
+        sys.modules.pop("acme_that_ends", None)
+        with pytest.raises(PluginError, match=f"'acme' .* offers 'thing' as .*{problem}"):
+            ask("thing")
+
+
+def test_an_interrupt_while_a_factory_is_imported_is_the_users(offer, site):
+    (site / "acme_interrupted.py").write_text("raise KeyboardInterrupt")
+    offer("acme_interrupted:Loss")
+    for ask in (registry.create, registry.describe):
+        with pytest.raises(KeyboardInterrupt):
+            ask("thing")
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), Panic("rust")], ids=["exit", "panic"])
+def test_a_factory_that_would_end_the_program(offer, error):
+    def factory():
+        raise error
+
+    offer(factory)
+    with pytest.raises(
+        PluginError, match=f"'acme' .* fails to make 'thing': {type(error).__name__}"
+    ):
+        registry.create("thing")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_other_errors_of_a_factory_are_its_callers(offer, error):
+    def factory():
+        raise error("mine")
+
+    offer(factory)
+    with pytest.raises(error, match="mine"):
+        registry.create("thing")
+
+
+class Silent:
+    def __repr__(self):
+        raise OSError("no repr")
+
+
+def test_a_default_without_a_repr(offer):
+    def make(*, quiet=Silent()) -> Margin:  # noqa: B008
+        return Margin(0.5)
+
+    offer(make)
+    described = registry.describe("thing")
+    shown = "<a Silent whose repr cannot be made: OSError>"
+    assert described.signature.endswith(f"make(*, quiet={shown})")
+    assert str(described.options[0]) == f"quiet={shown}"
+    with pytest.raises(TypeError, match=f"no option 'loud'; Its options: quiet={shown}"):
+        registry.create("thing", loud=True)
+
+
+def test_what_is_made_without_a_repr(offer):
+    offer(Silent)
+    with pytest.raises(PluginError, match="must make a callable as 'thing', made <a Silent whose"):
+        registry.create("thing")
+
+
+def test_a_signature_that_raises(offer):
+    class Unsigned(nn.Module):
+        @property
+        def __signature__(self):
+            raise OSError("no signature")
+
+    offer(Unsigned())
+    with pytest.raises(PluginError, match="'acme' .* which cannot be described: OSError: no sign"):
+        registry.describe("thing")
+    with pytest.raises(PluginError, match="has no signature that can be read: OSError: no sign"):
+        registry.create("thing")
+
+
+def test_a_return_type_that_is_no_type(offer):
+    def make():
+        return Margin(0.5)
+
+    make.__annotations__["return"] = "1 / 0"
+    offer(make)
+    assert registry.describe("thing").tensors == ()
+
+
+class Remembering(Margin):
+    """A loss with state."""
+
+    def forward(self, logits: Tensor, average: Tensor) -> Tensor:
+        return logits.sum()
+
+    def propose(self, logits: Tensor, index: Tensor) -> Tensor:
+        """Return what will be remembered of ``logits``.
+
+        Nothing is written.
+        """
+        return logits
+
+    def update(self, index: Tensor, average: Tensor, *, gather: bool = True) -> None:
+        """Keep it."""
+
+
+def test_a_description_of_a_loss_with_state(offer):
+    offer(Remembering)
+    propose, update = registry.describe("thing").state
+    assert propose.signature == "propose(logits, index)"
+    assert propose.when == "before forward, which takes the result as average"
+    assert propose.meaning == "Return what will be remembered of logits"
+    assert update.signature == "update(index, average, *, gather=True)"
+    assert update.when == "after the optimizer's step"
+    assert update.meaning == "Keep it"
+    offer(Margin)
+    assert registry.describe("thing").state == ()
 
 
 def valid(**changes):
@@ -338,6 +466,14 @@ def valid(**changes):
         ({"summary": " "}, ValueError, "summary of component 'a' must not be empty"),
         ({"reference": ""}, ValueError, "reference of component 'a' must not be empty"),
         ({"summary": "a\nb"}, ValueError, r"summary of component 'a' must be one line"),
+        ({"summary": "a\n"}, ValueError, r"summary of component 'a' must be one line"),
+        ({"summary": "red \x1b[31m"}, ValueError, "one line without control characters"),
+        ({"reference": "half \udcff"}, ValueError, "one line without control characters"),
+        ({"name": "a" * 101}, ValueError, "name of a Component .* at most 100 .* got 101: 'aaa"),
+        ({"summary": "a" * 10**6}, ValueError, "at most 200 characters, got 1000000: 'a{499} "),
+        ({"reference": "a" * 501}, ValueError, "reference .* at most 500 characters, got 501"),
+        ({"name": Silent()}, TypeError, "name of a Component must be text, got <a Silent whose"),
+        ({"factory": Silent()}, TypeError, "factory of component 'a' .* got <a Silent whose"),
         ({"factory": "a.b"}, ValueError, "or the text 'package.module:attribute', got 'a.b'"),
         ({"factory": "a.b:1"}, ValueError, "or the text 'package.module:attribute', got 'a.b:1'"),
         ({"factory": None}, TypeError, "factory of component 'a' must be a callable .*, got None"),

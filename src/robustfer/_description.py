@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from robustfer import _docstrings
+from robustfer import _docstrings, _shown
 from robustfer.hookspecs import Kind
 from robustfer.plugins import Offer, Plugin
 
@@ -34,7 +34,7 @@ class Option:
     meaning: str
 
     def __str__(self) -> str:
-        return self.name if self.required else f"{self.name}={self.default!r}"
+        return self.name if self.required else f"{self.name}={_shown.value(self.default)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,21 @@ class TensorArgument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateMethod:
+    """A method of a loss that remembers its samples, beside ``forward``.
+
+    Attributes:
+        signature: how it is called, as ``propose(logits, index)``.
+        when: when the training loop calls it.
+        meaning: the first paragraph of its docstring.
+    """
+
+    signature: str
+    when: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """All there is to know of a component before one is made.
 
@@ -66,6 +81,7 @@ class Description:
         tensors: what ``forward`` takes. Of a factory that is a function they are known only where
             its return type is annotated.
         result: what ``Shape:`` says of the result.
+        state: the methods ``propose`` and ``update``, of a loss that has them.
         source: where the factory is, ``package.module:attribute``.
         plugin: name of the plugin that offers it.
         distribution: the installed package that has the plugin, where known.
@@ -80,6 +96,7 @@ class Description:
     options: tuple[Option, ...]
     tensors: tuple[TensorArgument, ...]
     result: str
+    state: tuple[StateMethod, ...]
     source: str
     plugin: str
     distribution: str | None
@@ -112,6 +129,7 @@ def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) ->
             for tensor in tensors
         ),
         result=result.removesuffix("."),
+        state=_state_methods(made),
         source=source if isinstance(source, str) else f"{factory.__module__}:{name}",
         plugin=plugin.name,
         distribution=plugin.distribution,
@@ -156,9 +174,25 @@ def _annotation(parameter: inspect.Parameter) -> str:
 def _signature_text(signature: inspect.Signature | None) -> str:
     if signature is None:
         return "(...)"
-    text = str(signature.replace(return_annotation=signature.empty))
+    parameters = [
+        parameter.replace(default=_Shown(parameter.default))
+        if parameter.default is not parameter.empty
+        else parameter
+        for parameter in signature.parameters.values()
+    ]
+    text = str(signature.replace(parameters=parameters, return_annotation=signature.empty))
     # Postponed annotations are text, which would be shown in quotes.
     return re.sub(r""": (['"])(.*?)\1(?= = |, |\))""", r": \2", text)
+
+
+class _Shown:
+    """Has the text of a value as its repr, whatever the value's own does."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return _shown.value(self.value)
 
 
 def _made_by(factory: Callable[..., Any]) -> type | None:
@@ -167,7 +201,7 @@ def _made_by(factory: Callable[..., Any]) -> type | None:
     if not inspect.isclass(factory):
         try:
             made = get_type_hints(factory).get("return")
-        except (NameError, TypeError):  # names imported for type checkers alone; partial objects
+        except Exception:  # names imported only for type checkers; partial objects; any code
             return None
     return made if inspect.isclass(made) else None
 
@@ -183,3 +217,32 @@ def _tensor_parameters(made: type | None) -> list[inspect.Parameter]:
         if parameter.kind not in _VARIADIC
         and (not (annotation := _annotation(parameter)) or "Tensor" in annotation)
     ]
+
+
+def _state_methods(made: type | None) -> tuple[StateMethod, ...]:
+    """The methods through which a loss remembers, and when a loop calls them."""
+    forward = signature_of(getattr(made, "forward", None))
+    update = signature_of(getattr(made, "update", None))
+    if forward is None or update is None:
+        return ()
+    # update(index, ROWS) and forward(..., ROWS) have one name for what propose returns.
+    rows = [name for name in list(update.parameters)[2:] if name in forward.parameters]
+    times = {
+        "propose": "before forward" + (f", which takes the result as {rows[0]}" if rows else ""),
+        "update": "after the optimizer's step",
+    }
+    return tuple(
+        StateMethod(
+            signature=name + _names_text(signature),
+            when=when,
+            meaning=_docstrings.first_paragraph(inspect.getdoc(getattr(made, name)) or ""),
+        )
+        for name, when in times.items()
+        if (signature := signature_of(getattr(made, name, None))) is not None
+    )
+
+
+def _names_text(signature: inspect.Signature) -> str:
+    """The signature of a method without ``self`` and annotations."""
+    bare = [one.replace(annotation=one.empty) for one in list(signature.parameters.values())[1:]]
+    return _signature_text(inspect.Signature(bare))

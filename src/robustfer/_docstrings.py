@@ -24,6 +24,15 @@ def section(docstring: str, title: str) -> str:
     return cleandoc(found[1]).strip() if found else ""
 
 
+def first_paragraph(docstring: str) -> str:
+    r"""Return the first paragraph, on one line and without the point at its end.
+
+    >>> first_paragraph("Keep what\n``propose`` returned.\n\nArgs:\n    x: it.")
+    'Keep what propose returned'
+    """
+    return plain(" ".join(docstring.partition("\n\n")[0].split())).removesuffix(".")
+
+
 def arguments(docstring: str) -> dict[str, str]:
     r"""Return the meaning of each argument under ``Args:``, on one line each.
 

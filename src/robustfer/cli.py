@@ -12,12 +12,13 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import replace
 from textwrap import fill
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from robustfer import __version__, plugins, registry
+from robustfer import __version__, _shown, plugins, registry
 from robustfer.hookspecs import KINDS
 from robustfer.new_plugin import new_plugin
 from robustfer.plugins import Plugin, PluginError, PluginWarning
@@ -40,21 +41,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_list, _add_show, _add_plugins, _add_new_plugin, _add_noise):
         add(commands)
-    options = parser.parse_args(arguments)
-    with warnings.catch_warnings():
+    with _every_sign_printed(), warnings.catch_warnings():
+        options = parser.parse_args(arguments)
         warnings.simplefilter("always", PluginWarning)
         warnings.showwarning = _print_warning
         try:
             status: int = options.run(options)
             sys.stdout.flush()
         except (AmbiguousComponentError, PluginError, UnknownComponentError) as error:
-            print(f"robustfer: {error}", file=sys.stderr)
+            _print_error(error)
             return 1
+        except KeyboardInterrupt:
+            _print_error("interrupted")
+            return 130  # 128 + SIGINT, as shells have it
         except BrokenPipeError:  # as of `robustfer list | head`, whose reader has seen enough
             # Else Python, which flushes once more at exit, would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
     return status
+
+
+@contextmanager
+def _every_sign_printed() -> Iterator[None]:
+    """Print "?" for a character that the console does not have, such as Greek on Windows.
+
+    One character stands for one, so that the columns of tables stay where they are.
+    """
+    with ExitStack() as after:
+        for stream in (sys.stdout, sys.stderr):
+            before = getattr(stream, "errors", None)
+            if before in ("strict", "surrogateescape") and hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+                after.callback(stream.reconfigure, errors=before)
+        yield
 
 
 def _add_list(commands: Commands) -> None:
@@ -97,7 +116,7 @@ def _show(options: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr):
         described = registry.describe(options.name)
     print(f"{described.name}  ({described.kind})\n{described.summary}\n")
-    print(fill(described.signature, 100, subsequent_indent="    "), end="\n\n")
+    print(fill(_shown.line(described.signature), 100, subsequent_indent="    "), end="\n\n")
     for title, lines in _sections(described):
         _print_section(title, lines)
     return 0
@@ -120,6 +139,7 @@ def _sections(described: Description) -> Iterable[tuple[str, list[str]]]:
         "options": options,
         "tensors": tensors,
         "gives": [described.result] if described.result else [],
+        "state": [f"{one.signature}  {one.when}: {one.meaning}" for one in described.state],
         "reference": [described.reference],
         "from": [origin],
     }
@@ -129,7 +149,11 @@ def _sections(described: Description) -> Iterable[tuple[str, list[str]]]:
 def _add_plugins(commands: Commands) -> None:
     parser = commands.add_parser("plugins", help="list plugins, what they offer and what failed")
     parser.add_argument("--json", action="store_true", help="write JSON")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if anything failed")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="import all that they offer too; exit with 1 if anything failed",
+    )
     parser.set_defaults(run=_plugins)
 
 
@@ -137,11 +161,27 @@ def _plugins(options: argparse.Namespace) -> int:
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore", PluginWarning)  # all of it is printed below
         found = list(plugins.installed())
+    if options.check:
+        found = _checked(found)
     if options.json:
         print(json.dumps([_plugin_row(plugin) for plugin in found], indent=2))
     else:
         _print_plugins(found)
     return int(options.check and any(plugin.errors for plugin in found))
+
+
+def _checked(found: Sequence[Plugin]) -> list[Plugin]:
+    """Add what importing all that the plugins offer brings to light."""
+    names = [plugin.name for plugin in found[1:] if plugin.offers]
+    if not names:
+        return list(found)
+    from robustfer import _plugin_check
+
+    faults = _plugin_check.faults(names)
+    return [
+        replace(plugin, errors=(*plugin.errors, *map(PluginError, faults.get(plugin.name, ()))))
+        for plugin in found
+    ]
 
 
 def _plugin_row(plugin: Plugin) -> dict[str, object]:
@@ -214,7 +254,7 @@ def _new_plugin(options: argparse.Namespace) -> int:
         with redirect_stdout(sys.stderr):
             written = new_plugin(options.name, options.directory)
     except (OSError, ValueError) as error:
-        print(f"robustfer: {error}", file=sys.stderr)
+        _print_error(error)
         return 1
     print("wrote", *written, sep="\n  ")
     steps = [f"cd {shlex.quote(str(written[0].parent))}", "pip install -e '.[test]'", "pytest"]
@@ -235,20 +275,21 @@ def _add_noise(commands: Commands) -> None:
 
 
 def _noise(options: argparse.Namespace) -> int:
-    from robustfer.data import noise_cli  # loads torch, which the other commands do without
+    with plugins.torch_importable():
+        from robustfer.data import noise_cli  # the other commands do without torch
 
     return noise_cli.run([options.action, *options.arguments])
 
 
 def _print_section(title: str, lines: Iterable[str]) -> None:
     print(title)
-    for line in lines:
+    for line in map(_shown.line, lines):
         print(fill(line, 100, initial_indent="  ", subsequent_indent="      "))
 
 
 def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
     """Print rows with their columns, but for the last, padded to one width."""
-    cells = list(rows)
+    cells = [tuple(map(_shown.line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -264,7 +305,11 @@ def _print_warning(
     line: str | None = None,
 ) -> None:
     """What ``warnings.showwarning`` is in this command: a line without the place in the code."""
-    print(f"robustfer: {message}", file=sys.stderr)
+    _print_error(message)
+
+
+def _print_error(problem: BaseException | str) -> None:
+    print(f"robustfer: {_shown.line(str(problem))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

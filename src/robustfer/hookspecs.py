@@ -13,11 +13,16 @@ from typing import Any, Literal, get_args
 
 import pluggy
 
+from robustfer import _shown
+
 Kind = Literal["losses", "augmentations", "landmark_providers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookspec = pluggy.HookspecMarker("robustfer")
 hookimpl = pluggy.HookimplMarker("robustfer")
+
+#: Characters at most.
+_LIMITS = {"name": 100, "summary": 200, "reference": 500}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +30,13 @@ class Component:
     """Something that a plugin offers by name.
 
     Args:
-        name: snake_case, unique within its plugin.
+        name: snake_case, at most 100 characters, unique within its plugin.
         factory: class or function that makes the component (an ``nn.Module``; a landmark provider
             is any callable) from keyword options, or the text ``"package.module:attribute"``
             where it is found. Text keeps listings fast: it is
             imported only once the component is shown, described or created.
-        summary: one line for listings.
-        reference: paper, venue, year.
+        summary: one line for listings, at most 200 characters.
+        reference: paper, venue, year, on one line of at most 500 characters.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -52,19 +57,26 @@ class Component:
     reference: str
 
     def __post_init__(self) -> None:
-        for field in ("name", "summary", "reference"):
+        for field, limit in _LIMITS.items():
             value = getattr(self, field)
             if not isinstance(value, str):
-                raise TypeError(f"{field} of a Component must be text, got {value!r}")
+                raise TypeError(f"{field} of a Component must be text, got {_shown.value(value)}")
+            if len(value) > limit:
+                raise ValueError(
+                    f"{field} of a Component must have at most {limit} characters, got "
+                    f"{len(value)}: {_shown.value(value)}"
+                )
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ValueError(f"name of a Component must be in snake_case, got {self.name!r}")
         for field in ("summary", "reference"):
-            if not getattr(self, field).strip():
+            value = getattr(self, field)
+            if not value.strip():
                 raise ValueError(f"{field} of component {self.name!r} must not be empty")
-        if len(self.summary.splitlines()) > 1:
-            raise ValueError(
-                f"summary of component {self.name!r} must be one line, got {self.summary!r}"
-            )
+            if value.splitlines() != [value] or any(map(_shown.is_control, value)):
+                raise ValueError(
+                    f"{field} of component {self.name!r} must be one line without control "
+                    f"characters, got {value!r}"
+                )
         if isinstance(self.factory, str):
             if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.factory):
                 raise ValueError(
@@ -74,7 +86,7 @@ class Component:
         elif not callable(self.factory):
             raise TypeError(
                 f"factory of component {self.name!r} must be a callable or the text "
-                f"'package.module:attribute', got {self.factory!r}"
+                f"'package.module:attribute', got {_shown.value(self.factory)}"
             )
 
 

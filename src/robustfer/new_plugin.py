@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import entry_points
 from importlib.resources import files
 from keyword import iskeyword
 from os import PathLike
@@ -81,10 +80,11 @@ def _checked(given: str) -> str:
         )
     if iskeyword(name):
         raise ValueError(f"NAME must not be a keyword of Python, got {given!r}")
-    for entry_point in (plugins.CORE, *entry_points(group=plugins.CORE.group)):
-        if entry_point.name.replace("-", "_") == name:
-            raise ValueError(f"NAME must be new, but a plugin {entry_point.name!r} is installed")
-    for offer in (offer for plugin in plugins.installed() for offer in plugin.offers):
+    installed = plugins.installed()
+    for other in installed.names:
+        if other.replace("-", "_") == name:
+            raise ValueError(f"NAME must be new, but a plugin {other!r} is installed")
+    for offer in (offer for plugin in installed for offer in plugin.offers):
         if offer.component.name == name:
             raise ValueError(
                 f"NAME must be new, but plugin {offer.plugin!r} offers {name!r}: to ask for either "

@@ -5,11 +5,15 @@ where one of its components is asked for.
 
 The environment variable ``ROBUSTFER_PLUGINS`` chooses: unset, all installed plugins; empty, none;
 names with commas between, only these. The core's own components are always there.
+
+A ``KeyboardInterrupt`` passes through everything here: it is the user's. Everything else that a
+plugin raises is the plugin's.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import warnings
@@ -25,11 +29,12 @@ from typing import Any
 
 import pluggy
 
-from robustfer import __version__, hookspecs
+from robustfer import __version__, _entry_points, _shown, hookspecs
+from robustfer._entry_points import Unreadable
 from robustfer.hookspecs import KINDS, Component, Kind
 
 VARIABLE = "ROBUSTFER_PLUGINS"
-CORE = EntryPoint(name="robustfer", value="robustfer._builtin", group="robustfer")
+CORE = EntryPoint(name="robustfer", value="robustfer._builtin", group=_entry_points.GROUP)
 
 #: Packages that are slow to import. A plugin needs none of them to say what it offers.
 HEAVY = ("torch", "torchvision", "timm", "kornia", "numpy")
@@ -96,7 +101,7 @@ class Plugins:
     """The core, and the plugins of some entry points, each loaded when it is first looked at.
 
     Args:
-        found: entry points of the plugins.
+        found: entry points of the plugins, and packages that cannot be read.
         allowed: names of the plugins to load; None for all.
 
     >>> [plugin.name for plugin in Plugins([])]
@@ -104,15 +109,28 @@ class Plugins:
     """
 
     def __init__(
-        self, found: Iterable[EntryPoint], *, allowed: Iterable[str] | None = None
+        self,
+        found: Iterable[EntryPoint | Unreadable],
+        *,
+        allowed: Iterable[str] | None = None,
     ) -> None:
         # An entry point gives way to its Plugin once that is loaded.
-        self._places: list[EntryPoint | Plugin] = [CORE, *found]
-        self._names = Counter(place.name for place in self._places)
+        self._places: list[EntryPoint | Unreadable | Plugin] = [CORE, *found]
+        self._names = Counter(one.name for one in self._places if isinstance(one, EntryPoint))
         self._allowed = None if allowed is None else {CORE.name, *allowed}
-        missing = sorted((self._allowed or set()).difference(self._names))
-        self._places += [EntryPoint(name=name, value="", group=CORE.group) for name in missing]
+        self._missing = sorted((self._allowed or set()).difference(self._names))
+        self._places += [EntryPoint(name=name, value="", group="") for name in self._missing]
         self._lock = RLock()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all that are installed, the core's first; none is loaded."""
+        return list(self._names)
+
+    @property
+    def only_core(self) -> bool:
+        """Whether all plugins are left out, so that none was looked for."""
+        return self._allowed == {CORE.name}
 
     def __iter__(self) -> Iterator[Plugin]:
         """Give every plugin, the core first."""
@@ -132,7 +150,12 @@ class Plugins:
             # A plugin that asks the registry while it is loaded finds itself still empty.
             self._places[position] = known
             try:
-                plugin = self._refused(known, place) or _loaded(known, place)
+                if isinstance(place, Unreadable):
+                    plugin = self._unreadable(known, place)
+                elif place is CORE:
+                    plugin = _loaded(known, place)
+                else:
+                    plugin = self._refused(known) or _loaded(known, place)
             except BaseException:  # Ctrl-C: not the plugin's fault, so try again next time
                 self._places[position] = place
                 raise
@@ -140,14 +163,23 @@ class Plugins:
         _warn(plugin)
         return plugin
 
-    def _refused(self, known: Plugin, place: EntryPoint) -> Plugin | None:
-        """The plugin as it stays if it must not be loaded at all."""
+    def _unreadable(self, known: Plugin, place: Unreadable) -> Plugin:
+        """The plugin that stands for a package which cannot be read."""
+        # It may hold a plugin that is asked for and not found.
+        if self._allowed is None or self._missing:
+            return replace(known, errors=(PluginError(str(place)),))
+        return replace(known, blocked=True)
+
+    def _refused(self, known: Plugin) -> Plugin | None:
+        """The plugin as it stays if it must not be loaded."""
         if self._allowed is not None and known.name not in self._allowed:
             return replace(known, blocked=True)
-        if known.name not in self._names:
+        if known.name in self._missing:
             why = f"is named by {VARIABLE} but not installed; installed: {sorted(self._names)}"
-        elif self._names[known.name] > 1 and place is not CORE:
-            why = "has a name that another installed package uses too; uninstall one of them"
+        elif not re.fullmatch(r"\w[\w.-]*", known.name):
+            why = "has a name that must be letters, digits, '-', '_' and '.'"
+        elif self._names[known.name] > 1:
+            why = "has a name that is installed more than once; uninstall one of the packages"
         else:
             return None
         return replace(known, errors=(PluginError(f"{known} {why}"),))
@@ -160,21 +192,56 @@ def installed() -> Plugins:
 
 @lru_cache
 def _installed(chosen: str | None) -> Plugins:
-    allowed = None if chosen is None else {name.strip() for name in chosen.split(",")} - {""}
-    return Plugins(entry_points(group=CORE.group), allowed=allowed)
+    if chosen is None:
+        return Plugins(_entry_points.find())
+    allowed = {name.strip() for name in chosen.split(",")} - {""}
+    # With none allowed no file of another package is read.
+    return Plugins(_entry_points.find() if allowed - {CORE.name} else (), allowed=allowed)
 
 
-def _known(entry_point: EntryPoint) -> Plugin:
-    """What an entry point tells without being loaded."""
-    if entry_point is CORE:
-        return Plugin(name=CORE.name, distribution="robustfer", version=__version__)
-    if entry_point.dist is None:
-        return Plugin(name=entry_point.name)
+@contextmanager
+def torch_importable() -> Iterator[None]:
+    """Let torch be imported where a damaged package would stop it.
+
+    When torch is first imported it looks for backends in all installed packages, and raises if one
+    cannot be read. Its own switch leaves them out.
+    """
+    switch = "TORCH_DEVICE_BACKEND_AUTOLOAD"
+    damaged = False
+    if "torch" not in sys.modules and switch not in os.environ:
+        try:
+            entry_points(group="torch.backends")
+        except Exception:
+            damaged = True
+    if not damaged:
+        yield
+        return
+    unreadable = [str(one) for one in _entry_points.find() if isinstance(one, Unreadable)]
+    warnings.warn(
+        f"torch is imported without the backends of other packages: {'; '.join(unreadable)}",
+        PluginWarning,
+        stacklevel=4,
+    )
+    os.environ[switch] = "0"
     try:
-        about = entry_point.dist.metadata  # read from its file each time
-        return Plugin(name=entry_point.name, distribution=about["Name"], version=about["Version"])
+        yield
+    finally:
+        del os.environ[switch]
+
+
+def _known(place: EntryPoint | Unreadable) -> Plugin:
+    """What an entry point tells without being loaded."""
+    if place is CORE:
+        return Plugin(name=CORE.name, distribution="robustfer", version=__version__)
+    if isinstance(place, Unreadable):
+        return Plugin(name=place.name, distribution=place.name)
+    if place.dist is None:
+        return Plugin(name=place.name)
+    try:
+        about = place.dist.metadata  # read from its file each time
+        return Plugin(name=place.name, distribution=about["Name"], version=about["Version"])
     except Exception:  # half-removed packages have no metadata left; loading it will tell
-        return Plugin(name=entry_point.name)
+        return Plugin(name=place.name)
 
 
 def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
@@ -186,30 +253,35 @@ def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
     def kept(what: str) -> Iterator[None]:
         try:
             yield
+        except KeyboardInterrupt:
+            raise
         except _FaultError as fault:
             errors.append(PluginError(f"{plugin} {fault}"))
-        except (Exception, SystemExit) as cause:
-            errors.append(PluginError(f"{plugin} {what}: {type(cause).__name__}: {cause}"))
+        except BaseException as cause:
+            errors.append(PluginError(f"{plugin} {what}: {_shown.error(cause)}"))
             errors[-1].__cause__ = cause
 
     absent = [package for package in HEAVY if package not in sys.modules]
     started = time.perf_counter()
-    # A manager of its own: pluggy then checks this plugin alone.
-    manager = pluggy.PluginManager("robustfer")
-    manager.add_hookspecs(hookspecs)
-    hooks: dict[str, Kind] = {}
+    implementations: list[tuple[str, pluggy.HookImpl]] = []
     with kept("failed to load"):
         _check_requirement(entry_point)
         module = entry_point.load()
+        # A manager of its own: pluggy then checks only this plugin.
+        manager = pluggy.PluginManager("robustfer")
+        manager.add_hookspecs(hookspecs)
         manager.register(module, name=plugin.name)
-        hooks = _HOOKS
+        implementations = [
+            (hook, one) for hook in _HOOKS for one in getattr(manager.hook, hook).get_hookimpls()
+        ]
         errors += [PluginError(f"{plugin} {fault}") for fault in _faults(manager, module)]
-    for hook, kind in hooks.items():
-        for implementation in getattr(manager.hook, hook).get_hookimpls():
-            with kept(f"failed in {hook}()"):
-                # Called directly: through pluggy a hook that returns None would go unnoticed.
-                components = _checked(hook, implementation.function())
-                offers += [Offer(plugin=plugin.name, kind=kind, component=c) for c in components]
+    for hook, implementation in implementations:
+        with kept(f"failed in {hook}()"):
+            # Called directly: through pluggy a hook that returns None would go unnoticed.
+            offers += [
+                Offer(plugin=plugin.name, kind=_HOOKS[hook], component=component)
+                for component in _checked(hook, implementation.function())
+            ]
     names = [offer.component.name for offer in offers]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -262,16 +334,20 @@ def _faults(manager: pluggy.PluginManager, module: object) -> Iterator[str]:
 
 
 def _checked(hook: str, components: Any) -> list[Component]:
-    """Return what a hook returned if it is a list of components."""
+    """Return what a hook returned, made anew, if it is a list of components."""
     if not isinstance(components, list):
-        raise _FaultError(f"must return a list from {hook}(), got {components!r}")
+        raise _FaultError(f"must return a list from {hook}(), got {_shown.value(components)}")
     for position, component in enumerate(components):
         if not isinstance(component, Component):
             raise _FaultError(
                 f"must return a list of robustfer.Component from {hook}(), "
-                f"got {component!r} at position {position}"
+                f"got {_shown.value(component)} at position {position}"
             )
-    return components
+    # A subclass may have left out the checks, and the list may change later.
+    return [
+        Component(name=c.name, factory=c.factory, summary=c.summary, reference=c.reference)
+        for c in components
+    ]
 
 
 def _warn(plugin: Plugin) -> None:

@@ -7,16 +7,18 @@ whose is meant. One name means one component, of whatever kind.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter, Signature
 from typing import Any, NoReturn
 
-from robustfer import plugins
+from robustfer import _shown, plugins
 from robustfer._description import (
     Description,
     Option,
+    StateMethod,
     TensorArgument,
     describe_offer,
     options_of,
@@ -29,6 +31,7 @@ __all__ = [
     "AmbiguousComponentError",
     "Description",
     "Option",
+    "StateMethod",
     "TensorArgument",
     "UnknownComponentError",
     "available",
@@ -82,7 +85,9 @@ def describe(name: str) -> Description:
     TensorArgument(name='logits', shape='(B, C)', required=True)
     """
     plugin, offer = _find(name)
-    return describe_offer(plugin, offer, _factory(plugin, offer))
+    factory = _factory(plugin, offer)
+    with _named(plugin, offer, "cannot be described"):
+        return describe_offer(plugin, offer, factory)
 
 
 def create(name: str, /, **options: Any) -> Any:
@@ -109,12 +114,20 @@ def create(name: str, /, **options: Any) -> Any:
     """
     plugin, offer = _find(name)
     factory = _factory(plugin, offer)
-    signature = signature_of(factory)
+    with _named(plugin, offer, "has no signature that can be read"):
+        signature = signature_of(factory)
     if signature is not None:
         _check_options(name, signature, options)
-    component = factory(**options)
+    try:
+        component = factory(**options)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # such as SystemExit: it would end the program without a word
+        raise PluginError(f"{plugin} fails to make {name!r}: {_shown.error(error)}") from error
     if not callable(component):
-        raise PluginError(f"{plugin} must make a callable as {name!r}, made {component!r}")
+        raise PluginError(
+            f"{plugin} must make a callable as {name!r}, made {_shown.value(component)}"
+        )
     if offer.kind == "losses" and hasattr(component, "parameters"):
         # Late: whoever made a loss has torch already, whoever lists them need not.
         from robustfer.losses import warn_if_not_optimized
@@ -150,12 +163,18 @@ def _find(name: str) -> tuple[Plugin, Offer]:
 def _raise_unknown(name: str, candidates: list[Plugin]) -> NoReturn:
     """Say why there is no such component: a misspelt name, or a plugin that is out of order."""
     owner, _, bare = name.rpartition(":")
+    installed = plugins.installed()
+    unknown_owner = bool(owner) and not candidates
+    if unknown_owner:  # packages that cannot be read may hold it
+        candidates = [plugin for plugin in installed if plugin.name not in installed.names]
     troubles = [str(error) for plugin in candidates for error in plugin.errors]
     troubles += [
         f"{plugin} is left out by {plugins.VARIABLE}" for plugin in candidates if plugin.blocked
     ]
     causes = [error.__cause__ or error for plugin in candidates for error in plugin.errors]
-    if owner and troubles:
+    if installed.only_core and owner != plugins.CORE.name:
+        troubles.append(f"{plugins.VARIABLE} leaves out all plugins")
+    if owner and troubles and not unknown_owner:
         first = causes[0] if causes else None
         raise PluginError(f"{name!r} is not available: {'; '.join(troubles)}") from first
 
@@ -164,7 +183,7 @@ def _raise_unknown(name: str, candidates: list[Plugin]) -> NoReturn:
     close = get_close_matches(bare.lower(), {one.component.name for one in pool.values()})
     near = [repr(key) for key, offer in pool.items() if offer.component.name in close]
     hint = f"did you mean {' or '.join(near)}?" if near else "`robustfer list` shows all"
-    if owner and not candidates:
+    if unknown_owner:
         problem = f"no plugin {owner!r} is installed, so {name!r} is unknown"
     else:
         problem = f"no {f'component of {owner}' if owner else 'component'} is called {bare!r}"
@@ -174,23 +193,34 @@ def _raise_unknown(name: str, candidates: list[Plugin]) -> NoReturn:
     raise UnknownComponentError(f"{problem}; {hint}{also}") from cause
 
 
+@contextmanager
+def _named(plugin: Plugin, offer: Offer, problem: str) -> Iterator[None]:
+    """Name the plugin in whatever goes wrong with its component; an interrupt passes through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        text = offer.component.factory
+        where = f" as {text!r}" if isinstance(text, str) else ""
+        raise PluginError(
+            f"{plugin} offers {offer.component.name!r}{where}, which {problem}: "
+            f"{_shown.error(error)}"
+        ) from error
+
+
 def _factory(plugin: Plugin, offer: Offer) -> Callable[..., Any]:
     """The factory of a component, imported if it is given as text."""
     factory = offer.component.factory
     if callable(factory):
         return factory
     module, _, attribute = factory.partition(":")
-    try:
+    with _named(plugin, offer, "cannot be imported"), plugins.torch_importable():
         found = getattr(import_module(module), attribute)
-    except Exception as error:
-        raise PluginError(
-            f"{plugin} offers {offer.component.name!r} as {factory!r}, which cannot be imported: "
-            f"{type(error).__name__}: {error}"
-        ) from error
     if not callable(found):
         raise PluginError(
-            f"{plugin} offers {offer.component.name!r} as {factory!r}, which is no class or "
-            f"function but {found!r}"
+            f"{plugin} offers {offer.component.name!r} as {factory!r}, which is not a class or "
+            f"function but {_shown.value(found)}"
         )
     return found  # type: ignore[no-any-return]
 

@@ -1,0 +1,75 @@
+"""Finding plugins among the installed packages, of which any may be damaged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, distribution, distributions
+
+from robustfer import _shown
+
+GROUP = "robustfer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A package whose entry points cannot be read, so that nobody knows what it offers."""
+
+    name: str
+    folder: str
+    error: Exception
+
+    def __str__(self) -> str:
+        return (
+            f"package {self.name!r} in {self.folder} has a file entry_points.txt that cannot be "
+            f"read ({_shown.error(self.error)}); reinstall or remove the package"
+        )
+
+
+def find() -> Iterator[EntryPoint | Unreadable]:
+    """Give the entry points of the group, and every package that cannot be read.
+
+    ``importlib.metadata.entry_points`` raises for all packages when it cannot read one of them.
+    """
+    seen = set()
+    for package in distributions():
+        found: list[EntryPoint | Unreadable] = []
+        try:
+            found += package.entry_points.select(group=GROUP)
+            if not found:
+                _check_encoding(package)
+        except Exception as error:
+            folder = str(package.locate_file(""))
+            found = [Unreadable(name=_name(package) or "?", folder=folder, error=error)]
+        if not found:
+            continue
+        name = _name(package)
+        if name is not None:
+            key = re.sub("[-_.]+", "-", name).lower()
+            if key in seen or not _goes_first(package, name):
+                continue
+            seen.add(key)
+        yield from found
+
+
+def _check_encoding(package: Distribution) -> None:
+    """Refuse a file in whose encoding Python finds no section, and says nothing."""
+    text = package.read_text("entry_points.txt") or ""
+    if text.startswith("\ufeff") or "\0" in text:
+        raise ValueError("it is not UTF-8 without a byte order mark")
+
+
+def _name(package: Distribution) -> str | None:
+    try:
+        return package.metadata["Name"]
+    except Exception:  # half-removed packages have no metadata left
+        return None
+
+
+def _goes_first(package: Distribution, name: str) -> bool:
+    """Whether Python imports this package, and none of its name that is earlier on the path."""
+    try:
+        return distribution(name).locate_file("") == package.locate_file("")
+    except Exception:  # its folder has another name
+        return True

@@ -1,0 +1,56 @@
+"""Text of anyone's values and errors: it never raises, never ends, and moves no cursor."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+
+#: Length at which the text of a value or an error is cut.
+LIMIT = 500
+
+
+def value(given: object) -> str:
+    """Return the repr of a value, cut where it is long.
+
+    >>> value("a" * 1000) == "'" + "a" * (LIMIT - 1) + " ..."
+    True
+    """
+    return _text(repr, given, f"a {type(given).__name__} whose repr cannot be made")
+
+
+def error(given: BaseException) -> str:
+    """Return the type and the text of an error.
+
+    >>> error(OSError("no disk"))
+    'OSError: no disk'
+    """
+    text = _text(str, given, "its text cannot be made")
+    return f"{type(given).__name__}: {text}"
+
+
+def line(text: str) -> str:
+    r"""Return text for a console: control characters and lone surrogates become escapes.
+
+    >>> line("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign.encode("unicode_escape").decode() if is_control(sign) else sign for sign in text
+    )
+
+
+def is_control(sign: str) -> bool:
+    """Whether a character is a control character or half of one, but for a new line."""
+    return sign != "\n" and unicodedata.category(sign) in ("Cc", "Cs")
+
+
+def _text(make: Callable[[object], str], given: object, otherwise: str) -> str:
+    try:
+        text = make(given)
+        return text if len(text) <= LIMIT else f"{text[:LIMIT]} ..."
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"<{otherwise}: {type(error).__name__}>"
