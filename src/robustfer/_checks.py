@@ -203,7 +203,7 @@ def check_distribution(**arguments: Tensor) -> None:
     The tolerance on the sum follows the dtype: a float16 row rounds to about 1e-3.
     """
     for name, rows in arguments.items():
-        sums = rows.double().sum(dim=1)
+        sums = rows.sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
         tolerance = 4 * torch.finfo(rows.dtype).eps * rows.shape[1] ** 0.5 + 1e-6
         bad = (((sums - 1).abs() <= tolerance) & (rows >= 0).all(dim=1)).logical_not().nonzero()
         if len(bad):
