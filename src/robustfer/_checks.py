@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -197,6 +199,31 @@ def check_class_index(num_classes: int, **arguments: Tensor) -> None:
             )
 
 
+def warn_if_normalized(landmarks: Tensor, name: str = "landmarks") -> None:
+    """Warn of landmarks that are shares of the image's size, where pixels are expected.
+
+    Looks at tensors on the CPU, and at others only under :func:`check_values`: it synchronises.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_if_normalized(torch.tensor([[0.3, 0.4], [0.7, 0.4]]))
+    >>> print(caught[0].message)
+    landmarks lie between 0.3 and 0.7, as shares of the image do; robustfer takes pixels: multiply x by the image's width and y by its height
+    """  # noqa: E501 - the message is one line
+    if torch.compiler.is_compiling() or not (landmarks.is_cpu or values_are_checked()):
+        return
+    known = landmarks[landmarks.isfinite()]
+    # No face is so small, and points of pixels so near the corner are whole numbers at most.
+    if known.numel() and bool((known.abs() < 2).all()) and bool((known != known.round()).any()):
+        warnings.warn(
+            f"{name} lie between {float(known.min()):.3g} and {float(known.max()):.3g}, as shares "
+            "of the image do; robustfer takes pixels: multiply x by the image's width and y by "
+            "its height",
+            stacklevel=3,
+        )
+
+
 def check_distribution(**arguments: Tensor) -> None:
     """Refuse rows that are no probability distribution. Synchronises.
 
@@ -246,7 +273,9 @@ def check_range(
     return value
 
 
-def check_whole_number(name: str, value: SupportsIndex, low: int, high: int | None = None) -> int:
+def check_whole_number(
+    name: str, value: SupportsIndex, low: int | None, high: int | None = None
+) -> int:
     """Return ``value`` as an int if it is a whole number within the bounds, both included.
 
     >>> check_whole_number("num_classes", 7.0, 2)
@@ -258,10 +287,13 @@ def check_whole_number(name: str, value: SupportsIndex, low: int, high: int | No
         number = value.__index__()
     except (AttributeError, TypeError):
         number = None
-    fits = number is not None and number >= low and (high is None or number <= high)
-    if number is None or not fits or isinstance(value, bool):
-        bounds = f"from {low} on" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
+    truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+    least, greatest = -math.inf if low is None else low, math.inf if high is None else high
+    if number is None or truth or not least <= number <= greatest:
+        bounds = (
+            "" if low is None else f" from {low} on" if high is None else f" from {low} to {high}"
+        )
+        raise ValueError(f"{name} must be a whole number{bounds}, got {value!r}")
     return number
 
 

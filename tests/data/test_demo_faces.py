@@ -343,9 +343,14 @@ def test_light_and_camera_differ():
     ("options", "message"),
     [
         ({"split": "dev"}, "split must be one of train, test, validation, got 'dev'"),
-        ({"num_samples": 0}, r"num_samples must lie in \[1, inf\), got 0"),
-        ({"size": 15}, r"size must lie in \[16, inf\), got 15"),
-        ({"seed": -1}, r"seed must lie in \[0, inf\), got -1"),
+        ({"num_samples": 0}, "num_samples must be a whole number from 1 on, got 0"),
+        ({"num_samples": 7.0}, "num_samples must be a whole number from 1 on, got 7.0"),
+        ({"size": 15}, "size must be a whole number from 16 on, got 15"),
+        ({"size": 48.5}, "size must be a whole number from 16 on, got 48.5"),
+        *(
+            ({"seed": seed}, "seed must be a whole number from 0 on, got")
+            for seed in (-1, 0.0, None, False, "zero", np.float64(0), torch.tensor(True))
+        ),
         ({"ambiguity": 1.1}, r"ambiguity must lie in \[0, 1\], got 1.1"),
         ({"ambiguity": float("nan")}, r"ambiguity must lie in \[0, 1\], got nan"),
     ],
@@ -353,3 +358,10 @@ def test_light_and_camera_differ():
 def test_refused_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         DemoFaces(**{"num_samples": 7} | options)
+
+
+@pytest.mark.parametrize("kind", [np.int64, torch.tensor])
+def test_whole_numbers_of_any_kind_are_the_same_seed(kind):
+    faces = DemoFaces(kind(7), size=kind(16), seed=kind(3))
+    assert faces.ids == DemoFaces(7, size=16, seed=3).ids
+    assert torch.equal(faces.load_image(2), DemoFaces(7, size=16, seed=3).load_image(2))

@@ -1,16 +1,21 @@
 import hashlib
+import os
 import random
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import ConcatDataset, Subset
 
 from robustfer.data import (
     LANET_CONFUSIONS,
     DemoFaces,
     class_noise,
     noise_matrix,
+    noise_report,
     symmetric_noise,
     with_class_noise,
     with_symmetric_noise,
@@ -268,19 +273,144 @@ def test_probabilities_have_no_noise():
         with_symmetric_noise(soft, rate=0.2, seed=0)
 
 
+ARGUMENTS = {"targets": torch.tensor([0, 1, 2]), "ids": ["a", "b", "c"], "rate": 0.9, "seed": 5}
+MODELS = [
+    pytest.param(partial(symmetric_noise, num_classes=3), id="symmetric"),
+    pytest.param(partial(class_noise, matrix=MATRIX), id="class"),
+]
+
+
+@pytest.mark.parametrize("noise", MODELS)
+@pytest.mark.parametrize("variant", ["exact", "bernoulli", "official"])
+@pytest.mark.parametrize(
+    "seed", [0.0, None, False, "zero", np.float64(0), float("nan"), object(), torch.tensor(True)]
+)
+def test_seeds_are_whole_numbers(noise, variant, seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        noise(**ARGUMENTS | {"seed": seed}, variant=variant)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+@pytest.mark.parametrize("noise", MODELS)
+def test_whole_numbers_of_any_kind_are_the_same_seed(noise, kind):
+    arguments = ARGUMENTS | {"targets": torch.arange(60) % 3, "ids": names(60)}
+    assert torch.equal(noise(**arguments | {"seed": kind(5)}), noise(**arguments))
+
+
+def test_a_negative_seed_is_a_draw_of_its_own():
+    targets, ids = torch.zeros(60, dtype=torch.int64), names(60)
+    options = {"num_classes": 7, "rate": 0.5}
+    minus, plus = (symmetric_noise(targets, ids, seed=seed, **options) for seed in (-1, 1))
+    assert not torch.equal(minus, plus)
+    # Python's generator makes no difference between them.
+    with pytest.raises(ValueError, match="seed must be a whole number from 0 on, got -1"):
+        symmetric_noise(targets, ids, seed=-1, variant="official", **options)
+
+
+@pytest.mark.parametrize("noise", MODELS)
+@pytest.mark.parametrize(
+    "ids",
+    [
+        *({"a", "b", "c"}, "abc", b"abc", dict.fromkeys("abc"), dict.fromkeys("abc").keys()),
+        *(iter("abc"), [1, 2, 3], ["a", "b", None], torch.tensor([1, 2, 3])),
+    ],
+)
+def test_ids_are_an_ordered_sequence_of_texts(noise, ids):
+    with pytest.raises(TypeError, match="ids must be"):
+        noise(**ARGUMENTS | {"ids": ids})
+    if not hasattr(ids, "__next__"):
+        with pytest.raises(TypeError, match="all_ids must be"):
+            noise(**ARGUMENTS | {"all_ids": ids})
+
+
+def test_ids_of_arrays_and_tuples():
+    targets, ids = torch.zeros(40, dtype=torch.int64), names(40)
+    expected = symmetric_noise(targets, ids, num_classes=7, rate=0.5, seed=0)
+    for same in (tuple(ids), np.array(ids)):
+        found = symmetric_noise(
+            targets, same, num_classes=7, rate=0.5, seed=0, all_ids=np.array(ids)
+        )
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("noise", MODELS)
+@pytest.mark.parametrize("variant", ["exact", "bernoulli", "official"])
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"targets": torch.tensor([0.0, 1.0, 2.0])}, "targets must be int64, got torch.float32"),
+        ({"targets": torch.full((3,), torch.nan)}, "targets must be int64, got torch.float32"),
+        ({"targets": torch.tensor([True, False, True])}, "targets must be int64, got torch.bool"),
+        ({"targets": [0, 1, 2]}, "targets must be a torch.Tensor, got list"),
+        ({"targets": torch.tensor([0, 1, -1])}, "class indices from 0 to 2, got -1"),
+        ({"rate": True}, "rate must be a number, got True"),
+        ({"rate": "0.3"}, "rate must be a number, got '0.3'"),
+        ({"rate": float("inf")}, "rate must lie in"),
+        ({"ids": ["a", "b", "a"]}, "a name is there twice"),
+        ({"all_ids": []}, "ids must be names of all_ids, got 'a'"),
+        ({"all_ids": ["a", "b", "c", "a"]}, "a name is there twice"),
+    ],
+)
+def test_what_is_checked_for_every_model_and_variant(noise, variant, change, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        noise(**ARGUMENTS | change, variant=variant)
+
+
+@pytest.mark.parametrize("number", [7.5, 7.0, float("nan"), True, "7", None])
+def test_the_number_of_classes_is_whole(number):
+    with pytest.raises(ValueError, match="num_classes must be a whole number from 2 on"):
+        symmetric_noise(**ARGUMENTS, num_classes=number)
+
+
+def test_a_matrix_of_whole_numbers_is_named():
+    with pytest.raises(ValueError, match="matrix must have a floating-point dtype, got torch.int"):
+        class_noise(**ARGUMENTS, matrix=torch.eye(3, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"matrix must be a torch\.Tensor, got list"):
+        with_class_noise(DemoFaces(7), matrix=[[1.0]], rate=0.3, seed=0)
+
+
+def test_names_that_are_not_utf_8():
+    undecodable = os.fsdecode(b"\xc0\xb6_0.png")
+    targets, ids = torch.zeros(40, dtype=torch.int64), [undecodable, *names(39)]
+    noisy = symmetric_noise(targets, ids, num_classes=7, rate=0.5, seed=0)
+    digest = hashlib.blake2b(b"0:\xc0\xb6_0.png", digest_size=16, person=b"symmetric noise")
+    number = int(digest.hexdigest()[16:], 16)
+    everyone = symmetric_noise(targets, ids, num_classes=7, rate=1.0, seed=0)
+    assert int(everyone[0]) == (1 + number % 6) % 7
+    assert torch.equal(noisy[noisy != 0], everyone[noisy != 0])
+    with pytest.raises(ValueError, match=r"the name '\\ud800' cannot be written as text"):
+        symmetric_noise(targets, ["\ud800", *names(39)], num_classes=7, rate=0.5, seed=0)
+
+
+@pytest.mark.parametrize(
+    "join", [lambda faces: Subset(faces, range(3)), lambda f: ConcatDataset([f, f])]
+)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        partial(with_symmetric_noise, rate=0.3, seed=0),
+        partial(with_class_noise, matrix=MATRIX, rate=0.3, seed=0),
+        noise_report,
+    ],
+)
+def test_data_sets_of_torch_are_refused_with_what_to_do(noise, join):
+    with pytest.raises(TypeError, match=r"dataset must be one of robustfer's .* dataset\.subset"):
+        noise(join(DemoFaces(7)))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"rate": 1.1}, r"rate must lie in \[0, 1\], got 1.1"),
         ({"rate": float("nan")}, "rate must lie in"),
-        ({"num_classes": 1}, "num_classes must be at least 2"),
+        ({"num_classes": 1}, "num_classes must be a whole number from 2 on, got 1"),
         ({"true_class": "maybe"}, "true_class must be excluded or included, got 'maybe'"),
         ({"variant": "mean"}, "variant must be one of exact, bernoulli, official, got 'mean'"),
         ({"variant": "official", "num_classes": 8}, "seven classes .* got num_classes=8"),
         ({"variant": "official", "true_class": "included"}, "without the true one"),
         ({"targets": torch.tensor([0, 1, 7])}, "class indices from 0 to 6, got 7 at position 2"),
         ({"targets": torch.zeros(3, 7)}, r"targets must have shape \(N\)"),
-        ({"ids": ["a", "b"]}, "ids must name the 3 samples of targets, got 2"),
+        ({"ids": ["a", "b"]}, "ids must name each of 3 samples, got 2 names"),
         ({"ids": ["a", "b", "a"]}, "a name is there twice"),
         ({"all_ids": ["a", "b", "d"]}, "ids must be names of all_ids, got 'c'"),
     ],

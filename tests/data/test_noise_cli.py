@@ -7,7 +7,7 @@ import torch
 
 from robustfer import cli
 from robustfer.data import EXPRESSIONS, RAFDB, read_noise_list, with_symmetric_noise
-from tests.data.trees import vote_row, write_ferplus, write_rafdb
+from tests.data.trees import vote_row, write_ferplus, write_image, write_rafdb
 
 LINES = [f"train_{number:05}.jpg {1 + number % 7}" for number in range(1, 41)]
 
@@ -52,6 +52,126 @@ def test_make_show_verify(run, raf, tmp_path):
     status, out, err = run("verify", noisy, "--clean", f"rafdb:{raf}")
     assert (status, err) == (1, "")
     assert "PROBLEM: 1 names are not among the clean ones" in out
+
+
+def test_verify_compares_the_other_splits(run, tmp_path):
+    tests = [f"test_{number:04}.jpg {1 + number % 7}" for number in range(1, 6)]
+    raf = write_rafdb(tmp_path / "raf", [*LINES, *tests])
+    noisy = tmp_path / "noise.txt"
+    noisy.write_text("\n".join([*LINES, *tests]))
+    verify = ("verify", noisy, "--clean", f"rafdb:{raf}")
+    status, out, err = run(*verify)
+    assert (status, err) == (0, "")
+    assert "images of other splits, not counted above: 5, compared: 5" in out
+    noisy.write_text("\n".join([*LINES, *tests[:4], "test_0005.jpg 2"]))
+    status, out, err = run(*verify)
+    assert (status, err) == (1, "")
+    assert "PROBLEM: 1 labels of images of other splits differ" in out
+    assert "'test_0005.jpg'" in out
+    # Where the images of a split are not there, its labels cannot be compared: no success.
+    (raf / "Image" / "aligned" / "test_0002_aligned.jpg").unlink()
+    status, out, err = run(*verify)
+    assert (status, err) == (1, "")
+    assert "PROBLEM: 5 test images have no clean label to compare with" in out
+    assert re.search(
+        r"not compared with the split test: .*test_0002_aligned\.jpg is not there", out
+    )
+
+
+def write_folders(root, splits):
+    for split, count in splits.items():
+        for number in range(count):
+            name = ("happy", "sad", "angry")[number % 3]
+            write_image(root / split / name / f"{number}.png")
+    return root
+
+
+def test_verify_of_a_folder_with_three_splits(run, tmp_path):
+    root = write_folders(tmp_path / "faces", {"train": 9, "val": 6, "test": 3})
+    lists = []
+    for split in ("train", "validation", "test"):
+        path = tmp_path / f"{split}.txt"
+        make = ("make", f"folder:{root}", "--split", split, "--rate", 0.34, "--base", 0)
+        assert run(*make, "--output", path)[0] == 0
+        lists.append(path.read_text())
+    clean = [tmp_path / "clean.txt", "--split"]
+    whole = ["".join(lists[:1])]
+    for split in ("validation", "test"):
+        run("make", f"folder:{root}", "--split", split, "--rate", 0, "--base", 0, "--output",
+            clean[0])  # fmt: skip
+        whole.append(clean[0].read_text())
+    noisy = tmp_path / "noisy.txt"
+    verify = ("verify", noisy, "--clean", f"folder:{root}", "--base", 0)
+    noisy.write_text("".join(whole))
+    status, out, err = run(*verify)
+    assert (status, err) == (0, "")
+    assert "images of other splits, not counted above: 9, compared: 9" in out
+    for changed in (1, 2):
+        noisy.write_text("".join(lists[n] if n == changed else whole[n] for n in range(3)))
+        status, out, err = run(*verify)
+        assert (status, err) == (1, "")
+        assert f"PROBLEM: {2 if changed == 1 else 1} labels of images of other splits" in out
+    # A list of another split is none of this one.
+    noisy.write_text(lists[2])
+    for command in (verify, ("show", f"folder:{root}", "--list", noisy, "--base", 0)):
+        status, out, err = run(*command)
+        assert (status, out) == (1, "")
+        assert re.search("shares no name|no label for 9 of 9", err)
+
+
+def test_what_cannot_be_found_out_can_be_said(run, tmp_path):
+    root = write_folders(tmp_path / "faces", {"train": 9})
+    noisy = tmp_path / "noisy.txt"
+    # Each of the three numbers is wrong, from 0 and from 1.
+    files = sorted((root / "train").glob("*/*.png"))
+    numbers = {"happy": 2, "sad": 2, "angry": 2}
+    noisy.write_text(
+        "".join(f"{f.relative_to(root).as_posix()} {numbers[f.parent.name]}\n" for f in files)
+    )
+    show = ("show", f"folder:{root}", "--list", noisy)
+    status, out, err = run(*show)
+    assert (status, out) == (1, "")
+    assert "say base=" in err
+    status, out, err = run(*show, "--base", 1)
+    assert (status, err) == (0, "")
+    assert "fear" in out
+    status, out, err = run(*show, "--base", 0, "--order", "fer2013")
+    assert (status, err) == (0, "")
+    clean = tmp_path / "clean.txt"
+    clean.write_text(noisy.read_text())
+    verify = ("verify", noisy, "--clean", clean, "--base", 1)
+    assert "say base=" in run(*verify)[2]
+    status, out, err = run(*verify, "--clean-base", 1)
+    assert (status, err) == (0, "")
+    assert "0 of 9 labels differ" in out
+
+
+def test_much_noise_is_no_problem(run, raf, tmp_path):
+    noisy = tmp_path / "noise80.txt"
+    assert run("make", f"rafdb:{raf}", "--rate", 0.8, "--output", noisy)[0] == 0
+    status, out, err = run("verify", noisy, "--clean", f"rafdb:{raf}")
+    assert (status, err) == (0, "")
+    assert "more than half of the labels differ, and no known order" in out
+    assert run("show", f"rafdb:{raf}", "--list", noisy)[0] == 0
+
+
+def test_names_that_cannot_be_written_leave_no_file(run, tmp_path):
+    root = tmp_path / "faces"
+    for name in ("1.png", "1_aligned.png", "2.png"):
+        write_image(root / "train" / "happy" / name)
+    noisy = tmp_path / "noise.txt"
+    status, out, err = run("make", f"folder:{root}", "--rate", 0.3, "--output", noisy)
+    assert (status, out) == (1, "")
+    assert "'train/happy/1.png' and 'train/happy/1_aligned.png' are one name" in err
+    assert not noisy.exists()
+
+
+def test_votes_without_a_majority_are_named(run, tmp_path):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("path,label,votes\na.png,happy,1;1;0;0;0;0;0\n")
+    status, out, err = run("show", f"table:{tmp_path / 't.csv'}", "--split", "all", "--crowd")
+    assert (status, out) == (1, "")
+    assert "no face of the data set has more than half of its votes" in err
 
 
 def test_the_other_format(run, raf, tmp_path):

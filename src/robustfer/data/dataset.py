@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from robustfer._checks import check_class_index, check_distribution, check_floating
 from robustfer.data.classes import class_order, renumber
+from robustfer.data.ids import check_ids
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -199,7 +200,17 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         return targets
 
 
+def check_faces(dataset: LabeledFaces) -> None:
+    """Refuse what is not one of robustfer's data sets, such as torch's ``Subset`` of one."""
+    if not isinstance(dataset, LabeledFaces):
+        raise TypeError(
+            f"dataset must be one of robustfer's data sets, got {type(dataset).__name__}; change "
+            "labels before torch's Subset or ConcatDataset, or take dataset.subset(rows)"
+        )
+
+
 def _unique(ids: Sequence[str]) -> Sequence[str]:
+    check_ids(ids)
     if not ids:
         raise ValueError("ids must name at least one sample, got none")
     if len(set(ids)) != len(ids):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_range
+from robustfer._checks import check_range, check_whole_number
 from robustfer.data._drawing import colours, paint, photograph
 from robustfer.data._face_shape import HAIR_STYLES, LANDMARKS, outline, place
 from robustfer.data.classes import EXPRESSIONS
@@ -101,9 +101,9 @@ class DemoFaces(LabeledFaces):
     ) -> None:
         if split not in _SPLITS:
             raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
-        check_range("num_samples", num_samples, 1)
-        check_range("size", size, 16)
-        check_range("seed", seed, 0)
+        num_samples = check_whole_number("num_samples", num_samples, 1)
+        size = check_whole_number("size", size, 16)
+        seed = check_whole_number("seed", seed, 0)
         check_range("ambiguity", ambiguity, 0.0, 1.0)
         self.split, self.size, self.seed, self.ambiguity = split, size, seed, ambiguity
         # Each seven faces in a row show each expression once, in a random order.

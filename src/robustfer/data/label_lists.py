@@ -7,8 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from robustfer._files import write_whole
+from robustfer.data.ids import name_bytes
 
 _ALIGNED = "_aligned"
+_DIGITS = "0123456789"
+# What an int64 holds for sure.
+_MOST_DIGITS = 18
 
 
 class Entry(NamedTuple):
@@ -22,12 +26,13 @@ class Entry(NamedTuple):
 def read_label_list(path: Path) -> list[Entry]:
     r"""Read lines of a name and a whole number, separated by blanks, a tab or a comma.
 
-    A name may have blanks in it; empty lines are allowed.
+    The number is the last word of a line, so a name may have blanks, tabs and commas in it. Empty
+    lines are allowed. Bytes that are not UTF-8 are read as in names of files (``os.fsdecode``).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is no name and number, or the file has none; the message names file and
-            line.
+        ValueError: a line is not a name and a number, or the file has none; the message names file
+            and line.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,15 +43,10 @@ def read_label_list(path: Path) -> list[Entry]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is no file")
-    entries: list[Entry] = []
-    line = 0
-    with path.open(encoding="utf-8-sig") as file:
-        try:
-            for line, text in enumerate(file, start=1):
-                if text.strip():
-                    entries.append(_entry(path, line, text.strip()))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {line + 1}: no text: {error}") from error
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        entries = [
+            _entry(path, line, text) for line, text in enumerate(file, start=1) if text.strip()
+        ]
     if not entries:
         raise ValueError(f"{path} is empty; expected are lines like 'train_00001.jpg 5'")
     return entries
@@ -56,7 +56,8 @@ def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
     r"""Write names and numbers, a line each; the file is there whole or not at all.
 
     Raises:
-        ValueError: a name that could not be read again.
+        ValueError: a name or a number that :func:`read_label_list` would not read again. Nothing
+            is written then.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -65,21 +66,17 @@ def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
     ...     path.read_text()
     'train_00001.jpg 5\n'
     """
-    lines = []
-    for name, number in rows:
-        if not name or name != name.strip() or len(name.splitlines()) != 1:
-            raise ValueError(f"{name!r} cannot stand in a label list, where a line is a name")
-        lines.append(f"{name} {number}\n")
-    write_whole(path, lambda file: file.write("".join(lines).encode()))
+    text = b"".join(_line(path, name, number) for name, number in rows)
+    write_whole(path, lambda file: file.write(text))
 
 
 def aligned_name(name: str) -> str:
-    """Return the name of an image's aligned copy.
+    """Return the name of an image's aligned copy; that of an aligned copy stays as it is.
 
-    >>> aligned_name("train_00001.jpg")
-    'train_00001_aligned.jpg'
+    >>> aligned_name("train_00001.jpg"), aligned_name("train_00001_aligned.jpg")
+    ('train_00001_aligned.jpg', 'train_00001_aligned.jpg')
     """
-    path = PurePosixPath(name)
+    path = PurePosixPath(plain_name(name))
     return str(path.with_name(f"{path.stem}{_ALIGNED}{path.suffix}"))
 
 
@@ -90,15 +87,48 @@ def plain_name(name: str) -> str:
     ('train_00001.jpg', 'train_00001.jpg')
     """
     path = PurePosixPath(name)
-    return str(path.with_name(f"{path.stem.removesuffix(_ALIGNED)}{path.suffix}"))
+    stem = path.stem.removesuffix(_ALIGNED)
+    if not stem:  # "/", "." or "_aligned.jpg"
+        raise ValueError(f"{name!r} is not the name of a file")
+    return str(path.with_name(f"{stem}{path.suffix}"))
 
 
 def _entry(path: Path, line: int, text: str) -> Entry:
-    name, _, number = text.replace("\t", " ").rpartition("," if "," in text else " ")
-    name, number = name.strip(), number.strip()
-    if not name or not (number.isascii() and number.isdigit()):
+    text = text.strip()
+    if "\0" in text:
+        raise ValueError(f"{path}, line {line}: no text; save the list as UTF-8")
+    before = text.rstrip(_DIGITS)
+    number = text[len(before) :]
+    name = before.rstrip(" \t").removesuffix(",").rstrip(" \t")
+    if not number or name in ("", before):
         raise ValueError(
             f"{path}, line {line}: must be a name and a whole number, like 'train_00001.jpg 5', "
-            f"got {text!r}"
+            f"got {text[:100]!r}"
+        )
+    try:
+        plain_name(name.replace("\\", "/"))
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}: {error}") from None
+    if len(number) > _MOST_DIGITS:
+        raise ValueError(
+            f"{path}, line {line}: a label must be a small whole number, got {len(number)} digits"
         )
     return Entry(line, name, int(number))
+
+
+def _line(path: Path, name: str, number: int) -> bytes:
+    """A line of a list, if it can be read again; other programs split lines at U+2028 too."""
+    if number < 0:
+        raise ValueError(f"the label of {name!r} must be 0 or more, got {number}")
+    try:
+        line = name_bytes(f"{name} {number}")
+        read = _entry(path, 1, line.decode("utf-8-sig", "surrogateescape"))
+    except ValueError:
+        read = None
+    if name.splitlines() != [name] or read != (1, name, number):
+        raise ValueError(
+            f"{name!r} cannot be written to a label list with the label {number}: it would not be "
+            "read again. A name must be one non-empty line that does not begin or end with a blank "
+            "or end with a comma"
+        )
+    return line + b"\n"

@@ -10,9 +10,18 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_class_index, check_distribution, check_range, check_shapes
+from robustfer._checks import (
+    check_class_index,
+    check_distribution,
+    check_floating,
+    check_int64,
+    check_range,
+    check_shapes,
+    check_whole_number,
+)
 from robustfer.data.classes import renumber
-from robustfer.data.dataset import LabeledFaces
+from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.data.ids import check_ids, name_bytes
 
 Variant = Literal["exact", "bernoulli", "official"]
 
@@ -47,10 +56,10 @@ def symmetric_noise(
 
     Args:
         targets: the labels before.
-        ids: a stable name for each sample.
+        ids: a stable name for each sample, in the order of ``targets``.
         num_classes: number of classes C, at least 2.
         rate: share of the samples to draw, in [0, 1].
-        seed: which of the possible draws.
+        seed: which of the possible draws, a whole number.
         true_class: whether a drawn sample may get its own class again; then about
             ``rate * (C - 1) / C`` of the samples change.
         variant: how the samples are drawn.
@@ -61,8 +70,9 @@ def symmetric_noise(
         ``targets`` int64 (N) -> int64 (N), a new tensor.
 
     Raises:
-        ValueError: labels outside the classes, a name twice, a sample not in ``all_ids``, or what
-            the public program could not do.
+        TypeError: ids that are not an ordered sequence of texts.
+        ValueError: labels outside the classes or not int64, a seed that is not a whole number, a
+            name twice, a sample not in ``all_ids``, or what the public program could not do.
 
     >>> targets = torch.zeros(10, dtype=torch.int64)
     >>> names = [f"face{row}" for row in range(10)]
@@ -70,11 +80,11 @@ def symmetric_noise(
     >>> int((noisy != targets).sum())
     3
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2 for another class, got {num_classes}")
+    num_classes = check_whole_number("num_classes", num_classes, 2)
     if true_class not in ("excluded", "included"):
         raise ValueError(f"true_class must be excluded or included, got {true_class!r}")
-    _check_labels(targets, ids, num_classes, rate, variant)
+    check_shapes(targets=(targets, "N"))
+    ids, all_ids, seed = _check(targets, ids, all_ids, num_classes, rate, seed, variant)
     if variant == "official":
         if num_classes != 7 or true_class == "included":
             raise ValueError(
@@ -138,9 +148,10 @@ def class_noise(
     >>> sorted(classes[target] for target in noisy)[-4:]
     ['fear', 'surprise', 'surprise', 'surprise']
     """
-    num_classes = check_shapes(matrix=(matrix, "C C"))["C"]
+    num_classes = check_shapes(matrix=(matrix, "C C"), targets=(targets, "N"))["C"]
+    check_floating(matrix=matrix)
     check_distribution(matrix=matrix)
-    _check_labels(targets, ids, num_classes, rate, variant)
+    ids, all_ids, seed = _check(targets, ids, all_ids, num_classes, rate, seed, variant)
     if variant == "official":
         if not bool(((matrix == 0) | (matrix == 1)).all()):
             raise ValueError(
@@ -242,7 +253,7 @@ def with_class_noise(
     10
     """
     _check_dataset(dataset, variant)
-    if len(matrix) != len(dataset.classes):
+    if check_shapes(matrix=(matrix, "C C"))["C"] != len(dataset.classes):
         raise ValueError(
             f"matrix must have a row for each of {', '.join(dataset.classes)}, got {len(matrix)}"
         )
@@ -259,6 +270,7 @@ def with_class_noise(
 
 
 def _check_dataset(dataset: LabeledFaces, variant: str) -> None:
+    check_faces(dataset)
     if dataset.targets.ndim != 1:
         raise ValueError("label noise needs one class a sample, got probabilities as targets")
     if variant == "official" and len(dataset.all_ids) != len(dataset):
@@ -268,28 +280,39 @@ def _check_dataset(dataset: LabeledFaces, variant: str) -> None:
         )
 
 
-def _check_labels(
-    targets: Tensor, ids: Sequence[str], num_classes: int, rate: float, variant: str
-) -> None:
-    check_shapes(targets=(targets, "N"))
-    check_range("rate", rate, 0.0, 1.0)
+def _check(
+    targets: Tensor,
+    ids: Sequence[str],
+    all_ids: Sequence[str] | None,
+    num_classes: int,
+    rate: float,
+    seed: int,
+    variant: str,
+) -> tuple[list[str], list[str], int]:
+    """Check what both models take; return the samples' names, the split's, and the seed."""
+    check_int64(targets=targets)
     check_class_index(num_classes, targets=targets)
+    check_range("rate", rate, 0.0, 1.0)
     if variant not in get_args(Variant):
         raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
-    if len(ids) != len(targets):
-        raise ValueError(f"ids must name the {len(targets)} samples of targets, got {len(ids)}")
+    # Python's generator, which the public program draws from, leaves out the sign.
+    seed = check_whole_number("seed", seed, 0 if variant == "official" else None)
+    names = check_ids(ids, count=len(targets))
+    every = names if all_ids is None else check_ids(all_ids, name="all_ids")
+    known = set(every)
+    if len(known) != len(every) or len(set(names)) != len(names):
+        raise ValueError("ids must name each sample once, and a name is there twice")
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise ValueError(f"ids must be names of all_ids, got {unknown!r}")
+    return names, every, seed
 
 
 def _draw(
-    ids: Sequence[str], all_ids: Sequence[str] | None, rate: float, seed: int, variant: Variant
+    ids: list[str], all_ids: list[str], rate: float, seed: int, variant: Variant
 ) -> list[int | None]:
     """The second number of each sample that is drawn, None for the others."""
-    numbers = {name: _two_numbers(seed, name) for name in (all_ids or ids)}
-    if len(numbers) != len(all_ids or ids):
-        raise ValueError("ids must name each sample once, and a name is there twice")
-    unknown = next((name for name in ids if name not in numbers), None)
-    if unknown is not None:
-        raise ValueError(f"ids must be names of all_ids, got {unknown!r}")
+    numbers = {name: _two_numbers(seed, name) for name in all_ids}
     if variant == "bernoulli":
         drawn = {name for name, (first, _) in numbers.items() if first < rate * 2**64}
     else:
@@ -302,6 +325,6 @@ def _draw(
 def _two_numbers(seed: int, name: str) -> tuple[int, int]:
     # The purpose (person) keeps other draws by the same seed and names unrelated to this one. Its
     # words must stay: lists made before depend on them.
-    text = f"{seed}:{name}".encode()
+    text = f"{seed}:".encode() + name_bytes(name)
     digest = blake2b(text, digest_size=16, person=b"symmetric noise").digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from robustfer.data.classes import NUMBERINGS
 from robustfer.data.confusions import (
@@ -31,6 +32,7 @@ from robustfer.data.noise_lists import (
     with_noise_list,
     write_noise_list,
 )
+from robustfer.data.noise_matching import match_names
 from robustfer.data.noise_report import NoiseReport, draw_noise, fingerprint, noise_report
 from robustfer.data.noise_verification import verify_noise_list
 
@@ -97,6 +99,7 @@ def add_parser(actions: Commands) -> None:
         action="store_true",
         help="compare what single people saw with the majority (data with votes)",
     )
+    _add_reading(show)
     _add_picture(show)
     show.set_defaults(run=_show)
 
@@ -106,10 +109,10 @@ def add_parser(actions: Commands) -> None:
         "--clean", required=True, metavar="DATA", help=f"the clean labels: {_SPECS}; or a list"
     )
     _add_data_options(verify)
-    verify.add_argument("--base", type=int, choices=[0, 1], help="what the list counts from")
     verify.add_argument(
-        "--order", choices=NUMBERINGS, help="the order in which the list counts the classes"
+        "--clean-base", type=int, choices=[0, 1], help="what a list of clean labels counts from"
     )
+    _add_reading(verify)
     _add_picture(verify)
     verify.set_defaults(run=_verify)
 
@@ -124,6 +127,13 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--numbers", choices=NUMBERINGS, help="folder, table: what numbers mean")
     parser.add_argument("--duplicates", choices=["error", "drop"])
     parser.add_argument("--classes", choices=NUMBERINGS, help="the order to count classes in")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", type=int, choices=[0, 1], help="what the list counts from")
+    parser.add_argument(
+        "--order", choices=NUMBERINGS, help="the order in which the list counts the classes"
+    )
 
 
 def _add_picture(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +173,7 @@ def _show(options: argparse.Namespace) -> int:
         _show_report(_crowd(dataset), options, "single people against the majority")
         return 0
     if options.list is not None:
-        dataset = with_noise_list(dataset, read_noise_list(options.list, clean=dataset))
+        dataset = with_noise_list(dataset, _read(options, dataset))
     report = noise_report(dataset)
     print(f"{dataset.summary()}\n")
     _show_report(report, options, f"{100 * report.rate:.1f} % of {report.samples} labels differ")
@@ -172,19 +182,51 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    is_data = options.clean.partition(":")[0] in KINDS
-    clean: LabeledFaces | NoiseList
-    clean = _load(options.clean, options) if is_data else read_noise_list(options.clean)
-    noisy = read_noise_list(options.list, base=options.base, classes=options.order, clean=clean)
-    report = verify_noise_list(noisy, clean)
+    if options.clean.partition(":")[0] not in KINDS:
+        labels = read_noise_list(options.clean, base=options.clean_base, classes=options.classes)
+        report = verify_noise_list(_read(options, labels), labels)
+    else:
+        dataset = _load(options.clean, options)
+        noisy = _read(options, dataset)
+        splits, missing = _other_splits(noisy, dataset, options)
+        report = verify_noise_list(noisy, dataset, other_splits=splits)
+        if report.problems:
+            report = replace(report, notes=(*report.notes, *missing))
     _show_report(report, options, f"{options.list.name}: {100 * report.rate:.1f} % differ")
     return 1 if report.problems else 0
 
 
-def _load(spec: str, options: argparse.Namespace) -> LabeledFaces:
+def _read(options: argparse.Namespace, clean: LabeledFaces | NoiseList) -> NoiseList:
+    return read_noise_list(options.list, base=options.base, classes=options.order, clean=clean)
+
+
+def _other_splits(
+    noisy: NoiseList, dataset: LabeledFaces, options: argparse.Namespace
+) -> tuple[list[LabeledFaces], list[str]]:
+    """The splits whose labels a list must leave as they are, and why one could not be read."""
+    splits: list[LabeledFaces] = []
+    missing: list[str] = []
+    if options.split == "all" or not bool(
+        (match_names(noisy.path, noisy.ids, dataset.ids) < 0).any()
+    ):
+        return splits, missing
+    for split in ("validation", "test"):
+        if split == options.split:
+            continue
+        try:
+            splits.append(_load(options.clean, options, split=split))
+        except ValueError:  # the data set has no such split
+            pass
+        except OSError as error:
+            missing.append(f"not compared with the split {split}: {error}")
+    return splits, missing
+
+
+def _load(spec: str, options: argparse.Namespace, *, split: str | None = None) -> LabeledFaces:
+    wanted: Any = options.split if split is None else split
     return load(
         spec,
-        split=None if options.split == "all" else options.split,
+        split=None if wanted == "all" else wanted,
         labels=options.labels,
         fer2013_labels=options.fer2013_labels,
         num_classes=options.num_classes,
@@ -198,6 +240,8 @@ def _crowd(dataset: LabeledFaces) -> NoiseReport:
     if dataset.votes is None:
         raise ValueError("the data set has no votes of several people")
     counts = crowd_counts(dataset.votes)
+    if not int(counts.sum()):
+        raise ValueError("no face of the data set has more than half of its votes for one class")
     notes = ("counted are votes, not faces",)
     return NoiseReport(classes=dataset.classes, counts=counts, notes=notes)
 

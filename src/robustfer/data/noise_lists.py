@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from robustfer._checks import check_int64, check_shapes, check_whole_number
 from robustfer.data.classes import class_order, renumber
-from robustfer.data.dataset import LabeledFaces
-from robustfer.data.label_lists import (
-    Entry,
-    aligned_name,
-    plain_name,
-    read_label_list,
-    write_label_list,
-)
+from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.data.ids import check_ids
+from robustfer.data.label_lists import Entry, aligned_name, read_label_list, write_label_list
+from robustfer.data.noise_matching import fitting_order, list_name, match_names
 from robustfer.data.tables import NamedOnce
 
 Names = Literal["plain", "aligned"]
@@ -83,16 +80,17 @@ def read_noise_list(
     (0, 'aligned', 'train_1.jpg', 'anger')
     """
     path = Path(path).expanduser()
-    order = class_order(classes or (clean.classes if clean is not None else "rafdb"))
-    if base not in (None, 0, 1):
-        raise ValueError(f"base must be 0, 1 or None, got {base!r}")
+    if classes is None:
+        classes = "rafdb" if clean is None else clean.classes
+    order = class_order(classes)
+    if base is not None:
+        base = _base(base)
     entries = read_label_list(path)
-    names, once = Counter[Names](), NamedOnce(path, "error")
+    names, once = Counter[Names](), NamedOnce(path)
     ids: list[str] = []
     for entry in entries:
-        written = entry.name.replace("\\", "/")
-        ids.append(plain_name(written))
-        names["plain" if ids[-1] == written else "aligned"] += 1
+        ids.append(list_name(entry.name))
+        names["aligned" if aligned_name(ids[-1]) == _forward(entry.name) else "plain"] += 1
         once.is_new(entry.line, ids[-1], entry.number)
     numbers = torch.tensor([entry.number for entry in entries])
     if base is None:
@@ -132,7 +130,9 @@ def write_noise_list(
             in circulation do.
 
     Raises:
-        ValueError: not one label a name, or a name that could not be read again.
+        TypeError: ids are not an ordered sequence of texts.
+        ValueError: not one label per name, a label below 0, or names that could not be read again
+            or told apart. Nothing is written then.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -143,15 +143,21 @@ def write_noise_list(
     """
     if names not in ("plain", "aligned"):
         raise ValueError(f"names must be plain or aligned, got {names!r}")
-    if base not in (None, 0, 1):
-        raise ValueError(f"base must be 0, 1 or None, got {base!r}")
-    if targets.ndim != 1 or targets.dtype != torch.int64 or len(targets) != len(ids):
-        raise ValueError(
-            f"targets must be int64 of shape ({len(ids)}), got {targets.dtype} of shape "
-            f"{tuple(targets.shape)}"
-        )
-    first = base if base is not None else int(names == "plain")
+    first = int(names == "plain") if base is None else _base(base)
+    check_shapes(targets=(targets, "N"))
+    check_int64(targets=targets)
+    ids = check_ids(ids, count=len(targets))
+    if int(targets.min()) < 0:
+        row = int(targets.argmin())
+        raise ValueError(f"targets must be 0 or more, got {int(targets[row])} for {ids[row]!r}")
     shown = ids if names == "plain" else [aligned_name(name) for name in ids]
+    known: dict[str, int] = {}
+    for row, name in enumerate(shown):
+        other = known.setdefault(list_name(name), row)
+        if other != row:
+            raise ValueError(
+                f"ids {ids[other]!r} and {ids[row]!r} are one name in a list of labels; rename one"
+            )
     numbers = (targets + first).tolist()
     write_label_list(Path(path).expanduser(), zip(shown, numbers, strict=True))
 
@@ -159,15 +165,26 @@ def write_noise_list(
 def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
     """Return a data set with the labels of a list; ``true_targets`` keep the old.
 
+    A name of the list means the sample whose id it is, or that it is the end of, or that is its
+    end, from a folder on. So a list of ``test/1.jpg`` is not one of ``train/1.jpg``.
+
     Args:
-        dataset: a data set with one class a sample.
+        dataset: a data set with one class per sample.
         noisy: the list; it may name other samples too, say those of another split.
 
     Raises:
-        ValueError: a sample is not in the list, or more than half of the labels differ, as they do
-            where the list counts the classes in another order.
+        TypeError: not one of robustfer's data sets, or not a list that was read.
+        ValueError: a sample is not in the list, a name fits several samples, or clearly more labels
+            agree in another order of the classes.
     """
-    rows = match_names(noisy, dataset.ids)
+    check_faces(dataset)
+    if not isinstance(noisy, NoiseList):
+        raise TypeError(
+            f"noisy must be a NoiseList, got {type(noisy).__name__}; read a file with "
+            "read_noise_list"
+        )
+    true = hard_targets(dataset)
+    rows = match_names(noisy.path, noisy.ids, dataset.ids)
     places = torch.full((len(dataset),), -1)
     known = rows >= 0
     places[rows[known]] = known.nonzero()[:, 0]
@@ -178,11 +195,14 @@ def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
             f"{missing[0]!r}; its own names are like {noisy.ids[0]!r}"
         )
     given = renumber(noisy.targets[places], source=noisy.classes, target=dataset.classes)
-    differ = float((given != hard_targets(dataset)).double().mean())
-    if differ > 0.5:
+    agree = int((given == true).sum())
+    numbers = noisy.targets[places] + noisy.base
+    better = fitting_order(numbers, true, dataset.classes, read=(noisy.classes, noisy.base))
+    if better is not None:
         raise ValueError(
-            f"{noisy.path} differs from the data set in {differ:.0%} of the labels: another order "
-            "of the classes? verify_noise_list tells"
+            f"{noisy.path} differs from the data set in {1 - agree / len(dataset):.0%} of the "
+            f"labels: another order of the classes? {better.hint()} To read it so, give "
+            f"read_noise_list {better.options()}"
         )
     return dataset.with_targets(given)
 
@@ -192,22 +212,6 @@ def hard_targets(labels: LabeledFaces | NoiseList) -> Tensor:
     if labels.targets.ndim != 1:
         raise ValueError("a list has one class a sample, but the clean labels are probabilities")
     return labels.targets
-
-
-def match_names(noisy: NoiseList, ids: Sequence[str]) -> Tensor:
-    """Return the row of each of a list's names among ``ids``, -1 where there is none.
-
-    On either side there may be folders before a name, and it may be that of an aligned copy.
-
-    Raises:
-        ValueError: two names of the list are the same sample.
-    """
-    rows = _match_names(noisy.ids, ids)
-    twice = [row for row, count in Counter(rows).items() if row >= 0 and count > 1]
-    if twice:
-        both = [name for name, row in zip(noisy.ids, rows, strict=True) if row == twice[0]]
-        raise ValueError(f"{noisy.path} has several labels for {ids[twice[0]]!r}: {both}")
-    return torch.tensor(rows)
 
 
 def last_part(name: str) -> str:
@@ -229,12 +233,21 @@ def _find_base(
     if from_0 != from_1:
         return 0 if from_0 else 1
     if not from_0:
+        hint = ""
+        if clean is not None:
+            numbers = torch.tensor([entry.number for entry in entries])
+            rows = match_names(path, ids, clean.ids)
+            known = rows >= 0
+            true = hard_targets(clean)[rows[known]]
+            better = fitting_order(numbers[known], true, clean.classes) if len(true) else None
+            hint = "" if better is None else f". {better.hint()} Give {better.options()}"
         raise ValueError(
             f"{path} counts {len(order)} classes neither from 0 nor from 1: line {least.line} has "
-            f"{least.number}, line {greatest.line} has {greatest.number}"
+            f"{least.number}, line {greatest.line} has {greatest.number}{hint}"
         )
     if clean is not None:
-        agree = [_agreement(entries, ids, order, base, clean) for base in (0, 1)]
+        places = match_names(path, ids, clean.ids).tolist()
+        agree = [_agreement(entries, places, order, base, clean) for base in (0, 1)]
         if agree[0] != agree[1]:
             return 0 if agree[0] > agree[1] else 1
     raise ValueError(
@@ -245,12 +258,11 @@ def _find_base(
 
 def _agreement(
     entries: Sequence[Entry],
-    ids: Sequence[str],
+    rows: Sequence[int],
     order: tuple[str, ...],
     base: int,
     clean: LabeledFaces | NoiseList,
 ) -> int:
-    rows = _match_names(ids, clean.ids)
     targets = hard_targets(clean).tolist()
     return sum(
         order[entry.number - base] == clean.classes[targets[row]]
@@ -259,16 +271,12 @@ def _agreement(
     )
 
 
-def _match_names(names: Sequence[str], ids: Sequence[str]) -> list[int]:
-    whole = {plain_name(name): row for row, name in enumerate(ids)}
-    last: dict[str, int] = {}
-    for name, row in whole.items():
-        last[last_part(name)] = -1 if last_part(name) in last else row  # two of a name say nothing
-    return [_find(name, whole, last) for name in names]
+def _base(base: int) -> Literal[0, 1]:
+    try:
+        return 1 if check_whole_number("base", base, 0, 1) else 0
+    except ValueError:
+        raise ValueError(f"base must be 0, 1 or None, got {base!r}") from None
 
 
-def _find(name: str, whole: dict[str, int], last: dict[str, int]) -> int:
-    end = name
-    while end not in whole and "/" in end:
-        end = end.partition("/")[2]
-    return whole[end] if end in whole else last.get(last_part(name), -1)
+def _forward(name: str) -> str:
+    return str(PurePosixPath(name.replace("\\", "/")))

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from robustfer._checks import check_class_index, check_int64, check_shapes
 from robustfer.data.confusions import confusion_counts, transition_matrix
-from robustfer.data.dataset import LabeledFaces
+from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.data.ids import check_ids, name_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ def noise_report(dataset: LabeledFaces) -> NoiseReport:
     >>> report.changed, report.samples
     (21, 70)
     """
+    check_faces(dataset)
     if dataset.targets.ndim != 1:
         raise ValueError("the noise of labels that are probabilities cannot be counted")
     if dataset.true_targets is None:
@@ -111,14 +114,22 @@ def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> 
     Neither the order of the samples nor that of the classes matters. To be published with a
     result, so that others can tell whether they have the same noise.
 
+    Raises:
+        TypeError: ids that are not an ordered sequence of texts.
+        ValueError: not one label per name, or a label outside the classes.
+
     >>> fingerprint(["a", "b"], Tensor([0, 1]).long(), ["sad", "glad"])
     'f16b1f11bc8d'
     >>> fingerprint(["b", "a"], Tensor([0, 1]).long(), ["glad", "sad"])
     'f16b1f11bc8d'
     """
+    check_shapes(targets=(targets, "N"))
+    check_int64(targets=targets)
+    check_class_index(len(classes), targets=targets)
+    names = check_ids(ids, count=len(targets))
     labels = (classes[target] for target in targets.tolist())
-    lines = sorted(f"{name}\t{label}" for name, label in zip(ids, labels, strict=True))
-    return sha256("\n".join(lines).encode()).hexdigest()[:12]
+    lines = sorted(f"{name}\t{label}" for name, label in zip(names, labels, strict=True))
+    return sha256(b"\n".join(map(name_bytes, lines))).hexdigest()[:12]
 
 
 def draw_noise(report: NoiseReport, path: str | Path, *, title: str = "") -> None:

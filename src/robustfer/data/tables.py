@@ -100,8 +100,9 @@ class NamedOnce:
 
     Args:
         path: the table, for messages.
-        duplicates: ``"error"``, or ``"drop"`` to allow a row that says the very same again. Rows
-            that contradict each other are an error always.
+        duplicates: the reader's option: ``"error"``, or ``"drop"`` to allow a row that says the
+            very same again; ``None`` where the reader has no such option. Rows that contradict each
+            other are an error always.
 
     >>> names = NamedOnce(Path("labels.csv"), "drop")
     >>> [names.is_new(line, "a.png", label) for line, label in ((2, "anger"), (3, "anger"))]
@@ -112,11 +113,11 @@ class NamedOnce:
     ValueError: labels.csv, line 4: a.png is named a second time, after line 2
     """
 
-    def __init__(self, path: Path, duplicates: Duplicates) -> None:
-        if duplicates not in ("error", "drop"):
+    def __init__(self, path: Path, duplicates: Duplicates | None = None) -> None:
+        if duplicates not in ("error", "drop", None):
             raise ValueError(f"duplicates must be error or drop, got {duplicates!r}")
         self._path = path
-        self._drop = duplicates == "drop"
+        self._duplicates = duplicates
         self._seen: dict[str, tuple[int, int]] = {}
 
     def is_new(self, line: int, name: str, row: Hashable) -> bool:
@@ -131,9 +132,12 @@ class NamedOnce:
         if first == line:
             return True
         same = said == hash(row)
-        if same and self._drop:
+        if same and self._duplicates == "drop":
             return False
-        hint = "; the rows are the same: duplicates='drop' counts it once" if same else ""
+        hint = ""
+        if same:
+            cure = "duplicates='drop' counts it once" if self._duplicates else "delete one of them"
+            hint = f"; the rows are the same: {cure}"
         raise ValueError(
             f"{self._path}, line {line}: {name} is named a second time, after line {first}{hint}"
         )

@@ -71,6 +71,7 @@ def cam_exactness(
     True
     """
     batch = check_whole_number("batch", batch, 1)
+    seed = check_whole_number("seed", seed, 0, 2**63 - 1)
     channels, height, width = model.input_size
     if image_size is not None:
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
