@@ -124,25 +124,70 @@ def test_size_out_of_range(tmp_path: Path) -> None:
         ImageFiles(tmp_path, ["a.png"], size=0)
 
 
+# How an image with a tag of EXIF's orientation is stored: the other way round than it is shown.
+STORED = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.T,
+    6: np.rot90,
+    7: lambda pixels: pixels[::-1, ::-1].T,
+    8: lambda pixels: np.rot90(pixels, -1),
+}
+
+
 @pytest.mark.parametrize("box", [None, Box(-6, 4, 30, 22)])
 @pytest.mark.parametrize("size", [None, 24, 96])
-@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
 def test_points_move_with_the_image(
-    tmp_path: Path, box: Box | None, size: int | None, orientation: int
+    tmp_path: Path, box: Box | None, size: int | None, orientation: int, ending: str
 ) -> None:
     # A bright square whose middle is where the point should be, cut out, resized and turned.
     upright = np.zeros((40, 30), dtype=np.uint8)
     upright[8:13, 14:19] = 255
-    stored = np.rot90(upright) if orientation == 6 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
-    files = ImageFiles(tmp_path, ["a.png"], size=size, boxes=None if box is None else [box])
+    how = {"jpg": {"quality": 100}, "webp": {"lossless": True}}.get(ending, {})
+    image = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    image.save(tmp_path / f"a.{ending}", exif=exif, **how)
+    files = ImageFiles(tmp_path, [f"a.{ending}"], size=size, boxes=None if box is None else [box])
+    if size is None and box is None:
+        assert files[0].shape == (3, 40, 30)
     weight = files[0][0].double()
     ys, xs = torch.meshgrid(*map(torch.arange, weight.shape), indexing="ij")
     middle = [float((weight * axis).sum() / weight.sum()) for axis in (xs, ys)]
     placed = files.place(0, torch.tensor([[16.0, 10.0]]))[0].tolist()
     assert placed == pytest.approx(middle, abs=0.06)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_turns_nothing(
+    tmp_path: Path, orientation: int, ending: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("L", (20, 10)).save(tmp_path / f"a.{ending}", exif=exif)
+    assert read_image(tmp_path / f"a.{ending}").shape == (3, 10, 20)
+    files = ImageFiles(tmp_path, [f"a.{ending}"], size=40)
+    assert files.place(0, torch.tensor([[9.0, 9.0]]))[0].tolist() == [18.5, 37.5]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_pixels_of_a_tiff_that_lies_on_its_side(
+    tmp_path: Path, mode: str, compression: str | None
+) -> None:
+    upright = np.zeros((40, 30), dtype=np.uint8)
+    upright[8:13, 14:19] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.ascontiguousarray(np.rot90(upright))).convert(mode)
+    image.save(tmp_path / "a.tif", exif=exif, compression=compression)
+    read = read_image(tmp_path / "a.tif")
+    assert torch.equal(read[0] > 128, torch.from_numpy(upright > 128))
 
 
 @pytest.mark.parametrize(

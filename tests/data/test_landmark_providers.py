@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from robustfer.data import DemoFaces
+from robustfer.data import DemoFaces, LabelTable
 from robustfer.data.landmark_providers import (
     CallableLandmarks,
     DatasetLandmarks,
@@ -121,8 +122,8 @@ def test_npz_mistakes(tmp_path, arrays, message):
 
 def test_files_that_are_no_npz(tmp_path):
     path = Path(tmp_path, "landmarks.npz")
-    np.savez(path, points=POINTS)
-    with pytest.raises(ValueError, match="has no array image, but none"):
+    np.savez(path, points=POINTS, landmarks=POINTS, notes=np.array(["a"], dtype=object))
+    with pytest.raises(ValueError, match="image missing, it has points, landmarks, notes$"):
         LandmarkFile(path)
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"is no npz file of plain arrays: it is no zip archive"):
@@ -197,6 +198,91 @@ def test_callable_mistakes():
         ValueError, match=r"landmarks of 'a' must have shape \(68, 2\), got \(5, 2\)"
     ):
         provider(["a"])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        POINTS[0][::-1, ::-1],
+        POINTS[0].astype(">f4"),
+        POINTS[0].astype(">f8")[::-1],
+        POINTS[0].astype("<i8"),
+        np.asfortranarray(POINTS[0]),
+        np.repeat(POINTS[0], 2, axis=0)[::2],
+        torch.from_numpy(POINTS[0]).flip(0),
+        torch.from_numpy(POINTS[0].astype(np.float32)).requires_grad_(),
+        [tuple(point) for point in POINTS[0].tolist()],
+    ],
+)
+def test_arrays_of_any_layout(found):
+    landmarks, visible = CallableLandmarks({"a": found}.get, layout=5)(["a"])
+    expected = found.tolist() if hasattr(found, "tolist") else [list(point) for point in found]
+    assert landmarks[0].tolist() == expected
+    assert landmarks.dtype == torch.float32
+    assert not landmarks.requires_grad
+    assert bool(visible.all())
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([[1, 2], [3]], "landmarks of 'b' are not an array"),
+        ([["x", "y"]] * 5, "landmarks of 'b' must be numbers, got <U1"),
+        ([[None, None]] * 5, "landmarks of 'b' must be numbers, got object"),
+        ([[True, True]] * 5, "landmarks of 'b' must be numbers, got bool"),
+        (torch.ones(5, 2, dtype=torch.bool), "landmarks of 'b' must be numbers, got torch.bool"),
+        (torch.ones(5, 2, dtype=torch.complex64), "landmarks of 'b' must be numbers, got torch.c"),
+        (3.0, r"landmarks of 'b' must have shape \(5, 2\), got \(\)"),
+    ],
+)
+def test_points_that_are_none_name_the_sample(found, message):
+    provider = CallableLandmarks({"a": POINTS[0], "b": found}.get, layout=5)
+    with pytest.raises(ValueError, match=message):
+        provider(["a", "b"])
+
+
+def providers(tmp_path, points):
+    """Every way to bring landmarks along, of points (N, 5, 2)."""
+    yield "landmarks.npz", lambda: LandmarkFile(npz(tmp_path, landmarks=points))
+    rows = "".join(
+        f"{name},{','.join(map(str, row))}\n"
+        for name, row in zip(NAMES, points.reshape(len(NAMES), -1), strict=True)
+    )
+    yield "landmarks.csv", lambda: LandmarkFile(csv(tmp_path, f"{HEADER}\n{rows}"))
+    known = dict(zip(NAMES, points, strict=True))
+    yield "the function", lambda: CallableLandmarks(known.get, layout=5)(NAMES)
+    for name in NAMES:
+        Image.new("L", (48, 48)).save(tmp_path / name)
+    cells = "".join(
+        f"{name},happy,{';'.join(map(str, row))}\n"
+        for name, row in zip(NAMES, points.reshape(len(NAMES), -1), strict=True)
+    )
+    (tmp_path / "faces.csv").write_text(f"path,label,landmarks\n{cells}")
+    yield "faces.csv", lambda: LabelTable(tmp_path / "faces.csv")
+
+
+@pytest.mark.parametrize("offset", [0.0, -0.5])
+def test_points_that_are_shares_of_the_image_are_warned_of(tmp_path, offset):
+    shares = np.linspace(0.07, 0.93, 30, dtype=np.float32).reshape(3, 5, 2) + np.float32(offset)
+    for source, provide in providers(tmp_path, shares):
+        message = rf"{source} lie between .* pixels: multiply x by the image's width and y by"
+        with pytest.warns(UserWarning, match=message):
+            provide()
+    for points in (shares * 48, np.zeros_like(shares), shares.round()):
+        for _, provide in providers(tmp_path, points):
+            provide()
+
+
+@pytest.mark.parametrize("ids", [{"a.png", "b.png"}, "a.png", iter(NAMES), [0, 1]])
+def test_ids_are_an_ordered_sequence_of_texts(tmp_path, ids):
+    faces = DemoFaces(7)
+    for provider in (
+        LandmarkFile(npz(tmp_path)),
+        DatasetLandmarks(faces),
+        CallableLandmarks(lambda name: None, layout=5),
+    ):
+        with pytest.raises(TypeError, match="ids must be"):
+            provider(ids)
 
 
 @pytest.mark.skipif(

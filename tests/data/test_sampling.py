@@ -3,8 +3,10 @@ from fractions import Fraction
 
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
 from torch import distributed
 from torch.utils.data import DataLoader
 
@@ -98,6 +100,55 @@ def test_the_processes_of_torch_distributed(monkeypatch):
     monkeypatch.setattr(distributed, "get_rank", lambda: 2)
     sampler = sampler_of([6, 3])
     assert (sampler.num_replicas, sampler.rank, len(sampler)) == (3, 2, 3)
+
+
+def test_processes_that_meet_after_it_was_made(monkeypatch):
+    sampler, whole = sampler_of([6, 3]), list(sampler_of([6, 3]))
+    assert (sampler.num_replicas, len(sampler)) == (1, 9)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    assert len(sampler) == 5
+    assert list(sampler) == [*whole[1::2], whole[0]]
+    assert (sampler.num_replicas, sampler.rank, sampler.total_size) == (2, 1, 10)
+
+
+def _draw_under_lightning(fabric, sampler, folder):
+    loader = fabric.setup_dataloaders(DataLoader(range(32), batch_size=4, sampler=sampler))
+    drawn = torch.cat(list(loader)).tolist()
+    (folder / f"{fabric.global_rank}.txt").write_text(" ".join(map(str, drawn)))
+
+
+def test_lightning_takes_each_sample_once(tmp_path):
+    sampler = sampler_of([20, 12])  # before its processes are there
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
+    fabric.launch(_draw_under_lightning, sampler, tmp_path)
+    drawn = [list(map(int, file.read_text().split())) for file in sorted(tmp_path.iterdir())]
+    assert drawn == [list(sampler_of([20, 12], num_replicas=2, rank=rank)) for rank in (0, 1)]
+    assert sorted(drawn[0] + drawn[1]) == list(range(32))
+
+
+def drawn_by_all(loaders):
+    return sorted(index for loader in loaders for batch in loader for index in batch.tolist())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_accelerate_splits_the_order_of_one_process(batch_size):
+    samplers = [sampler_of([20, 12], num_replicas=1, rank=0) for _ in range(2)]
+    loaders = [
+        prepare_data_loader(
+            DataLoader(range(32), batch_size=batch_size, sampler=sampler),
+            num_processes=2,
+            process_index=rank,
+            put_on_device=False,
+        )
+        for rank, sampler in enumerate(samplers)
+    ]
+    assert drawn_by_all(loaders) == list(range(32))
+    for loader in loaders:
+        loader.set_epoch(10)  # reaches the sampler: both classes alike
+    drawn = torch.tensor(drawn_by_all(loaders))
+    assert (drawn < 20).int().bincount().tolist() == [16, 16]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

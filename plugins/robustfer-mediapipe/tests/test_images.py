@@ -47,6 +47,18 @@ def test_images_are_upright(tmp_path):
     assert read_image(tmp_path / "a.jpg").shape == (5, 4, 3)
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
+def test_pixels_of_an_image_that_lies_on_its_side(tmp_path, ending):
+    upright = np.zeros((40, 30), dtype=np.uint8)
+    upright[8:13, 14:19] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    image.save(tmp_path / f"a.{ending}", exif=exif)
+    read = read_image(tmp_path / f"a.{ending}")[..., 0]
+    assert np.argwhere(read > 128).mean(0).tolist() == pytest.approx([10, 16], abs=0.1)
+
+
 def test_broken_files_are_value_errors(tmp_path):
     whole = picture(tmp_path / "whole.png", size=(50, 40)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[:-30])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_shapes
+from robustfer._checks import check_shapes, warn_if_normalized
 from robustfer.augmentations._pixels import to_device
 
 
@@ -113,6 +113,8 @@ def check_points(
                 f"swap must pair the {len(points)} landmarks, as "
                 f"robustfer.data.landmarks.layout(points).swap does, got {swap}"
             )
+    if min(sizes["H"], sizes["W"]) > 8:  # in smaller images they may be pixels
+        warn_if_normalized(landmarks)
     landmarks = landmarks.detach().clone()
     inside = _inside(landmarks, sizes["H"], sizes["W"])
     return Points(landmarks, inside if visible is None else visible & inside, swap)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -60,7 +61,9 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
     (torch.Size([3, 4, 5]), tensor([7], dtype=torch.uint8))
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
+        # memory with width for height.
+        with Path(path).open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_header(image)
             ImageOps.exif_transpose(image, in_place=True)
             # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
@@ -162,8 +165,12 @@ class ImageFiles:
 
 def _upright_size(path: Path) -> tuple[int, int]:
     with Image.open(path, formats=_FORMATS) as image:
-        lies = image.getexif().get(0x0112, 1) >= 5  # the orientations with a quarter turn
-        return (image.height, image.width) if lies else (image.width, image.height)
+        width, height = image.size
+        if isinstance(image, TiffImageFile):
+            # Some versions of Pillow give the size of a TIFF as it stands upright already.
+            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+        quarter_turn = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return (height, width) if quarter_turn else (width, height)
 
 
 def _check_header(image: Image.Image) -> None:

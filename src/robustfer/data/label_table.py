@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from robustfer._checks import warn_if_normalized
 from robustfer.data.classes import (
     EXPRESSIONS,
     EXPRESSIONS_WITH_CONTEMPT,
@@ -272,6 +273,7 @@ def _points(table: Path, rows: Sequence[_Row]) -> Tensor | None:
                 f"the other rows, got {rows[place].landmarks!r}"
             )
         points[place] = torch.tensor(values)
+    warn_if_normalized(points, f"landmarks of {table}")
     return points.view(len(rows), -1, 2)
 
 

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from robustfer._checks import warn_if_normalized
+from robustfer.data.ids import check_ids
 from robustfer.data.landmarks import LandmarkLayout
 from robustfer.data.landmarks import layout as find_layout
 from robustfer.data.tables import read_table
@@ -94,12 +96,14 @@ class LandmarkFile:
         # A last row for all that the file does not name: an index of -1.
         unknown = np.full((1, *points.shape[1:]), np.nan, dtype=np.float32)
         self._landmarks = torch.from_numpy(np.concatenate([points, unknown]))
+        warn_if_normalized(self._landmarks, f"landmarks of {self.path}")
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Landmarks of the samples and which of them are known."""
+        ids = check_ids(ids)
         missing = [name for name in ids if name not in self._rows]
         if missing and not self.allow_missing:
             raise ValueError(
@@ -149,13 +153,19 @@ class DatasetLandmarks:
 
     def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Landmarks of the samples and which of them are known."""
+        ids = check_ids(ids)
         unknown = [name for name in ids if name not in self._rows]
         if unknown:
             raise ValueError(
                 f"{type(self.dataset).__name__} has no sample {unknown[0]!r}; its own are like "
                 f"{next(iter(self._rows))!r}"
             )
-        return _collect(ids, lambda name: self.dataset.landmarks(self._rows[name]), self.layout)
+        return _collect(
+            ids,
+            lambda name: self.dataset.landmarks(self._rows[name]),
+            self.layout,
+            type(self.dataset).__name__,
+        )
 
 
 class CallableLandmarks:
@@ -186,7 +196,7 @@ class CallableLandmarks:
 
     def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Landmarks of the samples and which of them are known."""
-        return _collect(ids, self.function, self.layout)
+        return _collect(check_ids(ids), self.function, self.layout, "the function")
 
 
 def _with_visibility(landmarks: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,20 +207,39 @@ def _collect(
     ids: Sequence[str],
     find: Callable[[str], Tensor | ArrayLike | None],
     layout: LandmarkLayout,
+    source: str,
 ) -> tuple[Tensor, Tensor]:
     landmarks = torch.full((len(ids), layout.num_points, 2), torch.nan)
     for row, name in enumerate(ids):
         found = find(name)
         if found is None:
             continue
-        points = torch.as_tensor(found)
+        points = _tensor(found, name)
         if tuple(points.shape) != (layout.num_points, 2):
             raise ValueError(
                 f"landmarks of {name!r} must have shape ({layout.num_points}, 2), got "
                 f"{tuple(points.shape)}"
             )
         landmarks[row] = points
+    warn_if_normalized(landmarks, f"landmarks of {source}")
     return _with_visibility(landmarks)
+
+
+def _tensor(found: Tensor | ArrayLike, name: str) -> Tensor:
+    """Points of any number type and memory layout, say of big-endian or reversed arrays."""
+    if isinstance(found, Tensor):
+        numbers = not found.is_complex() and found.dtype != torch.bool
+        points, kind = found.detach(), str(found.dtype)
+    else:
+        try:
+            array = np.asarray(found)
+        except ValueError as error:  # rows of several lengths
+            raise ValueError(f"landmarks of {name!r} are not an array: {error}") from None
+        numbers, kind = array.dtype.kind in "fiu", str(array.dtype)
+        points = torch.from_numpy(array.astype(np.float32)) if numbers else torch.empty(0)
+    if not numbers:
+        raise ValueError(f"landmarks of {name!r} must be numbers, got {kind}")
+    return points
 
 
 def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> LandmarkLayout:
@@ -227,12 +256,15 @@ def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> L
 
 def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
     try:
-        arrays = _arrays(path)
+        arrays, there = _arrays(path)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no npz file of plain arrays: {error}") from error
     missing = [name for name in ("image", "landmarks") if name not in arrays]
     if missing:
-        raise ValueError(f"{path} has no array {missing[0]}, but {', '.join(arrays) or 'none'}")
+        raise ValueError(
+            f"{path} must have the arrays image and landmarks; {' and '.join(missing)} missing, "
+            f"it has {', '.join(there) or 'none'}"
+        )
     names, points, detected = arrays["image"], arrays["landmarks"], arrays.get("detected")
     if names.ndim != 1 or names.dtype.kind != "U" or not len(names):
         raise ValueError(
@@ -255,12 +287,13 @@ def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
     return names.tolist(), points, [f"row {row}" for row in range(len(names))]
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays wanted, and the names of all; only those wanted are read."""
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no zip archive")
     with np.load(path, allow_pickle=False) as arrays:
         wanted = {"image", "landmarks", "detected"}.intersection(arrays.files)
-        return {name: arrays[name] for name in sorted(wanted)}
+        return {name: arrays[name] for name in sorted(wanted)}, arrays.files
 
 
 def _read_csv(path: Path) -> tuple[list[str], _Points, list[str]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from robustfer._checks import (
     Variant,
@@ -19,7 +20,7 @@ from robustfer._checks import (
 from robustfer.functional._gather import several_processes
 
 
-class ProgressiveBalancedSampler(Sampler[int]):
+class ProgressiveBalancedSampler(DistributedSampler[int]):
     r"""Draws the classes as often as they come at first, and each alike in the end.
 
     Of the N samples of epoch e class c has the share
@@ -36,14 +37,18 @@ class ProgressiveBalancedSampler(Sampler[int]):
 
     With several processes each gets every ``num_replicas``-th index of the same order, and as many
     as the others: some of the first come twice where the number does not divide. They must have the
-    same labels, which a ``LabelStore`` sees to.
+    same labels, which a ``LabelStore`` sees to. Lightning takes it as it is, like any
+    ``DistributedSampler``. accelerate splits every sampler once more: where
+    ``accelerator.prepare`` gets the loader, pass ``num_replicas=1, rank=0``, and call
+    ``set_epoch`` of the loader that it returns.
 
     Args:
         labels: the class of each sample ``(N,)``, or a function that returns them.
         num_classes: number of classes.
         max_epoch: the epoch E from which on every class is drawn alike.
         seed: which of the possible orders.
-        num_replicas: number of processes; default: those of ``torch.distributed``, else 1.
+        num_replicas: number of processes; default: those of ``torch.distributed`` when an epoch
+            begins, else 1.
         rank: which of them this is; default: as above.
         variant: ``"paper"``, the equation; ``"official"``, the public program's floating-point
             sums, which now and then round a share that is a whole number up by one.
@@ -76,19 +81,15 @@ class ProgressiveBalancedSampler(Sampler[int]):
         variant: Variant = "paper",
     ) -> None:
         check_variant(variant)
-        if num_replicas is None:
-            num_replicas = distributed.get_world_size() if several_processes() else 1
-        if rank is None:
-            rank = distributed.get_rank() if several_processes() else 0
         self._source = labels
         self.num_classes = check_whole_number("num_classes", num_classes, 1)
         self.max_epoch = check_whole_number("max_epoch", max_epoch, 1)
-        self.seed = check_whole_number("seed", seed, 0)
-        self.num_replicas = check_whole_number("num_replicas", num_replicas, 1)
-        self.rank = check_whole_number("rank", rank, 0, self.num_replicas - 1)
         self.variant = variant
-        self.epoch = 0
+        seed = check_whole_number("seed", seed, 0)
+        self._given = num_replicas, rank
         self._size = len(self._labels())
+        places: Any = range(self._size)
+        super().__init__(places, *self._processes(), seed=seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next, counted from 0, before each."""
@@ -99,7 +100,11 @@ class ProgressiveBalancedSampler(Sampler[int]):
         return self._counts(self._labels().bincount(minlength=self.num_classes).tolist())
 
     def __len__(self) -> int:
-        return math.ceil(self._size / self.num_replicas)
+        # The processes may have found each other since this was made.
+        self.num_replicas, self.rank = self._processes()
+        self.num_samples = math.ceil(self._size / self.num_replicas)
+        self.total_size = self.num_samples * self.num_replicas
+        return self.num_samples
 
     def __iter__(self) -> Iterator[int]:
         labels = self._labels()
@@ -119,6 +124,19 @@ class ProgressiveBalancedSampler(Sampler[int]):
         wanted = len(self) * self.num_replicas
         padded = drawn.repeat(math.ceil(wanted / len(drawn)))[:wanted]
         yield from padded[self.rank :: self.num_replicas].tolist()
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes there are, and which this is."""
+        found = (
+            (distributed.get_world_size(), distributed.get_rank())
+            if several_processes()
+            else (1, 0)
+        )
+        replicas, rank = (
+            one if given is None else given for given, one in zip(self._given, found, strict=True)
+        )
+        replicas = check_whole_number("num_replicas", replicas, 1)
+        return replicas, check_whole_number("rank", rank, 0, replicas - 1)
 
     def _counts(self, sizes: list[int]) -> list[int]:
         total = sum(sizes)

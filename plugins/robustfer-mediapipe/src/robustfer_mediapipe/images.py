@@ -37,7 +37,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         ValueError: unreadable, truncated, of more than 50 megapixels or 8 bits a channel.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
+        # memory with width for height.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MAX_MEGAPIXELS * 1e6:
                 raise ValueError(f"more than {MAX_MEGAPIXELS} megapixels")
             if image.mode.split(";")[0] in _DEEP_MODES:
