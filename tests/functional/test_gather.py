@@ -1,10 +1,13 @@
 """Two gloo processes against one process on the joined batch."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from robustfer import losses, models, state
 from robustfer.functional._gather import gather_rows
 from robustfer.losses import RankRegularizationLoss, SCNLoss
 from tests.state.processes import run_in_processes
@@ -133,3 +136,23 @@ def test_without_processes_the_rows_come_back_as_they_are():
     assert same is rows
     assert also is number
     assert start == 0
+
+
+def with_gather():
+    """Every public class of losses, models and state, and what its methods take."""
+    for module in (losses, models, state):
+        for name in module.__all__:
+            made = getattr(module, name)
+            if inspect.isclass(made) and not hasattr(made, "_fields"):
+                yield f"{name}.update", getattr(made, "update", None)
+                yield name, made
+
+
+def test_gathering_is_the_default_everywhere():
+    found = {}
+    for name, call in with_gather():
+        parameters = {} if call is None else inspect.signature(call).parameters
+        if "gather" in parameters:
+            found[name] = parameters["gather"].default
+    assert len(found) > 8
+    assert set(found.values()) == {True}, found
