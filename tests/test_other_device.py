@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustfer.data import class_noise, transition_matrix, without_diagonal
 from robustfer.losses import check_values
 from robustfer.metrics import accuracy, calibration_error, confusion_matrix, mean_class_accuracy
 from robustfer.state import LabelStore, ModelEMA, Relabeler
@@ -58,6 +59,22 @@ def test_metrics(dtype):
 
     with OtherDevice():
         assert measured(probability.to(DEVICE), target.to(DEVICE)) == measured(probability, target)
+
+
+def test_noise_by_classes():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(1, 20, (3, 3), generator=generator)
+    targets = torch.randint(3, (50,), generator=generator)
+    ids = [f"face{row}" for row in range(50)]
+
+    def noisy(counts, targets):
+        matrix = without_diagonal(transition_matrix(counts)).float().to(targets.device)
+        return class_noise(targets, ids, matrix=matrix, rate=0.5, seed=1)
+
+    with OtherDevice():
+        found = noisy(counts.to(DEVICE), targets.to(DEVICE))
+        assert found.device == DEVICE
+        assert found.tolist() == noisy(counts, targets).tolist()
 
 
 @pytest.mark.parametrize("checked", [False, True])

@@ -128,15 +128,16 @@ def transition_matrix(counts: Tensor) -> Tensor:
     A class without a sample keeps its label: :math:`T_{cc} = 1`.
 
     Shape:
-        ``counts`` (C, C) -> float64 (C, C)
+        ``counts`` (C, C) -> float64 (C, C), on the CPU: not every device has float64.
 
     >>> transition_matrix(torch.tensor([[8, 2], [0, 0]]))
     tensor([[0.8000, 0.2000],
             [0.0000, 1.0000]], dtype=torch.float64)
     """
     num_classes = check_shapes(counts=(counts, "C C"))["C"]
+    counts = counts.cpu()
     sums = counts.sum(dim=1, keepdim=True).double()
-    identity = torch.eye(num_classes, dtype=torch.float64, device=counts.device)
+    identity = torch.eye(num_classes, dtype=torch.float64, device="cpu")
     return (counts / sums.clamp(min=1)).where(sums > 0, identity)
 
 
@@ -148,7 +149,7 @@ def without_diagonal(matrix: Tensor) -> Tensor:
     A class that is never taken for another keeps its label.
 
     Shape:
-        ``matrix`` (C, C) -> float64 (C, C)
+        ``matrix`` (C, C) -> float64 (C, C), on the CPU
 
     >>> without_diagonal(torch.tensor([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]]))
     tensor([[0.0000, 0.7500, 0.2500],
@@ -156,8 +157,8 @@ def without_diagonal(matrix: Tensor) -> Tensor:
             [0.0000, 1.0000, 0.0000]], dtype=torch.float64)
     """
     num_classes = check_shapes(matrix=(matrix, "C C"))["C"]
-    identity = torch.eye(num_classes, dtype=torch.float64, device=matrix.device)
-    wrong = matrix.double() * (1 - identity)
+    identity = torch.eye(num_classes, dtype=torch.float64, device="cpu")
+    wrong = matrix.cpu().double() * (1 - identity)
     sums = wrong.sum(dim=1, keepdim=True)
     return (wrong / sums).where(sums > 0, identity)
 

@@ -164,15 +164,15 @@ def class_noise(
             matrix.argmax(dim=1).to(targets.device)[targets].where(hits.to(targets.device), targets)
         )
     drawn = _draw(ids, all_ids, rate, seed, variant)
-    # 53 bits: all that a float64 in [0, 1) holds.
+    # On the CPU, for not every device has float64, whose 53 bits they fill.
     points = [0.0 if number is None else (number >> 11) / 2**53 for number in drawn]
-    hit = torch.tensor([number is not None for number in drawn], device=targets.device)
-    steps = matrix.to(targets.device, torch.float64).cumsum(dim=1)
+    hit = torch.tensor([number is not None for number in drawn], device="cpu")
+    steps = matrix.cpu().double().cumsum(dim=1)
     # Rounding must not end the last class that has a share before 1.
     steps = steps.where(steps < steps[:, -1:], 2.0)
-    point = torch.tensor(points, dtype=torch.float64, device=targets.device)
-    new = torch.searchsorted(steps[targets], point[:, None], right=True)[:, 0]
-    return new.where(hit, targets)
+    point = torch.tensor(points, dtype=torch.float64, device="cpu")
+    new = torch.searchsorted(steps[targets.cpu()], point[:, None], right=True)[:, 0]
+    return new.where(hit, targets.cpu()).to(targets.device)
 
 
 def with_symmetric_noise(
