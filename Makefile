@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-# Plugins that carry a file OWN_ENV need an environment of their own and are not installed here.
+# A package with a file OWN_ENV needs an environment of its own and is not installed here.
 OWN_ENV := $(patsubst %/OWN_ENV,%/pyproject.toml,$(wildcard plugins/*/OWN_ENV))
 PLUGINS := $(patsubst %/pyproject.toml,%,$(filter-out $(OWN_ENV),$(wildcard plugins/*/pyproject.toml)))
 
@@ -50,7 +50,7 @@ docs: env ## build the site, strictly
 package: env ## build wheel and sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
-mediapipe: ## make .venv-mediapipe for plugins/robustfer-mediapipe (1 GB, Python 3.10 to 3.12), run its tests
+mediapipe: ## make .venv-mediapipe for the companion tool (1 GB, Python 3.10 to 3.12), run its tests
 	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
 	.venv-mediapipe/bin/python -m pip install --quiet --editable 'plugins/robustfer-mediapipe[test]'
 	cd plugins/robustfer-mediapipe && ../../.venv-mediapipe/bin/python -m pytest

@@ -18,7 +18,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor
 from tqdm import tqdm
 
-from robustfer import experiment, registry
+from robustfer import experiment
 from robustfer.augmentations import KorniaPipeline, SingleView
 from robustfer.checkpoint import save_model
 from robustfer.data import LabeledFaces
@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments that every example shares, and LA-Net's own."""
     parser = experiment.argument_parser(__doc__, methods=["lanet"])
     parser.add_argument("--second-space", choices=["branch", "coordinates"], default="branch")
-    source = "dataset (its own), file:PATH, or provider:NAME,OPTION=VALUE,... as registered"
+    source = "dataset (its own) or file:PATH"
     parser.add_argument("--landmarks", default="dataset", help=source)
     parser.add_argument("--landmarks-size", type=int, help="side of the images they were found in")
     parser.add_argument("--points", type=int, help="convert to so many landmarks; the paper: 19")
@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--queue", type=int, default=8192, help="keys to contrast with")
     parser.add_argument("--decay", type=float, default=0.999, help="of the network of keys")
     settings = experiment.parse(parser, arguments)
-    if not re.fullmatch(r"dataset|file:.+|provider:[^,]+(,\w+=[^,]+)*", settings.landmarks):
+    if not re.fullmatch(r"dataset|file:.+", settings.landmarks):
         parser.error(f"--landmarks must be {source}; got {settings.landmarks}")
     if settings.image_size and settings.landmarks != "dataset" and not settings.landmarks_size:
         parser.error("--image-size needs --landmarks-size for landmarks that are not the dataset's")
@@ -67,13 +67,7 @@ def find_landmarks(
 ) -> tuple[Tensor, LandmarkLayout]:
     """Landmarks (N, K, 2) of all samples in pixels of their images, NaN where not known."""
     kind, _, rest = settings.landmarks.partition(":")
-    if kind == "file":
-        provider = LandmarkFile(rest)
-    elif kind == "provider":
-        name, _, given = rest.partition(",")
-        provider = registry.create(name, **experiment.parse_options(given))
-    else:
-        provider = DatasetLandmarks(dataset)
+    provider = LandmarkFile(rest) if kind == "file" else DatasetLandmarks(dataset)
     landmarks, visible = provider(dataset.ids)
     layout = provider.layout if settings.points is None else layout_of(settings.points)
     if layout != provider.layout:

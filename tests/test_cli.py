@@ -221,7 +221,6 @@ def test_plugins_as_json(run, four):
         "blocked": False,
         "losses": ["margin"],
         "augmentations": [],
-        "landmark_providers": [],
         "errors": [],
         "slow": seconds > cli.SLOW,
         "imports": [],

@@ -70,7 +70,17 @@ def test_links_of_the_readmes_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_every_plugin_in_the_folder_is_in_its_readme():
+def test_the_readme_of_the_folder_lists_plugins_and_companion_tools():
     text = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
-    packages = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
-    assert re.findall(r"^\| \[`([\w-]+)`\]", text, re.MULTILINE) == packages
+    listed = [
+        re.findall(r"^\| \[`([\w-]+)`\]", part, re.MULTILINE)
+        for part in text.split("## Companion tool")
+    ]
+    packages = {True: [], False: []}
+    for path in sorted(ROOT.glob("plugins/*/pyproject.toml")):
+        is_plugin = "[project.entry-points.robustfer]" in path.read_text(encoding="utf-8")
+        packages[is_plugin].append(path.parent.name)
+    assert listed == [packages[True], packages[False]]
+    for name in packages[False]:
+        readme = (ROOT / "plugins" / name / "README.md").read_text(encoding="utf-8")
+        assert "A companion tool of [robustfer]" in readme

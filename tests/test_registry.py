@@ -87,7 +87,6 @@ def make_margin(*, margin: float = 0.5) -> Margin:
 def test_what_is_available():
     assert registry.available("losses").keys() >= {"attention_consistency", "eac"}
     assert registry.available("augmentations").keys() >= {"mirrored_pair", "single_view"}
-    assert "landmark_file" in registry.available("landmark_providers")
     everything = registry.available()
     assert list(everything) == sorted(everything)
     by_kind = [registry.available(kind) for kind in KINDS]
@@ -105,7 +104,7 @@ NEEDED = {name: {"image_size": 48} for name in ("landmark_adaptive_wing", "lanet
 CORE = registry.plugins.Plugins([]).named("robustfer")[0].offers
 
 
-@pytest.mark.parametrize("name", [one for one in CORE if one.kind != "landmark_providers"])
+@pytest.mark.parametrize("name", CORE)
 def test_all_of_the_core_can_be_described_and_made(name):
     described = registry.describe(name.qualified_name)
     assert described.version == robustfer.__version__
@@ -120,20 +119,6 @@ def test_all_of_the_core_can_be_described_and_made(name):
     made = registry.create(name.qualified_name, **NEEDED.get(name.component.name, {}))
     assert isinstance(made, nn.Module)
     assert type(made).__name__ == described.source.split(":")[1]
-
-
-@pytest.mark.parametrize("name", [one for one in CORE if one.kind == "landmark_providers"])
-def test_landmark_providers_of_the_core_can_be_described(name):
-    described = registry.describe(name.qualified_name)
-    assert described.options
-    assert all(option.meaning for option in described.options)
-
-
-def test_a_landmark_provider_is_made_by_name():
-    provider = registry.create("callable_landmarks", function=lambda name: None, layout=5)
-    landmarks, visible = provider(["one", "two"])
-    assert landmarks.shape == (2, 5, 2)
-    assert not visible.any()
 
 
 def test_made_with_its_options():

@@ -4,9 +4,9 @@ Importing this package is cheap: it loads neither torch nor any plugin. The part
 ``robustfer.functional`` (the mathematics), ``robustfer.losses``, ``robustfer.state`` (what a method
 remembers between steps), ``robustfer.models``, ``robustfer.augmentations``, ``robustfer.data``,
 ``robustfer.metrics``, ``robustfer.checkpoint`` and ``robustfer.experiment`` (what a training script
-needs around its loop). ``robustfer.registry`` finds losses, augmentations and landmark providers by
-name, those of installed plugins included; ``robustfer.authoring`` and ``robustfer.testing`` are for
-writing plugins.
+needs around its loop). ``robustfer.registry`` finds losses and augmentations by name, those of
+installed plugins included; ``robustfer.authoring`` and ``robustfer.testing`` are for writing
+plugins.
 """
 
 from robustfer.hookspecs import Component, hookimpl

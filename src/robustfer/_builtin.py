@@ -107,28 +107,3 @@ def robustfer_augmentations() -> list[Component]:
             reference="Zhong et al., Random Erasing Data Augmentation, AAAI 2020",
         ),
     ]
-
-
-@hookimpl
-def robustfer_landmark_providers() -> list[Component]:
-    """Return the core's sources of landmarks."""
-    return [
-        Component(
-            name="landmark_file",
-            factory="robustfer.data.landmark_providers:LandmarkFile",
-            summary="Landmarks from an npz or csv file, by the name of the image",
-            reference="The file's own: whoever detected or annotated the points",
-        ),
-        Component(
-            name="dataset_landmarks",
-            factory="robustfer.data.landmark_providers:DatasetLandmarks",
-            summary="Landmarks that a data set knows itself",
-            reference="The data set's own",
-        ),
-        Component(
-            name="callable_landmarks",
-            factory="robustfer.data.landmark_providers:CallableLandmarks",
-            summary="Landmarks from any function of a sample's id, such as a detector",
-            reference="The function's own",
-        ),
-    ]

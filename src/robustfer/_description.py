@@ -73,7 +73,7 @@ class Description:
 
     Attributes:
         name: its full name, ``plugin:component``.
-        kind: ``"losses"``, ``"augmentations"`` or ``"landmark_providers"``.
+        kind: ``"losses"`` or ``"augmentations"``.
         summary: one line.
         reference: paper, venue, year.
         signature: how its factory is called.

@@ -77,7 +77,7 @@ def _every_sign_printed() -> Iterator[None]:
 
 
 def _add_list(commands: Commands) -> None:
-    parser = commands.add_parser("list", help="list losses, augmentations and landmark providers")
+    parser = commands.add_parser("list", help="list losses and augmentations")
     parser.add_argument("kind", nargs="?", choices=KINDS, help="list these alone")
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.set_defaults(run=_list)

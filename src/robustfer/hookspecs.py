@@ -15,7 +15,7 @@ import pluggy
 
 from robustfer import _shown
 
-Kind = Literal["losses", "augmentations", "landmark_providers"]
+Kind = Literal["losses", "augmentations"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookspec = pluggy.HookspecMarker("robustfer")
@@ -31,10 +31,10 @@ class Component:
 
     Args:
         name: snake_case, at most 100 characters, unique within its plugin.
-        factory: class or function that makes the component (an ``nn.Module``; a landmark provider
-            is any callable) from keyword options, or the text ``"package.module:attribute"``
-            where it is found. Text keeps listings fast: it is
-            imported only once the component is shown, described or created.
+        factory: class or function that makes the component, an ``nn.Module``, from keyword
+            options, or the text ``"package.module:attribute"`` where it is found. Text keeps
+            listings fast: it is imported only once the component is shown, described, created or
+            checked.
         summary: one line for listings, at most 200 characters.
         reference: paper, venue, year, on one line of at most 500 characters.
 
@@ -99,10 +99,4 @@ def robustfer_losses() -> list[Component]:
 @hookspec
 def robustfer_augmentations() -> list[Component]:
     """Return the GPU augmentations that the plugin offers."""
-    return []
-
-
-@hookspec
-def robustfer_landmark_providers() -> list[Component]:
-    """Return the sources of facial landmarks that the plugin offers."""
     return []

@@ -1,4 +1,4 @@
-"""Losses, augmentations and landmark providers by name: the core's and the plugins', all alike.
+"""Losses and augmentations by name: the core's and the plugins', all alike.
 
 A bare name such as ``"eac"`` is enough where one plugin alone offers it; ``"robustfer:eac"`` says
 whose is meant. One name means one component, of whatever kind.

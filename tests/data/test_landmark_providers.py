@@ -285,6 +285,40 @@ def test_ids_are_an_ordered_sequence_of_texts(tmp_path, ids):
             provider(ids)
 
 
+PROVIDERS = {
+    "file": lambda folder: LandmarkFile(npz(folder)),
+    "file that lacks samples": lambda folder: LandmarkFile(npz(folder), allow_missing=True),
+    "data set": lambda folder: DatasetLandmarks(DemoFaces(7)),
+    "callable": lambda folder: CallableLandmarks(
+        dict(zip(NAMES, torch.from_numpy(POINTS), strict=True)).get, layout=5
+    ),
+}
+
+
+@pytest.mark.parametrize("make", PROVIDERS.values(), ids=PROVIDERS)
+def test_rows_belong_to_their_ids(make, tmp_path):
+    provider = make(tmp_path)
+    ids = provider.dataset.ids[:3] if isinstance(provider, DatasetLandmarks) else NAMES
+    alone = [provider([one]) for one in ids]
+    asked = [2, 0, 0, 1]
+    landmarks, visible = provider(tuple(ids[one] for one in asked))
+    assert torch.equal(landmarks, torch.cat([alone[one][0] for one in asked]))
+    assert torch.equal(visible, torch.cat([alone[one][1] for one in asked]))
+    assert (landmarks.dtype, visible.dtype) == (torch.float32, torch.bool)
+
+    none = provider([])
+    assert [tuple(part.shape) for part in none] == [
+        (0, provider.layout.num_points, 2),
+        (0, provider.layout.num_points),
+    ]
+    copied = pickle.loads(pickle.dumps(provider))
+    assert torch.equal(copied(ids)[0], provider(ids)[0])
+    landmarks.zero_(), visible.zero_()  # a caller's own
+    for one, (points, shown) in zip(ids, alone, strict=True):
+        assert torch.equal(provider([one])[0], points)
+        assert torch.equal(provider([one])[1], shown)
+
+
 @pytest.mark.skipif(
     "ROBUSTFER_FERPLUS" not in os.environ, reason="ROBUSTFER_FERPLUS names no folder of real faces"
 )

@@ -67,7 +67,7 @@ def test_stop_and_resume_equal_one_run_to_the_bit(faces, tmp_path, space, worker
             assert torch.equal(other[part][name], value), name
 
 
-def test_landmarks_come_from_the_set_a_file_or_a_provider(faces, landmarks_file):
+def test_landmarks_come_from_the_set_or_a_file(faces, landmarks_file):
     chosen = faces[0].subset([9, 8, 30])
 
     def found(*arguments):
@@ -79,8 +79,6 @@ def test_landmarks_come_from_the_set_a_file_or_a_provider(faces, landmarks_file)
     from_file, _ = found(f"--landmarks=file:{landmarks_file}")
     assert from_file[1].isnan().all()
     assert torch.equal(from_file[[0, 2]], own[[0, 2]])
-    provided, _ = found(f"--landmarks=provider:landmark_file,path={landmarks_file},layout=68")
-    assert torch.equal(provided.nan_to_num(-1), from_file.nan_to_num(-1))
     fewer, fewer_layout = found(f"--landmarks=file:{landmarks_file}", "--points=19")
     assert fewer_layout == layout(19)
     assert torch.equal(fewer[0, 18], own[0, 8])
@@ -92,9 +90,9 @@ def test_landmarks_come_from_the_set_a_file_or_a_provider(faces, landmarks_file)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--landmarks", "landmarks.npz"], "--landmarks must be dataset (its own), file:PATH"),
+        (["--landmarks", "landmarks.npz"], "--landmarks must be dataset (its own) or file:PATH"),
         (["--landmarks", "file:"], "got file:"),
-        (["--landmarks", "provider:mine,half"], "got provider:mine,half"),
+        (["--landmarks", "provider:mine"], "got provider:mine"),
         (["--landmarks", "file:a.npz", "--image-size", "96"], "needs --landmarks-size"),
         (["--second-space", "depth"], "invalid choice: 'depth'"),
     ],

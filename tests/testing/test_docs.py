@@ -7,7 +7,6 @@ import pytest
 
 from robustfer.testing import (
     AugmentationConformance,
-    LandmarkProviderConformance,
     LossConformance,
     ParametricLossConformance,
     StatefulLossConformance,
@@ -22,7 +21,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
     [
         ("## The checks of a loss\n", LossConformance),
         ("## The checks of an augmentation\n", AugmentationConformance),
-        ("## The checks of a landmark provider\n", LandmarkProviderConformance),
         ("## Parameters of a loss\n", ParametricLossConformance),
         ("## Losses with state\n", StatefulLossConformance),
     ],
@@ -40,6 +38,5 @@ def test_the_components_of_the_page_pass(monkeypatch):
     exec(compile("\n".join(blocks), str(PAGE), "exec"), vars(page))
     assert failing_checks(page.TestFocal) == {}
     assert failing_checks(page.TestMyPair) == {}
-    assert failing_checks(page.TestHandMarked) == {}
     assert failing_checks(page.TestTempered) == {}
     assert failing_checks(page.TestTemporalConsistency) == {}
