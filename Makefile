@@ -27,9 +27,10 @@ $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 demo: env ## train cross entropy and EAC on drawn faces with 30 % wrong labels; a table and a picture
 	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo
 
-# Two processes of one thread: quicker than one of two, and a file's fixtures are made once.
+# Two processes of one thread: quicker than one of two, and a file's fixtures are made once. Another
+# number of threads may be asked for: OMP_NUM_THREADS=2 make test.
 test: env ## run the tests, the plugins' among them
-	OMP_NUM_THREADS=1 $(TESTS) --numprocesses 2 --dist loadfile tests $(PLUGINS)
+	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(TESTS) --numprocesses 2 --dist loadfile tests $(PLUGINS)
 
 lint: env ## check format and style
 	$(BIN)/ruff format --check .

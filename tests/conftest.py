@@ -1,4 +1,4 @@
-"""One thread in every test: results do not depend on the machine, and busy ones do not stall."""
+"""One thread in every test unless another number is asked for: busy machines do not stall."""
 
 import os
 
@@ -6,4 +6,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

@@ -245,3 +245,18 @@ def test_a_failed_write_leaves_nothing_behind(folder, output, monkeypatch):
         run(folder, output)
     assert output.read_bytes() == before
     assert {path.name for path in output.parent.iterdir()} == {"faces", output.name}
+
+
+def test_a_link_and_the_mode_are_kept_and_a_rest_is_taken_over(folder, output, tmp_path):
+    elsewhere = tmp_path / "disk" / "points.npz"
+    elsewhere.parent.mkdir()
+    output.symlink_to(elsewhere)
+    run(folder, output)
+    elsewhere.chmod(0o600)
+    (elsewhere.parent / f".{elsewhere.name}.tmp").write_bytes(b"of a run that was killed")
+    draw(folder, "new.png", 8)
+    run(folder, output)
+    assert output.is_symlink()
+    assert list(elsewhere.parent.iterdir()) == [elsewhere]
+    assert elsewhere.stat().st_mode & 0o777 == 0o600
+    assert len(load(output)["image"]) == 5

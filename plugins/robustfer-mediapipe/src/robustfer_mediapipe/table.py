@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,8 +68,13 @@ class Table:
         return len(images)
 
     def write(self, path: Path, settings: Settings) -> None:
-        """Write the images that are done, so that the file is there wholly or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        """Write the images that are done, so that the file is there wholly or not at all.
+
+        A file that is replaced keeps its mode, and a symbolic link stays a link.
+        """
+        target = Path(os.path.realpath(path))
+        # Always the same name, so that the next write takes the place of one that was killed.
+        temporary = target.with_name(f".{target.name}.tmp")
         try:
             with temporary.open("wb") as file:
                 np.savez(
@@ -81,7 +87,9 @@ class Table:
                 )
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            if target.exists():
+                shutil.copymode(target, temporary)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
