@@ -52,11 +52,14 @@ def test_unknown_names():
         class_order(["sad"])
     with pytest.raises(ValueError, match="each class once, got 'happiness' twice"):
         class_order(["happy", "sad", "joy"])
+    for unordered in ({"happy", "sad"}, [1, 2], None):
+        with pytest.raises(ValueError, match="classes must be a list or tuple of names, or one of"):
+            class_order(unordered)
 
 
 def test_classes_of_names():
     assert classes_of(["Happy", "contempt"]) == EXPRESSIONS_WITH_CONTEMPT
-    assert classes_of(["bored", "sad", "Bored"]) == ("Bored", "bored", "sadness")
+    assert classes_of(["bored", "sad", "amused"]) == ("amused", "bored", "sadness")
 
 
 @settings(deadline=None, max_examples=25)

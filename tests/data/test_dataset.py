@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from robustfer.data import LabeledFaces
+from robustfer.state import LabelStore
 
 
 class Rows(LabeledFaces):
@@ -13,7 +15,6 @@ class Rows(LabeledFaces):
 
 
 def rows(targets=(0, 1, 2, 1), **options):
-    targets = torch.as_tensor(targets)
     ids = options.pop("ids", [f"row{row}" for row in range(len(targets))])
     return Rows(classes=["a", "b", "c"], ids=ids, targets=targets, **options)
 
@@ -37,6 +38,138 @@ def test_subset_of_a_subset_numbers_its_rows_anew():
     assert faces.true_targets.tolist() == [0, 2]
     assert int(faces[0]["image"].max()) == 2
     assert faces[0]["index"] == 0
+
+
+def test_rows_asked_for_by_other_kinds_of_whole_numbers():
+    faces = rows()
+    for index in (torch.tensor(2), np.int64(2), torch.tensor([2], dtype=torch.int32)):
+        assert faces[index]["index"] == 2
+        assert type(faces[index]["index"]) is int
+    for index in (1.0, "1", [1], slice(2), torch.tensor(1.0), torch.tensor([1, 2])):
+        with pytest.raises(TypeError, match=r"index must be a whole number, got .* subset\(rows\)"):
+            faces[index]
+
+
+def test_torch_subsets_keep_the_rows_of_the_data_set():
+    faces = rows()
+    for chosen in ([3, 1], torch.tensor([3, 1]), np.array([3, 1])):
+        part = Subset(faces, chosen)
+        assert part[0]["index"] == 3
+        batch = next(iter(DataLoader(part, batch_size=2)))
+        assert batch["index"].tolist() == [3, 1]
+        assert torch.equal(faces.targets[batch["index"]], batch["target"])
+
+
+class Wrapped(Dataset):
+    """What people write to transform samples."""
+
+    def __init__(self, dataset, rows=None):
+        self.dataset, self.rows = dataset, rows
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        return dict(self.dataset[index if self.rows is None else self.rows[index]])
+
+
+def concatenations():
+    a, b = rows([0, 1, 2, 1]), rows([2, 0])
+    yield ConcatDataset([a, b])
+    yield a + b
+    yield ConcatDataset([ConcatDataset([a]), b])
+    yield ConcatDataset([a.subset([2, 0]), b.subset([1])])
+    yield ConcatDataset([Wrapped(a), Wrapped(b)])
+    yield Wrapped(ConcatDataset([a, a, b]))
+    yield ConcatDataset([Subset(a, range(4)), ConcatDataset([b, Wrapped(a)])])
+
+
+@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_index_counts_on_in_a_concatenation(number, workers):
+    joined = list(concatenations())[number]
+    targets = torch.tensor([int(joined[row]["target"]) for row in range(len(joined))])
+    assert [joined[row]["index"] for row in range(len(joined))] == list(range(len(joined)))
+    assert joined[-1]["index"] == len(joined) - 1
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(
+        joined, batch_size=3, shuffle=True, num_workers=workers, generator=generator
+    )
+    store = LabelStore(targets, num_classes=3)
+    for batch in loader:
+        assert torch.equal(store(batch["index"]), batch["target"])
+
+
+def test_subsets_of_a_concatenation_keep_its_rows():
+    joined = ConcatDataset([rows([0, 1]), rows([2, 0, 1])])
+    chosen = torch.tensor([4, 0, 2])
+    batch = next(iter(DataLoader(Subset(joined, chosen), batch_size=3)))
+    assert torch.equal(batch["index"], chosen)
+    assert batch["target"].tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    "select", [lambda d: Subset(d, [3, 1]), lambda d: Wrapped(d, [3, 1, 2, 0])]
+)
+def test_a_selection_inside_a_concatenation_is_refused(select):
+    joined = ConcatDataset([rows(), select(rows())])
+    with pytest.raises(TypeError, match=r"torch's ConcatDataset .* concatenate dataset\.subset"):
+        joined[4]
+
+
+def test_nothing_handed_out_shares_memory_with_the_labels():
+    given = {
+        "targets": torch.tensor([0, 1, 2, 1]),
+        "true_targets": torch.tensor([0, 0, 0, 2]),
+        "votes": torch.ones(4, 3).long(),
+    }
+    before = {name: values.clone() for name, values in given.items()}
+    faces = rows(**given)
+    soft = rows(torch.eye(3))
+    noisy = torch.tensor([2, 2, 2, 2])
+    other = faces.with_targets(noisy)
+    for values in (*given.values(), noisy):
+        values.zero_()
+    for row in range(4):
+        faces[row]["target"].fill_(2)
+        faces.subset([row])[0]["target"].fill_(2)
+    soft[0]["target"].fill_(1)
+    assert all(torch.equal(getattr(faces, name), values) for name, values in before.items())
+    assert torch.equal(soft.targets, torch.eye(3))
+    assert other.targets.tolist() == [2, 2, 2, 2]
+    unknown = rows().with_targets([2, 2, 2, 2])
+    faces.targets.zero_()
+    assert unknown.true_targets.tolist() == [0, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [2, 0, 1, 1],
+        (2, 0, 1, 1),
+        np.array([2, 0, 1, 1], dtype=np.int32),
+        np.array([1, 1, 0, 2])[::-1],
+        np.array([2, 0, 1, 1], dtype=">i8"),
+        torch.tensor([2, 0, 1, 1], dtype=torch.uint8),
+        np.array([2, 0, 1, 1], dtype=np.uint64),
+    ],
+    ids=str,
+)
+def test_labels_as_numpy_and_lists_have_them(labels):
+    for faces in (rows(labels), rows().with_targets(labels)):
+        assert faces.targets.dtype == torch.int64
+        assert faces.targets.tolist() == [2, 0, 1, 1]
+    order = np.argsort([3.0, 1.0, 2.0])[::-1]
+    assert rows().subset(order).ids == ["row0", "row2", "row1"]
+    soft = rows().with_targets(np.eye(4, 3, k=0)[::-1][1:].repeat([1, 1, 2], axis=0))
+    assert soft.targets.dtype == torch.float32
+    assert soft.targets.argmax(dim=1).tolist() == [2, 1, 0, 0]
+
+
+@pytest.mark.parametrize("labels", [["sad"] * 4, [[0], [1, 2], [0], [0]], {0, 1}, None])
+def test_labels_that_are_no_numbers(labels):
+    with pytest.raises(TypeError, match=r"targets must be a torch\.Tensor, a numpy array or"):
+        rows().with_targets(labels)
 
 
 def test_other_targets_keep_the_first_ones_as_true():
@@ -98,7 +231,7 @@ def test_summary():
         ([-1], "rows from 0 to 3, got -1 to -1"),
         (torch.tensor([False, True]), "row numbers, got torch.bool"),
         (torch.tensor([True, False, True, True]), "row numbers, got torch.bool"),
-        ([0.5], "row numbers, got torch.float32"),
+        ([0.5], "row numbers, got torch.float64"),
     ],
 )
 def test_bad_subsets(index, message):
@@ -110,12 +243,25 @@ def test_bad_subsets(index, message):
     ("options", "message"),
     [
         ({"targets": [0, 3]}, "targets must hold class indices from 0 to 2, got 3 at position 1"),
-        ({"targets": [0.5, 0.5]}, r"targets must be int64 of shape \(2\), got torch.float32"),
+        (
+            {"targets": [0.5, 0.5]},
+            r"targets must be whole numbers of shape \(2\), got .*float64",
+        ),
         ({"targets": torch.ones(2, 2)}, r"targets must have shape \(2, 3\), got \(2, 2\)"),
         ({"targets": torch.eye(3)[:2] * 2}, "rows of targets must be probabilities"),
         ({"targets": torch.eye(3, dtype=torch.int64)}, "targets must have a floating-point dtype"),
-        ({"true_targets": torch.tensor([0])}, r"true_targets must be int64 of shape \(4\)"),
-        ({"votes": torch.zeros(4, 2)}, r"votes must have shape \(4, 3\), got \(4, 2\)"),
+        ({"true_targets": torch.tensor([0])}, r"true_targets must be whole numbers of shape \(4\)"),
+        (
+            {"targets": [True, False]},
+            r"targets must be whole numbers of shape \(2\), got .*bool",
+        ),
+        (
+            {"votes": torch.zeros(4, 2)},
+            r"votes must be whole numbers of shape \(4, 3\), got .*2\)",
+        ),
+        ({"votes": torch.ones(4, 3)}, r"votes must be whole numbers .* torch.float32 of shape \(4"),
+        ({"votes": -torch.ones(4, 3).long()}, "votes must be 0 or more, got -1"),
+        ({"ids": ["a", "b", "\udcc0", "c"]}, r"UTF-8 can hold, got '\\udcc0'.* Rename the file"),
         ({"ids": ["a", "b", "a", "c"]}, "ids must name each sample once, got 'a' 2 times"),
         ({"targets": torch.zeros(0, dtype=torch.int64)}, "ids must name at least one sample"),
     ],

@@ -174,7 +174,7 @@ def test_images_that_the_table_does_not_name_are_counted(root):
         ({"duplicates": "keep"}, "duplicates must be error or drop, got 'keep'"),
         ({"labels": "fer2013"}, "labels='fer2013' needs fer2013_labels="),
         ({"fer2013_labels": "a.csv"}, "fer2013_labels is for labels='fer2013' alone"),
-        ({"size": 0}, "size must be at least 1 pixel"),
+        ({"size": 0}, "size must be a whole number from 1 on, got 0"),
     ],
 )
 def test_bad_options(root, options, message):
@@ -217,10 +217,10 @@ GOOD = vote_row("a.png", fear=9)
         (GOOD, [GOOD], r"line 1: the header must name the columns Usage, Image name"),
         (HEADER, [GOOD, "Training,b.png,1"], "line 3: 3 values, but the header names 12"),
         (HEADER, [GOOD, GOOD.replace("Training", "Train")], "line 3: Usage must be one of"),
-        (HEADER, [GOOD.replace("9", "nine")], "line 2: fear must be a whole number, .* 'nine'"),
-        (HEADER, [GOOD.replace("9", "-9")], "line 2: fear must be a whole number, .* '-9'"),
+        (HEADER, [GOOD.replace("9", "nine")], "line 2: fear must be a whole number .* 'nine'"),
+        (HEADER, [GOOD.replace("9", "-9")], "line 2: fear must be a whole number .* '-9'"),
         (HEADER, [vote_row("../a.png", fear=9)], r"line 2: '\.\./a\.png' leads out of"),
-        (HEADER, [vote_row("/a.png", fear=9)], r"line 2: '/a\.png' leads out of"),
+        (HEADER, [vote_row("/a.png", fear=9)], r"line 2: .* '/a\.png' leads out of"),
         (HEADER, [], "names no image of Usage 'Training'"),
         (HEADER, [vote_row("a.png", NF=9)], "every image of Usage 'Training' is left out"),
         (

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,19 @@ def test_no_ghostscript_behind_an_innocent_name(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read .* it is not a regular file"):
+        read_image(path)
+
+
 def test_missing_image(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         read_image(tmp_path / "none.png")
@@ -120,8 +134,9 @@ def test_files_of_two_sizes(tmp_path: Path) -> None:
 
 
 def test_size_out_of_range(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
-        ImageFiles(tmp_path, ["a.png"], size=0)
+    for size in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"size must be a whole number from 1 on, got {size}"):
+            ImageFiles(tmp_path, ["a.png"], size=size)
 
 
 # How an image with a tag of EXIF's orientation is stored: the other way round than it is shown.

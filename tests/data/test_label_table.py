@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -44,7 +46,7 @@ def test_other_classes(tmp_path):
 
 def test_numbers_mean_what_is_said(tmp_path):
     table = written(tmp_path, "path,label\na.png,1\nb.png,3\n")
-    with pytest.raises(ValueError, match=r"line 2: label is the number 1, which means something"):
+    with pytest.raises(ValueError, match=r"line 2: label is the number '1', which means something"):
         LabelTable(table)
     assert labels(LabelTable(table, numbers="rafdb")) == ["surprise", "disgust"]
     assert labels(LabelTable(table, numbers="affectnet")) == ["happiness", "surprise"]
@@ -128,7 +130,7 @@ def test_landmarks(tmp_path):
             {"classes": EXPRESSIONS},
             r"line 3: label 'hapiness' is none of surprise, .* did you mean 'happiness'\?",
         ),
-        ("path,label\na.png,8\n", {"numbers": "rafdb"}, "line 2: label must lie in 1 to 7, got 8"),
+        ("path,label\na.png,8\n", {"numbers": "rafdb"}, "line 2: label must .* 1 to 7, got '8'"),
         ("path,label\na.png,0\n", {"numbers": "classes"}, "needs classes=, the names"),
         ("path,label\na.png,0\n", {"numbers": "raf"}, "numbering must be one of rafdb"),
         ("path,label\n", {}, "names no image$"),
@@ -143,6 +145,27 @@ def test_landmarks(tmp_path):
             {},
             "line 2: a vote must be a whole number",
         ),
+        ("path,label\na.png,\xa0\n", {}, "line 2: label is empty"),
+        ("path,label,Label,label\na.png,sad,fear,fear\n", {}, "line 1: .* names label twice"),
+        ("path,label,age,age\na.png,sad,1,2\n", {}, "line 1: .* names age twice"),
+        ("path,label\na.png,happy\nb.png,Suprise\n", {}, "line 3: .*'Suprise'.* mean 'surprise'"),
+        ("path,label\na.png,hapy\n", {}, "line 2: label 'hapy' .* did you mean 'happy'"),
+        ("path,label\na.png,sda\nb.png,joy\n", {}, "line 2: label 'sda' .* did you mean 'sad'"),
+        ("path,label\na.png,dog\nb.png,Dog\n", {}, "line 3: .*'Dog' is 'dog' in another spelling"),
+        ("path,label\na.png,3.0\n", {}, "line 2: label is the number '3.0', which means"),
+        ("path,label\na.png,nan\n", {"numbers": "rafdb"}, "line 2: label 'nan' .* missing value"),
+        ("path,label\na.png,3.5\n", {"numbers": "rafdb"}, "line 2: .* from 1 to 7, got '3.5'"),
+        ("path,label\na.png,-1\n", {"numbers": "rafdb"}, "line 2: .* from 1 to 7, got '-1'"),
+        ('path,label\na.png,"3,0"\n', {"numbers": "rafdb"}, "line 2: .* from 1 to 7, got '3,0'"),
+        ("path,label\na.png,٣\n", {"numbers": "rafdb"}, "line 2: .* from 1 to 7"),
+        (f"path,label\na.png,{'9' * 5000}\n", {"numbers": "rafdb"}, "line 2: .* got '9{60}'…"),
+        (f"path,votes\na.png,9;0;0;0;0;0;{'9' * 30}\n", {"labels": "majority"}, "line 2: a vote"),
+        (
+            f"path,votes\na.png,{2**63 - 1};{2**62};0;0;0;0;0\n",
+            {"labels": "majority"},
+            "line 2: a vote must be a whole number from 0 to 2147483647",
+        ),
+        ("path,label,landmarks\na.png,sad,1e39;1\n", {}, "line 2: landmarks must be .* '1e39;1'"),
         ("path,label,landmarks\na.png,sad,1;2;3\n", {}, "line 2: landmarks must be x;y;x;y"),
         ("path,label,landmarks\na.png,sad,1;x\n", {}, "line 2: landmarks must be"),
         (
@@ -155,6 +178,82 @@ def test_landmarks(tmp_path):
 def test_mistakes_are_named_with_file_and_line(tmp_path, text, options, message):
     with pytest.raises(ValueError, match=message):
         LabelTable(written(tmp_path, text), **options)
+
+
+def test_numbers_as_data_frames_write_them(tmp_path):
+    table = written(tmp_path, "path,label\na.png,3.0\nb.png,+3\nc.png,03\nd.png,3\n")
+    faces = LabelTable(table, numbers="affectnet")
+    assert faces.classes == EXPRESSIONS
+    assert labels(faces) == ["surprise"] * 4
+    votes = written(tmp_path, "path,votes\na.png,0.0;0;0;8.0;0;0;2\n")
+    assert labels(LabelTable(votes, labels="majority")) == ["happiness"]
+
+
+def test_classes_that_are_named_are_what_they_look_like(tmp_path):
+    table = written(tmp_path, "path,label\na.png,mad\nb.png,sad\nc.png,nan\nd.png,2\n")
+    faces = LabelTable(table, classes=["mad", "sad", "nan", "2"])
+    assert faces.targets.tolist() == [0, 1, 2, 3]
+    animals = LabelTable(written(tmp_path, "path,label\na.png,bear\nb.png,dog\n"))
+    assert animals.classes == ("bear", "dog")  # one letter away from fear, beside no expression
+
+
+def test_tables_of_other_systems(tmp_path):
+    text = "\ufeffpath,label,,\r\n1\\a.png, Happy ,,\r\n./b.PNG,sad,,\r\n"
+    for name in ("1/a.png", "b.PNG"):
+        write_image(tmp_path / name)
+    table = tmp_path / "t.csv"
+    for ending in ("\r\n", "\n", "\r"):
+        table.write_bytes(text.replace("\r\n", ending).encode())
+        faces = LabelTable(table)
+        assert faces.ids == ["1/a.png", "b.PNG"]
+        assert labels(faces) == ["happiness", "sadness"]
+    table.write_text('path,label\n"b.PNG",sad\n.//b.PNG,sad\n')
+    with pytest.raises(ValueError, match=r"line 3: b\.PNG is named a second time, after line 2"):
+        LabelTable(table)
+    table.write_text("path,label\nb.png,sad\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"line 2: .*b\.png is not there; there is 'b\.PNG'"
+    ):
+        LabelTable(table)
+
+
+def test_absolute_paths(tmp_path):
+    for name in ("faces/1/a.png", "other/b.png"):
+        write_image(tmp_path / name)
+    table = tmp_path / "lists" / "t.csv"
+    table.parent.mkdir()
+    table.write_text(f"path,label\n{tmp_path}/faces/1/a.png,happy\n")
+    assert LabelTable(table, root=tmp_path / "faces").ids == ["1/a.png"]
+    assert LabelTable(table, root=tmp_path).ids == ["faces/1/a.png"]
+    (tmp_path / "link").symlink_to(tmp_path / "faces")
+    assert LabelTable(table, root=tmp_path / "link").ids == ["1/a.png"]
+    for wrong in (None, tmp_path / "other", tmp_path / "face"):
+        with pytest.raises(ValueError, match="line 2: the absolute path .* give root=, a folder"):
+            LabelTable(table, root=wrong)
+    table.write_text(f"path,label\n{tmp_path}/faces/../other/b.png,happy\n")
+    with pytest.raises(ValueError, match=r"line 2: .* leads out of the images' folder"):
+        LabelTable(table, root=tmp_path / "faces")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device"])
+def test_what_is_not_a_regular_file_is_named_before_it_is_opened(tmp_path, kind):
+    table = written(tmp_path, "path,label\nb.png,sad\n1/a.png,sad\n")
+    path = tmp_path / "1" / "a.png"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"line 3: .*1/a\.png is not a regular file"):
+        LabelTable(table)
+
+
+def test_landmarks_share_no_memory_with_the_table(tmp_path):
+    faces = LabelTable(written(tmp_path, "path,label,landmarks\na.png,sad,1;2\n"))
+    faces.landmarks(0).zero_()
+    assert faces.landmarks(0).tolist() == [[1, 2]]
 
 
 def test_repeated_rows_may_be_dropped(tmp_path):

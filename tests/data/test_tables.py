@@ -1,9 +1,12 @@
-from pathlib import Path
+import ntpath
+import os
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
 from robustfer.data.tables import (
     NamedOnce,
+    absolute_starts,
     check_files,
     check_inside,
     read_table,
@@ -33,6 +36,8 @@ def test_rows_come_with_their_lines(tmp_path: Path) -> None:
         ("a,1\nb,2\n", r"line 1: the header must name the columns name, age; .* from a, 1"),
         ("name,old\na,1\n", r"line 1: .*age missing from name, old"),
         ("name,age,age\na,1,2\n", r"line 1: the header names age twice"),
+        ("name,age,old,old\na,1,2,3\n", r"line 1: the header names old twice"),
+        ("name;age\na;1\n", r"line 1: .* columns must be separated by commas"),
         ("name,age\na,1\nb\n", r"line 3: 1 values, but the header names 2 columns"),
         ("name,age\na,1,2\n", r"line 2: 3 values, but the header names 2 columns"),
         ('name,age\na,1\nb,"2\n', r"table\.csv, line \d: no csv text"),
@@ -51,7 +56,17 @@ def test_missing_table(tmp_path: Path) -> None:
         list(read_table(tmp_path / "none.csv", []))
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "٣"])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("3", 3), ("03", 3), ("+3", 3), ("3.0", 3), ("3.", 3), ("0" * 5000 + "7", 7), ("0", 0)],
+)
+def test_whole_numbers(text: str, number: int) -> None:
+    assert read_whole_number(Path("t.csv"), 4, "anger", text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1.5", "x", "٣", "nan", "inf", "1e3", "1_0", "0x3", str(2**31), "9" * 5000]
+)
 def test_no_whole_number(text: str) -> None:
     with pytest.raises(ValueError, match=r"t\.csv, line 4: anger must be a whole number"):
         read_whole_number(Path("t.csv"), 4, "anger", text)
@@ -62,7 +77,7 @@ def test_no_whole_number(text: str) -> None:
 )
 def test_names_that_leave_the_folder(name: str) -> None:
     with pytest.raises(ValueError, match=r"t\.csv, line 4: .* leads out of the images' folder"):
-        check_inside(Path("t.csv"), 4, name)
+        check_inside(Path("t.csv"), 4, name, absolute_starts(Path("/data")))
 
 
 def test_no_name() -> None:
@@ -70,9 +85,29 @@ def test_no_name() -> None:
         check_inside(Path("t.csv"), 4, "")
 
 
-@pytest.mark.parametrize("name", ["a.png", "b/a..b.png", "..a.png"])
-def test_names_that_stay(name: str) -> None:
-    assert check_inside(Path("t.csv"), 4, name) == name
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("a.png", "a.png"),
+        ("b/a..b.png", "b/a..b.png"),
+        ("..a.png", "..a.png"),
+        (r"b\a.png", "b/a.png"),
+        ("./b//./a.png", "b/a.png"),
+        (".a.png", ".a.png"),
+        ("/data/b//a.png", "b/a.png"),
+    ],
+)
+def test_names_that_stay(name: str, inside: str) -> None:
+    assert check_inside(Path("t.csv"), 4, name, absolute_starts(Path("/data"))) == inside
+
+
+def test_windows_paths_below_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "path", ntpath)
+    monkeypatch.setattr(ntpath, "realpath", ntpath.abspath)
+    starts = absolute_starts(PureWindowsPath(r"C:\Faces"))  # type: ignore[arg-type]
+    assert check_inside(Path("t.csv"), 4, r"c:\faces\1\A.png", starts) == "1/A.png"
+    with pytest.raises(ValueError, match="leads out"):
+        check_inside(Path("t.csv"), 4, r"C:\Other\1\A.png", starts)
 
 
 def test_a_name_twice(tmp_path: Path) -> None:
@@ -80,8 +115,6 @@ def test_a_name_twice(tmp_path: Path) -> None:
     assert once.is_new(2, "a", 1)
     with pytest.raises(ValueError, match=r"t\.csv, line 3: a is .*, after line 2; the rows are"):
         once.is_new(3, "a", 1)
-    with pytest.raises(ValueError, match=r"line 4: \./a is named a second time"):
-        once.is_new(4, "./a", 1)
     dropping = NamedOnce(tmp_path / "t.csv", "drop")
     assert [dropping.is_new(line, "a", 1) for line in (2, 3, 4)] == [True, False, False]
     with pytest.raises(ValueError, match="line 5: a is named a second time, after line 2$"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +15,19 @@ from tqdm.auto import tqdm
 
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, numbering
 from robustfer.data.dataset import LabeledFaces
+from robustfer.data.image_folders import is_hidden, walk_images
 from robustfer.data.images import Box, ImageFiles
 from robustfer.data.tables import (
+    MAX_WHOLE_NUMBER,
     Duplicates,
     NamedOnce,
     check_files,
     check_inside,
+    parse_number,
+    parse_whole_number,
     read_table,
     read_whole_number,
+    shortened,
 )
 
 #: What AffectNet means by the numbers beyond the expressions.
@@ -116,7 +120,7 @@ class AffectNet(LabeledFaces):
             images = _images_beside(table, root)
         elif folder.is_dir():
             self._annotations, images = folder / "annotations", folder / "images"
-            faces = _read_annotations(self._annotations, images)
+            faces = _read_annotations(self._annotations, images, excluded)
         else:
             raise FileNotFoundError(
                 f"{root} has neither {_SPLITS[split][0]} nor {_SPLITS[split][1]}: no layout of "
@@ -125,7 +129,7 @@ class AffectNet(LabeledFaces):
         excluded.update(_reason(face.code) for face in faces if face.code >= num_classes)
         faces = [face for face in faces if face.code < num_classes]
         if not faces:
-            raise ValueError(f"{table or folder}: no image is left: {dict(excluded) or 'none'}")
+            raise ValueError(f"{table or folder}: no image is left: {dict(+excluded) or 'none'}")
         if table is not None:
             check_files(table, images, ((face.line, face.name) for face in faces))
 
@@ -135,8 +139,8 @@ class AffectNet(LabeledFaces):
         super().__init__(
             classes=classes,
             ids=ids,
-            targets=torch.tensor([classes.index(codes[face.code]) for face in faces]),
-            excluded=excluded,
+            targets=[classes.index(codes[face.code]) for face in faces],
+            excluded=+excluded,
         )
         boxes = [face.box for face in faces] if table is not None and crop else None
         self._table, self._lines = table, [face.line for face in faces]
@@ -156,7 +160,7 @@ class AffectNet(LabeledFaces):
         """
         if self._annotations is not None:
             path = self._annotations / f"{Path(self.all_ids[row]).stem}_lnd.npy"
-            points = _points(str(path), _load(path).ravel().tolist())
+            points = _points(str(path), _load(path).ravel().astype(str).tolist())
         else:
             assert self._table is not None
             if self._points is None:  # on demand: they are most of the table, and rarely wanted
@@ -208,65 +212,74 @@ def _read_faces(table: Path, duplicates: Duplicates, excluded: Counter[str]) -> 
 
 def _read_points(table: Path, lines: Sequence[int]) -> Tensor:
     places = {line: place for place, line in enumerate(lines)}
-    points = torch.empty(len(lines), _POINTS, 2)
+    points = torch.empty(len(lines), _POINTS, 2, dtype=torch.float32, device="cpu")
     for line, row in read_table(table, _COLUMNS):
         if line in places:
             words = row["facial_landmarks"].split(";")
-            points[places[line]] = _points(
-                f"{table}, line {line}", [_number(word) for word in words]
-            )
+            points[places[line]] = _points(f"{table}, line {line}", words)
     return points
 
 
-def _points(where: str, values: Sequence[float]) -> Tensor:
-    if len(values) != 2 * _POINTS or not all(map(math.isfinite, values)):
+def _points(where: str, words: Sequence[str]) -> Tensor:
+    values = [parse_number(word) for word in words]
+    if len(values) != 2 * _POINTS or None in values:
+        numbers = len(values) - values.count(None)
         raise ValueError(
-            f"{where}: landmarks must be {_POINTS} points, x and y each, got {len(values)} values"
+            f"{where}: landmarks must be {_POINTS} points, x and y each, got {len(values)} values, "
+            f"{numbers} of them numbers"
         )
-    return torch.tensor(values, dtype=torch.float32).view(_POINTS, 2)
+    return torch.tensor(values, dtype=torch.float32, device="cpu").view(_POINTS, 2)
 
 
-def _read_annotations(annotations: Path, images: Path) -> list[_Face]:
+def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -> list[_Face]:
     for folder in (annotations, images):
         if not folder.is_dir():
             raise FileNotFoundError(f"the folder {folder} is not there")
-    found = {path.name for path in images.iterdir() if path.suffix.lower() == ".jpg"}
+    paths = list(walk_images(images, excluded))
+    inner = next((parts for parts in paths if len(parts) > 1), None)
+    if inner is not None:
+        raise ValueError(
+            f"{images.joinpath(*inner)} lies in a folder of its own; AffectNet has all images in "
+            f"{images}"
+        )
+    found = {name for (name,) in paths}
     if not found:
-        raise ValueError(f"{images} holds no .jpg")
+        raise ValueError(f"{images} holds no image; expected are files like {images / '0.jpg'}")
+    names = {path.name for path in annotations.iterdir() if not is_hidden(path.name)}
+    labelled = {name.removesuffix("_exp.npy") for name in names if name.endswith("_exp.npy")}
+    excluded["without an image"] = len(labelled - {Path(name).stem for name in found})
     faces: list[_Face] = []
     order = sorted(found, key=lambda name: (len(name), name))  # 2.jpg before 10.jpg
     for name in tqdm(order, desc=f"reading {annotations.parent.name}", disable=None):
         path = annotations / f"{Path(name).stem}_exp.npy"
         value = _load(path)
-        text = str(value.reshape(-1)[0]) if value.size == 1 else ""
-        if not (text.isascii() and text.isdigit() and int(text) <= max(_NO_EXPRESSION)):
-            raise ValueError(f"{path} must hold an expression from 0 to 10, got {value!r}")
-        faces.append(_Face(0, name, int(text), Box(0, 0, 0, 0)))
+        code = parse_whole_number(str(value.reshape(-1)[0])) if value.size == 1 else None
+        if code is None or code > max(_NO_EXPRESSION):
+            raise ValueError(
+                f"{path} must hold an expression from 0 to 10, got {shortened(str(value))}"
+            )
+        faces.append(_Face(0, name, code, Box(0, 0, 0, 0)))
     return faces
 
 
 def _load(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, or is not a file")
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is not there") from None
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is no array that can be read safely: {error}") from error
     return array
 
 
 def _cell(table: Path, line: int, row: dict[str, str], column: str) -> int:
-    value = _number(row[column])
-    if not math.isfinite(value):
-        raise ValueError(f"{table}, line {line}: {column} must be a number, got {row[column]!r}")
+    value = parse_number(row[column])
+    if value is None or abs(value) > MAX_WHOLE_NUMBER:
+        raise ValueError(
+            f"{table}, line {line}: {column} must be a number of pixels, got "
+            f"{shortened(row[column])}"
+        )
     return round(value)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _reason(code: int) -> str:

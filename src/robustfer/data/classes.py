@@ -36,6 +36,9 @@ _SYNONYMS = {
 }
 _CANONICAL = {word: name for name, words in _SYNONYMS.items() for word in (name, *words)}
 
+#: All words for expressions that are understood.
+EXPRESSION_WORDS: tuple[str, ...] = tuple(_CANONICAL)
+
 
 def _counted(first: int, names: str) -> Mapping[int, str]:
     return MappingProxyType(dict(enumerate(names.split(), start=first)))
@@ -126,7 +129,7 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
         classes: a key of :data:`NUMBERINGS`, or names; a name that is no expression stays as it is.
 
     Raises:
-        ValueError: no such data set, fewer than two classes, or one twice.
+        ValueError: no such data set, names without an order, fewer than two classes, or one twice.
 
     >>> class_order("fer2013")
     ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
@@ -135,6 +138,11 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(classes, str):
         return tuple(numbering(classes).values())
+    if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(
+            f"classes must be a list or tuple of names, or one of {', '.join(NUMBERINGS)}, got "
+            f"{classes!r}"
+        )
     names = tuple(map(class_name, classes))
     if len(names) < 2:
         raise ValueError(f"classes must name at least two classes, got {list(classes)}")
@@ -187,7 +195,7 @@ def translate_classes(
             f"{', '.join(left)} of {list(before)} missing from {list(after)}; extra='drop' leaves "
             "out such classes"
         )
-    return torch.tensor([before.index(name) for name in after])
+    return torch.tensor([before.index(name) for name in after], device="cpu")
 
 
 def renumber(
@@ -210,7 +218,8 @@ def renumber(
     tensor([5, 3])
     """
     before, after = class_order(source), class_order(target)
-    places = torch.tensor([after.index(name) if name in after else -1 for name in before])
+    where = [after.index(name) if name in after else -1 for name in before]
+    places = torch.tensor(where, device=targets.device)
     soft = targets.ndim == 2
     occurs = targets.sum(0) if soft else targets.bincount(minlength=len(before))
     if len(occurs) != len(before):
@@ -219,7 +228,7 @@ def renumber(
     if lost:
         raise ValueError(f"labels {', '.join(lost)} have no place among {list(after)}")
     if not soft:
-        return places.to(targets.device)[targets]
+        return places[targets]
     kept = places >= 0
     moved = targets.new_zeros(len(targets), len(after))
     moved[:, places[kept]] = targets[:, kept]

@@ -51,7 +51,7 @@ def noise_matrix(
             [0.0000, 0.0000, 0.0000, 1.0000]], dtype=torch.float64)
     """
     order = class_order(classes)
-    matrix = torch.eye(len(order), dtype=torch.float64)
+    matrix = torch.eye(len(order), dtype=torch.float64, device="cpu")
     named: set[str] = set()
     for true, taken_for in confusions.items():
         row = _place(true, order)
@@ -116,7 +116,7 @@ def crowd_counts(votes: Tensor, *, true: Tensor | None = None) -> Tensor:
     else:
         check_shapes(votes=(votes, "N C"), true=(true, "N"))
         check_class_index(num_classes, true=true)
-    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=votes.device)
     return counts.index_add(0, true, votes.to(torch.int64))
 
 

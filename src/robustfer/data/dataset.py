@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import operator
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robustfer._checks import check_class_index, check_distribution, check_floating
+from robustfer.data.arrays import to_tensor
 from robustfer.data.classes import class_order, renumber
+from robustfer.data.concatenation import row_in_concatenation
 from robustfer.data.ids import check_ids
 
 if TYPE_CHECKING:
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
 
 class LabeledFaces(Dataset[dict[str, Any]], ABC):
     """Images with labels. A sample is ``{"image", "target", "index", "id"}``.
+
+    Labels are copied from tensors, numpy arrays or lists, to the CPU; samples have copies, too.
+    torch's ``Subset`` keeps ``index``; in its ``ConcatDataset``, ``index`` counts on through the
+    data sets. Neither has labels to change: put noise on a data set before, or take
+    :meth:`subset`.
 
     Attributes:
         classes: names of the classes; ``target`` is a position in it. Every reader has the
@@ -43,24 +52,22 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         *,
         classes: Sequence[str],
         ids: Sequence[str],
-        targets: Tensor,
-        true_targets: Tensor | None = None,
-        votes: Tensor | None = None,
+        targets: Tensor | ArrayLike,
+        true_targets: Tensor | ArrayLike | None = None,
+        votes: Tensor | ArrayLike | None = None,
         excluded: Mapping[str, int] | None = None,
     ) -> None:
         self.classes = tuple(classes)
         self.excluded = dict(excluded or {})
-        self._ids = _unique(ids)
+        self._ids = _unique(check_ids(ids))
         self._rows: Tensor | None = None
         self.targets = self._checked("targets", targets, len(ids))
         self.true_targets: Tensor | None = None
         if true_targets is not None:
             self.true_targets = self._checked("true_targets", true_targets, len(ids))
-        if votes is not None and tuple(votes.shape) != (len(ids), len(self.classes)):
-            raise ValueError(
-                f"votes must have shape ({len(ids)}, {len(self.classes)}), got {tuple(votes.shape)}"
-            )
-        self.votes = votes
+        self.votes: Tensor | None = None
+        if votes is not None:
+            self.votes = self._checked_votes(to_tensor("votes", votes), len(ids))
 
     @abstractmethod
     def load_image(self, row: int) -> Tensor:
@@ -81,30 +88,37 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is outside a data set of {len(self)} samples")
-        index %= len(self)
-        row = index if self._rows is None else int(self._rows[index])
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        try:
+            place = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"index must be a whole number, got {index!r}; subset(rows) selects several"
+            ) from None
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"index {place} is outside a data set of {len(self)} samples")
+        place %= len(self)
+        row = place if self._rows is None else int(self._rows[place])
         return {
             "image": self.load_image(row),
-            "target": self.targets[index],
-            "index": index,
+            "target": self.targets[place].clone(),
+            "index": row_in_concatenation(place),
             "id": self._ids[row],
         }
 
-    def with_targets(self, targets: Tensor) -> Self:
+    def with_targets(self, targets: Tensor | ArrayLike) -> Self:
         """Return the same images with other labels to train on; ``true_targets`` stay.
 
         Where no better labels were known, those replaced become ``true_targets``.
 
         Raises:
-            ValueError: not one label a sample, or a label outside the classes.
+            TypeError: the labels are not numbers.
+            ValueError: not one label per sample, or a label outside the classes.
         """
         other = copy.copy(self)
         other.targets = self._checked("targets", targets, len(self))
         if self.true_targets is None and self.targets.ndim == 1:
-            other.true_targets = self.targets
+            other.true_targets = self.targets.clone()
         return other
 
     def with_classes(self, classes: str | Sequence[str]) -> Self:
@@ -134,23 +148,21 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         if self.votes is not None:
             # Unlike a label, a vote for a class that is left out may go: others saw another one.
             known = [name in after for name in class_order(self.classes)]
-            other.votes = renumber(
-                self.votes * torch.tensor(known), source=self.classes, target=after
-            )
+            kept = self.votes * torch.tensor(known, device=self.votes.device)
+            other.votes = renumber(kept, source=self.classes, target=after)
         return other
 
-    def subset(self, index: Tensor | Sequence[int]) -> Self:
+    def subset(self, index: Tensor | ArrayLike) -> Self:
         """Return the chosen rows, in the order given, as a data set with rows of its own from 0.
 
         Raises:
             ValueError: no row, a row twice or outside the data set.
         """
-        rows = torch.as_tensor(index)
+        rows = to_tensor("index", index)
         if rows.numel() and (rows.dtype == torch.bool or rows.is_floating_point()):
             raise ValueError(f"index must hold row numbers, got {rows.dtype}")
         if rows.ndim != 1 or not len(rows) or len(set(rows.tolist())) != len(rows):
             raise ValueError(f"index must hold at least one row and none twice, got {rows}")
-        rows = rows.to(torch.int64)
         if int(rows.min()) < 0 or int(rows.max()) >= len(self):
             raise ValueError(
                 f"index must hold rows from 0 to {len(self) - 1}, "
@@ -181,7 +193,8 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             lines.append(f"{wrong} labels ({wrong / len(self):.1%}) differ from the true ones")
         return "\n".join(lines)
 
-    def _checked(self, name: str, targets: Tensor, samples: int) -> Tensor:
+    def _checked(self, name: str, labels: Tensor | ArrayLike, samples: int) -> Tensor:
+        targets = to_tensor(name, labels)
         if targets.ndim == 2:
             if tuple(targets.shape) != (samples, len(self.classes)):
                 raise ValueError(
@@ -193,11 +206,21 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             return targets.float()
         if tuple(targets.shape) != (samples,) or targets.dtype != torch.int64:
             raise ValueError(
-                f"{name} must be int64 of shape ({samples}), got {targets.dtype} of shape "
+                f"{name} must be whole numbers of shape ({samples}), got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}"
             )
         check_class_index(len(self.classes), **{name: targets})
         return targets
+
+    def _checked_votes(self, votes: Tensor, samples: int) -> Tensor:
+        if tuple(votes.shape) != (samples, len(self.classes)) or votes.dtype != torch.int64:
+            raise ValueError(
+                f"votes must be whole numbers of shape ({samples}, {len(self.classes)}), got "
+                f"{votes.dtype} of shape {tuple(votes.shape)}"
+            )
+        if bool((votes < 0).any()):
+            raise ValueError(f"votes must be 0 or more, got {int(votes.min())}")
+        return votes
 
 
 def check_faces(dataset: LabeledFaces) -> None:
@@ -209,11 +232,22 @@ def check_faces(dataset: LabeledFaces) -> None:
         )
 
 
-def _unique(ids: Sequence[str]) -> Sequence[str]:
-    check_ids(ids)
+def _unique(ids: list[str]) -> list[str]:
     if not ids:
         raise ValueError("ids must name at least one sample, got none")
     if len(set(ids)) != len(ids):
         twice, times = Counter(ids).most_common(1)[0]
         raise ValueError(f"ids must name each sample once, got {twice!r} {times} times")
+    try:
+        "\n".join(ids).encode()
+    except UnicodeEncodeError:
+        name = next(name for name in ids if not name.isascii() and _undecodable(name))
+        raise ValueError(
+            f"ids must be names that UTF-8 can hold, got {name!a}: no list, table or report could "
+            "be written with it. Rename the file; archives packed on other systems leave such names"
+        ) from None
     return ids
+
+
+def _undecodable(name: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in name)

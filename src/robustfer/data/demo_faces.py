@@ -115,7 +115,7 @@ class DemoFaces(LabeledFaces):
         super().__init__(
             classes=EXPRESSIONS,
             ids=[f"demo-{split}-{seed}-{row:06d}" for row in range(num_samples)],
-            targets=torch.from_numpy(self._expressions),
+            targets=self._expressions,
         )
 
     def load_image(self, row: int) -> Tensor:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from robustfer.data.classes import EXPRESSIONS, numbering
-from robustfer.data.tables import Duplicates, NamedOnce, read_table, read_whole_number
+from robustfer.data.tables import (
+    Duplicates,
+    NamedOnce,
+    check_inside,
+    read_table,
+    read_whole_number,
+)
 
 
 class NamedFace(NamedTuple):
@@ -51,8 +57,9 @@ def read_fer2013_labels(
     for line, row in read_table(path, ["emotion"]):
         emotion = _read_emotion(path, line, row["emotion"])
         if "image" in row:
-            if names.is_new(line, row["image"], emotion):
-                named[row["image"]] = emotion
+            image = check_inside(path, line, row["image"])
+            if names.is_new(line, image, emotion):
+                named[image] = emotion
         elif "Usage" in row:
             unnamed.append((line, row["Usage"], emotion))
         else:

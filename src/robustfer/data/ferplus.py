@@ -13,6 +13,7 @@ from torch import Tensor
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.fer2013 import NamedFace, read_fer2013_labels
+from robustfer.data.image_folders import is_hidden
 from robustfer.data.images import ImageFiles
 from robustfer.data.tables import (
     Duplicates,
@@ -122,7 +123,7 @@ class FERPlus(LabeledFaces):
         if not here:
             raise ValueError(f"{table} names no image of Usage {usage!r}")
 
-        votes = torch.tensor([face.votes for face in here], dtype=torch.int64)
+        votes = torch.tensor([face.votes for face in here], dtype=torch.int64, device="cpu")
         rule: VoteRule = "majority" if labels == "fer2013" else labels
         shares, leader = judge(votes, num_classes=num_classes, rule=rule)
         kept = (leader >= 0) & (leader < num_classes)
@@ -139,7 +140,9 @@ class FERPlus(LabeledFaces):
 
         check_files(table, folder, ((face.line, face.image) for face in chosen))
         unnamed = {path.name for path in folder.iterdir()} - {face.image for face in here}
-        excluded["without votes"] = sum(name.lower().endswith(".png") for name in unnamed)
+        excluded["without votes"] = sum(
+            name.lower().endswith(".png") and not is_hidden(name) for name in unnamed
+        )
 
         targets, true_targets = (leader if rule == "majority" else shares)[kept], None
         if fer2013_labels is not None:
@@ -204,7 +207,7 @@ def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
         votes = [read_whole_number(table, line, name, row[name]) for name in VOTE_COLUMNS]
         repeated = False
         if image:  # where FERPlus has removed a face there is none
-            check_inside(table, line, image)
+            image = check_inside(table, line, image)
             repeated = not names.is_new(line, image, (usage, *votes))
         faces.append(_Face(line, usage, image, votes, repeated))
     return faces
@@ -232,4 +235,4 @@ def _fer2013_targets(
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ValueError(f"{path} has no label for {missing[0]}{more}")
-    return torch.tensor([labels[face.image] for face in chosen])
+    return torch.tensor([labels[face.image] for face in chosen], device="cpu")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from robustfer.data.classes import class_name, class_order, classes_of, numbering
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_name
 from robustfer.data.dataset import LabeledFaces
-from robustfer.data.images import IMAGE_SUFFIXES, ImageFiles
+from robustfer.data.image_folders import is_hidden, walk_images
+from robustfer.data.images import ImageFiles
+from robustfer.data.label_names import name_classes
 from robustfer.data.tables import SPLITS
 
 
@@ -22,9 +22,13 @@ class ImageFolder(LabeledFaces):
 
     The classes are robustfer's expressions in their usual order where the folders bear their
     names or synonyms ("Happy", "joy"), whether or not each of them has a folder; else the folders'
-    sorted names, over all the splits below ``root``, so that a class means the same in each.
-    ``ids`` are the paths below ``root``; ``excluded`` counts the files that are no images by their
-    ending.
+    sorted names, over all the splits below ``root``, so that a class means the same in each. A
+    folder one letter away from an expression ("Suprise") is an error, unless ``classes`` names it.
+
+    A folder is a class if it has an image. Images in folders below it (one per person, say) belong
+    to it where it is an expression or one of ``classes``; otherwise they are an error, because the
+    inner folder might be the class. Hidden files and folders are left out, and what archives add
+    (``__MACOSX``). ``ids`` are the paths below ``root``; ``excluded`` counts what was left out.
 
     Args:
         root: the folder.
@@ -34,14 +38,15 @@ class ImageFolder(LabeledFaces):
             batch; ``None``: all images are of one size. Faces should be cropped before.
         classes: names and order of the classes, or a data set of
             :data:`robustfer.data.NUMBERINGS` for its order; a folder of another name is an error.
-        numbers: what folders called by numbers mean, a data set of
-            :data:`robustfer.data.NUMBERINGS`; ``None``: nothing but their names.
+        numbers: what folders called by numbers mean: a data set of
+            :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``;
+            ``None``: nothing but their names.
         in_memory: read all images now (3 * H * W bytes each) and none later.
 
     Raises:
         FileNotFoundError: root or the split's folder is not there.
-        ValueError: no image, an unknown class, or an image that cannot be read or differs in size;
-            the message names the folder or file.
+        ValueError: no image, an unknown or misspelt class, an image whose class is not clear, or
+            one that cannot be read or differs in size; the message names the folder or file.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -75,30 +80,39 @@ class ImageFolder(LabeledFaces):
                 )
             folders = {"": root}
         folder = _chosen(root, folders, split)
-        codes = {} if numbers is None else numbering(numbers)
-        names = {
-            each.name: _name(each, codes)
-            for below in folders.values()
-            for each in _subfolders(below)
-        }
-        order = classes_of(names.values()) if classes is None else class_order(classes)
+        excluded: Counter[str] = Counter()
+        found: dict[str, list[tuple[str, ...]]] = {}
+        for parts in sorted(walk_images(folder, excluded)):
+            if len(parts) == 1:
+                excluded["outside the class folders"] += 1
+            else:
+                found.setdefault(parts[0], []).append(parts)
+        excluded["folder without an image"] = sum(
+            each.name not in found for each in _folders(folder)
+        )
+        labels = {label: f"the folder {folder / label}" for label in found}
+        for below in set(folders.values()) - {folder}:
+            for each in _folders(below):
+                if each.name not in labels and any(walk_images(each, Counter())):
+                    labels[each.name] = f"the folder {each}"
+        names, order = name_classes(
+            labels, numbers=numbers, classes=classes, numbers_are_names=True
+        )
 
+        known = EXPRESSIONS_WITH_CONTEMPT if classes is None else order
+        start = folder.relative_to(root)
         ids: list[str] = []
         targets: list[int] = []
-        excluded: Counter[str] = Counter()
-        for below in _subfolders(folder):
-            target = _target(below, names[below.name], order)
-            for path in sorted(below.iterdir()):
-                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                    ids.append(path.relative_to(root).as_posix())
-                    targets.append(target)
-                else:
-                    excluded[f"no image by its ending ({path.suffix or 'none'})"] += 1
+        for label, paths in found.items():
+            for inner in {parts[1:-1] for parts in paths if len(parts) > 2}:
+                _check_inner(folder / label, inner, names[label], known)
+            ids += ["/".join((*start.parts, *parts)) for parts in paths]
+            targets += [order.index(names[label])] * len(paths)
         if not ids:
             raise ValueError(
                 f"{folder} holds no image; expected are files like {folder / 'happiness' / '1.png'}"
             )
-        super().__init__(classes=order, ids=ids, targets=torch.tensor(targets), excluded=excluded)
+        super().__init__(classes=order, ids=ids, targets=targets, excluded=+excluded)
         self._images = ImageFiles(root, ids, size=size, in_memory=in_memory)
 
     def load_image(self, row: int) -> Tensor:
@@ -106,14 +120,15 @@ class ImageFolder(LabeledFaces):
         return self._images[row]
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
+    folders = _folders(root)
     for split, names in SPLITS.items():
-        present = [root / name for name in names if (root / name).is_dir()]
+        present = [folder for folder in folders if folder.name.lower() in names]
         if len(present) > 1:
             raise ValueError(
                 f"{' and '.join(map(str, present))} both stand for the split {split!r}; keep one"
@@ -136,21 +151,17 @@ def _chosen(root: Path, folders: dict[str, Path], split: str | None) -> Path:
     return folders[split]
 
 
-def _name(folder: Path, codes: Mapping[int, str]) -> str:
-    if not (codes and folder.name.isascii() and folder.name.isdigit()):
-        return class_name(folder.name)
-    if int(folder.name) not in codes:
+def _check_inner(folder: Path, inner: tuple[str, ...], name: str, known: Collection[str]) -> None:
+    """Refuse folders below a class folder that might be the class themselves."""
+    place = folder.joinpath(*inner)
+    other = next((part for part in inner if name != class_name(part) in known), None)
+    if other is not None:
         raise ValueError(
-            f"{folder} is of no known class; numbers lie in {min(codes)} to {max(codes)}"
+            f"{place} has images whose class may be {folder.name!r} or {other!r}; make root the "
+            "folder above the class folders, or move them"
         )
-    return codes[int(folder.name)]
-
-
-def _target(folder: Path, name: str, classes: Sequence[str]) -> int:
-    if name not in classes:
-        near = get_close_matches(name, classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+    if name not in known:
         raise ValueError(
-            f"{folder} is of no known class; the classes are {', '.join(classes)}{hint}"
+            f"{place} has images whose class may be {folder.name!r} or the name of a folder below "
+            "it; make root the folder above the class folders, or name the classes with classes="
         )
-    return classes.index(name)

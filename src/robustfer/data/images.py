@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,12 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from robustfer._checks import check_whole_number
+
 #: File name endings that are taken for images.
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+    | {".jpe", ".jfif", ".pbm", ".pnm"}
 )
 MAX_MEGAPIXELS = 50
 
@@ -61,6 +65,7 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
     (torch.Size([3, 4, 5]), tensor([7], dtype=torch.uint8))
     """
     try:
+        _check_regular(path)
         # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
         # memory with width for height.
         with Path(path).open("rb") as file, Image.open(file, formats=_FORMATS) as image:
@@ -106,8 +111,8 @@ class ImageFiles:
         boxes: Sequence[Box] | None = None,
         in_memory: bool = False,
     ) -> None:
-        if size is not None and size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {size}")
+        if size is not None:
+            size = check_whole_number("size", size, 1)
         self._folder = folder
         self._names = names
         self._size = size
@@ -115,7 +120,7 @@ class ImageFiles:
         self._shape = self._read_any(0).shape
         self._images: Tensor | None = None
         if in_memory:
-            images = torch.empty((len(names), *self._shape), dtype=torch.uint8)
+            images = torch.empty((len(names), *self._shape), dtype=torch.uint8, device="cpu")
             for row in tqdm(range(len(names)), desc=f"reading {folder.name}", disable=None):
                 images[row] = self._read(row)
             self._images = images
@@ -135,13 +140,13 @@ class ImageFiles:
             points: (x, y) in pixels of the file, the middle of the first pixel being (0, 0).
 
         Shape:
-            ``points`` float32 (K, 2) -> (K, 2)
+            ``points`` float32 (K, 2) -> (K, 2), in memory of its own
         """
         box = None if self._boxes is None else self._boxes[row]
         if box is not None:
             points = points - points.new_tensor([box.left, box.top])
         if self._size is None:
-            return points
+            return points.clone()
         width, height = (
             _upright_size(self._folder / self._names[row])
             if box is None
@@ -171,6 +176,12 @@ def _upright_size(path: Path) -> tuple[int, int]:
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         quarter_turn = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (height, width) if quarter_turn else (width, height)
+
+
+def _check_regular(path: str | Path) -> None:
+    # Opening a pipe waits for a writer, and a device may never end.
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("it is not a regular file, but a folder, a pipe or a device")
 
 
 def _check_header(image: Image.Image) -> None:

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from robustfer._checks import warn_if_normalized
-from robustfer.data.classes import (
-    EXPRESSIONS,
-    EXPRESSIONS_WITH_CONTEMPT,
-    NUMBERINGS,
-    class_name,
-    class_order,
-    classes_of,
-    numbering,
-)
+from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, class_order
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.images import ImageFiles
+from robustfer.data.label_names import name_classes
 from robustfer.data.tables import (
     SPLITS,
     Duplicates,
     NamedOnce,
+    absolute_starts,
     check_files,
     check_inside,
+    parse_number,
     read_table,
     read_whole_number,
+    shortened,
 )
 from robustfer.data.votes import VoteRule, judge
 
@@ -46,9 +41,11 @@ class LabelTable(LabeledFaces):
     - ``landmarks``: ``"x;y;x;y;..."`` in pixels of the file; an empty cell: not known.
 
     A label is a name, for an expression also a synonym ("happy", "Joy"). Numbers mean something
-    else in every data set, so they are refused unless ``numbers`` says what they mean. Where all
-    labels of the table are expressions the classes are robustfer's, in their usual order; else the
-    sorted labels. ``ids`` are the paths as the table has them.
+    else in every data set, so they are refused unless ``numbers`` says what they mean; 3 may be
+    written as 3.0. Where all labels of the table are expressions the classes are robustfer's, in
+    their usual order; else the sorted labels. A label one letter away from an expression
+    ("suprise") is an error, unless ``classes`` names it. ``ids`` are the paths from ``root`` on,
+    with forward slashes; absolute paths below ``root`` are accepted.
 
     Args:
         table: the csv file.
@@ -101,29 +98,34 @@ class LabelTable(LabeledFaces):
         if labels not in ("label", *get_args(VoteRule)):
             rules = ", ".join(get_args(VoteRule))
             raise ValueError(f"labels must be label or one of {rules}, got {labels!r}")
-        rows, excluded = _read_rows(table, labels, split, duplicates)
-        names, order = _names_and_classes(table, rows, labels, classes, numbers)
-        chosen = [row for row in rows if split is None or row.split == split]
-        if not chosen:
+        rows = _read_rows(table, root, labels, split, duplicates)
+        if labels == "label":
+            names, order = name_classes(rows.labels, numbers=numbers, classes=classes)
+        else:
+            order = _voted_classes(table, rows, classes)
+        if not rows.path:
             raise ValueError(f"{table} names no image{f' of the split {split}' if split else ''}")
 
-        votes = _votes(table, chosen, len(order))
+        targets: Tensor | list[int]
+        votes = _votes(table, rows, len(order))
         if labels == "label":
-            targets = torch.tensor([order.index(names[row.label]) for row in chosen])
+            places = {label: order.index(name) for label, name in names.items()}
+            targets = [places[label] for label in rows.label]
         else:
             assert votes is not None  # _read_rows has asked for the column
             shares, leader = judge(votes, num_classes=len(order), rule=labels)
             kept = leader >= 0
             if not bool(kept.any()):
                 raise ValueError(f"{table}: the votes are too divided for {labels!r} in every row")
-            excluded["with votes too divided"] = int((~kept).sum())
+            rows.excluded["with votes too divided"] = int((~kept).sum())
             targets, votes = (leader if labels == "majority" else shares)[kept], votes[kept]
-            chosen = [row for row, keep in zip(chosen, kept.tolist(), strict=True) if keep]
-        check_files(table, root, ((row.line, row.path) for row in chosen))
-        ids = [row.path for row in chosen]
-        super().__init__(classes=order, ids=ids, targets=targets, votes=votes, excluded=+excluded)
-        self._points = _points(table, chosen)
-        self._images = ImageFiles(root, ids, size=size, in_memory=in_memory)
+            rows.keep(kept.tolist())
+        check_files(table, root, zip(rows.line, rows.path, strict=True))
+        super().__init__(
+            classes=order, ids=rows.path, targets=targets, votes=votes, excluded=+rows.excluded
+        )
+        self._points = _points(table, rows)
+        self._images = ImageFiles(root, rows.path, size=size, in_memory=in_memory)
 
     def load_image(self, row: int) -> Tensor:
         """Image of a row of the whole split, uint8 (3, H, W)."""
@@ -143,37 +145,56 @@ class LabelTable(LabeledFaces):
         return self._images.place(row, self._points[row])
 
 
-class _Row(NamedTuple):
-    line: int
-    path: str
-    label: str
-    split: str
-    votes: str | None
-    landmarks: str | None
+class _Rows:
+    """The rows of a split, column by column: a million tuples would keep the collector busy."""
+
+    def __init__(self) -> None:
+        self.line: list[int] = []
+        self.path: list[str] = []
+        self.label: list[str] = []
+        self.votes: list[str] = []
+        self.landmarks: list[str] = []
+        #: Of all splits: label -> where it stands first.
+        self.labels: dict[str, str] = {}
+        self.excluded: Counter[str] = Counter()
+
+    def keep(self, kept: Sequence[bool]) -> None:
+        """Drop the other rows."""
+        self.line = list(compress(self.line, kept))
+        self.path = list(compress(self.path, kept))
+        self.label = list(compress(self.label, kept))
+        self.votes = list(compress(self.votes, kept))
+        self.landmarks = list(compress(self.landmarks, kept))
 
 
 def _read_rows(
-    table: Path, labels: str, split: str | None, duplicates: Duplicates
-) -> tuple[list[_Row], Counter[str]]:
+    table: Path, root: Path, labels: str, split: str | None, duplicates: Duplicates
+) -> _Rows:
     needed = ["path", "label" if labels == "label" else "votes", *(["split"] if split else [])]
-    names, excluded = NamedOnce(table, duplicates), Counter[str]()
-    rows: list[_Row] = []
+    names, starts = NamedOnce(table, duplicates), absolute_starts(root)
+    rows = _Rows()
     for line, cells in read_table(table, needed):
         if split is None and "split" in cells:
             raise ValueError(f"{table} has a column split; say which rows with split=")
-        row = _Row(
-            line,
-            check_inside(table, line, cells["path"]),
-            cells.get("label", ""),
-            _split(table, line, cells["split"]) if split else "",
-            cells.get("votes"),
-            cells.get("landmarks"),
-        )
-        if names.is_new(line, row.path, row[1:]):
-            rows.append(row)
-        else:
-            excluded["named again in the same words"] += 1
-    return rows, excluded
+        path = check_inside(table, line, cells["path"], starts)
+        found = _split(table, line, cells["split"]) if split else None
+        label, votes = cells.get("label"), cells.get("votes")
+        landmarks = cells.get("landmarks")
+        if not names.is_new(line, path, (found, label, votes, landmarks)):
+            rows.excluded["named again in the same words"] += 1
+            continue
+        if label is not None and label not in rows.labels:
+            rows.labels[label] = f"{table}, line {line}"
+        if found == split:
+            rows.line.append(line)
+            rows.path.append(path)
+            if label is not None:
+                rows.label.append(label)
+            if votes is not None:
+                rows.votes.append(votes)
+            if landmarks is not None:
+                rows.landmarks.append(landmarks)
+    return rows
 
 
 def _split(table: Path, line: int, text: str) -> str:
@@ -183,99 +204,49 @@ def _split(table: Path, line: int, text: str) -> str:
     raise ValueError(f"{table}, line {line}: split must be one of {', '.join(SPLITS)}: {text!r}")
 
 
-def _names_and_classes(
-    table: Path,
-    rows: Sequence[_Row],
-    labels: str,
-    classes: str | Sequence[str] | None,
-    numbers: str | None,
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The class that each label stands for, and the classes in order."""
-    order = None if classes is None else class_order(classes)
-    if labels != "label":
-        if order is None:
-            count = len(_numbers(rows[0].votes or "")) if rows else 0
-            known = {7: EXPRESSIONS, 8: EXPRESSIONS_WITH_CONTEMPT}
-            if count not in known:
-                raise ValueError(f"{table}: votes for {count} columns need classes=, their names")
-            order = known[count]
-        return {}, order
-    codes: Mapping[int, str] | None = None
-    if numbers == "classes":
-        if order is None:
-            raise ValueError("numbers='classes' needs classes=, the names that are counted")
-        codes = dict(enumerate(order))
-    elif numbers is not None:
-        codes = numbering(numbers)
-    names: dict[str, str] = {}
-    for row in rows:
-        if row.label not in names:
-            names[row.label] = _name(table, row, codes, order)
-    return names, order or classes_of(names.values())
+def _voted_classes(
+    table: Path, rows: _Rows, classes: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    if classes is not None:
+        return class_order(classes)
+    count = len(_cells(rows.votes[0])) if rows.votes else 0
+    known = {7: EXPRESSIONS, 8: EXPRESSIONS_WITH_CONTEMPT}
+    if count not in known:
+        raise ValueError(f"{table}: votes for {count} columns need classes=, their names")
+    return known[count]
 
 
-def _name(
-    table: Path, row: _Row, codes: Mapping[int, str] | None, order: Sequence[str] | None
-) -> str:
-    where = f"{table}, line {row.line}"
-    name = class_name(row.label)
-    if row.label.isascii() and row.label.isdigit():
-        if codes is None:
-            raise ValueError(
-                f"{where}: label is the number {row.label}, which means something else in every "
-                f"data set; say what with numbers=, one of {', '.join(NUMBERINGS)} or classes"
-            )
-        if int(row.label) not in codes:
-            raise ValueError(
-                f"{where}: label must lie in {min(codes)} to {max(codes)}, got {row.label}"
-            )
-        name = codes[int(row.label)]
-    if not name:
-        raise ValueError(f"{where}: label is empty")
-    if order is not None and name not in order:
-        near = get_close_matches(name, order, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{where}: label {row.label!r} is none of {', '.join(order)}{hint}")
-    return name
-
-
-def _votes(table: Path, rows: Sequence[_Row], num_classes: int) -> Tensor | None:
-    if not rows or rows[0].votes is None:
+def _votes(table: Path, rows: _Rows, num_classes: int) -> Tensor | None:
+    if not rows.votes:
         return None
-    votes = torch.zeros(len(rows), num_classes, dtype=torch.int64)
-    for place, row in enumerate(rows):
-        cells = _numbers(row.votes or "")
-        if not cells:
-            continue
+    votes: list[list[int]] = []
+    for line, text in zip(rows.line, rows.votes, strict=True):
+        cells = _cells(text) or ["0"] * num_classes
         if len(cells) != num_classes:
             raise ValueError(
-                f"{table}, line {row.line}: votes must be {num_classes} numbers, got {row.votes!r}"
+                f"{table}, line {line}: votes must be {num_classes} numbers, got {shortened(text)}"
             )
-        counts = [read_whole_number(table, row.line, "a vote", cell) for cell in cells]
-        votes[place] = torch.tensor(counts)
-    return votes
+        votes.append([read_whole_number(table, line, "a vote", cell) for cell in cells])
+    return torch.tensor(votes, dtype=torch.int64, device="cpu")
 
 
-def _points(table: Path, rows: Sequence[_Row]) -> Tensor | None:
-    known = {place: _numbers(row.landmarks) for place, row in enumerate(rows) if row.landmarks}
+def _points(table: Path, rows: _Rows) -> Tensor | None:
+    known = {place: _cells(text) for place, text in enumerate(rows.landmarks) if text}
     if not known:
         return None
     count = len(next(iter(known.values())))
-    points = torch.full((len(rows), count), torch.nan)
+    points = torch.full((len(rows.path), count), torch.nan, dtype=torch.float32, device="cpu")
     for place, cells in known.items():
-        try:
-            values = [float(cell) for cell in cells]
-        except ValueError:
-            values = []
-        if len(values) != count or count % 2 or not all(map(math.isfinite, values)):
+        values = [parse_number(cell) for cell in cells]
+        if len(values) != count or count % 2 or None in values:
             raise ValueError(
-                f"{table}, line {rows[place].line}: landmarks must be x;y;x;y;..., as many as in "
-                f"the other rows, got {rows[place].landmarks!r}"
+                f"{table}, line {rows.line[place]}: landmarks must be x;y;x;y;..., as many as in "
+                f"the other rows, got {shortened(rows.landmarks[place])}"
             )
-        points[place] = torch.tensor(values)
+        points[place] = torch.tensor(values, dtype=torch.float32, device="cpu")
     warn_if_normalized(points, f"landmarks of {table}")
-    return points.view(len(rows), -1, 2)
+    return points.view(len(points), -1, 2)
 
 
-def _numbers(text: str) -> list[str]:
+def _cells(text: str) -> list[str]:
     return text.replace(";", " ").split()

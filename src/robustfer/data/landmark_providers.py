@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from robustfer._checks import warn_if_normalized
 from robustfer.data.ids import check_ids
 from robustfer.data.landmarks import LandmarkLayout
 from robustfer.data.landmarks import layout as find_layout
-from robustfer.data.tables import read_table
+from robustfer.data.tables import parse_number, read_table, shortened
 
 _Points: TypeAlias = NDArray[np.float32]
 
@@ -276,7 +277,10 @@ def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
         )
     if points.dtype.kind not in "fiu":
         raise ValueError(f"{path}: landmarks must be numbers, got {points.dtype}")
-    points = points.astype(np.float32)
+    with np.errstate(over="ignore"):
+        points = points.astype(np.float32)
+    if bool(np.isinf(points).any()):
+        raise ValueError(f"{path}: landmarks must be finite in float32, or NaN where not known")
     if detected is not None:
         if detected.shape != names.shape or detected.dtype != np.bool_:
             raise ValueError(
@@ -326,9 +330,11 @@ def _coordinates(path: Path, header: Sequence[str]) -> list[str]:
 
 
 def _read_number(path: Path, line: int, column: str, text: str) -> float:
-    try:
-        return float(text) if text else float("nan")
-    except ValueError:
+    if text.lower() in ("", "nan"):
+        return math.nan
+    number = parse_number(text)
+    if number is None:
         raise ValueError(
-            f"{path}, line {line}: {column} must be a number or empty, got {text!r}"
-        ) from None
+            f"{path}, line {line}: {column} must be a number or empty, got {shortened(text)}"
+        )
+    return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -13,7 +12,15 @@ from robustfer.data.classes import EXPRESSIONS, numbering
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.images import Box, ImageFiles
 from robustfer.data.label_lists import aligned_name, read_label_list
-from robustfer.data.tables import Duplicates, NamedOnce, check_files, check_inside
+from robustfer.data.tables import (
+    MAX_WHOLE_NUMBER,
+    Duplicates,
+    NamedOnce,
+    check_files,
+    check_inside,
+    parse_number,
+    shortened,
+)
 
 Images = Literal["aligned", "original", "face"]
 
@@ -110,7 +117,7 @@ class RAFDB(LabeledFaces):
         super().__init__(
             classes=EXPRESSIONS,
             ids=ids,
-            targets=torch.tensor([face.target for face in new]),
+            targets=[face.target for face in new],
             excluded={"named again with the same label": repeated} if repeated else None,
         )
         self._images = ImageFiles(folder, names, size=size, boxes=boxes, in_memory=in_memory)
@@ -140,13 +147,15 @@ class RAFDB(LabeledFaces):
         points = _read_numbers(path, count)
         if len(points) < count or any(len(point) != 2 for point in points):
             raise ValueError(f"{path} must begin with {count} lines of two numbers, got {points}")
-        return self._images.place(row, torch.tensor(points, dtype=torch.float32))
+        return self._images.place(row, torch.tensor(points, dtype=torch.float32, device="cpu"))
 
     def _box(self, name: str) -> Box:
         path = self._annotation("boundingbox", name, "boundingbox")
         numbers = [number for line in _read_numbers(path, 4) for number in line]
         if len(numbers) != 4 or numbers[2] <= numbers[0] or numbers[3] <= numbers[1]:
             raise ValueError(f"{path} must hold left, top, right and bottom, got {numbers}")
+        if max(map(abs, numbers)) > MAX_WHOLE_NUMBER:
+            raise ValueError(f"{path} must hold pixels, got {numbers}")
         return Box(*(round(number) for number in numbers))
 
     def _annotation(self, folder: str, name: str, ending: str) -> Path:
@@ -173,7 +182,8 @@ def _read_list(table: Path, duplicates: Duplicates) -> list[_Face]:
             )
         if number not in codes:
             raise ValueError(f"{table}, line {line}: a label must lie in 1 to 7, got {number}")
-        repeated = not names.is_new(line, check_inside(table, line, name), number)
+        name = check_inside(table, line, name)
+        repeated = not names.is_new(line, name, number)
         faces.append(_Face(line, name, split, EXPRESSIONS.index(codes[number]), repeated))
     return faces
 
@@ -186,11 +196,8 @@ def _read_numbers(path: Path, count: int) -> list[list[float]]:
     for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         if not text.strip() or len(lines) == count:
             continue
-        try:
-            numbers = [float(word) for word in text.replace(",", " ").split()]
-        except ValueError:
-            numbers = [math.nan]
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{path}, line {line}: must be numbers, got {text.strip()!r}")
-        lines.append(numbers)
+        numbers = [parse_number(word) for word in text.replace(",", " ").split()]
+        if None in numbers:
+            raise ValueError(f"{path}, line {line}: must be numbers, got {shortened(text.strip())}")
+        lines.append([number for number in numbers if number is not None])
     return lines

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
+import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Literal
+
+import torch
 
 #: What to do with something that a table names again in the very same words.
 Duplicates = Literal["error", "drop"]
@@ -17,12 +22,21 @@ SPLITS = {
     "test": ("test",),
 }
 
+#: Greatest count or code in a table: sums and multiples of many still fit into int64.
+MAX_WHOLE_NUMBER = 2**31 - 1
+_MAX_NUMBER = torch.finfo(torch.float32).max
+
+_WHOLE_NUMBER = re.compile(r"\+?([0-9]+)(?:\.0*)?")
+_DRIVE = re.compile(r"[A-Za-z]:")
+# A name that needs no second look: no backslash, drive or NUL, no part empty or begun with a dot.
+_PLAIN = re.compile(r"[^./\\:\0][^/\\:\0]*(?:/[^./\\:\0][^/\\:\0]*)*")
+
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     r"""Read a csv file with a header, row by row.
 
-    Blanks around names and values, a byte-order mark and empty lines are allowed; further columns
-    are read too.
+    Blanks around names and values, a byte-order mark and empty lines are allowed. All columns are
+    read; those without a name are left out.
 
     Args:
         path: the csv file, UTF-8.
@@ -44,11 +58,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     [(2, {'image': 'a.png', 'emotion': '3'})]
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, or is no file")
+        raise FileNotFoundError(f"{path} is not there, or is not a file")
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             header = _header(path, next(reader, []), columns)
+            unnamed = "" in header
             for values in reader:
                 if not values:
                     continue
@@ -57,42 +72,120 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                         f"{path}, line {reader.line_num}: {len(values)} values, but the header "
                         f"names {len(header)} columns"
                     )
-                row = zip(header, (value.strip() for value in values), strict=True)
-                yield reader.line_num, dict(row)
+                row = dict(zip(header, map(str.strip, values), strict=True))
+                if unnamed:
+                    del row[""]
+                yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}, line {reader.line_num + 1}: no csv text: {error}") from error
 
 
-def read_whole_number(path: Path, line: int, column: str, text: str) -> int:
-    """Read a count or a code from a cell of a table: a whole number, not negative.
+def parse_whole_number(text: str) -> int | None:
+    """Return the whole number that a text stands for, or None where it stands for none.
 
+    Spreadsheets and data frames write 3 as ``3.0``, too.
+
+    >>> [parse_whole_number(text) for text in ("3", "03", "+3", "3.0", "3.5", "-3", "nan", "9" * 40)]
+    [3, 3, 3, 3, None, None, None, None]
+    """  # noqa: E501 - the example is one line
+    found = _WHOLE_NUMBER.fullmatch(text)
+    if found is None:
+        return None
+    digits = found[1].lstrip("0") or "0"
+    # The length first: Python refuses to convert thousands of digits.
+    number = int(digits) if len(digits) <= 10 else MAX_WHOLE_NUMBER + 1
+    return number if number <= MAX_WHOLE_NUMBER else None
+
+
+def read_whole_number(path: Path, line: int, column: str, text: str) -> int:
+    """Read a count or a code from a cell of a table.
+
+    >>> read_whole_number(Path("votes.csv"), 7, "anger", "3.0")
+    3
     >>> read_whole_number(Path("votes.csv"), 7, "anger", "-1")
     Traceback (most recent call last):
     ...
-    ValueError: votes.csv, line 7: anger must be a whole number, not negative, got '-1'
+    ValueError: votes.csv, line 7: anger must be a whole number from 0 to 2147483647, got '-1'
     """
-    if not (text.isascii() and text.isdigit()):
+    number = parse_whole_number(text)
+    if number is None:
         raise ValueError(
-            f"{path}, line {line}: {column} must be a whole number, not negative, got {text!r}"
+            f"{path}, line {line}: {column} must be a whole number from 0 to {MAX_WHOLE_NUMBER}, "
+            f"got {shortened(text)}"
         )
-    return int(text)
+    return number
 
 
-def check_inside(path: Path, line: int, name: str) -> str:
-    r"""Return a file name given by a table, unless it leads out of the folder it is meant for.
+def parse_number(text: str) -> float | None:
+    """Return the finite number that a text stands for and float32 can hold, else None.
 
+    >>> [parse_number(text) for text in ("2.5", "1e39", "inf", "nan", "x")]
+    [2.5, None, None, None, None]
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if abs(number) <= _MAX_NUMBER else None
+
+
+def shortened(text: str) -> str:
+    """Return a text as it is quoted in an error: a cell may be of any length.
+
+    >>> shortened("12 years"), len(shortened("9" * 5000))
+    ("'12 years'", 63)
+    """
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
+
+
+def absolute_starts(folder: Path) -> tuple[str, ...]:
+    """Return what the absolute paths of files below a folder begin with, for `check_inside`."""
+    spellings = dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder)))  # noqa: PTH100
+    return tuple(_comparable(name).rstrip("/") + "/" for name in spellings)
+
+
+def check_inside(path: Path, line: int, name: str, starts: Sequence[str] = ()) -> str:
+    r"""Return the file name of a table's row, relative to the folder it is meant for.
+
+    Backslashes count as slashes. An absolute path loses its start if it lies below the folder.
+
+    Args:
+        path: the table, for messages.
+        line: its line, for messages.
+        name: as the table has it.
+        starts: of the folder, from :func:`absolute_starts`; without them no absolute path is
+            accepted.
+
+    >>> check_inside(Path("labels.csv"), 2, r"happy\\a.png")
+    'happy/a.png'
     >>> check_inside(Path("labels.csv"), 2, "../secret.png")
     Traceback (most recent call last):
     ...
     ValueError: labels.csv, line 2: '../secret.png' leads out of the images' folder
     """
+    if _PLAIN.fullmatch(name):  # PurePosixPath would take most of the time of a long table
+        return name
     if not name:
         raise ValueError(f"{path}, line {line}: the name of the image is empty")
-    # Seen with the eyes of either system: "C:\x" and "..\x" are harmless names on one of them only.
-    for seen in (PurePosixPath(name), PureWindowsPath(name)):
-        if seen.anchor or ".." in seen.parts or "\0" in name:
-            raise ValueError(f"{path}, line {line}: {name!r} leads out of the images' folder")
-    return name
+    inside = name.replace("\\", "/")
+    if "\0" in inside or (".." in inside and ".." in inside.split("/")):
+        raise ValueError(f"{path}, line {line}: {name!r} leads out of the images' folder")
+    # With the eyes of either system: "C:\x" is a harmless name on one of them only.
+    if inside[0] == "/" or (inside[1:2] == ":" and _DRIVE.match(inside)):
+        seen = _comparable(inside)
+        start = next((start for start in starts if seen.startswith(start)), None)
+        if start is None:
+            cure = (
+                f" {starts[0]}: give root=, a folder above the images, or paths relative to it"
+                if starts
+                else ": write it relative to that folder"
+            )
+            raise ValueError(
+                f"{path}, line {line}: the absolute path {name!r} leads out of the images' folder"
+                + cure
+            )
+        inside = inside[len(start) :]
+    return str(PurePosixPath(inside))
 
 
 class NamedOnce:
@@ -110,7 +203,7 @@ class NamedOnce:
     >>> names.is_new(4, "a.png", "fear")
     Traceback (most recent call last):
     ...
-    ValueError: labels.csv, line 4: a.png is named a second time, after line 2
+    ValueError: labels.csv, line 4: a.png is named a second time, after line 2; delete one of the two
     """
 
     def __init__(self, path: Path, duplicates: Duplicates | None = None) -> None:
@@ -121,14 +214,18 @@ class NamedOnce:
         self._seen: dict[str, tuple[int, int]] = {}
 
     def is_new(self, line: int, name: str, row: Hashable) -> bool:
-        """Whether this is the first row of a name; ``row`` is what the table says of it.
+        """Whether this is the first row of a name.
+
+        Args:
+            line: of the row.
+            name: from :func:`check_inside`, which spells a name in one way.
+            row: what the table says of it.
 
         Raises:
             ValueError: it is not, and may not be.
         """
         # The hash, not the row: a table of half a million rows need not stay in memory.
-        file = str(PurePosixPath(name))  # ./a.png is a.png
-        first, said = self._seen.setdefault(file, (line, hash(row)))
+        first, said = self._seen.setdefault(name, (line, hash(row)))
         if first == line:
             return True
         same = said == hash(row)
@@ -144,7 +241,7 @@ class NamedOnce:
 
 
 def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> None:
-    """Refuse a table that names files that are not there.
+    """Refuse a table that names what is not there, or is not a file that can be read to its end.
 
     Args:
         path: the table, for the message.
@@ -152,35 +249,62 @@ def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> N
         named: line and name of each; a name may have folders of its own.
 
     Raises:
-        FileNotFoundError: the message names the first line and how many more there are.
+        FileNotFoundError: a file is not there; the message names the first line and how many more
+            there are.
+        ValueError: a folder, a pipe or a device has the name.
     """
-    # Listed once: asking after each of thousands of files is slow, on a network above all.
-    listed: dict[Path, set[str]] = {}
-    missing: list[tuple[int, Path]] = []
+    # Folders are listed once: asking after each of thousands of files is slow, on a network above
+    # all.
+    listed: set[str] = set()
+    files: set[str] = set()
+    others: set[str] = set()
+    missing: list[tuple[int, str]] = []
     for line, name in named:
-        file = folder / name
-        if file.parent not in listed:
-            there = file.parent.is_dir()
-            listed[file.parent] = (
-                {found.name for found in file.parent.iterdir()} if there else set()
+        if name in files:
+            continue
+        below = name.rpartition("/")[0]
+        if below not in listed and (folder / below).is_dir():
+            start = f"{below}/" if below else ""
+            with os.scandir(folder / below) as entries:
+                for entry in entries:
+                    (files if entry.is_file() else others).add(start + entry.name)
+        listed.add(below)
+        if name in others:
+            raise ValueError(
+                f"{path}, line {line}: {folder / name} is not a regular file, but a folder, a "
+                "broken link, a pipe or a device"
             )
-        if file.name not in listed[file.parent]:
-            missing.append((line, file))
+        if name not in files:
+            missing.append((line, name))
     if missing:
-        line, file = missing[0]
+        line, name = missing[0]
+        near = next((found for found in files if _loose(found) == _loose(name)), None)
+        hint = f"; there is {near!r}" if near else ""
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise FileNotFoundError(f"{path}, line {line}: {file} is not there{more}")
+        raise FileNotFoundError(f"{path}, line {line}: {folder / name} is not there{hint}{more}")
+
+
+def _comparable(path: str) -> str:
+    return os.path.normcase(path).replace("\\", "/")
+
+
+def _loose(name: str) -> str:
+    """A name without what file systems and archives change: case and the way accents are coded."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _header(path: Path, values: Sequence[str], columns: Sequence[str]) -> list[str]:
     header = [value.strip() for value in values]
     missing = [column for column in columns if column not in header]
     if missing:
+        apart = len(header) == 1 and re.search("[;\t|]", header[0])
+        hint = "; columns must be separated by commas" if apart else ""
         raise ValueError(
             f"{path}, line 1: the header must name the columns {', '.join(columns)}; "
-            f"{', '.join(missing)} missing from {', '.join(header) or 'an empty line'}"
+            f"{', '.join(missing)} missing from {', '.join(header) or 'an empty line'}{hint}"
         )
-    twice = [column for column in columns if header.count(column) > 1]
+    # A name that nobody asks for, too: who asks later would get the last of the two.
+    twice = [column for column in dict.fromkeys(header) if column and header.count(column) > 1]
     if twice:
         raise ValueError(f"{path}, line 1: the header names {', '.join(twice)} twice")
     return header

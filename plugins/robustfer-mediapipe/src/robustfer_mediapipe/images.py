@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 #: File name endings that are taken for images; robustfer's own.
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+    | {".jpe", ".jfif", ".pbm", ".pnm"}
+)
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 _DEEP_MODES = ("I", "F")
 MAX_MEGAPIXELS = 50
