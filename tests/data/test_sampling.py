@@ -1,6 +1,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -181,8 +182,9 @@ def test_balances_by_the_labels_that_training_has_made(workers):
         ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
         ({"num_replicas": 0}, "num_replicas must be a whole number from 1 on, got 0"),
         ({"num_replicas": 2, "rank": 2}, "rank must be a whole number from 0 to 1, got 2"),
-        ({"labels": torch.eye(3)}, "labels must be a class a sample"),
-        ({"labels": torch.zeros(0, dtype=torch.int64)}, "labels must be a class a sample"),
+        ({"labels": torch.eye(3)}, "labels must be one class per sample"),
+        ({"labels": [True, False, True]}, "labels must be one class per sample, .* got torch.bool"),
+        ({"labels": torch.zeros(0, dtype=torch.int64)}, "labels must be one class per sample"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -194,3 +196,14 @@ def test_bad_arguments(options, message):
 def test_bad_epoch():
     with pytest.raises(ValueError, match="epoch must be a whole number from 0 on, got -1"):
         sampler_of([3, 3], epoch=-1)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda rows: np.array(rows[::-1])[::-1]])
+def test_labels_of_numpy_and_lists(kind):
+    rows = [0, 1, 1, 2, 0, 0]
+    options = {"num_classes": 3, "max_epoch": 2}
+    wanted = list(ProgressiveBalancedSampler(torch.tensor(rows), **options))
+    assert list(ProgressiveBalancedSampler(kind(rows), **options)) == wanted
+    assert list(ProgressiveBalancedSampler(lambda: kind(rows), **options)) == wanted
+    with pytest.raises(TypeError, match=r"labels must be a torch\.Tensor, a numpy array or a list"):
+        ProgressiveBalancedSampler(["happy", "sad"], **options)

@@ -112,8 +112,9 @@ class LandmarkFile:
                 f"{missing[0]!r}; its own names are like {next(iter(self._rows))!r}. "
                 "allow_missing=True takes them as not found"
             )
-        rows = torch.tensor([self._rows.get(name, -1) for name in ids], dtype=torch.int64)
-        return _with_visibility(self._landmarks[rows])
+        rows = [self._rows.get(name, -1) for name in ids]
+        known = self._landmarks[torch.tensor(rows, dtype=torch.int64, device="cpu")]
+        return _with_visibility(known)
 
 
 class _HasLandmarks(Protocol):
@@ -210,7 +211,8 @@ def _collect(
     layout: LandmarkLayout,
     source: str,
 ) -> tuple[Tensor, Tensor]:
-    landmarks = torch.full((len(ids), layout.num_points, 2), torch.nan)
+    shape = (len(ids), layout.num_points, 2)
+    landmarks = torch.full(shape, torch.nan, dtype=torch.float32, device="cpu")
     for row, name in enumerate(ids):
         found = find(name)
         if found is None:

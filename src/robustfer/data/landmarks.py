@@ -107,7 +107,7 @@ def swap_left_right(values: Tensor, layout: LandmarkLayout, *, dim: int = 1) -> 
             f"shape {tuple(values.shape)}"
         )
     # From pageable memory such a copy waits for nothing; the device is not held up.
-    order = torch.tensor(layout.swap).to(values.device, non_blocking=True)
+    order = torch.tensor(layout.swap, device="cpu").to(values.device, non_blocking=True)
     return values.index_select(dim, order)
 
 

@@ -159,7 +159,7 @@ def class_noise(
                 "matrix of zeros and ones"
             )
         generator = random.Random(seed)
-        hits = torch.tensor([generator.random() < rate for _ in range(len(ids))])
+        hits = torch.tensor([generator.random() < rate for _ in range(len(ids))], device="cpu")
         return (
             matrix.argmax(dim=1).to(targets.device)[targets].where(hits.to(targets.device), targets)
         )

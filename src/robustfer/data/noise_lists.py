@@ -92,7 +92,7 @@ def read_noise_list(
         ids.append(list_name(entry.name))
         names["aligned" if aligned_name(ids[-1]) == _forward(entry.name) else "plain"] += 1
         once.is_new(entry.line, ids[-1], entry.number)
-    numbers = torch.tensor([entry.number for entry in entries])
+    numbers = torch.tensor([entry.number for entry in entries], device="cpu")
     if base is None:
         base = _find_base(path, entries, ids, order, clean)
     outside = next((e for e in entries if not 0 <= e.number - base < len(order)), None)
@@ -185,7 +185,7 @@ def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
         )
     true = hard_targets(dataset)
     rows = match_names(noisy.path, noisy.ids, dataset.ids)
-    places = torch.full((len(dataset),), -1)
+    places = torch.full((len(dataset),), -1, device="cpu")
     known = rows >= 0
     places[rows[known]] = known.nonzero()[:, 0]
     missing = [name for name, place in zip(dataset.ids, places.tolist(), strict=True) if place < 0]
@@ -235,7 +235,7 @@ def _find_base(
     if not from_0:
         hint = ""
         if clean is not None:
-            numbers = torch.tensor([entry.number for entry in entries])
+            numbers = torch.tensor([entry.number for entry in entries], device="cpu")
             rows = match_names(path, ids, clean.ids)
             known = rows >= 0
             true = hard_targets(clean)[rows[known]]

@@ -65,7 +65,7 @@ def match_names(path: Path, names: Sequence[str], ids: Sequence[str]) -> Tensor:
     if twice:
         both = [name for name, row in zip(names, rows, strict=True) if row == twice[0]]
         raise ValueError(f"{path} has several labels for {ids[twice[0]]!r}: {both}")
-    return torch.tensor(rows)
+    return torch.tensor(rows, device="cpu")
 
 
 def _find(name: str, whole: dict[str, int], ends: dict[str, int]) -> int:
@@ -120,12 +120,12 @@ def fitting_order(
         ``numbers`` and ``true`` int64 (N).
     """
     least, greatest = int(numbers.min()), int(numbers.max())
-    given = torch.zeros(len(classes), greatest + 1, dtype=torch.int64)
+    given = torch.zeros(len(classes), greatest + 1, dtype=torch.int64, device=numbers.device)
     given.index_put_((true, numbers), torch.ones_like(true), accumulate=True)
     there = given.sum(dim=1) > 0
     given = given[there]
     names = [name for name, occurs in zip(classes, there.tolist(), strict=True) if occurs]
-    own = torch.full((len(names),), -1)
+    own = torch.full((len(names),), -1, device="cpu")
     if read is not None:
         own = _numbers_of(names, *read)
     orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
@@ -159,7 +159,8 @@ def _fits_better(given: Tensor, own: Tensor, other: Tensor, *, num_classes: int)
 
 def _numbers_of(names: Sequence[str], order: Sequence[str], base: int) -> Tensor:
     """The number of each class in an order; -1 where it has none."""
-    return torch.tensor([base + order.index(name) if name in order else -1 for name in names])
+    places = [base + order.index(name) if name in order else -1 for name in names]
+    return torch.tensor(places, device="cpu")
 
 
 def _agreeing(given: Tensor, numbers: Tensor) -> Tensor:

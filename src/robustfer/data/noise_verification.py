@@ -117,13 +117,14 @@ def _labels_of(split: LabeledFaces, noisy: NoiseList) -> tuple[Tensor, Tensor]:
     places = match_names(noisy.path, noisy.ids, split.ids)
     labels = hard_targets(split)
     order = [noisy.classes.index(name) if name in noisy.classes else -1 for name in split.classes]
-    return places, torch.tensor(order)[labels[places.clamp(min=0)]]
+    return places, torch.tensor(order, device="cpu")[labels[places.clamp(min=0)]]
 
 
 def _of_rafdb_test(names: Sequence[str], clean_names: Sequence[str]) -> Tensor:
     """Where the names are RAF-DB's test images, which stand beside its training images."""
     of_rafdb = any(last_part(name).startswith("train_") for name in clean_names)
-    return torch.tensor([of_rafdb and last_part(name).startswith("test_") for name in names])
+    test = [of_rafdb and last_part(name).startswith("test_") for name in names]
+    return torch.tensor(test, device="cpu")
 
 
 def _first(names: Sequence[str], chosen: Tensor) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, distributed
 from torch.utils.data import DistributedSampler
 
@@ -17,6 +18,7 @@ from robustfer._checks import (
     check_variant,
     check_whole_number,
 )
+from robustfer.data.arrays import to_tensor
 from robustfer.functional._gather import several_processes
 
 
@@ -43,7 +45,8 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
     ``set_epoch`` of the loader that it returns.
 
     Args:
-        labels: the class of each sample ``(N,)``, or a function that returns them.
+        labels: the class of each sample ``(N,)``, a tensor, a numpy array or a list, or a function
+            that returns them.
         num_classes: number of classes.
         max_epoch: the epoch E from which on every class is drawn alike.
         seed: which of the possible orders.
@@ -71,7 +74,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
 
     def __init__(
         self,
-        labels: Tensor | Callable[[], Tensor],
+        labels: Tensor | ArrayLike | Callable[[], Tensor | ArrayLike],
         *,
         num_classes: int,
         max_epoch: int,
@@ -117,10 +120,10 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
                 continue
             rows = (labels == number).nonzero()[:, 0]
             copies, rest = divmod(count, len(rows))
-            extra = torch.randperm(len(rows), generator=generator)[:rest]
+            extra = torch.randperm(len(rows), generator=generator, device="cpu")[:rest]
             parts += [rows.repeat(copies), rows[extra]]
         drawn = torch.cat(parts)
-        drawn = drawn[torch.randperm(len(drawn), generator=generator)]
+        drawn = drawn[torch.randperm(len(drawn), generator=generator, device="cpu")]
         wanted = len(self) * self.num_replicas
         padded = drawn.repeat(math.ceil(wanted / len(drawn)))[:wanted]
         yield from padded[self.rank :: self.num_replicas].tolist()
@@ -157,11 +160,11 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         return counts
 
     def _labels(self) -> Tensor:
-        labels = (self._source() if callable(self._source) else self._source).cpu()
-        if labels.ndim != 1 or labels.is_floating_point() or not len(labels):
+        labels = to_tensor("labels", self._source() if callable(self._source) else self._source)
+        if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
             raise ValueError(
-                f"labels must be a class a sample, integers of shape (N), got {labels.dtype} of "
-                f"shape {tuple(labels.shape)}"
+                f"labels must be one class per sample, integers of shape (N), got {labels.dtype} "
+                f"of shape {tuple(labels.shape)}"
             )
         check_class_index(self.num_classes, labels=labels)
-        return labels.to(torch.int64)
+        return labels

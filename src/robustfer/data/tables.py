@@ -203,7 +203,7 @@ class NamedOnce:
     >>> names.is_new(4, "a.png", "fear")
     Traceback (most recent call last):
     ...
-    ValueError: labels.csv, line 4: a.png is named a second time, after line 2; delete one of the two
+    ValueError: labels.csv, line 4: a.png is named a second time, after line 2
     """
 
     def __init__(self, path: Path, duplicates: Duplicates | None = None) -> None:
