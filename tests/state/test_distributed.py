@@ -109,7 +109,7 @@ def test_each_process_holds_what_one_process_holds_on_the_joined_batch(results, 
         state = result[soft]["state"]
         assert list(state) == list(expected)
         for name, value in expected.items():
-            torch.testing.assert_close(state[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+            torch.testing.assert_close(state[name], value, equal_nan=True, msg=name)
 
 
 def test_rows_of_any_kind_come_in_the_order_of_the_processes(results):
