@@ -278,6 +278,16 @@ def test_every_damage_of_a_model_file_is_found(tmp_path):
     assert all((tensor == 7).all() for tensor in model.parameters())
 
 
+@pytest.mark.parametrize(
+    "header", ["5", "[]", '"text"', '{"__metadata__": 5}', '{"__metadata__": [1]}']
+)
+def test_headers_of_a_stranger(tmp_path, header):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        read_model_info(tmp_path)
+
+
 def test_nested_settings_of_a_stranger(tmp_path):
     path = save_model(tmp_path, nn.Linear(2, 3), classes=CLASSES, settings={})
     for nested in ('{"a":' * 5000 + "1" + "}" * 5000, "[" * 5000 + "]" * 5000):
@@ -401,6 +411,7 @@ def test_nested_containers_are_refused_when_saved(tmp_path, value):
 
 def test_what_cannot_be_read_again_is_not_written(tmp_path):
     path = tmp_path / "resume.pt"
+    save_resume(path, {})
     save_resume(path, {"epoch": 1})
     marked = torch.zeros(2)
     marked.marked = Trap

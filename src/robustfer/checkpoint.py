@@ -253,14 +253,14 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
     content = path.read_bytes()
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = header.get("__metadata__") or {}
-    except (ValueError, AttributeError, RecursionError) as error:
+        metadata = dict(header.get("__metadata__") or {})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
     classes, settings = None, None
     if "checksum" in metadata:
         if metadata["checksum"] != _checksum(*_around_checksum(content)):
             raise ValueError(f"{path} is damaged: its checksum does not fit its content")
-        with suppress(KeyError, ValueError, RecursionError):
+        with suppress(KeyError, TypeError, ValueError, RecursionError):
             classes, settings = json.loads(metadata["classes"]), json.loads(metadata["settings"])
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not named or not isinstance(settings, dict):
