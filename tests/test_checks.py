@@ -68,6 +68,22 @@ def test_the_environment_asks_too_and_the_context_overrides_it(monkeypatch):
     assert not values_are_checked()
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_values_are_not_looked_at_while_compiling(soft):
+    def loss(logits, target):
+        check_target(target, logits)
+        check_finite(logits=logits) if values_are_checked() else None
+        return torch.nn.functional.cross_entropy(logits, target)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    logits = torch.tensor([[0.0, float("inf")]])
+    target = torch.tensor([[2.0, 3.0]]) if soft else torch.tensor([0])
+    with check_values():
+        assert not compiled(logits, target).isfinite()
+        with pytest.raises(ValueError, match="must be"):
+            loss(logits, target)
+
+
 def test_bad_values_are_named():
     with pytest.raises(ValueError, match="logits must be finite, got 2 NaN or infinite of 3"):
         check_finite(logits=torch.tensor([1.0, float("nan"), float("inf")]))

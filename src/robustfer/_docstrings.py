@@ -33,15 +33,15 @@ def first_paragraph(docstring: str) -> str:
     return plain(" ".join(docstring.partition("\n\n")[0].split())).removesuffix(".")
 
 
-def arguments(docstring: str) -> dict[str, str]:
-    r"""Return the meaning of each argument under ``Args:``, on one line each.
+def arguments(docstring: str, title: str = "Args") -> dict[str, str]:
+    r"""Return the meaning of each argument under ``Args:``, or another title, on one line each.
 
     >>> arguments("Scale.\n\nArgs:\n    weight: factor of\n        the term.\n    x: it.\n")
     {'weight': 'factor of the term.', 'x': 'it.'}
     """
     meanings = re.findall(
         r"^\*{0,2}(\w+)(?: \([^)]*\))?:[ ]*(.*(?:\n[ \t]+.*)*)",
-        section(docstring, "Args"),
+        section(docstring, title),
         re.MULTILINE,
     )
     return {name: plain(" ".join(meaning.split())) for name, meaning in meanings}

@@ -48,13 +48,9 @@ def test_weight_is_a_constant_and_features_are_not():
     assert features.grad.abs().min() > 0
 
 
-def test_gradients():
+def test_gradients_of_the_maps():
     features, weight = maps(0, 2, 3, 4, 3).requires_grad_(), maps(1, 4, 3)
-    other = maps(2, 2, 4, 4, 3).requires_grad_()
     torch.autograd.gradcheck(lambda f: class_attention(f, weight), features)
-    torch.autograd.gradcheck(
-        lambda f, o: attention_consistency(class_attention(f, weight), o), (features, other)
-    )
 
 
 @given(
@@ -127,15 +123,6 @@ def test_mixed_dtypes_follow_the_features():
     features, weight = maps(0, 2, 4, 3, 3).bfloat16(), maps(1, 7, 4)
     assert class_attention(features, weight).dtype == torch.float32
     assert class_attention(features.double(), weight.half()).dtype == torch.float64
-
-
-def test_compiles_whole():
-    def loss(f1, f2, weight):
-        return attention_consistency(class_attention(f1, weight), class_attention(f2, weight))
-
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    f1, f2, weight = maps(0, 2, 3, 4, 4), maps(1, 2, 3, 4, 4), maps(2, 200, 3)
-    torch.testing.assert_close(compiled(f1, f2, weight), loss(f1, f2, weight))
 
 
 def test_no_product_over_classes_and_channels_is_made():

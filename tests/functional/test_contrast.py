@@ -48,15 +48,6 @@ def test_is_the_equation(batch, capacity, unfilled, variant):
         torch.testing.assert_close(own, slow, rtol=1e-11, atol=1e-14)
 
 
-def test_gradients():
-    made = inputs(3, 5, 2)
-    rows = [made[name] for name in (*QUERIES, *KEYS)]
-    others = {name: made[name] for name in made if name not in (*QUERIES, *KEYS)}
-    assert torch.autograd.gradcheck(
-        lambda *rows: expression_landmark_contrast(*rows, **others, temperature=0.5), rows
-    )
-
-
 @pytest.mark.parametrize("budget", [1, 900, 5000])
 def test_chunks_change_nothing(monkeypatch, budget):
     """From one row and one column at a time to almost all at once."""

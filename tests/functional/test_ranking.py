@@ -59,14 +59,6 @@ def test_importance_one_changes_nothing_and_zero_leaves_the_bias():
     torch.testing.assert_close(importance_weighted_logits(logits, zeros, bias=bias), expected)
 
 
-def test_gradients_of_the_weighting():
-    tensors = [value.requires_grad_() for value in (draw(0, 3, 4), importances(1, 3), draw(2, 4))]
-    target = torch.tensor([0, 3, 2])
-    assert torch.autograd.gradcheck(
-        lambda z, a, b: importance_weighted_cross_entropy(z, target, a, bias=b), tensors
-    )
-
-
 def test_the_bias_as_part_of_a_classifier_gets_its_whole_gradient():
     """Weighting all but the bias of a linear layer is that layer on weighted inputs."""
     classifier, inputs = torch.nn.Linear(5, 7).double(), draw(0, 4, 5)
@@ -129,14 +121,6 @@ def test_invariances_of_the_ranking(batch, seed, margin):
     torch.testing.assert_close(rank_regularization(importance - 0.05, margin=margin), loss)
     assert 0 <= loss <= margin + 1e-12
     assert rank_regularization(importance, margin=1.0) >= loss
-
-
-def test_gradients_of_the_ranking():
-    importance = importances(0, 7).requires_grad_()
-    margin = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda a, m: rank_regularization(a, margin=m), (importance, margin)
-    )
 
 
 @pytest.mark.parametrize("high_ratio", [0.5, 0.6, 0.7, 0.8])

@@ -26,6 +26,12 @@ def maps(batch, classes, dtype, generator):
     return {"attention": pair[0], "attention_flipped": pair[1]}
 
 
+def with_votes(inputs, generator):
+    """The same with probabilities for a target."""
+    votes = torch.rand(inputs["logits"].shape, dtype=inputs["logits"].dtype, generator=generator)
+    return {**inputs, "target": votes / votes.sum(1, keepdim=True)}
+
+
 class TestAttentionConsistency(LossConformance):
     def make_loss(self):
         return AttentionConsistencyLoss()
@@ -57,10 +63,8 @@ class TestEACSoftTarget(TestEAC):
     def make_loss(self):
         return EACLoss(label_smoothing=0.1)
 
-    def make_inputs(self, *, batch, classes, dtype, generator):
-        inputs = super().make_inputs(batch=batch, classes=classes, dtype=dtype, generator=generator)
-        votes = torch.rand(batch, classes, dtype=dtype, generator=generator)
-        return {**inputs, "target": votes / votes.sum(1, keepdim=True)}
+    def make_inputs(self, *, generator, **sizes):
+        return with_votes(super().make_inputs(generator=generator, **sizes), generator)
 
 
 class TestComposite(TestEAC):
@@ -107,6 +111,11 @@ class TestSCN(LossConformance):
         }
 
 
+class TestSCNSoftTarget(TestSCN):
+    def make_inputs(self, *, generator, **sizes):
+        return with_votes(super().make_inputs(generator=generator, **sizes), generator)
+
+
 class TestSCNOfficial(ParametricLossConformance, TestSCN):
     constants = (*LossConformance.constants, "bias")
 
@@ -144,6 +153,11 @@ class TestGSMC(LossConformance):
             "target": torch.randint(classes, (batch,), generator=generator),
             **maps(batch, classes, dtype, generator),
         }
+
+
+class TestGSMCSoftTarget(TestGSMC):
+    def make_inputs(self, *, generator, **sizes):
+        return with_votes(super().make_inputs(generator=generator, **sizes), generator)
 
 
 class TestExpressionLandmarkContrast(LossConformance):

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustfer.losses import EACLoss, check_values
+from robustfer.losses import EACLoss
 from tests.reference import attention as reference
 
 
@@ -23,9 +23,9 @@ def inputs(batch=4, classes=7, size=3, *, dtype=torch.float64, soft=False, seed=
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("batch", [1, 4])
-def test_is_the_equation(batch, soft):
-    given = inputs(batch, soft=soft)
+@pytest.mark.parametrize(("batch", "classes"), [(1, 7), (4, 7), (3, 200)])
+def test_is_the_equation(batch, classes, soft):
+    given = inputs(batch, classes, soft=soft)
     terms = EACLoss(consistency_weight=3.0).terms(**given)
     maps = given["attention"], given["attention_flipped"]
     torch.testing.assert_close(
@@ -53,69 +53,15 @@ def test_label_smoothing_is_torchs():
     torch.testing.assert_close(terms["cross_entropy"], expected)
 
 
-def test_gradients():
-    given = inputs(2, 3, 2)
-    tensors = given["logits"], given["attention"], given["attention_flipped"]
-    criterion = EACLoss()
-    assert torch.autograd.gradcheck(
-        lambda z, one, other: criterion(z, given["target"], one, other), tensors
-    )
-
-
 def test_soft_targets_of_another_precision():
     given = inputs(dtype=torch.float32, soft=True)
     given["target"] = given["target"].double()
     assert EACLoss()(**given).dtype == torch.float32
 
 
-def test_order_of_the_batch_does_not_matter():
-    given = inputs(6)
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    shuffled = {name: tensor[order] for name, tensor in given.items()}
-    torch.testing.assert_close(EACLoss()(**given), EACLoss()(**shuffled))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("soft", [False, True])
-def test_half_precision_gives_a_single_precision_loss(dtype, soft):
-    given = {
-        name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in inputs(soft=soft).items()
-    }
-    loss = EACLoss()(**given)
-    assert loss.dtype == torch.float32
-    double = {n: t.double() if t.is_floating_point() else t for n, t in given.items()}
-    torch.testing.assert_close(loss.double(), EACLoss()(**double), rtol=1e-5, atol=1e-5)
-
-
-def test_two_hundred_classes():
-    given = inputs(3, 200, 2)
-    loss = EACLoss()(**given)
-    expected = reference.cross_entropy(given["logits"], given["target"])
-    maps = given["attention"], given["attention_flipped"]
-    expected = expected + 5.0 * reference.attention_consistency(*maps).mean()
-    torch.testing.assert_close(loss, expected)
-
-
-@pytest.mark.parametrize("soft", [False, True])
-def test_compiles_whole(soft):
-    given = inputs(soft=soft)
-    criterion = EACLoss()
-    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(**given), criterion(**given))
-    with check_values():  # values are not looked at while compiling
-        torch.testing.assert_close(compiled(**given), criterion(**given))
-
-
 def test_nothing_is_kept():
     assert not EACLoss().state_dict()
     assert repr(EACLoss()) == "EACLoss(consistency_weight=5.0, label_smoothing=0.0)"
-
-
-def test_a_nan_stays_a_nan():
-    given = inputs()
-    given["logits"] = given["logits"].detach().clone().fill_(float("nan"))
-    assert EACLoss()(**given).isnan()
 
 
 def bad_inputs():

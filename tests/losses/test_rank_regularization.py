@@ -52,15 +52,6 @@ def test_composes_with_a_classification_loss():
     torch.testing.assert_close(loss, expected + rank_regularization(importances(), margin=0.3) / 2)
 
 
-def test_gathering_in_one_process_changes_nothing_and_compiles_whole():
-    gathered = RankRegularizationLoss(margin=0.3)
-    assert gathered.gather
-    compiled = torch.compile(gathered, fullgraph=True, backend="aot_eager")
-    expected = rank_regularization(importances(), margin=0.3)
-    torch.testing.assert_close(gathered(importances()), expected)
-    torch.testing.assert_close(compiled(importances()), expected)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -31,9 +31,9 @@ def reference_terms(given, *, bias=None, margin=0.3, high=None):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("batch", [1, 6])
-def test_the_papers_form_is_the_equation(batch, soft):
-    given = inputs(batch, soft=soft)
+@pytest.mark.parametrize(("batch", "classes"), [(1, 7), (6, 7), (5, 200)])
+def test_the_papers_form_is_the_equation(batch, classes, soft):
+    given = inputs(batch, classes, soft=soft)
     entropy, rank = reference_terms(given, bias=given["bias"])
     criterion = SCNLoss(margin=0.3, rank_weight=0.2)
     terms = criterion.terms(**given)
@@ -74,35 +74,11 @@ def test_a_batch_of_one_is_not_ranked(variant, rank):
     assert given["importance"].grad == 0
 
 
-@pytest.mark.parametrize("variant", ["paper", "official"])
-def test_gradients(variant):
-    given = inputs(4, 3)
+@pytest.mark.parametrize(("variant", "weight"), [("paper", 0.5), ("official", 1.0)])
+def test_a_learnt_margin_feels_the_weight_of_the_ranking(variant, weight):
     criterion = SCNLoss(margin=0.3, variant=variant, learnable_margin=True).double()
-    tensors = given["logits"], given["importance"], given["bias"]
-    assert torch.autograd.gradcheck(lambda z, a, b: criterion(z, given["target"], a, b), tensors)
-    criterion(**given).backward()
-    assert criterion.margin.grad == (0.5 if variant == "paper" else 1.0)
-
-
-def test_order_of_the_batch_does_not_matter():
-    given = inputs(6)
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    shuffled = {name: tensor if name == "bias" else tensor[order] for name, tensor in given.items()}
-    criterion = SCNLoss(margin=0.3)
-    torch.testing.assert_close(criterion(**given), criterion(**shuffled))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("soft", [False, True])
-def test_half_precision_gives_a_single_precision_loss(dtype, soft):
-    given = {
-        name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in inputs(soft=soft).items()
-    }
-    loss = SCNLoss(margin=0.3)(**given)
-    assert loss.dtype == torch.float32
-    double = {n: t.double() if t.is_floating_point() else t for n, t in given.items()}
-    torch.testing.assert_close(loss.double(), SCNLoss(margin=0.3)(**double), rtol=1e-5, atol=1e-5)
+    criterion(**inputs(4, 3)).backward()
+    assert criterion.margin.grad == weight
 
 
 def test_importances_in_single_beside_logits_in_half():
@@ -118,34 +94,12 @@ def test_importances_in_single_beside_logits_in_half():
     assert torch.equal(SCNLoss()(**mixed), expected)
 
 
-def test_two_hundred_classes():
-    given = inputs(5, 200)
-    entropy, rank = reference_terms(given, bias=given["bias"])
-    torch.testing.assert_close(SCNLoss(margin=0.3)(**given), 0.5 * entropy + 0.5 * rank)
-
-
-@pytest.mark.parametrize("variant", ["paper", "official"])
-def test_compiles_whole(variant):
-    given, criterion = inputs(), SCNLoss(margin=0.3, variant=variant, learnable_margin=True)
-    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(**given), criterion(**given))
-    with check_values():  # values are not looked at while compiling
-        torch.testing.assert_close(compiled(**given), criterion(**given))
-
-
 def test_nothing_is_kept_but_a_learnt_margin():
     assert not SCNLoss().state_dict()
     assert list(SCNLoss(learnable_margin=True).state_dict()) == ["margin"]
     assert repr(SCNLoss()) == (
         "SCNLoss(margin=0.15, high_ratio=0.7, rank_weight=0.5, variant='paper', gather=True)"
     )
-
-
-@pytest.mark.parametrize("name", ["logits", "importance"])
-def test_a_nan_stays_a_nan(name):
-    given = inputs()
-    given[name] = given[name].detach().clone().fill_(float("nan"))
-    assert SCNLoss()(**given).isnan()
 
 
 def bad_inputs():

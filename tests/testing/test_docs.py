@@ -1,4 +1,5 @@
 import re
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,22 +14,28 @@ from robustfer.testing import (
     failing_checks,
 )
 
+KITS = [
+    LossConformance,
+    AugmentationConformance,
+    ParametricLossConformance,
+    StatefulLossConformance,
+]
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
 
-@pytest.mark.parametrize(
-    ("title", "conformance"),
-    [
-        ("## The checks of a loss\n", LossConformance),
-        ("## The checks of an augmentation\n", AugmentationConformance),
-        ("## Parameters of a loss\n", ParametricLossConformance),
-        ("## Losses with state\n", StatefulLossConformance),
-    ],
-)
-def test_the_page_lists_every_check(title, conformance):
-    section = PAGE.read_text().split(title)[1].split("\n## ")[0]
-    listed = re.findall(r"^\| `(test_\w+)` \|", section, re.MULTILINE)
-    assert sorted(listed) == sorted(name for name in vars(conformance) if name.startswith("test_"))
+def test_the_tables_of_checks_are_up_to_date():
+    make = runpy.run_path(str(PAGE.with_name("make_testing.py")))
+    text = PAGE.read_text(encoding="utf-8")
+    assert make["page"](text) == text, "run `python docs/make_testing.py`"
+
+
+@pytest.mark.parametrize("kit", KITS)
+def test_the_page_lists_every_check_with_its_meaning(kit):
+    text = PAGE.read_text(encoding="utf-8")
+    table = text.split(f"<!-- checks of {kit.__name__}, ")[1].split("<!-- end -->")[0]
+    listed = dict(re.findall(r"^\| `(test_\w+)` \| (.*) \|$", table, re.MULTILINE))
+    assert list(listed) == [name for name in vars(kit) if name.startswith("test_")]
+    assert all(listed.values())
 
 
 def test_the_components_of_the_page_pass(monkeypatch):

@@ -112,22 +112,6 @@ def test_by_hand():
     assert loss.item() == pytest.approx(math.log(math.e**3 + math.e) - 2.0)
 
 
-def test_the_gradient_reaches_network_and_branch_and_is_right():
-    criterion, given = sample(4, 3)
-    names = ["embeddings", "classifier_weight", "bias"]
-    parameters = dict(criterion.named_parameters())
-    tensors = [given[name].requires_grad_() for name in names] + [*parameters.values()]
-
-    def loss(*tensors):
-        own = dict(zip(parameters, tensors[3:], strict=True))
-        inputs = {**given, **dict(zip(names, tensors, strict=False))}
-        return torch.func.functional_call(criterion, own, (), inputs)
-
-    assert torch.autograd.gradcheck(loss, tensors)
-    criterion(**given).backward()
-    assert all(tensor.grad.any() for tensor in tensors)
-
-
 def test_the_harder_face_gets_the_larger_share():
     """What the uncertainty is learnt from, on two faces one of which is half as long."""
     embeddings = torch.tensor([[4.0, 0.0], [0.0, 1.0]])

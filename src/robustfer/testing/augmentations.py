@@ -53,18 +53,23 @@ class AugmentationConformance:
     # How it is made and called
 
     def test_documents_shape(self) -> None:
+        """The docstring has the section ``Shape:``."""
         require_sections(self.make_augmentation(), "Shape")
 
     def test_options_are_keyword_only(self) -> None:
+        """The constructor names its options and takes them by keyword."""
         require_keyword_options(self.make_augmentation())
 
     def test_call_is_not_overridden(self) -> None:
+        """``__call__`` is torch's, so that hooks run."""
         require_own_call(self.make_augmentation())
 
     def test_can_be_pickled(self) -> None:
+        """It can be pickled, as spawned workers need."""
         require_pickling(self.make_augmentation())
 
     def test_forward_takes_images_and_a_generator(self) -> None:
+        """``forward`` takes ``images`` and ``generator``, None by default."""
         parameters = inspect.signature(self.make_augmentation().forward).parameters
         assert next(iter(parameters), None) == "images", (
             f"forward must take images first, it takes {list(parameters)}"
@@ -73,6 +78,7 @@ class AugmentationConformance:
         assert parameters["generator"].default is None, "generator must be None by default"
 
     def test_refuses_what_is_no_batch(self) -> None:
+        """One image, no image and int64 raise a ValueError that names ``images``."""
         images = self._images()
         wrong = {
             "one image without a batch axis": images[0],
@@ -85,6 +91,7 @@ class AugmentationConformance:
     # What comes out
 
     def test_views_are_batches_of_floats(self) -> None:
+        """Views are (B, C, H, W) and finite: float32, or float64 for float64."""
         images = self._images()
         for dtype, expected in (
             (torch.uint8, torch.float32),
@@ -100,6 +107,7 @@ class AugmentationConformance:
                 assert view.isfinite().all(), "a view holds NaN or infinite pixels"
 
     def test_uint8_means_the_same_as_float(self) -> None:
+        """0 to 255 in uint8 and 0 to 1 in floats give the same views."""
         augmentation, images = self.make_augmentation().eval(), self._images()
         for one, other in zip(
             self._views(augmentation, images),
@@ -109,10 +117,12 @@ class AugmentationConformance:
             require_close(one, other, "uint8 0..255 gives other views than the same as float 0..1")
 
     def test_batch_of_one(self) -> None:
+        """One image gives one view."""
         for view in self._views(self.make_augmentation(), self._images(batch=1)):
             assert len(view) == 1, f"one image must give one, got {tuple(view.shape)}"
 
     def test_samples_are_drawn_apart(self) -> None:
+        """Equal images in a batch come out different."""
         augmentation = self.make_augmentation()
         images = self._images()[:1].expand(self.batch, -1, -1, -1)
         apart = any(
@@ -123,6 +133,7 @@ class AugmentationConformance:
         assert apart, "every sample of a batch gets the same change; draw one for each"
 
     def test_memory_format_does_not_matter(self) -> None:
+        """Images in channels_last give the same views."""
         augmentation, images = self.make_augmentation(), self._images()
         channels_last = images.contiguous(memory_format=torch.channels_last)
         for one, other in zip(
@@ -135,6 +146,7 @@ class AugmentationConformance:
     # Random numbers
 
     def test_generator_decides(self) -> None:
+        """One seed gives the same views, and global generators stay where they were."""
         augmentation, images = self.make_augmentation(), self._images()
         for seed in range(4):
             once = self._views(augmentation, images, seed)
@@ -148,6 +160,7 @@ class AugmentationConformance:
             )
 
     def test_seeds_differ(self) -> None:
+        """Another seed gives other views."""
         augmentation, images = self.make_augmentation(), self._images()
         first = self._views(augmentation, images, 0)
         differ = any(
@@ -158,6 +171,7 @@ class AugmentationConformance:
         assert differ, "eight seeds give the same views; draw from the generator that is given"
 
     def test_eval_draws_nothing(self) -> None:
+        """In ``eval()`` every seed gives the same views, and no number is drawn."""
         augmentation, images = self.make_augmentation().eval(), self._images()
         before = random_state()
         once = self._unpacked(augmentation(images))
@@ -171,6 +185,7 @@ class AugmentationConformance:
     # What forward leaves alone
 
     def test_images_are_left_alone(self) -> None:
+        """``forward`` writes into no image."""
         original = self._images()
         for given in (original.clone(), original / 255):
             kept, version = given.clone(), given._version
@@ -179,6 +194,7 @@ class AugmentationConformance:
             assert not written, "forward writes into the images; make a copy first"
 
     def test_forward_leaves_state_alone(self) -> None:
+        """No parameter, buffer or attribute changes, in ``train()`` and ``eval()``."""
         augmentation = self.make_augmentation()
         before = state_of(augmentation)
         self._views(augmentation, self._images())
@@ -186,6 +202,7 @@ class AugmentationConformance:
         assert not changed, f"forward changes {changed}; return it, or keep it in local variables"
 
     def test_tensors_are_parameters_or_buffers(self) -> None:
+        """``.to(device)`` moves every tensor."""
         require_registered_tensors(self.make_augmentation())
 
     def _images(self, *, batch: int | None = None) -> Tensor:

@@ -33,10 +33,11 @@ class LossConformance:
     reason beside it: ``test_order_of_the_batch_does_not_matter = None  # compares neighbours``.
 
     Attributes:
-        batch: number of samples in a batch.
+        batch: number of samples in a batch. A tensor whose first axis has this size holds one row
+            per sample.
         classes: number of classes handed to ``make_inputs``. One check sets it to 200 on the
             instance: where the loss must know the number, ``make_loss`` reads ``self.classes``.
-        per_sample: whether the result holds a value a sample, (B), instead of being a scalar.
+        per_sample: whether the result holds one value per sample, (B), instead of being a scalar.
         constants: names of floating-point inputs that receive no gradient (soft labels, teachers);
             every other one must receive some.
 
@@ -85,21 +86,27 @@ class LossConformance:
     # How it is made and called
 
     def test_documents_shape_and_reference(self) -> None:
+        """The docstring has the sections ``Shape:`` and ``Reference:``."""
         require_sections(self.make_loss(), "Shape", "Reference")
 
     def test_options_are_keyword_only(self) -> None:
+        """The constructor names its options and takes them by keyword."""
         require_keyword_options(self.make_loss())
 
     def test_call_is_not_overridden(self) -> None:
+        """``__call__`` is torch's, so that hooks run."""
         require_own_call(self.make_loss())
 
     def test_can_be_pickled(self) -> None:
+        """It can be pickled, as spawned workers need."""
         require_pickling(self.make_loss())
 
     def test_forward_names_its_tensors(self) -> None:
+        """``forward`` has no ``*args``, ``**kwargs``, ``epoch``, ``model`` or ``args``."""
         require_named_tensors(self.make_loss())
 
     def test_refuses_a_batch_that_does_not_fit(self) -> None:
+        """One row for a whole batch raises a ValueError that names an argument."""
         inputs = self._inputs()
         rows = [name for name, tensor in inputs.items() if tensor.shape[:1] == (self.batch,)]
         for name in rows if len(rows) > 1 else ():
@@ -112,6 +119,7 @@ class LossConformance:
     # What comes out
 
     def test_result_has_its_shape_and_dtype(self) -> None:
+        """A finite scalar, or (B): float32 for float32 and float64 for float64."""
         for dtype in (torch.float32, torch.float64):
             result = self.make_loss().to(dtype)(**self._inputs(dtype=dtype))
             assert isinstance(result, Tensor), f"forward must return a tensor, got {result!r}"
@@ -124,6 +132,7 @@ class LossConformance:
             assert result.isfinite().all(), f"the result must be finite, got {result}"
 
     def test_terms_sum_to_the_result(self) -> None:
+        """``terms()``, if there is one, gives the weighted terms."""
         loss, inputs = self.make_loss(), self._inputs()
         terms = getattr(loss, "terms", None)
         if terms is not None:
@@ -134,6 +143,7 @@ class LossConformance:
             )
 
     def test_batch_of_one(self) -> None:
+        """A batch of one, as an epoch may end with, gives a finite result with a gradient."""
         loss, inputs = self.make_loss(), self._inputs(batch=1, gradients=True)
         with explained("a batch of one, as an epoch may end with, fails"):
             result = loss(**inputs)
@@ -144,6 +154,7 @@ class LossConformance:
         )
 
     def test_two_hundred_classes(self) -> None:
+        """200 classes work too."""
         self.classes = 200
         loss, inputs = self.make_loss(), self._inputs()
         with explained("200 classes fail; take the number of classes from the inputs"):
@@ -151,6 +162,7 @@ class LossConformance:
         assert result.isfinite().all(), f"200 classes must give a finite result, got {result}"
 
     def test_order_of_the_batch_does_not_matter(self) -> None:
+        """Shuffled samples give the same result."""
         loss, inputs = self.make_loss().double(), self._inputs(dtype=torch.float64)
         order = torch.randperm(self.batch, generator=torch.Generator().manual_seed(1))
         shuffled = {
@@ -166,19 +178,21 @@ class LossConformance:
         )
 
     def test_a_nan_stays_a_nan(self) -> None:
-        inputs = self._inputs()
-        for name in self._learning(inputs):
+        """A NaN in any input shows in the result: a run that diverged is seen."""
+        for name in self._learning(self._inputs()):
+            inputs = self._inputs()
             inputs[name] = torch.full_like(inputs[name], float("nan"))
-        with check_values(False):
-            result = self.make_loss()(**inputs)
-        assert result.isnan().all(), (
-            f"NaN in {self._learning(inputs)} gave {result}, which hides a run that diverged; take "
-            "out nan_to_num and comparisons that are false for NaN"
-        )
+            with check_values(False):
+                result = self.make_loss()(**inputs)
+            assert result.isnan().all(), (
+                f"NaN in {name} gave {result}, which hides a run that diverged; take out "
+                "nan_to_num and comparisons that are false for NaN"
+            )
 
     # Gradients and precision
 
     def test_gradient_reaches_inputs_and_parameters(self) -> None:
+        """Every input and parameter is used and attached."""
         loss, inputs = self.make_loss(), self._inputs(gradients=True)
         result = loss(**inputs)
         assert result.requires_grad, (
@@ -195,6 +209,7 @@ class LossConformance:
             )
 
     def test_gradient_is_right(self) -> None:
+        """The gradient is the slope of the result, in float64."""
         loss, inputs = self.make_loss().double(), self._inputs(batch=3, dtype=torch.float64)
         names, parameters = self._learning(inputs), dict(loss.named_parameters())
         tensors = [inputs[name].requires_grad_() for name in names] + [*parameters.values()]
@@ -213,6 +228,7 @@ class LossConformance:
             gradcheck(value, tensors)
 
     def test_half_precision_is_summed_in_single(self) -> None:
+        """float16 and bfloat16 inputs give what their float32 copies give."""
         loss = self.make_loss()
         for dtype in (torch.float16, torch.bfloat16):
             half, single = self._inputs(), self._inputs()
@@ -233,6 +249,7 @@ class LossConformance:
             )
 
     def test_autocast_changes_nothing(self) -> None:
+        """Autocast rounds no product inside."""
         loss, inputs = self.make_loss(), self._inputs()
         with torch.autocast("cpu", torch.bfloat16):
             result = loss(**inputs)
@@ -246,6 +263,7 @@ class LossConformance:
     # What forward leaves alone
 
     def test_inputs_are_left_alone(self) -> None:
+        """``forward`` writes into no input."""
         inputs, originals = self._inputs(), self._inputs()
         versions = {name: tensor._version for name, tensor in inputs.items()}
         self.make_loss()(**inputs)
@@ -254,6 +272,7 @@ class LossConformance:
             assert not written, f"forward writes into {name}; use operations that return a new one"
 
     def test_forward_leaves_state_alone(self) -> None:
+        """No parameter, buffer or attribute changes, in ``train()`` and ``eval()``."""
         for training in (True, False):
             loss = self.make_loss().train(training)
             self.update(loss, self._inputs())
@@ -266,6 +285,7 @@ class LossConformance:
             )
 
     def test_grad_mode_is_left_alone(self) -> None:
+        """``torch.no_grad()`` still holds afterwards."""
         for mode in (True, False):
             with torch.set_grad_enabled(mode):
                 self.make_loss()(**self._inputs())
@@ -273,6 +293,7 @@ class LossConformance:
             assert kept, "forward leaves grad mode changed; use `with torch.no_grad():`"
 
     def test_draws_no_random_numbers(self) -> None:
+        """The generators of torch, numpy and Python stay where they were."""
         loss, inputs = self.make_loss(), self._inputs()
         before = random_state()
         loss(**inputs)
@@ -284,11 +305,13 @@ class LossConformance:
     # State
 
     def test_tensors_are_parameters_or_buffers(self) -> None:
+        """``.to(device)`` moves every tensor."""
         loss = self.make_loss()
         self.update(loss, self._inputs())
         require_registered_tensors(loss)
 
     def test_state_dict_restores(self) -> None:
+        """A new loss takes over the state of one that was updated."""
         loss, restored, file = self.make_loss(), self.make_loss(), io.BytesIO()
         for seed in range(3):
             self.update(loss, self._inputs(seed=seed))
@@ -307,11 +330,13 @@ class LossConformance:
     # On a GPU and compiled
 
     def test_host_waits_for_no_value(self) -> None:
+        """No ``.item()``, ``if tensor`` or boolean index, in ``backward`` neither."""
         loss, inputs = self.make_loss(), self._inputs(gradients=True)
         with check_values(False), refused_host_synchronisation():
             loss(**inputs).sum().backward()
 
     def test_new_tensors_follow_the_inputs(self) -> None:
+        """Every new tensor is made on the device of the inputs."""
         loss, inputs = self.make_loss(), self._inputs()
         mend = (
             "forward makes a tensor without saying on which device; use device=logits.device, "
@@ -323,6 +348,7 @@ class LossConformance:
         require_close(result, loss(**inputs), mend)
 
     def test_compiles_as_one_graph(self) -> None:
+        """Compiled as one graph it gives the same, for two sizes of a batch."""
         loss = self.make_loss()
         torch.compiler.reset()
         compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")

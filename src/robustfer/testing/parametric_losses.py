@@ -42,6 +42,7 @@ class ParametricLossConformance(LossConformance):
     # What an optimizer is given
 
     def test_has_parameters(self) -> None:
+        """It has parameters, and their shapes do not depend on the first batch."""
         loss = self.make_loss()
         parameters = dict(loss.named_parameters())
         assert parameters, (
@@ -55,6 +56,7 @@ class ParametricLossConformance(LossConformance):
         )
 
     def test_param_groups_hold_every_parameter(self) -> None:
+        """``parameters()`` is torch's; ``forward`` makes or replaces none."""
         loss = self.make_loss()
         mend = (
             "keep nn.Parameters from the constructor on, under names of their own, and leave "
@@ -71,6 +73,7 @@ class ParametricLossConformance(LossConformance):
         )
 
     def test_training_lowers_the_result(self) -> None:
+        """Steps of gradient descent at ``learning_rate``, 1e-3, lower the result."""
         loss, inputs = self.make_loss().double(), self._inputs(dtype=torch.float64)
         parameters = [*_parameters(loss).values()]
         if not parameters:
@@ -94,6 +97,7 @@ class ParametricLossConformance(LossConformance):
     # First values
 
     def test_seed_decides_the_first_values(self) -> None:
+        """First values come from torch's generator, which is not seeded here."""
         others = random_state()[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -112,6 +116,7 @@ class ParametricLossConformance(LossConformance):
         assert not reseeded, f"the constructor sets the seed of all that follows; {mend}"
 
     def test_losses_share_no_parameter(self) -> None:
+        """Training one loss leaves another one and its own deep copy unchanged."""
         loss, other = self.make_loss(), self.make_loss()
         with explained("copy.deepcopy fails, which ModelEMA and others need"):
             copied = deepcopy(loss)
@@ -131,6 +136,7 @@ class ParametricLossConformance(LossConformance):
             )
 
     def test_parameters_stay_in_single(self) -> None:
+        """Parameters are float32, also after half inputs and under autocast."""
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             loss = self.make_loss()
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
@@ -148,6 +154,7 @@ class ParametricLossConformance(LossConformance):
     # What training does to them
 
     def test_gradient_of_parameters_is_summed_in_single(self) -> None:
+        """Their gradient is not rounded to half precision on its way."""
         loss, inputs = self.make_loss(), self._inputs(gradients=True)
         for dtype in (torch.float16, torch.bfloat16):
             rounded = _rounded(inputs, dtype)
@@ -164,6 +171,7 @@ class ParametricLossConformance(LossConformance):
         )
 
     def test_trained_parameters_are_left_alone(self) -> None:
+        """Parameters that moved far are not clamped in place."""
         for distance in (-10.0, 10.0):
             loss = self.make_loss()
             _move(loss, distance)
@@ -178,6 +186,7 @@ class ParametricLossConformance(LossConformance):
             )
 
     def test_frozen_parameters_stay_frozen(self) -> None:
+        """``requires_grad_(False)`` holds, and the loss still trains the model."""
         loss = self.make_loss()
         for parameter in _parameters(loss).values():
             parameter.requires_grad_(False)
@@ -196,6 +205,7 @@ class ParametricLossConformance(LossConformance):
     # Where they go
 
     def test_state_dict_restores_parameters(self) -> None:
+        """A new loss takes over what was trained, to the bit."""
         trained, restored, file = self.make_loss(), self.make_loss(), io.BytesIO()
         _move(trained, 0.5)
         torch.save(trained.state_dict(), file)
@@ -209,6 +219,7 @@ class ParametricLossConformance(LossConformance):
         )
 
     def test_follows_to_another_device(self) -> None:
+        """``.to(...)`` moves all of it, and it runs there; this needs no GPU."""
         moved = self.make_loss().to("meta")
         left = [name for name, p in _parameters(moved).items() if p.device.type != "meta"]
         assert not left, f".to(device) leaves {left} behind; leave .to(...) to torch"

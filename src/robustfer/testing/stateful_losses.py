@@ -80,6 +80,7 @@ class StatefulLossConformance(LossConformance):
     # How it is made and called
 
     def test_is_made_for_a_number_of_samples(self) -> None:
+        """The constructor takes ``num_samples``."""
         loss = self.make_loss()
         assert "num_samples" in inspect.signature(type(loss)).parameters, (
             f"the constructor of {type(loss).__name__} does not take num_samples; let it, and make "
@@ -88,6 +89,7 @@ class StatefulLossConformance(LossConformance):
         )
 
     def test_propose_and_update_name_their_tensors(self) -> None:
+        """``propose(..., index)`` and ``update(index, ROWS, *, gather=True)``."""
         loss: Any = self.make_loss()
         name = _name(loss)
         require_named_tensors(loss, "propose")
@@ -105,6 +107,7 @@ class StatefulLossConformance(LossConformance):
         )
 
     def test_propose_refuses_a_batch_that_does_not_fit(self) -> None:
+        """One row for a whole batch raises a ValueError that names an argument."""
         loss, given = self._used()
         names = [name for name, tensor in given.items() if tensor.shape[:1] == (self.batch,)]
         for name in names if len(names) > 1 else ():
@@ -115,6 +118,7 @@ class StatefulLossConformance(LossConformance):
             )
 
     def test_update_refuses_rows_that_do_not_fit(self) -> None:
+        """One row, one column or one too many: a ValueError names an argument."""
         loss, given = self._used()
         index, rows, name = given["index"], loss.propose(**given), _name(loss)
         wider = rows.unsqueeze(-1) if rows.ndim == 1 else torch.cat((rows, rows), dim=-1)
@@ -131,6 +135,7 @@ class StatefulLossConformance(LossConformance):
             )
 
     def test_refuses_samples_outside(self) -> None:
+        """-1 is not the last sample, and ``num_samples`` is not the first."""
         for outside in (-1, self.samples):
             loss, given = self._used()
             rows = loss.propose(**given)
@@ -148,6 +153,7 @@ class StatefulLossConformance(LossConformance):
     # What is proposed
 
     def test_proposes_a_row_a_sample(self) -> None:
+        """Rows are finite, for a batch of one too: float32, or float64 for float64."""
         for dtype in (torch.float32, torch.float64):
             loss, given = self._used(dtype=dtype)
             for batch in (self.batch, 1):
@@ -162,6 +168,7 @@ class StatefulLossConformance(LossConformance):
                     assert rows.isfinite().all(), f"what is proposed must be finite, got {rows}"
 
     def test_proposal_is_a_constant(self) -> None:
+        """No gradient runs through what is proposed."""
         loss, given = self._used()
         for tensor in given.values():
             tensor.requires_grad_(tensor.is_floating_point())
@@ -173,6 +180,7 @@ class StatefulLossConformance(LossConformance):
         )
 
     def test_proposal_belongs_to_its_sample(self) -> None:
+        """Shuffled samples are proposed the same rows."""
         loss, given = self._used(dtype=torch.float64)
         order = torch.randperm(self.batch, generator=torch.Generator().manual_seed(1))
         rows = deepcopy(loss).propose(**given)
@@ -184,6 +192,7 @@ class StatefulLossConformance(LossConformance):
         )
 
     def test_half_precision_proposes_in_single(self) -> None:
+        """float16 and bfloat16 inputs give what their float32 copies give."""
         for dtype in (torch.float16, torch.bfloat16):
             loss, given = self._used()
             half, single = dict(given), dict(given)
@@ -200,6 +209,7 @@ class StatefulLossConformance(LossConformance):
             require_close(rows, expected, message)
 
     def test_autocast_changes_no_proposal(self) -> None:
+        """Autocast rounds no product inside."""
         loss, given = self._used()
         with torch.autocast("cpu", torch.bfloat16):
             rows = deepcopy(loss).propose(**given)
@@ -213,6 +223,7 @@ class StatefulLossConformance(LossConformance):
     # What is written
 
     def test_update_writes_the_very_rows(self) -> None:
+        """The rows given are written at their index, into a persistent buffer."""
         loss, index, rows = self._written()
         banks = {
             name: bank
@@ -232,6 +243,7 @@ class StatefulLossConformance(LossConformance):
         )
 
     def test_update_leaves_other_samples_alone(self) -> None:
+        """No row of another sample changes."""
         loss, index, rows = self._written()
         others = torch.ones(self.samples, dtype=torch.bool).index_fill(0, index, False)
 
@@ -251,6 +263,7 @@ class StatefulLossConformance(LossConformance):
         )
 
     def test_last_row_of_a_sample_wins(self) -> None:
+        """A sample that comes several times keeps its last row, on a GPU too."""
         loss, index, rows = self._written()
         half = len(index) // 2
         index[half:] = index[0]
@@ -271,6 +284,7 @@ class StatefulLossConformance(LossConformance):
             )
 
     def test_update_takes_tensors_with_gradients(self) -> None:
+        """``update`` takes tensors with gradients, and keeps no graph."""
         loss, index, rows = self._written()
         if rows.is_floating_point():
             rows.requires_grad_()
@@ -281,6 +295,7 @@ class StatefulLossConformance(LossConformance):
         assert not attached, f"{attached} became part of the graph in update; {mend}"
 
     def test_processes_remember_the_joined_batch(self) -> None:
+        """Two processes hold what one would; with ``gather=False`` each its own."""
         loss, index, rows = self._written()
         index[-1] = index[0]
         parts = slice(None, 2), slice(2, None)  # of different length, with a sample in both
@@ -304,6 +319,7 @@ class StatefulLossConformance(LossConformance):
     # What both leave alone
 
     def test_propose_leaves_state_alone(self) -> None:
+        """Nothing is remembered, and called again it gives the same."""
         for training in (True, False):
             loss, given = self._used()
             loss.train(training)
@@ -320,6 +336,7 @@ class StatefulLossConformance(LossConformance):
             )
 
     def test_propose_and_update_leave_tensors_alone(self) -> None:
+        """Nothing is written into their arguments."""
         loss, given = self._used()
         rows = loss.propose(**given)
         tensors = {**given, _name(loss): rows}
@@ -334,6 +351,7 @@ class StatefulLossConformance(LossConformance):
             )
 
     def test_propose_and_update_leave_grad_mode_alone(self) -> None:
+        """``torch.no_grad()`` still holds afterwards."""
         for mode in (True, False):
             loss, given = self._used()
             with torch.set_grad_enabled(mode):
@@ -342,6 +360,7 @@ class StatefulLossConformance(LossConformance):
             assert kept, "propose or update leaves grad mode changed; use `with torch.no_grad():`"
 
     def test_propose_and_update_draw_no_random_numbers(self) -> None:
+        """The generators of torch, numpy and Python stay where they were."""
         loss, given = self._used()
         before = random_state()
         loss.update(given["index"], loss.propose(**given))
@@ -353,6 +372,7 @@ class StatefulLossConformance(LossConformance):
     # Resumed, and on a GPU
 
     def test_goes_on_where_it_was_saved(self) -> None:
+        """Resumed from its ``state_dict``, the next two losses agree to the bit."""
         loss, file = self._used()[0], io.BytesIO()
         torch.save(loss.state_dict(), file)
         file.seek(0)
@@ -368,11 +388,13 @@ class StatefulLossConformance(LossConformance):
             )
 
     def test_host_waits_for_no_value_in_propose_and_update(self) -> None:
+        """No ``.item()``, ``if tensor`` or boolean index."""
         loss, given = self._used()
         with check_values(False), refused_host_synchronisation():
             loss.update(given["index"], loss.propose(**given))
 
     def test_propose_and_update_make_tensors_on_the_device(self) -> None:
+        """Every new tensor is made on the device of the inputs."""
         loss, given = self._used()
         expected = deepcopy(loss)
         mend = (
