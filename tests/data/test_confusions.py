@@ -91,6 +91,29 @@ def test_crowd_of_faces_whose_class_is_known():
         crowd_counts(votes, true=torch.tensor([0, 2]))
 
 
+@pytest.mark.parametrize(
+    "votes", [torch.tensor([[0.6, 0.4]]), torch.tensor([[True, False]]), torch.tensor([[3, -1]])]
+)
+def test_votes_are_whole_numbers_from_0_on(votes):
+    with pytest.raises(ValueError, match="votes must be whole numbers from 0 on, got torch"):
+        crowd_counts(votes)
+
+
+def test_votes_of_small_integers_do_not_overflow():
+    votes = torch.tensor([[200, 30], [100, 110]])
+    assert crowd_counts(votes.to(torch.uint8)).tolist() == crowd_counts(votes).tolist()
+    with pytest.raises(ValueError, match=r"true must be int64, got torch\.float32"):
+        crowd_counts(votes, true=torch.tensor([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("matrix_of", [transition_matrix, without_diagonal])
+def test_counts_and_shares_are_finite_and_not_negative(matrix_of):
+    with pytest.raises(ValueError, match="(counts|matrix) must be 0 or more, got -1"):
+        matrix_of(torch.tensor([[1, -1], [0, 1]]))
+    with pytest.raises(ValueError, match="(counts|matrix) must be finite, got 1 NaN"):
+        matrix_of(torch.tensor([[1.0, torch.nan], [0.0, 1.0]]))
+
+
 @settings(deadline=None, max_examples=25)
 @given(tables)
 def test_matrices_are_probabilities(counts):

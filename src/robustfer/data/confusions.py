@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_class_index, check_int64, check_shapes
+from robustfer._checks import check_class_index, check_finite, check_int64, check_shapes
 from robustfer.data.classes import class_name, class_order
 from robustfer.metrics import confusion_matrix
 
@@ -101,7 +101,8 @@ def crowd_counts(votes: Tensor, *, true: Tensor | None = None) -> Tensor:
         ``votes`` (N, C), ``true`` int64 (N) -> int64 (C, C), a row for each class of face.
 
     Raises:
-        ValueError: shapes that do not fit, or a value that is no class.
+        ValueError: shapes that do not fit, votes that are not whole numbers from 0 on, or a value
+            that is no class.
 
     >>> crowd_counts(torch.tensor([[8, 2, 0], [1, 9, 0], [5, 5, 0]]))
     tensor([[8, 2, 0],
@@ -109,15 +110,22 @@ def crowd_counts(votes: Tensor, *, true: Tensor | None = None) -> Tensor:
             [0, 0, 0]])
     """
     num_classes = check_shapes(votes=(votes, "N C"))["C"]
+    # Shares of votes would be counted as none.
+    if votes.is_floating_point() or votes.dtype == torch.bool or bool((votes < 0).any()):
+        raise ValueError(
+            f"votes must be whole numbers from 0 on, got {votes.dtype}, the least {votes.min()}"
+        )
+    votes = votes.to(torch.int64)
     if true is None:
         most, true = votes.max(dim=1)
         decided = 2 * most > votes.sum(dim=1)
         votes, true = votes[decided], true[decided]
     else:
         check_shapes(votes=(votes, "N C"), true=(true, "N"))
+        check_int64(true=true)
         check_class_index(num_classes, true=true)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=votes.device)
-    return counts.index_add(0, true, votes.to(torch.int64))
+    return counts.index_add(0, true, votes)
 
 
 def transition_matrix(counts: Tensor) -> Tensor:
@@ -130,11 +138,15 @@ def transition_matrix(counts: Tensor) -> Tensor:
     Shape:
         ``counts`` (C, C) -> float64 (C, C), on the CPU: not every device has float64.
 
+    Raises:
+        ValueError: another shape, or counts below 0 or not finite.
+
     >>> transition_matrix(torch.tensor([[8, 2], [0, 0]]))
     tensor([[0.8000, 0.2000],
             [0.0000, 1.0000]], dtype=torch.float64)
     """
     num_classes = check_shapes(counts=(counts, "C C"))["C"]
+    _check_not_negative(counts=counts)
     counts = counts.cpu()
     sums = counts.sum(dim=1, keepdim=True).double()
     identity = torch.eye(num_classes, dtype=torch.float64, device="cpu")
@@ -151,16 +163,27 @@ def without_diagonal(matrix: Tensor) -> Tensor:
     Shape:
         ``matrix`` (C, C) -> float64 (C, C), on the CPU
 
+    Raises:
+        ValueError: another shape, or shares below 0 or not finite.
+
     >>> without_diagonal(torch.tensor([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]]))
     tensor([[0.0000, 0.7500, 0.2500],
             [0.0000, 1.0000, 0.0000],
             [0.0000, 1.0000, 0.0000]], dtype=torch.float64)
     """
     num_classes = check_shapes(matrix=(matrix, "C C"))["C"]
+    _check_not_negative(matrix=matrix)
     identity = torch.eye(num_classes, dtype=torch.float64, device="cpu")
     wrong = matrix.cpu().double() * (1 - identity)
     sums = wrong.sum(dim=1, keepdim=True)
     return (wrong / sums).where(sums > 0, identity)
+
+
+def _check_not_negative(**arguments: Tensor) -> None:
+    check_finite(**arguments)
+    for name, tensor in arguments.items():
+        if bool((tensor < 0).any()):
+            raise ValueError(f"{name} must be 0 or more, got {tensor.min()}")
 
 
 def _place(name: str, order: Sequence[str]) -> int:
