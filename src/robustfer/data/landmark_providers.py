@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from robustfer._checks import warn_if_normalized
+from robustfer.data.arrays import to_tensor
 from robustfer.data.ids import check_ids
 from robustfer.data.landmarks import LandmarkLayout
 from robustfer.data.landmarks import layout as find_layout
@@ -179,6 +180,7 @@ class CallableLandmarks:
         layout: number of points or a layout.
 
     Raises:
+        TypeError: at a call: ids are not a list of names, or what the function returns is not numbers.
         ValueError: no such layout; at a call: the function returns another number of points.
 
     >>> points = {"a.png": [[15, 18], [32, 18], [24, 27], [17, 36], [31, 36]]}
@@ -217,7 +219,9 @@ def _collect(
         found = find(name)
         if found is None:
             continue
-        points = _tensor(found, name)
+        points = to_tensor(f"landmarks of {name!r}", found)
+        if points.is_complex() or points.dtype == torch.bool:
+            raise TypeError(f"landmarks of {name!r} must be real numbers, got {points.dtype}")
         if tuple(points.shape) != (layout.num_points, 2):
             raise ValueError(
                 f"landmarks of {name!r} must have shape ({layout.num_points}, 2), got "
@@ -226,23 +230,6 @@ def _collect(
         landmarks[row] = points
     warn_if_normalized(landmarks, f"landmarks of {source}")
     return _with_visibility(landmarks)
-
-
-def _tensor(found: Tensor | ArrayLike, name: str) -> Tensor:
-    """Points of any number type and memory layout, say of big-endian or reversed arrays."""
-    if isinstance(found, Tensor):
-        numbers = not found.is_complex() and found.dtype != torch.bool
-        points, kind = found.detach(), str(found.dtype)
-    else:
-        try:
-            array = np.asarray(found)
-        except ValueError as error:  # rows of several lengths
-            raise ValueError(f"landmarks of {name!r} are not an array: {error}") from None
-        numbers, kind = array.dtype.kind in "fiu", str(array.dtype)
-        points = torch.from_numpy(array.astype(np.float32)) if numbers else torch.empty(0)
-    if not numbers:
-        raise ValueError(f"landmarks of {name!r} must be numbers, got {kind}")
-    return points
 
 
 def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> LandmarkLayout:
