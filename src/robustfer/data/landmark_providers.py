@@ -180,7 +180,7 @@ class CallableLandmarks:
         layout: number of points or a layout.
 
     Raises:
-        TypeError: at a call: ids are not a list of names, or what the function returns is not numbers.
+        TypeError: at a call: ids are not a list of names, or the function returns no numbers.
         ValueError: no such layout; at a call: the function returns another number of points.
 
     >>> points = {"a.png": [[15, 18], [32, 18], [24, 27], [17, 36], [31, 36]]}
