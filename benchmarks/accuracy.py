@@ -42,7 +42,8 @@ import torch
 
 from benchmarks.accuracy_methods import BASELINE, METHODS
 from robustfer import experiment
-from robustfer.data import FERPlus, LabeledFaces, with_symmetric_noise
+from robustfer.data import FERPlus, LabeledFaces
+from robustfer.noise import with_symmetric_noise
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 SEEDS = (1, 2, 3)

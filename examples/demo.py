@@ -17,9 +17,10 @@ from torch import Tensor
 from examples import eac
 from robustfer import experiment
 from robustfer.augmentations import SingleView
-from robustfer.data import DemoFaces, LabeledFaces, with_symmetric_noise
+from robustfer.data import DemoFaces, LabeledFaces
 from robustfer.metrics import History
 from robustfer.models import CAMClassifier
+from robustfer.noise import with_symmetric_noise
 
 METHODS = {"ce": "cross entropy", "eac": "EAC"}
 # What was best for each on real faces (docs/results.md), not on these.

@@ -22,11 +22,15 @@ from robustfer import experiment
 from robustfer.augmentations import KorniaPipeline, SingleView
 from robustfer.checkpoint import save_model
 from robustfer.data import LabeledFaces
-from robustfer.data.landmark_conversion import convert_landmarks
-from robustfer.data.landmark_providers import DatasetLandmarks, LandmarkFile
-from robustfer.data.landmarks import LandmarkLayout, resize_landmarks
-from robustfer.data.landmarks import layout as layout_of
 from robustfer.functional import pseudo_labels
+from robustfer.landmarks import (
+    DatasetLandmarks,
+    LandmarkFile,
+    LandmarkLayout,
+    convert_landmarks,
+    landmark_layout,
+    resize_landmarks,
+)
 from robustfer.losses import LANetLoss
 from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_accuracy
 from robustfer.models import (
@@ -69,7 +73,7 @@ def find_landmarks(
     kind, _, rest = settings.landmarks.partition(":")
     provider = LandmarkFile(rest) if kind == "file" else DatasetLandmarks(dataset)
     landmarks, visible = provider(dataset.ids)
-    layout = provider.layout if settings.points is None else layout_of(settings.points)
+    layout = provider.layout if settings.points is None else landmark_layout(settings.points)
     if layout != provider.layout:
         landmarks, visible = convert_landmarks(
             landmarks, visible, source=provider.layout, target=layout

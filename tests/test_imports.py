@@ -20,8 +20,15 @@ MAY_IMPORT = {
     # The mathematics, and the losses over it: torch alone.
     "robustfer._checks": {"torch"},
     "robustfer._files": set(),
+    "robustfer._arrays": {"torch", "numpy"},
+    "robustfer._ids": set(),
+    "robustfer._tables": {"torch"},
     "robustfer._wrappers": {"torch"},
-    "robustfer.functional": {"torch", "robustfer._checks"},
+    "robustfer.landmarks": {
+        *("torch", "numpy", "robustfer._arrays", "robustfer._checks", "robustfer._ids"),
+        "robustfer._tables",
+    },
+    "robustfer.functional": {"torch", "robustfer._checks", "robustfer.landmarks"},
     "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
     "robustfer.authoring": {
         *("robustfer._checks", "robustfer.functional", "robustfer.losses", "robustfer.state"),
@@ -35,16 +42,30 @@ MAY_IMPORT = {
     "robustfer.checkpoint": {"torch", "safetensors", "robustfer._files", "robustfer._wrappers"},
     "robustfer.models": {
         *("torch", "timm", "robustfer._checks", "robustfer._wrappers", "robustfer.functional"),
+        "robustfer.landmarks",
+    },
+    "robustfer.augmentations": {
+        *("torch", "kornia", "robustfer._checks", "robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer.data": {
-        *("torch", "numpy", "PIL", "tqdm", "typing_extensions", "matplotlib"),
-        *("robustfer._checks", "robustfer._files", "robustfer.functional", "robustfer.state"),
-        "robustfer.metrics",  # for its confusion matrix
+        *("torch", "numpy", "PIL", "tqdm", "typing_extensions"),
+        *("robustfer._arrays", "robustfer._checks", "robustfer._files", "robustfer._ids"),
+        *("robustfer._tables", "robustfer.functional", "robustfer.landmarks", "robustfer.state"),
     },
-    "robustfer.augmentations": {"torch", "kornia", "robustfer._checks", "robustfer.functional"},
+    "robustfer.noise": {
+        *("torch", "numpy", "matplotlib"),
+        *("robustfer._checks", "robustfer._files", "robustfer._ids", "robustfer._tables"),
+        *("robustfer.data", "robustfer.metrics"),
+    },
     "robustfer.experiment": {
         *("torch", "numpy"),
-        *("robustfer._checks", "robustfer._files", "robustfer.checkpoint", "robustfer.data"),
+        *(
+            "robustfer._checks",
+            "robustfer._files",
+            "robustfer.checkpoint",
+            "robustfer.data",
+            "robustfer.noise",
+        ),
         "robustfer.metrics",
     },
     # Components by name: none of these may load one.
@@ -74,7 +95,7 @@ MAY_IMPORT = {
     "robustfer.cli": {
         *("robustfer._shown", "robustfer._plugin_check"),
         *("robustfer.hookspecs", "robustfer.new_plugin"),
-        *("robustfer.plugins", "robustfer.registry", "robustfer.data"),
+        *("robustfer.plugins", "robustfer.registry", "robustfer.noise"),
     },
     # For authors of losses, in their tests.
     "robustfer.testing": {

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustfer.data import class_noise, transition_matrix, without_diagonal
 from robustfer.losses import check_values
 from robustfer.metrics import accuracy, calibration_error, confusion_matrix, mean_class_accuracy
+from robustfer.noise import class_noise, transition_matrix, without_diagonal
 from robustfer.state import LabelStore, ModelEMA, Relabeler
 from tests.losses import test_conformance
 from tests.other_device import DEVICE, OtherDevice

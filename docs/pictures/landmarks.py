@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustfer.data.landmark_conversion import convert_landmarks
-from robustfer.data.landmarks import layout
+from robustfer.landmarks import convert_landmarks, landmark_layout
 
 COLOURS = {"left": "#1f6fb4", "right": "#d1651b", "middle": "#555555"}
 TITLES = {5: "5: face detectors", 19: "19: AFLW", 68: "68: iBUG 300-W", 98: "98: WFLW"}
@@ -45,7 +44,9 @@ def face(points: int) -> np.ndarray:
     if points == 98:
         return dense[0].numpy()
     seen = torch.ones(1, 98, dtype=torch.bool)
-    found, _ = convert_landmarks(dense, seen, source=layout(98), target=layout(points))
+    found, _ = convert_landmarks(
+        dense, seen, source=landmark_layout(98), target=landmark_layout(points)
+    )
     return found[0].numpy()
 
 
@@ -61,7 +62,7 @@ def _ring(
 def _middles(positions: np.ndarray, points: int) -> np.ndarray:
     """What each point's number is written away from: the middle of its part of the face."""
     middles = positions.copy()
-    for name, members in layout(points).groups.items():
+    for name, members in landmark_layout(points).groups.items():
         inside = positions[list(members)].mean(0)
         middles[list(members)] = (0, -0.25) if name == "jaw" else inside
         if name == "nose" and points > 60:  # the bridge: to the right
@@ -84,7 +85,7 @@ def draw(path: Path) -> None:
     for axes, points in zip(figure.subplots(2, 2).flat, (5, 19, 68, 98), strict=True):
         for stroke in strokes:
             axes.plot(*outline[list(stroke)].T, color="#d8d2c8", linewidth=1.5, zorder=1)
-        positions, swap = face(points), layout(points).swap
+        positions, swap = face(points), landmark_layout(points).swap
         size = 11 if points < 60 else 8.5
         middles = _middles(positions, points)
         for point, (x, y) in enumerate(positions):

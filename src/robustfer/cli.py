@@ -276,9 +276,9 @@ def _add_noise(commands: Commands) -> None:
 
 def _noise(options: argparse.Namespace) -> int:
     with plugins.torch_importable():
-        from robustfer.data import noise_cli  # the other commands do without torch
+        from robustfer.noise import commands  # the other commands do without torch
 
-    return noise_cli.run([options.action, *options.arguments])
+    return commands.run([options.action, *options.arguments])
 
 
 def _print_section(title: str, lines: Iterable[str]) -> None:

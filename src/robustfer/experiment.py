@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from robustfer._files import claim_folder
 from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
-from robustfer.data import LabeledFaces, load, with_symmetric_noise
+from robustfer.data import LabeledFaces, load
+from robustfer.noise import with_symmetric_noise
 
 #: Backbones for images of 48 pixels, whose usual networks end in maps of 2x2: name -> (timm's
 #: name, options). ``small`` has 1.3 million parameters, ``tiny`` 0.3; both give maps of 6x6.

@@ -2,9 +2,9 @@
 
 import torch
 
-from robustfer.data.landmarks import layout
+from robustfer.landmarks import landmark_layout
 
-SWAP_5 = layout(5).swap
+SWAP_5 = landmark_layout(5).swap
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 QUIET = {**PLAIN, "probability": 0.0}
 SIGMA = 1.5

@@ -18,7 +18,7 @@ from robustfer.augmentations import (
 )
 from robustfer.augmentations._following import _RIGID
 from robustfer.data import DemoFaces
-from robustfer.data.landmarks import layout, mirror_landmarks, swap_left_right
+from robustfer.landmarks import landmark_layout, mirror_landmarks, swap_left_right
 from tests.augmentations.drawn_points import (
     PLAIN,
     QUIET,
@@ -174,10 +174,10 @@ def test_flips_swap_left_and_right_where_they_were_done():
     )
     flipped = (result.view == images.flip(-1)).all((1, 2, 3))
     assert 8 < flipped.sum() < 24
-    expected = mirror_landmarks(landmarks, layout(5), width=48)
+    expected = mirror_landmarks(landmarks, landmark_layout(5), width=48)
     expected = torch.where(flipped[:, None, None], expected, landmarks)
     torch.testing.assert_close(result.landmarks, expected)
-    expected = torch.where(flipped[:, None], swap_left_right(visible, layout(5)), visible)
+    expected = torch.where(flipped[:, None], swap_left_right(visible, landmark_layout(5)), visible)
     assert torch.equal(result.visible, expected)
 
 
@@ -190,7 +190,7 @@ def test_flips_of_all_and_of_none(flip):
         across = 0 if flip is K.RandomHorizontalFlip else 1
         expected = landmarks.clone()
         if swapped:
-            expected = swap_left_right(expected, layout(5))
+            expected = swap_left_right(expected, landmark_layout(5))
             expected[..., across] = 47 - expected[..., across]
         torch.testing.assert_close(result.landmarks, expected)
         assert torch.equal(result.view, images.flip(-1 - across) if swapped else images)
@@ -283,7 +283,7 @@ def test_points_under_the_erased_box_are_not_visible(erase, size):
             LandmarkView(two.view, two.landmarks, two.visible),
             LandmarkView(two.view_flipped, two.landmarks_flipped, two.visible_flipped),
         ]
-        mirrored = swap_left_right(two.visible, layout(5))
+        mirrored = swap_left_right(two.visible, landmark_layout(5))
         assert torch.equal(two.visible_flipped, mirrored) == (erase == "shared")
     for view, points, visible in views:
         x, y = points.round().long().unbind(-1)
@@ -320,12 +320,12 @@ def test_the_pair_mirrors_as_the_data_set_does(height, width, points, erase, tra
     images = torch.rand(3, 3, height, width, generator=seeded(seed))
     landmarks = scattered(3, points, height, width, margin=-0.2, seed=seed)
     pair = MirroredPair(erase=erase, **QUIET).train(training)
-    both = pair.with_landmarks(images, landmarks, swap=layout(points).swap)
+    both = pair.with_landmarks(images, landmarks, swap=landmark_layout(points).swap)
     assert torch.equal(both.landmarks, landmarks)
-    mirrored = mirror_landmarks(landmarks, layout(points), width=width)
+    mirrored = mirror_landmarks(landmarks, landmark_layout(points), width=width)
     torch.testing.assert_close(both.landmarks_flipped, mirrored)
-    assert torch.equal(both.visible_flipped, swap_left_right(both.visible, layout(points)))
-    again = pair.with_landmarks(images, mirrored, swap=layout(points).swap)
+    assert torch.equal(both.visible_flipped, swap_left_right(both.visible, landmark_layout(points)))
+    again = pair.with_landmarks(images, mirrored, swap=landmark_layout(points).swap)
     torch.testing.assert_close(again.landmarks_flipped, landmarks, rtol=0, atol=1e-4)
 
 
@@ -340,7 +340,7 @@ def test_drawn_faces():
     faces = DemoFaces(14, size=96)
     images = torch.stack([faces[row]["image"] for row in range(14)]).float() / 255
     landmarks = torch.stack([faces.landmarks(row) for row in range(14)])
-    swap = list(layout(68).swap)
+    swap = list(landmark_layout(68).swap)
     crop = K.RandomCrop((96, 96), padding=6)
     pair = MirroredPair(**QUIET, pipeline=KorniaPipeline(crop))
     both = pair.with_landmarks(images, landmarks, swap=swap, generator=seeded())
@@ -363,7 +363,7 @@ def test_drawn_faces():
     for points in (both.landmarks, both.landmarks_flipped):
         for part in ("eye", "brow"):
             left, right = (
-                points[:, layout(68).groups[f"{side}_{part}"], 0].mean(1)
+                points[:, landmark_layout(68).groups[f"{side}_{part}"], 0].mean(1)
                 for side in ("left", "right")
             )
             assert (left < right).all()

@@ -9,7 +9,6 @@ import torch
 
 from robustfer.data import (
     EXPRESSIONS,
-    LANET_CONFUSIONS,
     RAFDB,
     AffectNet,
     DemoFaces,
@@ -17,6 +16,12 @@ from robustfer.data import (
     ImageFolder,
     LabelTable,
     ProgressiveBalancedSampler,
+    renumber,
+    translate_classes,
+)
+from robustfer.landmarks import CallableLandmarks, DatasetLandmarks, LandmarkFile
+from robustfer.noise import (
+    LANET_CONFUSIONS,
     class_noise,
     confusion_counts,
     crowd_counts,
@@ -24,10 +29,8 @@ from robustfer.data import (
     noise_matrix,
     noise_report,
     read_noise_list,
-    renumber,
     symmetric_noise,
     transition_matrix,
-    translate_classes,
     verify_noise_list,
     with_class_noise,
     with_noise_list,
@@ -35,7 +38,6 @@ from robustfer.data import (
     without_diagonal,
     write_noise_list,
 )
-from robustfer.data.landmark_providers import CallableLandmarks, DatasetLandmarks, LandmarkFile
 from tests.data.trees import (
     HEADER,
     affectnet_row,

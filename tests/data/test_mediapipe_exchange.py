@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from robustfer.data import ImageFolder
-from robustfer.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, read_image
-from robustfer.data.landmark_providers import LandmarkFile
-from robustfer.data.landmarks import layout
+from robustfer.data.readers.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, read_image
+from robustfer.landmarks import LandmarkFile, landmark_layout
 
 SOURCE = Path(__file__).parents[2] / "plugins" / "robustfer-mediapipe" / "src"
 
@@ -48,7 +47,7 @@ def test_its_file_is_read(root, tmp_path):
     faces = ImageFolder(root)
     landmarks, visible = provider(faces.ids)  # its names are the ids of the data set
     assert faces.ids == ["anger/ä b.png", "happiness/1.png", "happiness/2.png"]
-    assert provider.layout is layout(68)
+    assert provider.layout is landmark_layout(68)
     assert len(provider) == 3
     assert visible.all(dim=1).tolist() == [True, False, True]
     assert not bool(visible[1].any())
@@ -75,7 +74,7 @@ def test_an_unfinished_file_is_not_taken_for_a_whole_one(root, tmp_path):
 def test_both_have_the_same_68_points():
     from robustfer_mediapipe.ibug import PARTS, SWAP
 
-    ours = layout(68)
+    ours = landmark_layout(68)
     assert tuple(SWAP.tolist()) == ours.swap
     groups = {
         "jaw": ours.groups["jaw"],

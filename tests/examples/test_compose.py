@@ -8,8 +8,9 @@ from torch import nn
 
 from examples import compose
 from robustfer import registry
-from robustfer.data import DemoFaces, with_symmetric_noise
+from robustfer.data import DemoFaces
 from robustfer.losses import SCNLoss
+from robustfer.noise import with_symmetric_noise
 
 SHORT = ["--backbone", "tiny", "--batch-size", "16", "--max-steps", "2", "--device", "cpu"]
 SIZES = {"num_samples", "num_classes", "num_features"}

@@ -10,8 +10,9 @@ import torch
 from examples import eac
 from robustfer import experiment
 from robustfer.checkpoint import load_model, load_resume, read_model_info
-from robustfer.data import DemoFaces, with_symmetric_noise
+from robustfer.data import DemoFaces
 from robustfer.models import CAMClassifier
+from robustfer.noise import with_symmetric_noise
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--backbone", "tiny", "--batch-size", "16", "--max-steps", "2", "--device", "cpu"]

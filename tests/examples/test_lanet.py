@@ -9,9 +9,10 @@ import torch
 from examples import lanet
 from robustfer import experiment
 from robustfer.checkpoint import load_model, read_model_info
-from robustfer.data import DemoFaces, with_symmetric_noise
-from robustfer.data.landmarks import layout
+from robustfer.data import DemoFaces
+from robustfer.landmarks import landmark_layout
 from robustfer.models import CAMClassifier, LandmarkClassifier, LandmarkCoordinates, LANetModel
+from robustfer.noise import with_symmetric_noise
 
 SHORT = ["--backbone", "tiny", "--batch-size", "16", "--max-steps", "2", "--device", "cpu"]
 SPACES = ["branch", "coordinates"]
@@ -74,13 +75,13 @@ def test_landmarks_come_from_the_set_or_a_file(faces, landmarks_file):
         return lanet.find_landmarks(lanet.parse(["--device", "cpu", *arguments]), chosen)
 
     own, own_layout = found()
-    assert own_layout == layout(68)
+    assert own_layout == landmark_layout(68)
     torch.testing.assert_close(own[1], faces[0].landmarks(8))
     from_file, _ = found(f"--landmarks=file:{landmarks_file}")
     assert from_file[1].isnan().all()
     assert torch.equal(from_file[[0, 2]], own[[0, 2]])
     fewer, fewer_layout = found(f"--landmarks=file:{landmarks_file}", "--points=19")
-    assert fewer_layout == layout(19)
+    assert fewer_layout == landmark_layout(19)
     assert torch.equal(fewer[0, 18], own[0, 8])
     assert fewer[1].isnan().all()
     enlarged, _ = found(f"--landmarks=file:{landmarks_file}", "--landmarks-size=24")
@@ -148,7 +149,7 @@ def test_inference_is_that_of_the_whole_network(monkeypatch, tmp_path, space):
     if space == "branch":
         whole = LANetModel(LandmarkClassifier(classifier, num_landmarks=68))
     else:
-        coordinates = LandmarkCoordinates(landmarks, swap=layout(68).swap)
+        coordinates = LandmarkCoordinates(landmarks, swap=landmark_layout(68).swap)
         whole = LANetModel(classifier, coordinates)
     whole.load_state_dict(resume_file(tmp_path)["model"])
     images = torch.rand(4, 3, 48, 48)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from examples import gsmc, scn
-from robustfer.data import DemoFaces, with_symmetric_noise
+from robustfer.data import DemoFaces
+from robustfer.noise import with_symmetric_noise
 
 SHORT = ["--backbone", "tiny", "--batch-size", "16", "--max-steps", "2", "--device", "cpu"]
 # Relabelling from the first epoch on and by any margin, so that resuming has labels to bring back.

@@ -7,13 +7,8 @@ have the arrays it needs.
 import numpy as np
 import torch
 
-from robustfer.data import (
-    LANET_CONFUSIONS,
-    ProgressiveBalancedSampler,
-    class_noise,
-    noise_matrix,
-    symmetric_noise,
-)
+from robustfer.data import ProgressiveBalancedSampler
+from robustfer.noise import LANET_CONFUSIONS, class_noise, noise_matrix, symmetric_noise
 from tests.golden.conftest import _file
 
 NEEDS = {

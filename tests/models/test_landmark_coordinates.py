@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.data.landmarks import layout, mirror_landmarks
+from robustfer.landmarks import landmark_layout, mirror_landmarks
 from robustfer.models import LandmarkCoordinates
 
-SWAP = layout(5).swap
+SWAP = landmark_layout(5).swap
 
 
 def faces(count=6, points=5, dtype=torch.float64):
@@ -59,7 +59,7 @@ def test_place_and_size_do_not_count(size, x, y, seed):
 
 @pytest.mark.parametrize("points", [5, 19, 68, 98])
 def test_a_mirrored_face_differs_from_the_mean_in_the_mirrored_way(points):
-    which = layout(points)
+    which = landmark_layout(points)
     landmarks = faces(points=points)
     space = LandmarkCoordinates(landmarks, swap=which.swap)
     torch.testing.assert_close(mirror_landmarks(space.mean[None], which, width=1)[0], space.mean)
@@ -122,8 +122,8 @@ def symmetric_faces():
         ({"landmarks": torch.zeros(3, 5)}, r"landmarks must have shape \(N, K, 2\), got \(3, 5\)"),
         ({"landmarks": torch.zeros(3, 5, 2).long()}, "landmarks must have a floating-point dtype"),
         ({"swap": (0, 1, 2, 3)}, r"swap must pair the 5 points .* got \(0, 1, 2, 3\)"),
-        ({"swap": (0, 1, 2, 3, 3)}, "swap must pair the 5 points of landmarks, each 0 to 4 once"),
-        ({"swap": (1, 2, 0, 3, 4)}, "swap must pair the 5 points of landmarks"),
+        ({"swap": (0, 1, 2, 3, 3)}, "swap must pair the 5 points: each of 0 to 4 once"),
+        ({"swap": (1, 2, 0, 3, 4)}, "swap must pair the 5 points"),
     ],
 )
 def test_refuses(change, message):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from robustfer.data import DemoFaces
-from robustfer.data.landmark_providers import DatasetLandmarks
+from robustfer.landmarks import DatasetLandmarks
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path, help="written: the images and points.npz")

@@ -233,7 +233,7 @@ def test_forward_correction_of_a_label_that_only_an_unlikely_class_is_given():
 
 
 def test_the_transition_of_symmetric_noise_is_that_of_its_labels():
-    from robustfer.data import confusion_counts, symmetric_noise, transition_matrix
+    from robustfer.noise import confusion_counts, symmetric_noise, transition_matrix
 
     true = torch.arange(7).repeat(3000)
     names = [str(row) for row in range(len(true))]

@@ -88,7 +88,7 @@ def check_followable(operations: Iterable[nn.Module], swap: Sequence[int] | None
         if swap is None and isinstance(part, _MIRRORING):
             raise ValueError(
                 f"{name} makes left landmarks right ones; give swap=, as in "
-                "robustfer.data.landmarks.layout(points).swap"
+                "robustfer.landmarks.landmark_layout(points).swap"
             )
 
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_shapes, warn_if_normalized
+from robustfer._checks import check_shapes
 from robustfer.augmentations._pixels import to_device
+from robustfer.landmarks.geometry import inside, mirror_points, resize_points
+from robustfer.landmarks.layouts import check_swap
 
 
 class LandmarkView(NamedTuple):
@@ -59,16 +61,13 @@ class Points:
         """The points of images resized as ``interpolate(align_corners=False)`` does."""
         if old[-2:] == new[-2:]:
             return self
-        x, y = self.landmarks.unbind(-1)
-        x = (x + 0.5) * (new[-1] / old[-1]) - 0.5
-        y = (y + 0.5) * (new[-2] / old[-2]) - 0.5
-        return replace(self, landmarks=torch.stack((x, y), -1))
+        old_size, new_size = (old[-2], old[-1]), (new[-2], new[-1])
+        return replace(self, landmarks=resize_points(self.landmarks, old_size, new_size))
 
     def mirrored(self, *, width: int) -> Points:
         """The points of the images mirrored left to right."""
-        x, y = self.landmarks.unbind(-1)
-        turned = replace(self, landmarks=torch.stack(((width - 1) - x, y), -1))
-        return turned.renamed(torch.ones(len(x), dtype=torch.bool, device="cpu"))
+        turned = replace(self, landmarks=mirror_points(self.landmarks, width))
+        return turned.renamed(torch.ones(len(self.landmarks), dtype=torch.bool, device="cpu"))
 
     def renamed(self, rows: Tensor) -> Points:
         """Left and right points trading places in the rows (B,), on the CPU, that were mirrored."""
@@ -106,21 +105,13 @@ def check_points(
     if visible is not None and visible.dtype != torch.bool:
         raise ValueError(f"visible must be bool, got {visible.dtype}")
     if swap is not None:
-        swap = tuple(swap)
-        points = list(range(sizes["K"]))
-        if sorted(swap) != points or [swap[other] for other in swap] != points:
-            raise ValueError(
-                f"swap must pair the {len(points)} landmarks, as "
-                f"robustfer.data.landmarks.layout(points).swap does, got {swap}"
-            )
-    if min(sizes["H"], sizes["W"]) > 8:  # in smaller images they may be pixels
-        warn_if_normalized(landmarks)
+        swap = check_swap(swap, sizes["K"])
     landmarks = landmarks.detach().clone()
     inside = _inside(landmarks, sizes["H"], sizes["W"])
     return Points(landmarks, inside if visible is None else visible & inside, swap)
 
 
 def _inside(landmarks: Tensor, height: int, width: int) -> Tensor:
-    """Which points lie in the frame, from -0.5 on; a NaN lies nowhere."""
+    """Which points lie in the frame."""
     x, y = landmarks.unbind(-1)
-    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    return inside(x, width) & inside(y, height)

@@ -141,7 +141,7 @@ class MirroredPair(nn.Module):
             images: as for a call.
             landmarks: points (x, y) in pixels of the images; NaN where not known.
             swap: for each point the one that takes its place in a mirror image:
-                ``robustfer.data.landmarks.layout(68).swap``.
+                ``robustfer.landmarks.landmark_layout(68).swap``.
             visible: False for points that are hidden already.
             generator: as for a call.
 

@@ -133,7 +133,7 @@ class KorniaPipeline(nn.Module):
             landmarks: points (x, y) in pixels of the images; NaN where not known.
             visible: False for points that are hidden already.
             swap: for each point the one that takes its place in a mirror image, needed by flips:
-                ``robustfer.data.landmarks.layout(68).swap``.
+                ``robustfer.landmarks.landmark_layout(68).swap``.
             generator: as for a call.
 
         Shape:

@@ -125,7 +125,7 @@ class SingleView(nn.Module):
             landmarks: points (x, y) in pixels of the images; NaN where not known.
             visible: False for points that are hidden already.
             swap: for each point the one that takes its place in a mirror image, needed where the
-                pipeline flips: ``robustfer.data.landmarks.layout(68).swap``.
+                pipeline flips: ``robustfer.landmarks.landmark_layout(68).swap``.
             generator: as for a call.
 
         Shape:

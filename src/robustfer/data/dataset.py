@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from robustfer._arrays import to_tensor
 from robustfer._checks import check_class_index, check_distribution, check_floating
-from robustfer.data.arrays import to_tensor
+from robustfer._ids import check_ids
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.concatenation import row_in_concatenation
-from robustfer.data.ids import check_ids
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,14 +8,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from robustfer.data.affectnet import AffectNet
+from robustfer._tables import Duplicates
 from robustfer.data.dataset import LabeledFaces
-from robustfer.data.demo_faces import DemoFaces
-from robustfer.data.ferplus import FERPlus, Labels
-from robustfer.data.folder import ImageFolder
-from robustfer.data.label_table import LabelTable
-from robustfer.data.rafdb import RAFDB, Images
-from robustfer.data.tables import Duplicates
+from robustfer.data.demo.faces import DemoFaces
+from robustfer.data.readers.affectnet import AffectNet
+from robustfer.data.readers.ferplus import FERPlus, Labels
+from robustfer.data.readers.folder import ImageFolder
+from robustfer.data.readers.label_table import LabelTable
+from robustfer.data.readers.rafdb import RAFDB, Images
 
 _READERS: dict[str, Callable[..., LabeledFaces]] = {
     "demo": DemoFaces,

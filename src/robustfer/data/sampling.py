@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor, distributed
 from torch.utils.data import DistributedSampler
 
+from robustfer._arrays import to_tensor
 from robustfer._checks import (
     Variant,
     check_class_index,
     check_variant,
     check_whole_number,
 )
-from robustfer.data.arrays import to_tensor
 from robustfer.functional._gather import several_processes
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from robustfer._checks import Variant, check_floating, check_range, check_shapes, check_variant
 from robustfer.functional._budget import byte_budget
 from robustfer.functional._precision import full_precision
+from robustfer.landmarks.geometry import inside, resize_coordinate
 
 # Below it float32 exponentials become subnormal, and 15 times slower; the window is far narrower.
 _LEAST_EXPONENT = -80.0
@@ -78,7 +79,7 @@ def landmark_profiles(
     x, y = torch.where(shown, x, 0.0), torch.where(shown, y, 0.0)
     weighed = torch.ones_like(shown)
     if variant == "paper":
-        shown = shown & _within(x, image_width) & _within(y, image_height)
+        shown = shown & inside(x, image_width) & inside(y, image_height)
         weighed = shown
     along_x = _profile(x, width, image_width, shown, sigma, truncate * sigma, variant)
     along_y = _profile(y, height, image_height, shown, sigma, truncate * sigma, variant)
@@ -142,7 +143,7 @@ def _profile(
     """One axis of the bumps (B, K, cells); the map is the product of its two axes."""
     scale = cells / pixels
     if variant == "paper":
-        peak = (position + 0.5) * scale - 0.5
+        peak = resize_coordinate(position, pixels, cells)
         first, last = peak - radius, peak + radius
     else:
         rounded = torch.trunc(position * scale + 0.5)
@@ -158,7 +159,3 @@ def _profile(
 
 def _widened(profile: Tensor) -> Tensor:
     return F.max_pool1d(profile, kernel_size=3, stride=1, padding=1)
-
-
-def _within(position: Tensor, pixels: int) -> Tensor:
-    return (position >= -0.5) & (position <= pixels - 0.5)

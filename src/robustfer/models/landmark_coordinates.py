@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_shapes
 from robustfer.functional._precision import full_precision
+from robustfer.landmarks.geometry import mirror_points
+from robustfer.landmarks.layouts import check_swap
 
 
 class LandmarkCoordinates(nn.Module):
@@ -31,7 +33,7 @@ class LandmarkCoordinates(nn.Module):
         landmarks: points (x, y) in pixels of the faces to train on, NaN where not known; faces
             with such points are left out.
         swap: for each point the one that takes its place when the picture is mirrored, as
-            ``robustfer.data.landmarks.layout(68).swap`` has it.
+            ``robustfer.landmarks.landmark_layout(68).swap`` has it.
 
     Attributes:
         dim: 2K, the width of the space.
@@ -65,19 +67,14 @@ class LandmarkCoordinates(nn.Module):
         super().__init__()
         points = check_shapes(landmarks=(landmarks, "N K 2"))["K"]
         check_floating(landmarks=landmarks)
-        # Any other order would be no mirror image, and put the mean face somewhere else.
-        if sorted(swap) != list(range(points)) or any(swap[swap[k]] != k for k in range(points)):
-            raise ValueError(
-                f"swap must pair the {points} points of landmarks, each 0 to {points - 1} once, "
-                f"got {tuple(swap)}"
-            )
+        order = list(check_swap(swap, points))
         self.dim = 2 * points
         whole = full_precision(landmarks[self.known(landmarks)])
         if not len(whole):
             raise ValueError(
                 f"landmarks must have all points of one face at least, got none of {len(landmarks)}"
             )
-        mirrored = whole[:, list(swap)] * whole.new_tensor([-1.0, 1.0])
+        mirrored = mirror_points(whole[:, order], width=1)  # about the first column
         shapes = _shapes(torch.cat([whole, mirrored]))
         self.register_buffer("mean", shapes.mean(0))
         self.register_buffer("spread", (shapes - shapes.mean(0)).square().mean().sqrt())

@@ -41,8 +41,8 @@ def forward_correction(
         logits: scores of the true classes, before softmax.
         target: the label as given, possibly wrong.
         transition: the matrix T, a row for each true class, a column for each given label; rows
-            sum to 1. :func:`robustfer.data.transition_matrix` and
-            :func:`robustfer.data.noise_matrix` make such ones.
+            sum to 1. :func:`robustfer.noise.transition_matrix` and
+            :func:`robustfer.noise.noise_matrix` make such ones.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
 
     Shape:

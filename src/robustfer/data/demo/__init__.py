@@ -1,0 +1,1 @@
+"""Drawn faces with known labels and landmarks, for trials without a data set."""

@@ -1,0 +1,167 @@
+"""Faces that the library draws itself: labelled images for trying things out, without any data."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_range, check_whole_number
+from robustfer.data.classes import EXPRESSIONS
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.demo.drawing import colours, paint, photograph
+from robustfer.data.demo.face_shape import HAIR_STYLES, LANDMARKS, outline, place
+
+_SPLITS = ("train", "test", "validation")
+
+# What an expression does to a face at rest, all of whose actions are 0. Roughly the muscles'
+# action units: an expression is told by brows, eyes and mouth together.
+_ACTIONS = ("brow_raise", "brow_inner", "brow_draw", "eye_open", "lid_raise", "wrinkle",
+            "lip_raise", "mouth_open", "mouth_width", "corner", "press", "teeth")  # fmt: skip
+_EXPRESSIONS = {
+    "surprise": (1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, -0.6, 0.0, 0.0, 0.0),
+    "fear": (0.5, 0.9, 0.7, 0.9, 0.2, 0.0, 0.1, 0.45, 0.6, -0.5, 0.0, 0.6),
+    "disgust": (-0.6, 0.0, 0.5, -0.5, 0.8, 1.0, 1.0, 0.15, -0.1, -0.5, 0.0, 0.8),
+    "happiness": (0.2, 0.1, 0.0, -0.1, 0.5, 0.0, 0.0, 0.45, 0.7, 1.0, 0.0, 0.7),
+    "sadness": (-0.1, 1.0, 0.4, -0.4, 0.0, 0.0, 0.0, 0.0, -0.2, -1.0, 0.2, 0.0),
+    "anger": (-0.9, -0.9, 1.0, 0.1, 0.5, 0.2, 0.0, 0.0, -0.1, -0.35, 1.0, 0.0),
+    "neutral": (0.0,) * len(_ACTIONS),
+}
+_PROTOTYPES = np.array([_EXPRESSIONS[name] for name in EXPRESSIONS])
+_LEAST_ACTION = np.where(_PROTOTYPES.min(axis=0) < 0, -1.2, 0.0)
+
+# What differs between faces whatever they express, from the least to the greatest value.
+_LOOKS: dict[str, tuple[float, float]] = {
+    # The head before the camera: radians, shares of the depth, a factor, shares of the size.
+    "tilt": (-0.22, 0.22), "yaw": (-0.26, 0.26), "pitch": (-0.15, 0.15), "zoom": (0.88, 1.08),
+    "shift_x": (-0.05, 0.05), "shift_y": (-0.02, 0.06),
+    # Who it is: factors, and lengths in half head widths.
+    "head_width": (0.86, 1.02), "chin": (0.92, 1.08), "jaw": (-0.15, 0.35),
+    "eye_size": (0.88, 1.15), "eye_gap": (0.38, 0.45), "eye_slant": (-0.03, 0.03),
+    "brow_height": (-0.03, 0.03), "nose_length": (0.8, 1.2), "nose_width": (0.8, 1.3),
+    "mouth_size": (0.85, 1.12), "lips": (0.5, 1.2), "asymmetry": (-0.5, 0.5), "age": (0.0, 1.0),
+    "gaze_x": (-0.05, 0.05), "gaze_y": (-0.02, 0.02), "hair": (0, HAIR_STYLES),
+    # Colours: places in a palette, or brightness.
+    "skin": (0.0, 1.0), "hair_colour": (0.0, 1.0), "iris": (0.0, 1.0), "frame": (0.0, 1.0),
+    "lipstick": (0.0, 1.0), "clothes": (40.0, 210.0), "clothes_red": (-40.0, 40.0),
+    "clothes_blue": (-40.0, 40.0), "wall": (60.0, 215.0), "wall_red": (-35.0, 35.0),
+    "wall_blue": (-35.0, 35.0), "wall_edge": (0.0, 2.0),
+    # Light and camera: factors, a radius in pixels of 48 (none below 0), grey levels.
+    "light": (0.8, 1.2), "light_x": (-0.3, 0.3), "light_y": (-0.15, 0.25),
+    "warmth": (-0.07, 0.07), "tint": (-0.03, 0.03), "contrast": (0.75, 1.1),
+    "blur": (-0.6, 0.6), "grain": (2.0, 14.0),
+}  # fmt: skip
+_LOWEST, _HIGHEST = np.array(list(_LOOKS.values())).T
+# How often a face has these.
+_CHANCES = {"bald": 0.08, "beard": 0.15, "glasses": 0.25}
+_NUMBERS = (*_LOOKS, *_CHANCES, *_ACTIONS)
+
+
+class DemoFaces(LabeledFaces):
+    """Drawn faces that show an expression by brows, eyes and mouth.
+
+    Pose, light, colours, size, who it is, glasses and hair differ from face to face, and so does
+    how clearly the expression shows: a face mixes in a second expression up to the share
+    ``ambiguity`` (mostly much less), at times weakly. Sample ``i`` of a split and seed is the same
+    face whatever the number of samples, their order or the process that asks for it; all classes
+    are equally frequent. Nothing is kept: each access draws the face anew, about 2,000 a second.
+
+    Args:
+        num_samples: number of faces.
+        split: ``"train"``, ``"test"`` or ``"validation"``, which share no face.
+        size: width and height of the images in pixels, at least 16.
+        seed: which faces.
+        ambiguity: greatest share of a second expression, in [0, 1]. From 0.5 on some faces show
+            the other expression more than their own.
+
+    Attributes:
+        split: as given.
+        size: as given.
+        seed: as given.
+        ambiguity: as given.
+
+    Raises:
+        ValueError: an argument is outside its range.
+
+    >>> faces = DemoFaces(num_samples=14, split="test")
+    >>> faces[3]["image"].shape, faces.classes[faces[3]["target"]], faces.ids[3]
+    (torch.Size([3, 48, 48]), 'surprise', 'demo-test-0-000003')
+    >>> faces.landmarks(3).shape
+    torch.Size([68, 2])
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 4000,
+        *,
+        split: str = "train",
+        size: int = 48,
+        seed: int = 0,
+        ambiguity: float = 0.35,
+    ) -> None:
+        if split not in _SPLITS:
+            raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
+        num_samples = check_whole_number("num_samples", num_samples, 1)
+        size = check_whole_number("size", size, 16)
+        seed = check_whole_number("seed", seed, 0)
+        check_range("ambiguity", ambiguity, 0.0, 1.0)
+        self.split, self.size, self.seed, self.ambiguity = split, size, seed, ambiguity
+        # Each seven faces in a row show each expression once, in a random order.
+        sevens = range(-(-num_samples // len(EXPRESSIONS)))
+        order = [
+            self._random("order", seven).random(len(EXPRESSIONS)).argsort() for seven in sevens
+        ]
+        self._expressions = np.concatenate(order)[:num_samples]
+        super().__init__(
+            classes=EXPRESSIONS,
+            ids=[f"demo-{split}-{seed}-{row:06d}" for row in range(num_samples)],
+            targets=self._expressions,
+        )
+
+    def load_image(self, row: int) -> Tensor:
+        """Draw the face of a row of the whole data set, uint8 (3, size, size)."""
+        face, random = self._face(row)
+        image = paint(outline(face), face, colours(face), self.size)
+        return torch.from_numpy(photograph(image, face, random))
+
+    def landmarks(self, row: int) -> Tensor:
+        """Where the 68 points of the iBUG order lie in a row's image, float32 (68, 2), xy pixels.
+
+        0 to 16 the jaw from the left of the image to the right, 17 to 21 and 22 to 26 the brows,
+        27 to 35 the nose, 36 to 41 and 42 to 47 the eyes, 48 to 59 the outer and 60 to 67 the
+        inner edge of the lips. They lie on what is drawn, within half a pixel; a turned head may
+        have some just outside the image.
+
+        The middle of the pixel in the upper left corner is (0, 0): in a mirror image x becomes
+        ``size - 1 - x``. As with :meth:`load_image`, ``row`` counts in the whole data set, before
+        any :meth:`subset`.
+
+        >>> points = DemoFaces(7).landmarks(0)
+        >>> chin, corner_of_mouth, other_corner = points[8], points[48], points[54]
+        >>> bool(chin[1] > other_corner[1]), bool(corner_of_mouth[0] < other_corner[0])
+        (True, True)
+        """
+        face, _ = self._face(row)
+        points = place(outline(face), face, self.size)[LANDMARKS]
+        return torch.from_numpy(points.astype(np.float32))
+
+    def _random(self, use: str, number: int) -> np.random.Generator:
+        """Random numbers of their own for each face, and for the order of each seven."""
+        key = (_SPLITS.index(self.split), ("order", "face").index(use), number)
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _face(self, row: int) -> tuple[dict[str, float], np.random.Generator]:
+        """All numbers that describe a face, and the random numbers left for the camera's grain."""
+        random = self._random("face", row)
+        looks = _LOWEST + random.random(len(_LOOKS)) * (_HIGHEST - _LOWEST)
+        chances = random.random(len(_CHANCES)) < tuple(_CHANCES.values())
+        jitter, (second, much, strength) = random.random(len(_ACTIONS)), random.random(3).tolist()
+
+        own = int(self._expressions[row])
+        other = (own + 1 + int(second * (len(EXPRESSIONS) - 1))) % len(EXPRESSIONS)
+        share = self.ambiguity * much**2
+        actions = (1 - share) * _PROTOTYPES[own] + share * _PROTOTYPES[other]
+        actions = (0.6 + 0.5 * strength) * actions + 0.3 * (jitter - 0.5)
+        actions = np.minimum(np.maximum(actions, _LEAST_ACTION), 1.2)
+        numbers = np.concatenate([looks, chances, actions]).tolist()
+        return dict(zip(_NUMBERS, numbers, strict=True)), random

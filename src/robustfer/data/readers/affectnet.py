@@ -1,0 +1,286 @@
+"""AffectNet, in both layouts that it was released in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from robustfer._tables import (
+    MAX_WHOLE_NUMBER,
+    Duplicates,
+    NamedOnce,
+    check_files,
+    check_inside,
+    parse_number,
+    parse_whole_number,
+    read_table,
+    read_whole_number,
+    shortened,
+)
+from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, numbering
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.readers.image_folders import is_hidden, walk_images
+from robustfer.data.readers.images import Box, ImageFiles
+
+#: What AffectNet means by the numbers beyond the expressions.
+_NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}
+_SPLITS = {"train": ("training.csv", "train_set"), "validation": ("validation.csv", "val_set")}
+_COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height",
+            "facial_landmarks", "expression"]  # fmt: skip
+_POINTS = 68
+
+
+class AffectNet(LabeledFaces):
+    """The manually labelled faces of one split of AffectNet, in either layout.
+
+    The first release has tables, in ``root`` or in the folder ``Manually_Annotated_file_lists``,
+    and whole photographs in ``Manually_Annotated_Images``; both may lie in ``Manually_Annotated``
+    below ``root``. The faces are cut out of the photographs as the table says::
+
+        training.csv, validation.csv    subDirectory_filePath, face_x, face_y, face_width,
+                                        face_height, facial_landmarks, expression, ...
+        Manually_Annotated_Images/1/abc.jpg
+
+    The later release has faces already cut out, and arrays; nothing is unpickled::
+
+        train_set/images/0.jpg          val_set/images/0.jpg
+        train_set/annotations/0_exp.npy, 0_lnd.npy, ...
+
+    The expressions 0 to 7 are neutral, happiness, sadness, surprise, fear, disgust, anger and
+    contempt. Images of 8 (none), 9 (uncertain) and 10 (no face) and, with seven classes, contempt
+    are left out and counted in ``excluded``. ``ids`` are the paths in the table, or the files'
+    names.
+
+    Args:
+        root: the data set's folder.
+        split: ``"train"`` or ``"validation"``; the labels of AffectNet's test set were not
+            released, and its validation set is what others call their test set.
+        num_classes: 7, or 8 with contempt.
+        crop: with tables: cut out the faces; else whole photographs are given.
+        size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
+            only the later release's faces share.
+        duplicates: with tables: ``"error"``, or ``"drop"`` to count an image once that is named
+            again in the same words.
+        in_memory: read all images now (3 * size * size bytes each) and none later.
+
+    Raises:
+        FileNotFoundError: root, table, an image or its label is not there.
+        ValueError: an option or a file is not as described; the message names file and line.
+
+    Reference:
+        Mollahosseini, Hasani, Mahoor, AffectNet: A Database for Facial Expression, Valence, and
+        Arousal Computing in the Wild, IEEE Transactions on Affective Computing 2017.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for folder in ("images", "annotations"):
+    ...         Path(root, "train_set", folder).mkdir(parents=True)
+    ...     Image.new("RGB", (224, 224)).save(Path(root, "train_set", "images", "0.jpg"))
+    ...     np.save(Path(root, "train_set", "annotations", "0_exp.npy"), np.array("3"))
+    ...     faces = AffectNet(root, in_memory=True)
+    >>> faces.ids, faces.classes[faces[0]["target"]]
+    (['0.jpg'], 'surprise')
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "validation"] = "train",
+        *,
+        num_classes: Literal[7, 8] = 7,
+        crop: bool = True,
+        size: int | None = None,
+        duplicates: Duplicates = "error",
+        in_memory: bool = False,
+    ) -> None:
+        if split not in _SPLITS:
+            raise ValueError(
+                f"split must be train or validation, got {split!r}; the labels of AffectNet's "
+                "test set were not released"
+            )
+        if num_classes not in (7, 8):
+            raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
+        root = Path(root).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(f"the folder {root} is not there")
+        table, folder = _find_table(root, split), root / _SPLITS[split][1]
+        excluded: Counter[str] = Counter()
+        self._annotations: Path | None = None
+        if table is not None:
+            faces = _read_faces(table, duplicates, excluded)
+            images = _images_beside(table, root)
+        elif folder.is_dir():
+            self._annotations, images = folder / "annotations", folder / "images"
+            faces = _read_annotations(self._annotations, images, excluded)
+        else:
+            raise FileNotFoundError(
+                f"{root} has neither {_SPLITS[split][0]} nor {_SPLITS[split][1]}: no layout of "
+                f"AffectNet's split {split!r}"
+            )
+        excluded.update(_reason(face.code) for face in faces if face.code >= num_classes)
+        faces = [face for face in faces if face.code < num_classes]
+        if not faces:
+            raise ValueError(f"{table or folder}: no image is left: {dict(+excluded) or 'none'}")
+        if table is not None:
+            check_files(table, images, ((face.line, face.name) for face in faces))
+
+        codes = numbering("affectnet")
+        classes = EXPRESSIONS if num_classes == 7 else EXPRESSIONS_WITH_CONTEMPT
+        ids = [face.name for face in faces]
+        super().__init__(
+            classes=classes,
+            ids=ids,
+            targets=[classes.index(codes[face.code]) for face in faces],
+            excluded=+excluded,
+        )
+        boxes = [face.box for face in faces] if table is not None and crop else None
+        self._table, self._lines = table, [face.line for face in faces]
+        self._points: Tensor | None = None
+        self._images = ImageFiles(images, ids, size=size, boxes=boxes, in_memory=in_memory)
+
+    def load_image(self, row: int) -> Tensor:
+        """Image of a row of the whole split, uint8 (3, H, W)."""
+        return self._images[row]
+
+    def landmarks(self, row: int) -> Tensor:
+        """Points (x, y) of a row of the whole split, in pixels of its image; float32 (68, 2).
+
+        Raises:
+            FileNotFoundError: the file of the landmarks is not there.
+            ValueError: there are not 68 points.
+        """
+        if self._annotations is not None:
+            path = self._annotations / f"{Path(self.all_ids[row]).stem}_lnd.npy"
+            points = _points(str(path), _load(path).ravel().astype(str).tolist())
+        else:
+            assert self._table is not None
+            if self._points is None:  # on demand: they are most of the table, and rarely wanted
+                self._points = _read_points(self._table, self._lines)
+            points = self._points[row]
+        return self._images.place(row, points)
+
+
+class _Face(NamedTuple):
+    line: int
+    name: str
+    code: int
+    box: Box
+
+
+def _find_table(root: Path, split: str) -> Path | None:
+    name, lists = _SPLITS[split][0], "Manually_Annotated_file_lists"
+    places = (".", lists, "Manually_Annotated", f"Manually_Annotated/{lists}")
+    return next((root / place / name for place in places if (root / place / name).is_file()), None)
+
+
+def _images_beside(table: Path, root: Path) -> Path:
+    for above in (root, root / "Manually_Annotated"):
+        if (above / "Manually_Annotated_Images").is_dir():
+            return above / "Manually_Annotated_Images"
+    raise FileNotFoundError(f"{root} has {table.name}, but no folder Manually_Annotated_Images")
+
+
+def _read_faces(table: Path, duplicates: Duplicates, excluded: Counter[str]) -> list[_Face]:
+    names = NamedOnce(table, duplicates)
+    faces: list[_Face] = []
+    for line, row in read_table(table, _COLUMNS):
+        name = check_inside(table, line, row["subDirectory_filePath"])
+        code = read_whole_number(table, line, "expression", row["expression"])
+        if code not in numbering("affectnet") and code not in _NO_EXPRESSION:
+            raise ValueError(f"{table}, line {line}: expression must lie in 0 to 10, got {code}")
+        if not names.is_new(line, name, tuple(row.values())):
+            excluded["named again in the same words"] += 1
+            continue
+        box = Box(0, 0, 0, 0)
+        if code not in _NO_EXPRESSION:  # where no face was found the box may be empty
+            left, top, width, height = (_cell(table, line, row, column) for column in _COLUMNS[1:5])
+            if width < 1 or height < 1:
+                raise ValueError(f"{table}, line {line}: the face's box is empty")
+            box = Box(left, top, left + width, top + height)
+        faces.append(_Face(line, name, code, box))
+    return faces
+
+
+def _read_points(table: Path, lines: Sequence[int]) -> Tensor:
+    places = {line: place for place, line in enumerate(lines)}
+    points = torch.empty(len(lines), _POINTS, 2, dtype=torch.float32, device="cpu")
+    for line, row in read_table(table, _COLUMNS):
+        if line in places:
+            words = row["facial_landmarks"].split(";")
+            points[places[line]] = _points(f"{table}, line {line}", words)
+    return points
+
+
+def _points(where: str, words: Sequence[str]) -> Tensor:
+    values = [parse_number(word) for word in words]
+    if len(values) != 2 * _POINTS or None in values:
+        numbers = len(values) - values.count(None)
+        raise ValueError(
+            f"{where}: landmarks must be {_POINTS} points, x and y each, got {len(values)} values, "
+            f"{numbers} of them numbers"
+        )
+    return torch.tensor(values, dtype=torch.float32, device="cpu").view(_POINTS, 2)
+
+
+def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -> list[_Face]:
+    for folder in (annotations, images):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the folder {folder} is not there")
+    paths = list(walk_images(images, excluded))
+    inner = next((parts for parts in paths if len(parts) > 1), None)
+    if inner is not None:
+        raise ValueError(
+            f"{images.joinpath(*inner)} lies in a folder of its own; AffectNet has all images in "
+            f"{images}"
+        )
+    found = {name for (name,) in paths}
+    if not found:
+        raise ValueError(f"{images} holds no image; expected are files like {images / '0.jpg'}")
+    names = {path.name for path in annotations.iterdir() if not is_hidden(path.name)}
+    labelled = {name.removesuffix("_exp.npy") for name in names if name.endswith("_exp.npy")}
+    excluded["without an image"] = len(labelled - {Path(name).stem for name in found})
+    faces: list[_Face] = []
+    order = sorted(found, key=lambda name: (len(name), name))  # 2.jpg before 10.jpg
+    for name in tqdm(order, desc=f"reading {annotations.parent.name}", disable=None):
+        path = annotations / f"{Path(name).stem}_exp.npy"
+        value = _load(path)
+        code = parse_whole_number(str(value.reshape(-1)[0])) if value.size == 1 else None
+        if code is None or code > max(_NO_EXPRESSION):
+            raise ValueError(
+                f"{path} must hold an expression from 0 to 10, got {shortened(str(value))}"
+            )
+        faces.append(_Face(0, name, code, Box(0, 0, 0, 0)))
+    return faces
+
+
+def _load(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, or is not a file")
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is no array that can be read safely: {error}") from error
+    return array
+
+
+def _cell(table: Path, line: int, row: dict[str, str], column: str) -> int:
+    value = parse_number(row[column])
+    if value is None or abs(value) > MAX_WHOLE_NUMBER:
+        raise ValueError(
+            f"{table}, line {line}: {column} must be a number of pixels, got "
+            f"{shortened(row[column])}"
+        )
+    return round(value)
+
+
+def _reason(code: int) -> str:
+    return f"labelled {_NO_EXPRESSION.get(code, 'contempt')}"

@@ -1,0 +1,238 @@
+"""FERPlus: the faces of FER2013 with the votes of ten people each, in the data set's own layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from robustfer._tables import (
+    Duplicates,
+    NamedOnce,
+    check_files,
+    check_inside,
+    read_table,
+    read_whole_number,
+)
+from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.readers.fer2013 import NamedFace, read_fer2013_labels
+from robustfer.data.readers.image_folders import is_hidden
+from robustfer.data.readers.images import ImageFiles
+from robustfer.data.readers.votes import VOTE_COLUMNS, VoteRule, judge
+
+Labels = Literal["majority", "probability", "crossentropy", "multi_target", "fer2013"]
+
+#: robustfer's name of a split -> FERPlus's usage and folder.
+_SPLITS = {
+    "train": ("Training", "FER2013Train"),
+    "validation": ("PublicTest", "FER2013Valid"),
+    "test": ("PrivateTest", "FER2013Test"),
+}
+
+
+class FERPlus(LabeledFaces):
+    """The faces of one split of FERPlus, 48 x 48 and grey as they come.
+
+    Below ``root`` lie ``fer2013new.csv`` (the votes) and ``data/FER2013Train``, ``FER2013Valid``
+    and ``FER2013Test`` (the images). What ``target`` is, ``labels`` says:
+
+    - ``"majority"``: the class with more than half of the votes.
+    - ``"probability"``, ``"crossentropy"``: the leading classes' shares of the votes. As their
+      authors use them, the first are to be drawn from (:func:`robustfer.noise.draw_targets`), the
+      second are the target itself.
+    - ``"multi_target"``: the classes with three tenths of the votes or more, alike.
+    - ``"fer2013"``: the label that FER2013 itself gave, often wrong, for the same images as
+      ``"majority"``; the majority stands in ``true_targets``.
+
+    :func:`robustfer.data.readers.votes.judge` has the rules in full; votes of one person alone are dropped
+    in each. An image is left out where the votes are too divided for the rule, or led by unknown,
+    no face (NF) or, with seven classes, contempt. ``excluded`` counts what was left out and why;
+    ``ids`` are the image names; ``votes`` the votes for the classes as they were given.
+
+    Args:
+        root: the data set's folder.
+        split: ``"train"``, ``"validation"`` (FER2013's public test) or ``"test"`` (its private
+            test).
+        labels: what ``target`` is.
+        fer2013_labels: for ``labels="fer2013"``: FER2013's original csv (``emotion``, ``pixels``,
+            ``Usage``; matched row by row to the complete ``fer2013new.csv``), or any csv with
+            columns ``image`` and ``emotion`` (0 anger, 1 disgust, 2 fear, 3 happiness, 4 sadness,
+            5 surprise, 6 neutral).
+        num_classes: 7, or 8 with contempt.
+        size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
+        duplicates: what to do with an image that the table names again in the very same row:
+            ``"error"``, or ``"drop"`` to count it once and note it in ``excluded``. Rows that
+            contradict each other are an error always.
+        in_memory: read all images now and none later; 97 MB for 14,000 faces.
+
+    Raises:
+        FileNotFoundError: root, table or an image is not there.
+        ValueError: an option, a table or an image is not as described above. The message names
+            file and line.
+
+    Reference:
+        Barsoum et al., Training Deep Networks for Facial Expression Recognition with
+        Crowd-Sourced Label Distribution, ICMI 2016.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> table = '''Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF
+    ... Training,fer0000000.png,1,9,0,0,0,0,0,0,0,0
+    ... Training,fer0000001.png,5,0,0,5,0,0,0,0,0,0
+    ... Training,,0,0,0,0,0,0,0,0,0,10'''
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     _ = Path(root, "fer2013new.csv").write_text(table)
+    ...     Path(root, "data", "FER2013Train").mkdir(parents=True)
+    ...     Image.new("L", (48, 48)).save(Path(root, "data", "FER2013Train", "fer0000000.png"))
+    ...     faces = FERPlus(root, in_memory=True)
+    >>> faces.classes[faces[0]["target"]], faces.excluded
+    ('happiness', {'removed by FERPlus': 1, 'without a majority': 1})
+    """  # noqa: E501 - the header of the table is one line
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "validation", "test"] = "train",
+        *,
+        labels: Labels = "majority",
+        fer2013_labels: str | Path | None = None,
+        num_classes: Literal[7, 8] = 7,
+        size: int | None = None,
+        duplicates: Duplicates = "error",
+        in_memory: bool = False,
+    ) -> None:
+        _check_options(split, labels, fer2013_labels, num_classes)
+        usage, folder_name = _SPLITS[split]
+        root = Path(root).expanduser()
+        folder = root / "data" / folder_name
+        for needed in (root, folder):
+            if not needed.is_dir():
+                raise FileNotFoundError(
+                    f"the folder {needed} is not there; FERPlus keeps the split {split!r} in "
+                    f"data/{folder_name} below its root"
+                )
+        table = root / "fer2013new.csv"
+        faces = _read_faces(table, duplicates)
+        of_split = [face for face in faces if face.usage == usage]
+        here = [face for face in of_split if face.image and not face.repeated]
+        if not here:
+            raise ValueError(f"{table} names no image of Usage {usage!r}")
+
+        votes = torch.tensor([face.votes for face in here], dtype=torch.int64, device="cpu")
+        rule: VoteRule = "majority" if labels == "fer2013" else labels
+        shares, leader = judge(votes, num_classes=num_classes, rule=rule)
+        kept = (leader >= 0) & (leader < num_classes)
+        excluded = Counter(
+            {
+                "removed by FERPlus": sum(not face.image for face in of_split),
+                "named again with the same votes": sum(face.repeated for face in of_split),
+            }
+        )
+        excluded.update(_reason(rule, column) for column in leader[~kept].tolist())
+        chosen = [face for face, keep in zip(here, kept.tolist(), strict=True) if keep]
+        if not chosen:
+            raise ValueError(f"{table}: every image of Usage {usage!r} is left out: {+excluded}")
+
+        check_files(table, folder, ((face.line, face.image) for face in chosen))
+        unnamed = {path.name for path in folder.iterdir()} - {face.image for face in here}
+        excluded["without votes"] = sum(
+            name.lower().endswith(".png") and not is_hidden(name) for name in unnamed
+        )
+
+        targets, true_targets = (leader if rule == "majority" else shares)[kept], None
+        if fer2013_labels is not None:
+            true_targets = targets
+            targets = _fer2013_targets(Path(fer2013_labels).expanduser(), faces, chosen, duplicates)
+        ids = [face.image for face in chosen]
+        super().__init__(
+            classes=EXPRESSIONS if num_classes == 7 else EXPRESSIONS_WITH_CONTEMPT,
+            ids=ids,
+            targets=targets,
+            true_targets=true_targets,
+            votes=votes[kept, :num_classes],
+            excluded=+excluded,  # the sign drops what did not occur
+        )
+        self._images = ImageFiles(folder, ids, size=size, in_memory=in_memory)
+
+    def load_image(self, row: int) -> Tensor:
+        """Image of a row of the whole split, uint8 (3, H, W)."""
+        return self._images[row]
+
+
+class _Face(NamedTuple):
+    line: int
+    usage: str
+    image: str
+    votes: list[int]
+    repeated: bool
+
+
+def _check_options(
+    split: str,
+    labels: str,
+    fer2013_labels: str | Path | None,
+    num_classes: int,
+) -> None:
+    if split not in _SPLITS:
+        raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
+    if labels not in get_args(Labels):
+        raise ValueError(f"labels must be one of {', '.join(get_args(Labels))}, got {labels!r}")
+    if num_classes not in (7, 8):
+        raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
+    if labels == "fer2013" and fer2013_labels is None:
+        raise ValueError(
+            "labels='fer2013' needs fer2013_labels=, the path of fer2013.csv or of a csv with "
+            "columns image and emotion"
+        )
+    if labels != "fer2013" and fer2013_labels is not None:
+        raise ValueError(f"fer2013_labels is for labels='fer2013' alone, got labels={labels!r}")
+
+
+def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
+    usages = {usage for usage, _ in _SPLITS.values()}
+    faces: list[_Face] = []
+    names = NamedOnce(table, duplicates)
+    for line, row in read_table(table, ["Usage", "Image name", *VOTE_COLUMNS]):
+        usage, image = row["Usage"], row["Image name"]
+        if usage not in usages:
+            raise ValueError(
+                f"{table}, line {line}: Usage must be one of {', '.join(sorted(usages))}, "
+                f"got {usage!r}"
+            )
+        votes = [read_whole_number(table, line, name, row[name]) for name in VOTE_COLUMNS]
+        repeated = False
+        if image:  # where FERPlus has removed a face there is none
+            image = check_inside(table, line, image)
+            repeated = not names.is_new(line, image, (usage, *votes))
+        faces.append(_Face(line, usage, image, votes, repeated))
+    return faces
+
+
+def _reason(rule: VoteRule, column: int) -> str:
+    if rule == "majority":
+        return (
+            f"with a majority for {VOTE_COLUMNS[column]}" if column >= 0 else "without a majority"
+        )
+    return (
+        f"with most votes for {VOTE_COLUMNS[column]}" if column >= 0 else "with votes too divided"
+    )
+
+
+def _fer2013_targets(
+    path: Path,
+    faces: Sequence[_Face],
+    chosen: Sequence[_Face],
+    duplicates: Duplicates,
+) -> Tensor:
+    rows = [NamedFace(face.usage, face.image) for face in faces]
+    labels = read_fer2013_labels(path, rows, duplicates=duplicates)
+    missing = [face.image for face in chosen if face.image not in labels]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ValueError(f"{path} has no label for {missing[0]}{more}")
+    return torch.tensor([labels[face.image] for face in chosen], device="cpu")

@@ -1,0 +1,167 @@
+"""Your own images: one folder per class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from robustfer._tables import SPLITS
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_name
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.readers.image_folders import is_hidden, walk_images
+from robustfer.data.readers.images import ImageFiles
+from robustfer.data.readers.label_names import name_classes
+
+
+class ImageFolder(LabeledFaces):
+    """Images in ``root/class/*.png``, or in ``root/split/class/*.png``.
+
+    The classes are robustfer's expressions in their usual order where the folders bear their
+    names or synonyms ("Happy", "joy"), whether or not each of them has a folder; else the folders'
+    sorted names, over all the splits below ``root``, so that a class means the same in each. A
+    folder one letter away from an expression ("Suprise") is an error, unless ``classes`` names it.
+
+    A folder is a class if it has an image. Images in folders below it (one per person, say) belong
+    to it where it is an expression or one of ``classes``; otherwise they are an error, because the
+    inner folder might be the class. Hidden files and folders are left out, and what archives add
+    (``__MACOSX``). ``ids`` are the paths below ``root``; ``excluded`` counts what was left out.
+
+    Args:
+        root: the folder.
+        split: ``"train"``, ``"validation"`` (its folder may be called ``valid`` or ``val`` too) or
+            ``"test"``; ``None`` where the classes lie directly below ``root``.
+        size: side of the square to resize to, in pixels, so that images of several sizes make a
+            batch; ``None``: all images are of one size. Faces should be cropped before.
+        classes: names and order of the classes, or a data set of
+            :data:`robustfer.data.NUMBERINGS` for its order; a folder of another name is an error.
+        numbers: what folders called by numbers mean: a data set of
+            :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``;
+            ``None``: nothing but their names.
+        in_memory: read all images now (3 * H * W bytes each) and none later.
+
+    Raises:
+        FileNotFoundError: root or the split's folder is not there.
+        ValueError: no image, an unknown or misspelt class, an image whose class is not clear, or
+            one that cannot be read or differs in size; the message names the folder or file.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("happiness", "anger"):
+    ...         Path(root, name).mkdir()
+    ...         Image.new("RGB", (32, 32)).save(Path(root, name, "0.png"))
+    ...     faces = ImageFolder(root, in_memory=True)
+    >>> faces.ids, faces.classes[faces[0]["target"]], len(faces.classes)
+    (['anger/0.png', 'happiness/0.png'], 'anger', 7)
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: Literal["train", "validation", "test"] | None = None,
+        size: int | None = None,
+        classes: str | Sequence[str] | None = None,
+        numbers: str | None = None,
+        in_memory: bool = False,
+    ) -> None:
+        root = Path(root).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(f"the folder {root} is not there")
+        folders = _split_folders(root)
+        if split is None:
+            if folders:
+                raise ValueError(
+                    f"{root} holds the splits {', '.join(folders)}; say which with split="
+                )
+            folders = {"": root}
+        folder = _chosen(root, folders, split)
+        excluded: Counter[str] = Counter()
+        found: dict[str, list[tuple[str, ...]]] = {}
+        for parts in sorted(walk_images(folder, excluded)):
+            if len(parts) == 1:
+                excluded["outside the class folders"] += 1
+            else:
+                found.setdefault(parts[0], []).append(parts)
+        excluded["folder without an image"] = sum(
+            each.name not in found for each in _folders(folder)
+        )
+        labels = {label: f"the folder {folder / label}" for label in found}
+        for below in set(folders.values()) - {folder}:
+            for each in _folders(below):
+                if each.name not in labels and any(walk_images(each, Counter())):
+                    labels[each.name] = f"the folder {each}"
+        names, order = name_classes(
+            labels, numbers=numbers, classes=classes, numbers_are_names=True
+        )
+
+        known = EXPRESSIONS_WITH_CONTEMPT if classes is None else order
+        start = folder.relative_to(root)
+        ids: list[str] = []
+        targets: list[int] = []
+        for label, paths in found.items():
+            for inner in {parts[1:-1] for parts in paths if len(parts) > 2}:
+                _check_inner(folder / label, inner, names[label], known)
+            ids += ["/".join((*start.parts, *parts)) for parts in paths]
+            targets += [order.index(names[label])] * len(paths)
+        if not ids:
+            raise ValueError(
+                f"{folder} holds no image; expected are files like {folder / 'happiness' / '1.png'}"
+            )
+        super().__init__(classes=order, ids=ids, targets=targets, excluded=+excluded)
+        self._images = ImageFiles(root, ids, size=size, in_memory=in_memory)
+
+    def load_image(self, row: int) -> Tensor:
+        """Image of a row of the whole folder, uint8 (3, H, W)."""
+        return self._images[row]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    folders = _folders(root)
+    for split, names in SPLITS.items():
+        present = [folder for folder in folders if folder.name.lower() in names]
+        if len(present) > 1:
+            raise ValueError(
+                f"{' and '.join(map(str, present))} both stand for the split {split!r}; keep one"
+            )
+        if present:
+            found[split] = present[0]
+    return found
+
+
+def _chosen(root: Path, folders: dict[str, Path], split: str | None) -> Path:
+    if split is None:
+        return root
+    if split not in SPLITS:
+        raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
+    if split not in folders:
+        raise FileNotFoundError(
+            f"{root} has no folder {' or '.join(SPLITS[split])} for the split {split!r}; with "
+            "the classes directly below it, use split=None"
+        )
+    return folders[split]
+
+
+def _check_inner(folder: Path, inner: tuple[str, ...], name: str, known: Collection[str]) -> None:
+    """Refuse folders below a class folder that might be the class themselves."""
+    place = folder.joinpath(*inner)
+    other = next((part for part in inner if name != class_name(part) in known), None)
+    if other is not None:
+        raise ValueError(
+            f"{place} has images whose class may be {folder.name!r} or {other!r}; make root the "
+            "folder above the class folders, or move them"
+        )
+    if name not in known:
+        raise ValueError(
+            f"{place} has images whose class may be {folder.name!r} or the name of a folder below "
+            "it; make root the folder above the class folders, or name the classes with classes="
+        )

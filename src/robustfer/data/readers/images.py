@@ -1,0 +1,205 @@
+"""Image files as uint8 tensors, with limits on what a stranger's file may do."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from robustfer._checks import check_whole_number
+from robustfer.landmarks.geometry import resize_points
+
+#: File name endings that are taken for images.
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+    | {".jpe", ".jfif", ".pbm", ".pnm"}
+)
+MAX_MEGAPIXELS = 50
+
+# Named, because Pillow would otherwise follow a file's content whatever its ending: into
+# Ghostscript, for one.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
+_DEEP_MODES = ("I", "F")
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels; ``right`` and ``bottom`` are the first ones outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def read_image(path: str | Path, *, size: int | None = None, box: Box | None = None) -> Tensor:
+    """Read an image file: upright as its EXIF data say, grey repeated to three channels.
+
+    Transparency is dropped.
+
+    Args:
+        path: PNG, JPEG, BMP, WebP, TIFF or PPM file of at most 50 megapixels.
+        size: side of the square to resize to, in pixels; ``None`` keeps the image's size.
+        box: the part to cut out first, black where it lies outside the image.
+
+    Shape:
+        uint8 (3, H, W), RGB.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: unreadable, truncated, too large or of more than 8 bits a channel, or an empty
+            or too large box; the message names the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "grey.png")
+    ...     Image.new("L", (5, 4), color=7).save(path)
+    ...     image = read_image(path)
+    >>> image.shape, image.unique()
+    (torch.Size([3, 4, 5]), tensor([7], dtype=torch.uint8))
+    """
+    try:
+        _check_regular(path)
+        # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
+        # memory with width for height.
+        with Path(path).open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            _check_header(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
+            colour = image.convert("RGBA") if "transparency" in image.info else image
+            colour = colour.convert("RGB")
+            if box is not None:
+                _check_area(box.right - box.left, box.bottom - box.top, f"the box {tuple(box)}")
+                colour = colour.crop(box)
+            if size is not None:
+                colour = colour.resize((size, size), Image.Resampling.BILINEAR)
+            pixels = np.array(colour)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files.
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+class ImageFiles:
+    """Images of one size below a folder, read when asked for or all at once.
+
+    Args:
+        folder: where the files lie.
+        names: paths below the folder.
+        size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
+            must then be the first one's, so that images can be stacked to a batch.
+        boxes: the part to cut out of each image before.
+        in_memory: read all files now (3 * H * W bytes an image) and none later.
+
+    Raises:
+        ValueError: an unreadable image, or one of another size; the message names it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        *,
+        size: int | None = None,
+        boxes: Sequence[Box] | None = None,
+        in_memory: bool = False,
+    ) -> None:
+        if size is not None:
+            size = check_whole_number("size", size, 1)
+        self._folder = folder
+        self._names = names
+        self._size = size
+        self._boxes = boxes
+        self._shape = self._read_any(0).shape
+        self._images: Tensor | None = None
+        if in_memory:
+            images = torch.empty((len(names), *self._shape), dtype=torch.uint8, device="cpu")
+            for row in tqdm(range(len(names)), desc=f"reading {folder.name}", disable=None):
+                images[row] = self._read(row)
+            self._images = images
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, row: int) -> Tensor:
+        # A copy: whoever changes it in place must not change what is remembered.
+        return self._read(row) if self._images is None else self._images[row].clone()
+
+    def place(self, row: int, points: Tensor) -> Tensor:
+        """Return where points of a file lie in the image as it is read: cut out and resized.
+
+        Args:
+            row: which file.
+            points: (x, y) in pixels of the file, the middle of the first pixel being (0, 0).
+
+        Shape:
+            ``points`` float32 (K, 2) -> (K, 2), in memory of its own
+        """
+        box = None if self._boxes is None else self._boxes[row]
+        if box is not None:
+            points = points - points.new_tensor([box.left, box.top])
+        if self._size is None:
+            return points.clone()
+        width, height = (
+            _upright_size(self._folder / self._names[row])
+            if box is None
+            else (box.right - box.left, box.bottom - box.top)
+        )
+        return resize_points(points, (height, width), (self._size, self._size))
+
+    def _read_any(self, row: int) -> Tensor:
+        box = None if self._boxes is None else self._boxes[row]
+        return read_image(self._folder / self._names[row], size=self._size, box=box)
+
+    def _read(self, row: int) -> Tensor:
+        image = self._read_any(row)
+        if image.shape != self._shape:
+            raise ValueError(
+                f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, but "
+                f"{self._names[0]} has {_shown(self._shape)}; give size= to resize all to one size"
+            )
+        return image
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    with Image.open(path, formats=_FORMATS) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):
+            # Some versions of Pillow give the size of a TIFF as it stands upright already.
+            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+        quarter_turn = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return (height, width) if quarter_turn else (width, height)
+
+
+def _check_regular(path: str | Path) -> None:
+    # Opening a pipe waits for a writer, and a device may never end.
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("it is not a regular file, but a folder, a pipe or a device")
+
+
+def _check_header(image: Image.Image) -> None:
+    _check_area(image.width, image.height, "it")
+    if image.mode.split(";")[0] in _DEEP_MODES:
+        raise ValueError(
+            f"it has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits"
+        )
+
+
+def _check_area(width: int, height: int, what: str) -> None:
+    if width < 1 or height < 1:
+        raise ValueError(f"{what} is empty")
+    megapixels = width * height / 1e6
+    if megapixels > MAX_MEGAPIXELS:
+        raise ValueError(f"{what} has {megapixels:.0f} megapixels, more than {MAX_MEGAPIXELS}")
+
+
+def _shown(shape: torch.Size) -> str:
+    return f"{shape[2]} x {shape[1]}"

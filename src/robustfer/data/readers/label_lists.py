@@ -1,0 +1,134 @@
+"""Text files with a name and a number a line, as RAF-DB's labels and noisy labels come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from robustfer._files import write_whole
+from robustfer._ids import name_bytes
+
+_ALIGNED = "_aligned"
+_DIGITS = "0123456789"
+# What an int64 holds for sure.
+_MOST_DIGITS = 18
+
+
+class Entry(NamedTuple):
+    """A line of a label list."""
+
+    line: int
+    name: str
+    number: int
+
+
+def read_label_list(path: Path) -> list[Entry]:
+    r"""Read lines of a name and a whole number, separated by blanks, a tab or a comma.
+
+    The number is the last word of a line, so a name may have blanks, tabs and commas in it. Empty
+    lines are allowed. Bytes that are not UTF-8 are read as in names of files (``os.fsdecode``).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not a name and a number, or the file has none; the message names file
+            and line.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "list.txt")
+    ...     _ = path.write_text("train_00001.jpg 5\ntrain_00002.jpg 1\n")
+    ...     [(entry.name, entry.number) for entry in read_label_list(path)]
+    [('train_00001.jpg', 5), ('train_00002.jpg', 1)]
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, or is no file")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        entries = [
+            _entry(path, line, text) for line, text in enumerate(file, start=1) if text.strip()
+        ]
+    if not entries:
+        raise ValueError(f"{path} is empty; expected are lines like 'train_00001.jpg 5'")
+    return entries
+
+
+def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
+    r"""Write names and numbers, a line each; the file is there whole or not at all.
+
+    Raises:
+        ValueError: a name or a number that :func:`read_label_list` would not read again. Nothing
+            is written then.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "list.txt")
+    ...     write_label_list(path, [("train_00001.jpg", 5)])
+    ...     path.read_text()
+    'train_00001.jpg 5\n'
+    """
+    text = b"".join(_line(path, name, number) for name, number in rows)
+    write_whole(path, lambda file: file.write(text))
+
+
+def aligned_name(name: str) -> str:
+    """Return the name of an image's aligned copy; that of an aligned copy stays as it is.
+
+    >>> aligned_name("train_00001.jpg"), aligned_name("train_00001_aligned.jpg")
+    ('train_00001_aligned.jpg', 'train_00001_aligned.jpg')
+    """
+    path = PurePosixPath(plain_name(name))
+    return str(path.with_name(f"{path.stem}{_ALIGNED}{path.suffix}"))
+
+
+def plain_name(name: str) -> str:
+    """Return the name of an image from that of its aligned copy, or from its own.
+
+    >>> plain_name("train_00001_aligned.jpg"), plain_name("train_00001.jpg")
+    ('train_00001.jpg', 'train_00001.jpg')
+    """
+    path = PurePosixPath(name)
+    stem = path.stem.removesuffix(_ALIGNED)
+    if not stem:  # "/", "." or "_aligned.jpg"
+        raise ValueError(f"{name!r} is not the name of a file")
+    return str(path.with_name(f"{stem}{path.suffix}"))
+
+
+def _entry(path: Path, line: int, text: str) -> Entry:
+    text = text.strip()
+    if "\0" in text:
+        raise ValueError(f"{path}, line {line}: no text; save the list as UTF-8")
+    before = text.rstrip(_DIGITS)
+    number = text[len(before) :]
+    name = before.rstrip(" \t").removesuffix(",").rstrip(" \t")
+    if not number or name in ("", before):
+        raise ValueError(
+            f"{path}, line {line}: must be a name and a whole number, like 'train_00001.jpg 5', "
+            f"got {text[:100]!r}"
+        )
+    try:
+        plain_name(name.replace("\\", "/"))
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}: {error}") from None
+    if len(number) > _MOST_DIGITS:
+        raise ValueError(
+            f"{path}, line {line}: a label must be a small whole number, got {len(number)} digits"
+        )
+    return Entry(line, name, int(number))
+
+
+def _line(path: Path, name: str, number: int) -> bytes:
+    """A line of a list, if it can be read again; other programs split lines at U+2028 too."""
+    if number < 0:
+        raise ValueError(f"the label of {name!r} must be 0 or more, got {number}")
+    try:
+        line = name_bytes(f"{name} {number}")
+        read = _entry(path, 1, line.decode("utf-8-sig", "surrogateescape"))
+    except ValueError:
+        read = None
+    if name.splitlines() != [name] or read != (1, name, number):
+        raise ValueError(
+            f"{name!r} cannot be written to a label list with the label {number}: it would not be "
+            "read again. A name must be one non-empty line that does not begin or end with a blank "
+            "or end with a comma"
+        )
+    return line + b"\n"

@@ -1,0 +1,169 @@
+"""What the labels of a table, or the names of class folders, stand for."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from robustfer._tables import parse_whole_number, shortened
+from robustfer.data.classes import (
+    EXPRESSION_WORDS,
+    EXPRESSIONS_WITH_CONTEMPT,
+    NUMBERINGS,
+    class_name,
+    class_order,
+    classes_of,
+    numbering,
+)
+
+# How programs write that there is no value; "none" is left out, for AffectNet has that class.
+_MISSING = ("nan", "null", "na", "n/a", "<na>", "nat")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]*")
+
+
+def name_classes(
+    labels: Mapping[str, str],
+    *,
+    numbers: str | None,
+    classes: str | Sequence[str] | None,
+    numbers_are_names: bool = False,
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the class that each label stands for, and the classes in order.
+
+    Without ``classes`` they are robustfer's expressions where all labels are, else the sorted
+    names. Then a label is refused that would quietly make another class: one letter away from an
+    expression, another spelling of a label, a number, or a word for a missing value. Naming it in
+    ``classes`` accepts it.
+
+    Args:
+        labels: label -> where it stands, for messages.
+        numbers: what numbers mean: a key of :data:`NUMBERINGS`, or ``"classes"`` for positions in
+            ``classes``.
+        classes: names of the classes, or a key of :data:`NUMBERINGS`.
+        numbers_are_names: without ``numbers``, plain numbers are names of classes where no label is
+            an expression.
+
+    Raises:
+        ValueError: an option or a label is not as described; the message says where it stands.
+
+    >>> names, classes = name_classes({"joy": "line 2", "3.0": "line 3"}, numbers="rafdb", classes=None)
+    >>> names, classes[:3]
+    ({'joy': 'happiness', '3.0': 'disgust'}, ('surprise', 'fear', 'disgust'))
+    >>> name_classes({"happy": "line 2", "Suprise": "line 3"}, numbers=None, classes=None)
+    Traceback (most recent call last):
+    ...
+    ValueError: line 3: label 'Suprise' is not an expression; did you mean 'surprise'? If it is a class of its own, name all classes with classes=
+    """  # noqa: E501 - example and message are one line
+    order = None if classes is None else class_order(classes)
+    codes = _codes(numbers, order)
+    names = {
+        label: _name(label, where, codes, order, numbers_are_names)
+        for label, where in labels.items()
+    }
+    if order is None:
+        _check_new_classes(labels, names)
+        order = classes_of(names.values())
+    return names, order
+
+
+def _codes(numbers: str | None, order: Sequence[str] | None) -> Mapping[int, str] | None:
+    if numbers is None:
+        return None
+    if numbers != "classes":
+        return numbering(numbers)
+    if order is None:
+        raise ValueError("numbers='classes' needs classes=, the names that are counted")
+    return dict(enumerate(order))
+
+
+def _name(
+    label: str,
+    where: str,
+    codes: Mapping[int, str] | None,
+    order: Sequence[str] | None,
+    numbers_are_names: bool,
+) -> str:
+    if not label:
+        raise ValueError(f"{where}: label is empty")
+    if codes is None and order is not None and label in order:
+        return label
+    if label.lower() in _MISSING:
+        raise ValueError(
+            f"{where}: label {label!r} stands for a missing value; leave the image out, or name "
+            "all classes with classes="
+        )
+    name = class_name(label)
+    if _is_number(label):
+        plain = label.isascii() and label.isdigit()
+        if codes is None and not (plain and numbers_are_names and order is None):
+            raise ValueError(
+                f"{where}: label is the number {shortened(label)}, which means something else in "
+                f"every data set; say what with numbers=, one of {', '.join(NUMBERINGS)} or classes"
+            )
+        if codes is not None:
+            number = parse_whole_number(label)
+            if number is None or number not in codes:
+                raise ValueError(
+                    f"{where}: label must be a whole number from {min(codes)} to {max(codes)}, "
+                    f"got {shortened(label)}"
+                )
+            name = codes[number]
+    if order is not None and name not in order:
+        near = get_close_matches(name, order, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{where}: label {shortened(label)} is none of {', '.join(order)}{hint}")
+    return name
+
+
+def _check_new_classes(labels: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Refuse classes that are likely to be another one, misspelt."""
+    own = [label for label, name in names.items() if name not in EXPRESSIONS_WITH_CONTEMPT]
+    near = {label: word for label in own if (word := _one_letter_from(label)) is not None}
+    # A data set of other things, a bear beside a dog, has nothing to do with fear.
+    if len(own) < len(names) or len(near) == len(own):
+        for label in own:
+            if label in near:
+                raise ValueError(
+                    f"{labels[label]}: label {label!r} is not an expression; did you mean "
+                    f"{near[label]!r}? If it is a class of its own, name all classes with classes="
+                )
+            if _is_number(label):
+                raise ValueError(
+                    f"{labels[label]}: label is the number {label} beside names; say what numbers "
+                    f"mean with numbers=, one of {', '.join(NUMBERINGS)}"
+                )
+    spellings: dict[str, str] = {}
+    for label in own:
+        other = spellings.setdefault(_loose(label), label)
+        if other != label:
+            raise ValueError(
+                f"{labels[label]}: label {label!r} is {other!r} in another spelling; write both "
+                "alike, or name all classes with classes="
+            )
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return _DECIMAL_COMMA.fullmatch(label) is not None
+    return True
+
+
+def _one_letter_from(label: str) -> str | None:
+    """The word for an expression that a letter more, less, other or misplaced would make of it."""
+    written = label.strip().lower()
+    for word in EXPRESSION_WORDS:
+        same = min(len(written), len(word))
+        start = next((i for i in range(same) if written[i] != word[i]), same)
+        left, wanted = written[start:], word[start:]
+        swapped = left[1::-1] + left[2:]
+        if wanted in (left[1:], swapped) or left == wanted[1:] or left[1:] == wanted[1:]:
+            return word
+    return None
+
+
+def _loose(label: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", label).casefold().split())

@@ -1,0 +1,252 @@
+"""Your own images, listed in a csv file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import warn_if_normalized
+from robustfer._tables import (
+    SPLITS,
+    Duplicates,
+    NamedOnce,
+    absolute_starts,
+    check_files,
+    check_inside,
+    parse_number,
+    read_table,
+    read_whole_number,
+    shortened,
+)
+from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, class_order
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.readers.images import ImageFiles
+from robustfer.data.readers.label_names import name_classes
+from robustfer.data.readers.votes import VoteRule, judge
+
+
+class LabelTable(LabeledFaces):
+    r"""Images and labels by a csv file with columns ``path`` and ``label``.
+
+    Further columns that are understood:
+
+    - ``split``: ``train``, ``validation`` or ``test``.
+    - ``votes``: how many people saw each class, in the order of ``classes``: ``"7;0;3"``.
+    - ``landmarks``: ``"x;y;x;y;..."`` in pixels of the file; an empty cell: not known.
+
+    A label is a name, for an expression also a synonym ("happy", "Joy"). Numbers mean something
+    else in every data set, so they are refused unless ``numbers`` says what they mean; 3 may be
+    written as 3.0. Where all labels of the table are expressions the classes are robustfer's, in
+    their usual order; else the sorted labels. A label one letter away from an expression
+    ("suprise") is an error, unless ``classes`` names it. ``ids`` are the paths from ``root`` on,
+    with forward slashes; absolute paths below ``root`` are accepted.
+
+    Args:
+        table: the csv file.
+        root: the folder that the paths start from; default: the table's own.
+        split: which rows; ``None`` for all of them, where the table has no column ``split``.
+        labels: ``"label"`` for the column, or the rule that makes a label of the votes, as in
+            :class:`robustfer.data.FERPlus`; rows that are too divided are left out.
+        classes: names of the classes, or a data set of :data:`robustfer.data.NUMBERINGS` for its
+            order; a label that is none of them is an error.
+        numbers: what numbers in ``label`` mean: a data set of
+            :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``.
+        size: side of the square to resize to, in pixels; ``None``: all images are of one size.
+            Faces should be cropped before.
+        duplicates: ``"error"``, or ``"drop"`` to count an image once that is named again in the
+            same words.
+        in_memory: read all images now (3 * H * W bytes each) and none later.
+
+    Raises:
+        FileNotFoundError: the table or an image is not there.
+        ValueError: an option or the table is not as described; the message names file and line.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     _ = Path(root, "faces.csv").write_text("path,label\na.png,happy\nb.png,Angry\n")
+    ...     for name in ("a.png", "b.png"):
+    ...         Image.new("L", (48, 48)).save(Path(root, name))
+    ...     faces = LabelTable(Path(root, "faces.csv"), in_memory=True)
+    >>> [faces.classes[target] for target in faces.targets]
+    ['happiness', 'anger']
+    """
+
+    def __init__(
+        self,
+        table: str | Path,
+        *,
+        root: str | Path | None = None,
+        split: Literal["train", "validation", "test"] | None = None,
+        labels: Literal["label"] | VoteRule = "label",
+        classes: str | Sequence[str] | None = None,
+        numbers: str | None = None,
+        size: int | None = None,
+        duplicates: Duplicates = "error",
+        in_memory: bool = False,
+    ) -> None:
+        table = Path(table).expanduser()
+        root = table.parent if root is None else Path(root).expanduser()
+        if split not in (None, *SPLITS):
+            raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
+        if labels not in ("label", *get_args(VoteRule)):
+            rules = ", ".join(get_args(VoteRule))
+            raise ValueError(f"labels must be label or one of {rules}, got {labels!r}")
+        rows = _read_rows(table, root, labels, split, duplicates)
+        if labels == "label":
+            names, order = name_classes(rows.labels, numbers=numbers, classes=classes)
+        else:
+            order = _voted_classes(table, rows, classes)
+        if not rows.path:
+            raise ValueError(f"{table} names no image{f' of the split {split}' if split else ''}")
+
+        targets: Tensor | list[int]
+        votes = _votes(table, rows, len(order))
+        if labels == "label":
+            places = {label: order.index(name) for label, name in names.items()}
+            targets = [places[label] for label in rows.label]
+        else:
+            assert votes is not None  # _read_rows has asked for the column
+            shares, leader = judge(votes, num_classes=len(order), rule=labels)
+            kept = leader >= 0
+            if not bool(kept.any()):
+                raise ValueError(f"{table}: the votes are too divided for {labels!r} in every row")
+            rows.excluded["with votes too divided"] = int((~kept).sum())
+            targets, votes = (leader if labels == "majority" else shares)[kept], votes[kept]
+            rows.keep(kept.tolist())
+        check_files(table, root, zip(rows.line, rows.path, strict=True))
+        super().__init__(
+            classes=order, ids=rows.path, targets=targets, votes=votes, excluded=+rows.excluded
+        )
+        self._points = _points(table, rows)
+        self._images = ImageFiles(root, rows.path, size=size, in_memory=in_memory)
+
+    def load_image(self, row: int) -> Tensor:
+        """Image of a row of the whole split, uint8 (3, H, W)."""
+        return self._images[row]
+
+    def landmarks(self, row: int) -> Tensor:
+        """Points (x, y) of a row of the whole split, in pixels of its image, NaN where not known.
+
+        Shape:
+            float32 (K, 2)
+
+        Raises:
+            ValueError: the table has no landmarks.
+        """
+        if self._points is None:
+            raise ValueError("the table has no column landmarks")
+        return self._images.place(row, self._points[row])
+
+
+class _Rows:
+    """The rows of a split, column by column: a million tuples would keep the collector busy."""
+
+    def __init__(self) -> None:
+        self.line: list[int] = []
+        self.path: list[str] = []
+        self.label: list[str] = []
+        self.votes: list[str] = []
+        self.landmarks: list[str] = []
+        #: Of all splits: label -> where it stands first.
+        self.labels: dict[str, str] = {}
+        self.excluded: Counter[str] = Counter()
+
+    def keep(self, kept: Sequence[bool]) -> None:
+        """Drop the other rows."""
+        self.line = list(compress(self.line, kept))
+        self.path = list(compress(self.path, kept))
+        self.label = list(compress(self.label, kept))
+        self.votes = list(compress(self.votes, kept))
+        self.landmarks = list(compress(self.landmarks, kept))
+
+
+def _read_rows(
+    table: Path, root: Path, labels: str, split: str | None, duplicates: Duplicates
+) -> _Rows:
+    needed = ["path", "label" if labels == "label" else "votes", *(["split"] if split else [])]
+    names, starts = NamedOnce(table, duplicates), absolute_starts(root)
+    rows = _Rows()
+    for line, cells in read_table(table, needed):
+        if split is None and "split" in cells:
+            raise ValueError(f"{table} has a column split; say which rows with split=")
+        path = check_inside(table, line, cells["path"], starts)
+        found = _split(table, line, cells["split"]) if split else None
+        label, votes = cells.get("label"), cells.get("votes")
+        landmarks = cells.get("landmarks")
+        if not names.is_new(line, path, (found, label, votes, landmarks)):
+            rows.excluded["named again in the same words"] += 1
+            continue
+        if label is not None and label not in rows.labels:
+            rows.labels[label] = f"{table}, line {line}"
+        if found == split:
+            rows.line.append(line)
+            rows.path.append(path)
+            if label is not None:
+                rows.label.append(label)
+            if votes is not None:
+                rows.votes.append(votes)
+            if landmarks is not None:
+                rows.landmarks.append(landmarks)
+    return rows
+
+
+def _split(table: Path, line: int, text: str) -> str:
+    for split, names in SPLITS.items():
+        if text.lower() in names:
+            return split
+    raise ValueError(f"{table}, line {line}: split must be one of {', '.join(SPLITS)}: {text!r}")
+
+
+def _voted_classes(
+    table: Path, rows: _Rows, classes: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    if classes is not None:
+        return class_order(classes)
+    count = len(_cells(rows.votes[0])) if rows.votes else 0
+    known = {7: EXPRESSIONS, 8: EXPRESSIONS_WITH_CONTEMPT}
+    if count not in known:
+        raise ValueError(f"{table}: votes for {count} columns need classes=, their names")
+    return known[count]
+
+
+def _votes(table: Path, rows: _Rows, num_classes: int) -> Tensor | None:
+    if not rows.votes:
+        return None
+    votes: list[list[int]] = []
+    for line, text in zip(rows.line, rows.votes, strict=True):
+        cells = _cells(text) or ["0"] * num_classes
+        if len(cells) != num_classes:
+            raise ValueError(
+                f"{table}, line {line}: votes must be {num_classes} numbers, got {shortened(text)}"
+            )
+        votes.append([read_whole_number(table, line, "a vote", cell) for cell in cells])
+    return torch.tensor(votes, dtype=torch.int64, device="cpu")
+
+
+def _points(table: Path, rows: _Rows) -> Tensor | None:
+    known = {place: _cells(text) for place, text in enumerate(rows.landmarks) if text}
+    if not known:
+        return None
+    count = len(next(iter(known.values())))
+    points = torch.full((len(rows.path), count), torch.nan, dtype=torch.float32, device="cpu")
+    for place, cells in known.items():
+        values = [parse_number(cell) for cell in cells]
+        if len(values) != count or count % 2 or None in values:
+            raise ValueError(
+                f"{table}, line {rows.line[place]}: landmarks must be x;y;x;y;..., as many as in "
+                f"the other rows, got {shortened(rows.landmarks[place])}"
+            )
+        points[place] = torch.tensor(values, dtype=torch.float32, device="cpu")
+    warn_if_normalized(points, f"landmarks of {table}")
+    return points.view(len(points), -1, 2)
+
+
+def _cells(text: str) -> list[str]:
+    return text.replace(";", " ").split()

@@ -1,0 +1,203 @@
+"""RAF-DB: the basic expressions of its single-label set, in the data set's own layout."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustfer._tables import (
+    MAX_WHOLE_NUMBER,
+    Duplicates,
+    NamedOnce,
+    check_files,
+    check_inside,
+    parse_number,
+    shortened,
+)
+from robustfer.data.classes import EXPRESSIONS, numbering
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.readers.images import Box, ImageFiles
+from robustfer.data.readers.label_lists import aligned_name, read_label_list
+
+Images = Literal["aligned", "original", "face"]
+
+#: robustfer's name of a split -> what the names of its images begin with.
+_SPLITS = {"train": "train_", "test": "test_"}
+_LANDMARKS = {"manual": ("manual", "manu_attri", 5), "auto": ("auto", "auto_attri", 37)}
+
+
+class RAFDB(LabeledFaces):
+    """The faces of one split of RAF-DB's basic set: 12,271 to train on and 3,068 to test on.
+
+    ``root`` is the folder ``basic``, or the one above it::
+
+        EmoLabel/list_patition_label.txt              lines like "train_00001.jpg 5"
+        Image/aligned/train_00001_aligned.jpg         100 x 100
+        Image/original/train_00001.jpg
+        Annotation/manual/train_00001_manu_attri.txt  5 landmarks, one a line, then attributes
+        Annotation/auto/train_00001_auto_attri.txt    37 landmarks, one a line
+        Annotation/boundingbox/train_00001_boundingbox.txt
+
+    Labels, and the images asked for, are enough; ``ids`` are the names in the list. The numbers 1
+    to 7 are surprise, fear, disgust, happiness, sadness, anger and neutral. The four numbers of a
+    bounding box are taken for left, top, right and bottom.
+
+    Args:
+        root: the data set's folder.
+        split: ``"train"`` or ``"test"``; RAF-DB has no validation set of its own.
+        images: ``"aligned"`` faces, whole ``"original"`` images, or ``"face"``: what the bounding
+            box cuts out of the original.
+        landmark_file: which landmarks :meth:`landmarks` returns, ``"manual"`` (5) or ``"auto"``
+            (37).
+        size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
+        duplicates: ``"error"``, or ``"drop"`` to count an image once that the list names again
+            with the same label.
+        in_memory: read all images now and none later; 368 MB for the aligned training faces.
+
+    Raises:
+        FileNotFoundError: root, list, an image or a bounding box is not there.
+        ValueError: an option or a file is not as described; the message names file and line.
+
+    Reference:
+        Li, Deng, Du, Reliable Crowdsourcing and Deep Locality-Preserving Learning for Expression
+        Recognition in the Wild, CVPR 2017.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for folder in ("EmoLabel", "Image/aligned"):
+    ...         Path(root, folder).mkdir(parents=True)
+    ...     _ = Path(root, "EmoLabel", "list_patition_label.txt").write_text("train_00001.jpg 5")
+    ...     Image.new("RGB", (100, 100)).save(Path(root, "Image/aligned/train_00001_aligned.jpg"))
+    ...     faces = RAFDB(root, in_memory=True)
+    >>> faces.ids, faces.classes[faces[0]["target"]]
+    (['train_00001.jpg'], 'sadness')
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "test"] = "train",
+        *,
+        images: Images = "aligned",
+        landmark_file: Literal["manual", "auto"] = "manual",
+        size: int | None = None,
+        duplicates: Duplicates = "error",
+        in_memory: bool = False,
+    ) -> None:
+        if split not in _SPLITS:
+            raise ValueError(
+                f"split must be train or test, got {split!r}; RAF-DB has no validation set, so "
+                "keep some of train apart with subset"
+            )
+        if images not in ("aligned", "original", "face"):
+            raise ValueError(f"images must be aligned, original or face, got {images!r}")
+        if landmark_file not in _LANDMARKS:
+            raise ValueError(f"landmark_file must be manual or auto, got {landmark_file!r}")
+        root = Path(root).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(f"the folder {root} is not there")
+        self._root = root / "basic" if (root / "basic").is_dir() else root
+        self._kind, self._landmark_file = images, landmark_file
+
+        table = self._root / "EmoLabel" / "list_patition_label.txt"
+        faces = [face for face in _read_list(table, duplicates) if face.split == split]
+        new = [face for face in faces if not face.repeated]
+        if not new:
+            raise ValueError(f"{table} names no image whose name begins with {_SPLITS[split]}")
+        ids = [face.name for face in new]
+        folder = self._root / "Image" / ("aligned" if images == "aligned" else "original")
+        names = [aligned_name(name) for name in ids] if images == "aligned" else ids
+        check_files(table, folder, zip((face.line for face in new), names, strict=True))
+        boxes = [self._box(name) for name in ids] if images == "face" else None
+        repeated = len(faces) - len(new)
+        super().__init__(
+            classes=EXPRESSIONS,
+            ids=ids,
+            targets=[face.target for face in new],
+            excluded={"named again with the same label": repeated} if repeated else None,
+        )
+        self._images = ImageFiles(folder, names, size=size, boxes=boxes, in_memory=in_memory)
+
+    def load_image(self, row: int) -> Tensor:
+        """Image of a row of the whole split, uint8 (3, H, W)."""
+        return self._images[row]
+
+    def landmarks(self, row: int) -> Tensor:
+        """Points (x, y) of a row of the whole split, in pixels of its image; float32 (K, 2).
+
+        The 5 manual ones are eyes, nose and corners of the mouth; RAF-DB does not say in what
+        order the 37 of the other file are.
+
+        Raises:
+            FileNotFoundError: the file is not there.
+            ValueError: the file is not as described, or the images are the aligned ones, whose
+                place in the original images RAF-DB does not give.
+        """
+        if self._kind == "aligned":
+            raise ValueError(
+                "RAF-DB's landmarks are those of the original images, and how the aligned ones "
+                "were cut out of them is not known; use images='face' or images='original'"
+            )
+        folder, ending, count = _LANDMARKS[self._landmark_file]
+        path = self._annotation(folder, self.all_ids[row], ending)
+        points = _read_numbers(path, count)
+        if len(points) < count or any(len(point) != 2 for point in points):
+            raise ValueError(f"{path} must begin with {count} lines of two numbers, got {points}")
+        return self._images.place(row, torch.tensor(points, dtype=torch.float32, device="cpu"))
+
+    def _box(self, name: str) -> Box:
+        path = self._annotation("boundingbox", name, "boundingbox")
+        numbers = [number for line in _read_numbers(path, 4) for number in line]
+        if len(numbers) != 4 or numbers[2] <= numbers[0] or numbers[3] <= numbers[1]:
+            raise ValueError(f"{path} must hold left, top, right and bottom, got {numbers}")
+        if max(map(abs, numbers)) > MAX_WHOLE_NUMBER:
+            raise ValueError(f"{path} must hold pixels, got {numbers}")
+        return Box(*(round(number) for number in numbers))
+
+    def _annotation(self, folder: str, name: str, ending: str) -> Path:
+        return self._root / "Annotation" / folder / f"{PurePosixPath(name).stem}_{ending}.txt"
+
+
+class _Face(NamedTuple):
+    line: int
+    name: str
+    split: str
+    target: int
+    repeated: bool
+
+
+def _read_list(table: Path, duplicates: Duplicates) -> list[_Face]:
+    codes = numbering("rafdb")
+    names = NamedOnce(table, duplicates)
+    faces: list[_Face] = []
+    for line, name, number in read_label_list(table):
+        split = next((split for split, start in _SPLITS.items() if name.startswith(start)), None)
+        if split is None:
+            raise ValueError(
+                f"{table}, line {line}: a name must begin with train_ or test_: {name}"
+            )
+        if number not in codes:
+            raise ValueError(f"{table}, line {line}: a label must lie in 1 to 7, got {number}")
+        name = check_inside(table, line, name)
+        repeated = not names.is_new(line, name, number)
+        faces.append(_Face(line, name, split, EXPRESSIONS.index(codes[number]), repeated))
+    return faces
+
+
+def _read_numbers(path: Path, count: int) -> list[list[float]]:
+    """The numbers of the first lines of a small file; empty lines do not count."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there")
+    lines: list[list[float]] = []
+    for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+        if not text.strip() or len(lines) == count:
+            continue
+        numbers = [parse_number(word) for word in text.replace(",", " ").split()]
+        if None in numbers:
+            raise ValueError(f"{path}, line {line}: must be numbers, got {shortened(text.strip())}")
+        lines.append([number for number in numbers if number is not None])
+    return lines

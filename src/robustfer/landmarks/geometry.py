@@ -1,0 +1,144 @@
+"""Where landmarks lie when their image is mirrored or resized. The middle of a pixel is whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_floating, check_shapes
+from robustfer.landmarks.layouts import LandmarkLayout
+
+
+def mirror_points(points: Tensor, width: int) -> Tensor:
+    """Return points (..., 2) of mirrored images, in their order: ``x`` becomes ``width - 1 - x``.
+
+    >>> mirror_points(torch.tensor([[0.0, 3.0]]), width=10)
+    tensor([[9., 3.]])
+    """
+    x, y = points.unbind(dim=-1)
+    return torch.stack([(width - 1) - x, y], dim=-1)
+
+
+def resize_coordinate(position: Tensor, old: int, new: int) -> Tensor:
+    """Return where positions along one axis lie once its ``old`` pixels have become ``new``.
+
+    As ``interpolate(align_corners=False)`` does: without the halves all points are off by half of
+    what a pixel grew.
+
+    >>> resize_coordinate(torch.tensor([0.0, 47.0]), 48, 96)
+    tensor([ 0.5000, 94.5000])
+    """
+    return (position + 0.5) * (new / old) - 0.5
+
+
+def resize_points(points: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Return points (..., 2) of images of (height, width) ``old`` that became ``new``."""
+    x, y = points.unbind(dim=-1)
+    return torch.stack(
+        [resize_coordinate(x, old[1], new[1]), resize_coordinate(y, old[0], new[0])], dim=-1
+    )
+
+
+def inside(position: Tensor, pixels: int) -> Tensor:
+    """Return which positions lie on an axis of so many pixels, the first from -0.5 on.
+
+    A NaN lies nowhere.
+
+    >>> inside(torch.tensor([-0.5, 3.5, 3.6, torch.nan]), 4)
+    tensor([ True,  True, False, False])
+    """
+    return (position >= -0.5) & (position <= pixels - 0.5)
+
+
+def swap_left_right(values: Tensor, layout: LandmarkLayout, *, dim: int = 1) -> Tensor:
+    """Reorder values a point, say visibility or heat maps, as the mirrored picture names them.
+
+    Args:
+        values: one slice a point along ``dim``.
+        layout: what the points are.
+        dim: the axis of the points.
+
+    Shape:
+        any, with K at ``dim`` -> the same.
+
+    Raises:
+        ValueError: there is not one slice a point.
+
+    >>> from robustfer.landmarks import landmark_layout
+    >>> swap_left_right(torch.tensor([[True, False, True, True, True]]), landmark_layout(5))
+    tensor([[False,  True,  True,  True,  True]])
+    """
+    if values.shape[dim] != layout.num_points:
+        raise ValueError(
+            f"values must have {layout.num_points} points of {layout.name} along axis {dim}, got "
+            f"shape {tuple(values.shape)}"
+        )
+    # From pageable memory such a copy waits for nothing; the device is not held up.
+    order = torch.tensor(layout.swap, device="cpu").to(values.device, non_blocking=True)
+    return values.index_select(dim, order)
+
+
+def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -> Tensor:
+    """Landmarks of the mirrored images: ``x`` becomes ``width - 1 - x``, left becomes right.
+
+    The middle of a pixel is a whole number, so that the first and the last column trade places.
+    ``visible`` and heat maps go through :func:`swap_left_right`.
+
+    Args:
+        landmarks: points (x, y) in pixels of the image.
+        layout: what the points are.
+        width: width of the image in pixels.
+
+    Shape:
+        landmarks ``(B, K, 2)`` -> the same.
+
+    Raises:
+        ValueError: shape or dtype does not fit, or there are not as many points as in the layout.
+
+    >>> from robustfer.landmarks import landmark_layout
+    >>> points = torch.tensor([[[2.0, 3.0], [7.0, 4.0], [4.0, 5.0], [3.0, 8.0], [5.0, 9.0]]])
+    >>> mirror_landmarks(points, landmark_layout(5), width=10)[0].tolist()
+    [[2.0, 4.0], [7.0, 3.0], [5.0, 5.0], [4.0, 9.0], [6.0, 8.0]]
+    """
+    check_shapes(landmarks=(landmarks, "B K 2"))
+    check_floating(landmarks=landmarks)
+    if width < 1:
+        raise ValueError(f"width must be a positive number of pixels, got {width}")
+    return mirror_points(swap_left_right(landmarks, layout), width)
+
+
+def resize_landmarks(
+    landmarks: Tensor, *, from_size: int | tuple[int, int], to_size: int | tuple[int, int]
+) -> Tensor:
+    """Landmarks of images that were resized, say by a reader's ``size=``.
+
+    The middle of a pixel is a whole number, so a point moves to ``(x + 0.5) * to / from - 0.5``;
+    without the halves all points are off by half of what a pixel grew.
+
+    Args:
+        landmarks: points (x, y) in pixels of the images before.
+        from_size: size of the images before, (height, width) or one number for both.
+        to_size: size of the images now, likewise.
+
+    Shape:
+        landmarks ``(B, K, 2)`` -> the same.
+
+    Raises:
+        ValueError: shape or dtype does not fit, or a size is not positive.
+
+    >>> resize_landmarks(torch.tensor([[[0.0, 47.0]]]), from_size=48, to_size=96)
+    tensor([[[ 0.5000, 94.5000]]])
+    """
+    check_shapes(landmarks=(landmarks, "B K 2"))
+    check_floating(landmarks=landmarks)
+    (from_height, from_width), (to_height, to_width) = _pair(from_size), _pair(to_size)
+    if min(from_height, from_width, to_height, to_width) < 1:
+        raise ValueError(
+            f"from_size and to_size must be positive numbers of pixels, got {from_size} and "
+            f"{to_size}"
+        )
+    return resize_points(landmarks, (from_height, from_width), (to_height, to_width))
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

@@ -1,0 +1,328 @@
+"""Where landmarks come from: a file, the data set itself, or any function."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from robustfer._arrays import to_tensor
+from robustfer._checks import warn_if_normalized
+from robustfer._ids import check_ids
+from robustfer._tables import parse_number, read_table, shortened
+from robustfer.landmarks.layouts import LandmarkLayout, landmark_layout
+
+_Points: TypeAlias = NDArray[np.float32]
+
+
+class LandmarkProvider(Protocol):
+    """What has landmarks for samples: called with their ids, it returns points and visibility.
+
+    Ask once for all ids of a data set; a batch then takes its rows with ``index``, wherever the
+    tensors lie.
+
+    Shape:
+        n ids -> landmarks float32 ``(n, K, 2)`` in pixels of the image as it is stored, visible
+        bool ``(n, K)``. Points that are not visible may be NaN.
+    """
+
+    @property
+    def layout(self) -> LandmarkLayout:
+        """What the points are."""
+
+    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Landmarks of the samples and which of them are known."""
+
+
+class LandmarkFile:
+    r"""Landmarks from a file, by the name of the image.
+
+    - ``.npz`` with ``image`` (N) names, ``landmarks`` (N, K, 2) and, if there are images without
+      a face, ``detected`` (N) bool. Nothing is unpickled.
+    - ``.csv`` with columns ``image``, ``x0``, ``y0``, ``x1``, ``y1``, ... and perhaps ``detected``
+      (1 or 0). A cell of a point that is not known stays empty.
+
+    Args:
+        path: the file.
+        layout: number of points or a layout; ``None``: known from the file's number of points.
+        allow_missing: take samples that the file does not name as not found, instead of refusing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not as described, or names an image twice with different points;
+            at a call: it does not name a sample.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "landmarks.csv")
+    ...     _ = path.write_text("image,x0,y0,x1,y1,x2,y2,x3,y3,x4,y4\n"
+    ...                         "a.png,15,18,32,18,24,27,17,36,,\n")
+    ...     provider = LandmarkFile(path)
+    >>> landmarks, visible = provider(["a.png"])
+    >>> landmarks.shape, visible.tolist()
+    (torch.Size([1, 5, 2]), [[True, True, True, True, False]])
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        layout: int | LandmarkLayout | None = None,
+        allow_missing: bool = False,
+    ) -> None:
+        self.path = Path(path).expanduser()
+        self.allow_missing = allow_missing
+        reader = {".npz": _read_npz, ".csv": _read_csv}.get(self.path.suffix.lower())
+        if reader is None:
+            raise ValueError(f"path must end in .npz or .csv, got {self.path}")
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path} is not there, or is no file")
+        names, points, places = reader(self.path)
+        self.layout = _fitting(layout, points.shape[1], str(self.path))
+        self._rows: dict[str, int] = {}
+        for row, name in enumerate(names):
+            first = self._rows.setdefault(name, row)
+            if first != row and not np.array_equal(points[row], points[first], equal_nan=True):
+                raise ValueError(
+                    f"{self.path}, {places[row]}: {name} is named a second time, with other points "
+                    f"than in {places[first]}"
+                )
+        # A last row for all that the file does not name: an index of -1.
+        unknown = np.full((1, *points.shape[1:]), np.nan, dtype=np.float32)
+        self._landmarks = torch.from_numpy(np.concatenate([points, unknown]))
+        warn_if_normalized(self._landmarks, f"landmarks of {self.path}")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Landmarks of the samples and which of them are known."""
+        ids = check_ids(ids)
+        missing = [name for name in ids if name not in self._rows]
+        if missing and not self.allow_missing:
+            raise ValueError(
+                f"{self.path} has no landmarks for {len(missing)} of {len(ids)} samples, the first "
+                f"{missing[0]!r}; its own names are like {next(iter(self._rows))!r}. "
+                "allow_missing=True takes them as not found"
+            )
+        rows = [self._rows.get(name, -1) for name in ids]
+        known = self._landmarks[torch.tensor(rows, dtype=torch.int64, device="cpu")]
+        return _with_visibility(known)
+
+
+class _HasLandmarks(Protocol):
+    @property
+    def all_ids(self) -> Sequence[str]: ...
+
+    def landmarks(self, row: int) -> Tensor: ...
+
+
+class DatasetLandmarks:
+    """Landmarks that a data set knows itself, as ``DemoFaces`` does.
+
+    Args:
+        dataset: has ``all_ids`` and ``landmarks(row)``, the points (K, 2) of a row of the whole
+            data set (before any ``subset``).
+        layout: number of points or a layout; ``None``: known from the first sample's points.
+
+    Raises:
+        TypeError: the data set has no such method.
+        ValueError: the points do not fit the layout; at a call: an id is none of the data set.
+
+    >>> from robustfer.data import DemoFaces
+    >>> faces = DemoFaces(14)
+    >>> landmarks, visible = DatasetLandmarks(faces)(faces.ids[:2])
+    >>> landmarks.shape, bool(visible.all())
+    (torch.Size([2, 68, 2]), True)
+    """
+
+    def __init__(
+        self, dataset: _HasLandmarks, *, layout: int | LandmarkLayout | None = None
+    ) -> None:
+        for needed in ("all_ids", "landmarks"):
+            if not hasattr(dataset, needed):
+                raise TypeError(f"{type(dataset).__name__} has no {needed}, and so no landmarks")
+        self.dataset = dataset
+        self.layout = _fitting(layout, len(dataset.landmarks(0)), type(dataset).__name__)
+        self._rows = {name: row for row, name in enumerate(dataset.all_ids)}
+
+    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Landmarks of the samples and which of them are known."""
+        ids = check_ids(ids)
+        unknown = [name for name in ids if name not in self._rows]
+        if unknown:
+            raise ValueError(
+                f"{type(self.dataset).__name__} has no sample {unknown[0]!r}; its own are like "
+                f"{next(iter(self._rows))!r}"
+            )
+        return _collect(
+            ids,
+            lambda name: self.dataset.landmarks(self._rows[name]),
+            self.layout,
+            type(self.dataset).__name__,
+        )
+
+
+class CallableLandmarks:
+    """Landmarks from any function of the sample's id: a detector, a look-up, a table of one's own.
+
+    Args:
+        function: id -> points (K, 2), a tensor or an array, NaN where one is not known; ``None``
+            where no face was found.
+        layout: number of points or a layout.
+
+    Raises:
+        TypeError: at a call: ids are not a list of names, or the function returns no numbers.
+        ValueError: no such layout; at a call: the function returns another number of points.
+
+    >>> points = {"a.png": [[15, 18], [32, 18], [24, 27], [17, 36], [31, 36]]}
+    >>> landmarks, visible = CallableLandmarks(points.get, layout=5)(["a.png", "b.png"])
+    >>> landmarks[0, 2], visible.all(dim=1)
+    (tensor([24., 27.]), tensor([ True, False]))
+    """
+
+    def __init__(
+        self,
+        function: Callable[[str], Tensor | ArrayLike | None],
+        *,
+        layout: int | LandmarkLayout,
+    ) -> None:
+        self.function = function
+        self.layout = landmark_layout(layout)
+
+    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Landmarks of the samples and which of them are known."""
+        return _collect(check_ids(ids), self.function, self.layout, "the function")
+
+
+def _with_visibility(landmarks: Tensor) -> tuple[Tensor, Tensor]:
+    return landmarks, landmarks.isfinite().all(dim=-1)
+
+
+def _collect(
+    ids: Sequence[str],
+    find: Callable[[str], Tensor | ArrayLike | None],
+    layout: LandmarkLayout,
+    source: str,
+) -> tuple[Tensor, Tensor]:
+    shape = (len(ids), layout.num_points, 2)
+    landmarks = torch.full(shape, torch.nan, dtype=torch.float32, device="cpu")
+    for row, name in enumerate(ids):
+        found = find(name)
+        if found is None:
+            continue
+        points = to_tensor(f"landmarks of {name!r}", found)
+        if points.is_complex() or points.dtype == torch.bool:
+            raise TypeError(f"landmarks of {name!r} must be real numbers, got {points.dtype}")
+        if tuple(points.shape) != (layout.num_points, 2):
+            raise ValueError(
+                f"landmarks of {name!r} must have shape ({layout.num_points}, 2), got "
+                f"{tuple(points.shape)}"
+            )
+        landmarks[row] = points
+    warn_if_normalized(landmarks, f"landmarks of {source}")
+    return _with_visibility(landmarks)
+
+
+def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> LandmarkLayout:
+    try:
+        found = landmark_layout(points if wanted is None else wanted)
+    except ValueError as error:
+        raise ValueError(f"{source} has {points} points: {error}") from None
+    if found.num_points != points:
+        raise ValueError(
+            f"{source} has {points} points, but the layout {found.name} has {found.num_points}"
+        )
+    return found
+
+
+def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
+    try:
+        arrays, there = _arrays(path)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no npz file of plain arrays: {error}") from error
+    missing = [name for name in ("image", "landmarks") if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path} must have the arrays image and landmarks; {' and '.join(missing)} missing, "
+            f"it has {', '.join(there) or 'none'}"
+        )
+    names, points, detected = arrays["image"], arrays["landmarks"], arrays.get("detected")
+    if names.ndim != 1 or names.dtype.kind != "U" or not len(names):
+        raise ValueError(
+            f"{path}: image must be a row of names, got {names.dtype} of shape {names.shape}"
+        )
+    if points.ndim != 3 or len(points) != len(names) or points.shape[2] != 2:
+        raise ValueError(
+            f"{path}: landmarks must have shape ({len(names)}, points, 2), got {points.shape}"
+        )
+    if points.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: landmarks must be numbers, got {points.dtype}")
+    with np.errstate(over="ignore"):
+        points = points.astype(np.float32)
+    if bool(np.isinf(points).any()):
+        raise ValueError(f"{path}: landmarks must be finite in float32, or NaN where not known")
+    if detected is not None:
+        if detected.shape != names.shape or detected.dtype != np.bool_:
+            raise ValueError(
+                f"{path}: detected must be bool of shape ({len(names)},), got {detected.dtype} of "
+                f"shape {detected.shape}"
+            )
+        points[~detected] = np.nan
+    return names.tolist(), points, [f"row {row}" for row in range(len(names))]
+
+
+def _arrays(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays wanted, and the names of all; only those wanted are read."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no zip archive")
+    with np.load(path, allow_pickle=False) as arrays:
+        wanted = {"image", "landmarks", "detected"}.intersection(arrays.files)
+        return {name: arrays[name] for name in sorted(wanted)}, arrays.files
+
+
+def _read_csv(path: Path) -> tuple[list[str], _Points, list[str]]:
+    names: list[str] = []
+    rows: list[list[float]] = []
+    places: list[str] = []
+    columns: list[str] = []
+    for line, row in read_table(path, ["image", "x0", "y0"]):
+        if not columns:
+            columns = _coordinates(path, list(row))
+        names.append(row["image"])
+        places.append(f"line {line}")
+        values = [_read_number(path, line, column, row[column]) for column in columns]
+        detected = row.get("detected", "1")
+        if detected not in ("0", "1"):
+            raise ValueError(f"{path}, line {line}: detected must be 1 or 0, got {detected!r}")
+        rows.append(values if detected == "1" else [float("nan")] * len(columns))
+    if not rows:
+        raise ValueError(f"{path} names no image")
+    return names, np.array(rows, dtype=np.float32).reshape(len(rows), -1, 2), places
+
+
+def _coordinates(path: Path, header: Sequence[str]) -> list[str]:
+    found = {name for name in header if name[:1] in ("x", "y") and name[1:].isdecimal()}
+    expected = [f"{axis}{point}" for point in range((len(found) + 1) // 2) for axis in "xy"]
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise ValueError(f"{path}, line 1: the header has no {missing[0]}, but points beyond it")
+    return expected
+
+
+def _read_number(path: Path, line: int, column: str, text: str) -> float:
+    if text.lower() in ("", "nan"):
+        return math.nan
+    number = parse_number(text)
+    if number is None:
+        raise ValueError(
+            f"{path}, line {line}: {column} must be a number or empty, got {shortened(text)}"
+        )
+    return number

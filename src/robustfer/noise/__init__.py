@@ -1,0 +1,48 @@
+"""Label noise: models of it, noise lists, and reports of how labels differ."""
+
+from robustfer.data.readers.votes import draw_targets
+from robustfer.noise.lists import (
+    NoiseList,
+    read_noise_list,
+    with_noise_list,
+    write_noise_list,
+)
+from robustfer.noise.matrices import (
+    LANET_CONFUSIONS,
+    confusion_counts,
+    crowd_counts,
+    noise_matrix,
+    transition_matrix,
+    without_diagonal,
+)
+from robustfer.noise.models import (
+    class_noise,
+    symmetric_noise,
+    with_class_noise,
+    with_symmetric_noise,
+)
+from robustfer.noise.report import NoiseReport, draw_noise, fingerprint, noise_report
+from robustfer.noise.verification import verify_noise_list
+
+__all__ = [
+    "LANET_CONFUSIONS",
+    "NoiseList",
+    "NoiseReport",
+    "class_noise",
+    "confusion_counts",
+    "crowd_counts",
+    "draw_noise",
+    "draw_targets",
+    "fingerprint",
+    "noise_matrix",
+    "noise_report",
+    "read_noise_list",
+    "symmetric_noise",
+    "transition_matrix",
+    "verify_noise_list",
+    "with_class_noise",
+    "with_noise_list",
+    "with_symmetric_noise",
+    "without_diagonal",
+    "write_noise_list",
+]

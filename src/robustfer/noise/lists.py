@@ -1,0 +1,287 @@
+"""Lists of noisy labels in the formats in circulation: read, written and put on a data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import check_int64, check_shapes, check_whole_number
+from robustfer._ids import check_ids
+from robustfer._tables import NamedOnce
+from robustfer.data.classes import class_order, renumber
+from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.data.readers.label_lists import (
+    Entry,
+    aligned_name,
+    read_label_list,
+    write_label_list,
+)
+from robustfer.noise.matching import fitting_order, list_name, match_names
+
+Names = Literal["plain", "aligned"]
+
+_FacesT = TypeVar("_FacesT", bound=LabeledFaces)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseList:
+    """Labels of a list, and how the list has them.
+
+    Attributes:
+        path: the file.
+        ids: the names in it, slashes forward and aligned copies named as their images.
+        targets: int64 (N), positions in ``classes``.
+        classes: names of the classes, in the order that the list counts them.
+        base: what the list counts from, 0 or 1.
+        names: ``"aligned"`` where it names aligned copies, ``a_aligned.jpg``.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    targets: Tensor
+    classes: tuple[str, ...]
+    base: int
+    names: Names
+
+
+def read_noise_list(
+    path: str | Path,
+    *,
+    classes: str | Sequence[str] | None = None,
+    base: Literal[0, 1] | None = None,
+    clean: LabeledFaces | NoiseList | None = None,
+) -> NoiseList:
+    r"""Read a list of labels, a name and a number a line, in any of the ways in circulation.
+
+    Known are numbers from 1 with plain names (``train_00001.jpg 5``) and numbers from 0 with the
+    names of aligned copies, whole paths too (``/faces/train_00001_aligned.jpg 4``), and what may
+    be mixed of these. Which it is shows by the names, and by a 0 or the greatest number; where
+    neither occurs, by comparison with the clean labels.
+
+    Args:
+        path: the list.
+        classes: the order that the numbers count, names or a key of
+            :data:`robustfer.data.NUMBERINGS`; default: that of ``clean``, else RAF-DB's.
+        base: what the numbers count from; default: found out.
+        clean: the labels without noise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not as described, a name is there twice, or the numbers fit neither
+            way or both. The message names file and line.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "noise.txt")
+    ...     _ = path.write_text("/faces/train_1_aligned.jpg 0\n/faces/train_2_aligned.jpg 5\n")
+    ...     noisy = read_noise_list(path)
+    >>> noisy.base, noisy.names, noisy.ids[0][-11:], noisy.classes[noisy.targets[1]]
+    (0, 'aligned', 'train_1.jpg', 'anger')
+    """
+    path = Path(path).expanduser()
+    if classes is None:
+        classes = "rafdb" if clean is None else clean.classes
+    order = class_order(classes)
+    if base is not None:
+        base = _base(base)
+    entries = read_label_list(path)
+    names, once = Counter[Names](), NamedOnce(path)
+    ids: list[str] = []
+    for entry in entries:
+        ids.append(list_name(entry.name))
+        names["aligned" if aligned_name(ids[-1]) == _forward(entry.name) else "plain"] += 1
+        once.is_new(entry.line, ids[-1], entry.number)
+    numbers = torch.tensor([entry.number for entry in entries], device="cpu")
+    if base is None:
+        base = _find_base(path, entries, ids, order, clean)
+    outside = next((e for e in entries if not 0 <= e.number - base < len(order)), None)
+    if outside is not None:
+        raise ValueError(
+            f"{path}, line {outside.line}: a label must lie in {base} to {base + len(order) - 1}, "
+            f"got {outside.number}"
+        )
+    return NoiseList(
+        path=path,
+        ids=tuple(ids),
+        targets=numbers - base,
+        classes=order,
+        base=base,
+        names=names.most_common(1)[0][0],
+    )
+
+
+def write_noise_list(
+    path: str | Path,
+    ids: Sequence[str],
+    targets: Tensor,
+    *,
+    names: Names = "plain",
+    base: Literal[0, 1] | None = None,
+) -> None:
+    """Write labels as a list that other programs read.
+
+    Args:
+        path: the file; it is there whole or not at all.
+        ids: names of the samples.
+        targets: their labels, int64 (N).
+        names: ``"plain"``, or ``"aligned"`` to name aligned copies.
+        base: what to count from; default: 1 with plain names and 0 with aligned ones, as the lists
+            in circulation do.
+
+    Raises:
+        TypeError: ids are not an ordered sequence of texts.
+        ValueError: not one label per name, a label below 0, or names that could not be read again
+            or told apart. Nothing is written then.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "noise.txt")
+    ...     write_noise_list(path, ["train_1.jpg"], torch.tensor([4]), names="aligned")
+    ...     path.read_text().strip()
+    'train_1_aligned.jpg 4'
+    """
+    if names not in ("plain", "aligned"):
+        raise ValueError(f"names must be plain or aligned, got {names!r}")
+    first = int(names == "plain") if base is None else _base(base)
+    check_shapes(targets=(targets, "N"))
+    check_int64(targets=targets)
+    ids = check_ids(ids, count=len(targets))
+    if int(targets.min()) < 0:
+        row = int(targets.argmin())
+        raise ValueError(f"targets must be 0 or more, got {int(targets[row])} for {ids[row]!r}")
+    shown = ids if names == "plain" else [aligned_name(name) for name in ids]
+    known: dict[str, int] = {}
+    for row, name in enumerate(shown):
+        other = known.setdefault(list_name(name), row)
+        if other != row:
+            raise ValueError(
+                f"ids {ids[other]!r} and {ids[row]!r} are one name in a list of labels; rename one"
+            )
+    numbers = (targets + first).tolist()
+    write_label_list(Path(path).expanduser(), zip(shown, numbers, strict=True))
+
+
+def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
+    """Return a data set with the labels of a list; ``true_targets`` keep the old.
+
+    A name of the list means the sample whose id it is, or that it is the end of, or that is its
+    end, from a folder on. So a list of ``test/1.jpg`` is not one of ``train/1.jpg``.
+
+    Args:
+        dataset: a data set with one class per sample.
+        noisy: the list; it may name other samples too, say those of another split.
+
+    Raises:
+        TypeError: not one of robustfer's data sets, or not a list that was read.
+        ValueError: a sample is not in the list, a name fits several samples, or clearly more labels
+            agree in another order of the classes.
+    """
+    check_faces(dataset)
+    if not isinstance(noisy, NoiseList):
+        raise TypeError(
+            f"noisy must be a NoiseList, got {type(noisy).__name__}; read a file with "
+            "read_noise_list"
+        )
+    true = hard_targets(dataset)
+    rows = match_names(noisy.path, noisy.ids, dataset.ids)
+    places = torch.full((len(dataset),), -1, device="cpu")
+    known = rows >= 0
+    places[rows[known]] = known.nonzero()[:, 0]
+    missing = [name for name, place in zip(dataset.ids, places.tolist(), strict=True) if place < 0]
+    if missing:
+        raise ValueError(
+            f"{noisy.path} has no label for {len(missing)} of {len(dataset)} samples, the first "
+            f"{missing[0]!r}; its own names are like {noisy.ids[0]!r}"
+        )
+    given = renumber(noisy.targets[places], source=noisy.classes, target=dataset.classes)
+    agree = int((given == true).sum())
+    numbers = noisy.targets[places] + noisy.base
+    better = fitting_order(numbers, true, dataset.classes, read=(noisy.classes, noisy.base))
+    if better is not None:
+        raise ValueError(
+            f"{noisy.path} differs from the data set in {1 - agree / len(dataset):.0%} of the "
+            f"labels: another order of the classes? {better.hint()} To read it so, give "
+            f"read_noise_list {better.options()}"
+        )
+    return dataset.with_targets(given)
+
+
+def hard_targets(labels: LabeledFaces | NoiseList) -> Tensor:
+    """Return the classes; refuse probabilities."""
+    if labels.targets.ndim != 1:
+        raise ValueError("a list has one class a sample, but the clean labels are probabilities")
+    return labels.targets
+
+
+def last_part(name: str) -> str:
+    """Return the name without its folders."""
+    return name.rpartition("/")[2]
+
+
+def _find_base(
+    path: Path,
+    entries: Sequence[Entry],
+    ids: Sequence[str],
+    order: tuple[str, ...],
+    clean: LabeledFaces | NoiseList | None,
+) -> Literal[0, 1]:
+    least = min(entries, key=lambda entry: entry.number)
+    greatest = max(entries, key=lambda entry: entry.number)
+    from_0 = greatest.number < len(order)
+    from_1 = least.number >= 1 and greatest.number <= len(order)
+    if from_0 != from_1:
+        return 0 if from_0 else 1
+    if not from_0:
+        hint = ""
+        if clean is not None:
+            numbers = torch.tensor([entry.number for entry in entries], device="cpu")
+            rows = match_names(path, ids, clean.ids)
+            known = rows >= 0
+            true = hard_targets(clean)[rows[known]]
+            better = fitting_order(numbers[known], true, clean.classes) if len(true) else None
+            hint = "" if better is None else f". {better.hint()} Give {better.options()}"
+        raise ValueError(
+            f"{path} counts {len(order)} classes neither from 0 nor from 1: line {least.line} has "
+            f"{least.number}, line {greatest.line} has {greatest.number}{hint}"
+        )
+    if clean is not None:
+        places = match_names(path, ids, clean.ids).tolist()
+        agree = [_agreement(entries, places, order, base, clean) for base in (0, 1)]
+        if agree[0] != agree[1]:
+            return 0 if agree[0] > agree[1] else 1
+    raise ValueError(
+        f"{path} has neither 0 nor {len(order)}, so that it may count from 0 or from 1; say base=, "
+        "or give the clean labels"
+    )
+
+
+def _agreement(
+    entries: Sequence[Entry],
+    rows: Sequence[int],
+    order: tuple[str, ...],
+    base: int,
+    clean: LabeledFaces | NoiseList,
+) -> int:
+    targets = hard_targets(clean).tolist()
+    return sum(
+        order[entry.number - base] == clean.classes[targets[row]]
+        for entry, row in zip(entries, rows, strict=True)
+        if row >= 0
+    )
+
+
+def _base(base: int) -> Literal[0, 1]:
+    try:
+        return 1 if check_whole_number("base", base, 0, 1) else 0
+    except ValueError:
+        raise ValueError(f"base must be 0, 1 or None, got {base!r}") from None
+
+
+def _forward(name: str) -> str:
+    return str(PurePosixPath(name.replace("\\", "/")))

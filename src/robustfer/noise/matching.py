@@ -1,0 +1,169 @@
+"""How a list of labels fits clean ones: its names to rows, its numbers to an order of classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustfer.data.classes import NUMBERINGS, class_order
+from robustfer.data.readers.label_lists import plain_name
+
+_SEVERAL = -2
+_OWN = "the data set"
+
+
+def list_name(name: str) -> str:
+    r"""Return a name as lists are compared: slashes forward, an aligned copy named as its image.
+
+    >>> list_name("D:\\faces\\train_1_aligned.jpg")
+    'D:/faces/train_1.jpg'
+    """
+    return plain_name(name.replace("\\", "/"))
+
+
+def match_names(path: Path, names: Sequence[str], ids: Sequence[str]) -> Tensor:
+    """Return the row of each of a list's names among ``ids``, -1 where there is none.
+
+    Two names are of one sample where they are the same or one is the end of the other, from a
+    folder on: ``train/1.jpg`` is ``/faces/train/1.jpg`` and ``1.jpg``, but not ``test/1.jpg``.
+
+    Args:
+        path: the list, for messages.
+        names: its names.
+        ids: names of the samples.
+
+    Shape:
+        int64 (number of names)
+
+    Raises:
+        ValueError: a name of the list fits several samples, or two of them are the same sample.
+    """
+    whole: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        end = list_name(name)
+        if whole.setdefault(end, row) != row:
+            raise ValueError(
+                f"ids {ids[whole[end]]!r} and {name!r} are one name in a list of labels; rename one"
+            )
+        while "/" in end:
+            end = end.partition("/")[2]
+            ends[end] = _SEVERAL if end in ends else row
+    rows = [_find(list_name(name), whole, ends) for name in names]
+    if _SEVERAL in rows:
+        name = names[rows.index(_SEVERAL)]
+        raise ValueError(
+            f"{path}: {name!r} fits several samples by the end of its name; write the list with "
+            f"the folders that the samples' ids have, like {ids[0]!r}"
+        )
+    twice = [row for row, count in Counter(rows).items() if row >= 0 and count > 1]
+    if twice:
+        both = [name for name, row in zip(names, rows, strict=True) if row == twice[0]]
+        raise ValueError(f"{path} has several labels for {ids[twice[0]]!r}: {both}")
+    return torch.tensor(rows, device="cpu")
+
+
+def _find(name: str, whole: dict[str, int], ends: dict[str, int]) -> int:
+    if name in whole:
+        return whole[name]
+    longer = ends.get(name, -1)
+    while "/" in name:
+        name = name.partition("/")[2]
+        if name in whole:
+            return whole[name] if longer == -1 else _SEVERAL
+    return longer
+
+
+class FittingOrder(NamedTuple):
+    """An order of the classes in which more labels agree than in the one a list was read in."""
+
+    order: str
+    base: int
+    differ: float
+
+    def hint(self) -> str:
+        """Return how many labels would differ in that order, as a sentence."""
+        return f"In that of {self.order}, counted from {self.base}, {self.differ:.1%} differ."
+
+    def options(self) -> str:
+        """Return the options with which ``read_noise_list`` takes a list so."""
+        order = "dataset.classes" if self.order == _OWN else repr(self.order)
+        return f"classes={order}, base={self.base}"
+
+
+def fitting_order(
+    numbers: Tensor,
+    true: Tensor,
+    classes: Sequence[str],
+    *,
+    read: tuple[Sequence[str], int] | None = None,
+) -> FittingOrder | None:
+    """Return the known order of classes in which clearly more numbers of a list fit, if any.
+
+    Labels with much noise agree with few true ones in the right order already, and by chance with
+    about as many in a wrong one. So another order counts only if most labels agree in it, or more
+    than chance explains, and if its numbers are the commonest in most of the classes. Only classes
+    that it counts by another number tell.
+
+    Args:
+        numbers: as the list has them.
+        true: the true class of each, positions in ``classes``.
+        classes: names of the classes.
+        read: the order and the base in which the list was read; ``None``: none fits.
+
+    Shape:
+        ``numbers`` and ``true`` int64 (N).
+    """
+    least, greatest = int(numbers.min()), int(numbers.max())
+    given = torch.zeros(len(classes), greatest + 1, dtype=torch.int64, device=numbers.device)
+    given.index_put_((true, numbers), torch.ones_like(true), accumulate=True)
+    there = given.sum(dim=1) > 0
+    given = given[there]
+    names = [name for name, occurs in zip(classes, there.tolist(), strict=True) if occurs]
+    own = torch.full((len(names),), -1, device="cpu")
+    if read is not None:
+        own = _numbers_of(names, *read)
+    orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
+    best, most = None, 0
+    for name, order in orders.items():
+        for base in (0, 1):
+            if not set(names) <= set(order) or not base <= least <= greatest < base + len(order):
+                continue
+            other = _numbers_of(names, order, base)
+            agreeing = int(_agreeing(given, other).sum())
+            if agreeing > most and _fits_better(given, own, other, num_classes=len(classes)):
+                best, most = FittingOrder(name, base, 1 - agreeing / len(true)), agreeing
+    return best
+
+
+def _fits_better(given: Tensor, own: Tensor, other: Tensor, *, num_classes: int) -> bool:
+    """Whether the numbers of each class in another order fit what was given clearly better."""
+    told = own != other
+    if not bool(told.any()):
+        return False
+    mostly = 2 * _agreeing(given, other).sum() > given.sum() > 2 * _agreeing(given, own).sum()
+    given = given[told]
+    fitting, samples = _agreeing(given, other[told]), int(given.sum())
+    agree, most = int(_agreeing(given, own[told]).sum()), int(fitting.sum())
+    # In the right order, labels that are wrong at random agree so often with a wrong one.
+    chance = max(agree, (samples - agree) / max(1, num_classes - 1))
+    commonest = float((fitting == given.amax(dim=1)).double().mean())
+    clearly = bool(mostly) or most - chance > 2 * (most + chance) ** 0.5
+    return clearly and commonest > 0.5
+
+
+def _numbers_of(names: Sequence[str], order: Sequence[str], base: int) -> Tensor:
+    """The number of each class in an order; -1 where it has none."""
+    places = [base + order.index(name) if name in order else -1 for name in names]
+    return torch.tensor(places, device="cpu")
+
+
+def _agreeing(given: Tensor, numbers: Tensor) -> Tensor:
+    """How many samples of each class were given its number."""
+    places = numbers.clamp(0, given.shape[1] - 1)
+    return given.gather(1, places[:, None])[:, 0] * (places == numbers)

@@ -1,0 +1,332 @@
+"""Label noise that depends on a seed and the samples' names alone, never on their order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from robustfer._checks import (
+    check_class_index,
+    check_distribution,
+    check_floating,
+    check_int64,
+    check_range,
+    check_shapes,
+    check_whole_number,
+)
+from robustfer._ids import check_ids, name_bytes
+from robustfer.data.classes import renumber
+from robustfer.data.dataset import LabeledFaces, check_faces
+
+Variant = Literal["exact", "bernoulli", "official"]
+
+_FacesT = TypeVar("_FacesT", bound=LabeledFaces)
+
+
+def symmetric_noise(
+    targets: Tensor,
+    ids: Sequence[str],
+    *,
+    num_classes: int,
+    rate: float,
+    seed: int,
+    true_class: Literal["excluded", "included"] = "excluded",
+    variant: Variant = "exact",
+    all_ids: Sequence[str] | None = None,
+) -> Tensor:
+    r"""Give some samples another class, each class being equally likely.
+
+    Each name has two 64-bit numbers, the halves of a hash of seed and name. Those samples are drawn
+    whose first number is among the :math:`\operatorname{round}(\text{rate} \cdot N)` least
+    (``"exact"``) or less than :math:`\text{rate} \cdot 2^{64}` (``"bernoulli"``). They change to
+
+    .. math:: y' = (y + 1 + h_2 \bmod (C - 1)) \bmod C \quad\text{or}\quad y' = h_2 \bmod C
+
+    without and with the true class among the possible ones. So neither the order of the samples nor
+    which other samples are loaded changes a label, and the same seed changes more and more samples
+    as the rate grows.
+
+    ``"official"`` draws as LA-Net's public program does: one after the other, in the order of the
+    rows, by Python's generator. There a sample's label depends on all rows before it.
+
+    Args:
+        targets: the labels before.
+        ids: a stable name for each sample, in the order of ``targets``.
+        num_classes: number of classes C, at least 2.
+        rate: share of the samples to draw, in [0, 1].
+        seed: which of the possible draws, a whole number.
+        true_class: whether a drawn sample may get its own class again; then about
+            ``rate * (C - 1) / C`` of the samples change.
+        variant: how the samples are drawn.
+        all_ids: names of the full split where ``ids`` are only some of it: the exact count holds
+            for the split, and each sample is changed or not as it would be there. Default ``ids``.
+
+    Shape:
+        ``targets`` int64 (N) -> int64 (N), a new tensor.
+
+    Raises:
+        TypeError: ids that are not an ordered sequence of texts.
+        ValueError: labels outside the classes or not int64, a seed that is not a whole number, a
+            name twice, a sample not in ``all_ids``, or what the public program could not do.
+
+    >>> targets = torch.zeros(10, dtype=torch.int64)
+    >>> names = [f"face{row}" for row in range(10)]
+    >>> noisy = symmetric_noise(targets, names, num_classes=7, rate=0.3, seed=0)
+    >>> int((noisy != targets).sum())
+    3
+    """
+    num_classes = check_whole_number("num_classes", num_classes, 2)
+    if true_class not in ("excluded", "included"):
+        raise ValueError(f"true_class must be excluded or included, got {true_class!r}")
+    check_shapes(targets=(targets, "N"))
+    ids, all_ids, seed = _check(targets, ids, all_ids, num_classes, rate, seed, variant)
+    if variant == "official":
+        if num_classes != 7 or true_class == "included":
+            raise ValueError(
+                "variant='official' is for seven classes without the true one, as the public "
+                f"program has it; got num_classes={num_classes}, true_class={true_class!r}"
+            )
+        generator = random.Random(seed)
+        shifts = [
+            generator.randint(1, 6) if generator.random() < rate else 0 for _ in range(len(ids))
+        ]
+        return (targets + torch.tensor(shifts, device=targets.device)) % 7
+    drawn = _draw(ids, all_ids, rate, seed, variant)
+    if true_class == "included":
+        classes = [-1 if number is None else number % num_classes for number in drawn]
+        new = torch.tensor(classes, device=targets.device)
+        return new.where(new >= 0, targets)
+    shifts = [0 if number is None else 1 + number % (num_classes - 1) for number in drawn]
+    return (targets + torch.tensor(shifts, device=targets.device)) % num_classes
+
+
+def class_noise(
+    targets: Tensor,
+    ids: Sequence[str],
+    *,
+    matrix: Tensor,
+    rate: float,
+    seed: int,
+    variant: Variant = "exact",
+    all_ids: Sequence[str] | None = None,
+) -> Tensor:
+    r"""Give some samples another class, which one depending on the class they have.
+
+    The samples are drawn as in :func:`symmetric_noise`, the same ones for the same seed; a drawn
+    sample of class :math:`c` gets class :math:`k` with probability :math:`T_{ck}`. For a matrix
+    measured on labels (:func:`robustfer.noise.transition_matrix`), whose diagonal says how many
+    stay right, let ``rate`` be 1; :func:`robustfer.noise.without_diagonal` makes it one of wrong
+    labels only, for any rate.
+
+    Args:
+        targets: the labels before.
+        ids: a stable name for each sample.
+        matrix: the probabilities T, rows that sum to 1.
+        rate: share of the samples to draw, in [0, 1]. A drawn sample whose row has a diagonal may
+            keep its label.
+        seed: which of the possible draws.
+        variant: how the samples are drawn, see :func:`symmetric_noise`; ``"official"`` needs a
+            matrix of zeros and ones.
+        all_ids: names of the full split where ``ids`` are only some of it.
+
+    Shape:
+        ``targets`` int64 (N), ``matrix`` (C, C) -> int64 (N), a new tensor.
+
+    Raises:
+        ValueError: as :func:`symmetric_noise`, or the matrix is no matrix of probabilities.
+
+    >>> from robustfer.data import class_order
+    >>> from robustfer.noise import LANET_CONFUSIONS, noise_matrix
+    >>> classes = class_order("lanet")
+    >>> matrix = noise_matrix(LANET_CONFUSIONS, classes)
+    >>> targets = torch.tensor([classes.index("fear")] * 10)
+    >>> noisy = class_noise(targets, list("abcdefghij"), matrix=matrix, rate=0.3, seed=0)
+    >>> sorted(classes[target] for target in noisy)[-4:]
+    ['fear', 'surprise', 'surprise', 'surprise']
+    """
+    num_classes = check_shapes(matrix=(matrix, "C C"), targets=(targets, "N"))["C"]
+    check_floating(matrix=matrix)
+    check_distribution(matrix=matrix)
+    ids, all_ids, seed = _check(targets, ids, all_ids, num_classes, rate, seed, variant)
+    if variant == "official":
+        if not bool(((matrix == 0) | (matrix == 1)).all()):
+            raise ValueError(
+                "variant='official' takes each class to one other, as the public program does: a "
+                "matrix of zeros and ones"
+            )
+        generator = random.Random(seed)
+        hits = torch.tensor([generator.random() < rate for _ in range(len(ids))], device="cpu")
+        return (
+            matrix.argmax(dim=1).to(targets.device)[targets].where(hits.to(targets.device), targets)
+        )
+    drawn = _draw(ids, all_ids, rate, seed, variant)
+    # On the CPU, for not every device has float64, whose 53 bits they fill.
+    points = [0.0 if number is None else (number >> 11) / 2**53 for number in drawn]
+    hit = torch.tensor([number is not None for number in drawn], device="cpu")
+    steps = matrix.cpu().double().cumsum(dim=1)
+    # Rounding must not end the last class that has a share before 1.
+    steps = steps.where(steps < steps[:, -1:], 2.0)
+    point = torch.tensor(points, dtype=torch.float64, device="cpu")
+    new = torch.searchsorted(steps[targets.cpu()], point[:, None], right=True)[:, 0]
+    return new.where(hit, targets.cpu()).to(targets.device)
+
+
+def with_symmetric_noise(
+    dataset: _FacesT,
+    *,
+    rate: float,
+    seed: int,
+    true_class: Literal["excluded", "included"] = "excluded",
+    variant: Variant = "exact",
+) -> _FacesT:
+    """Return a data set with :func:`symmetric_noise` on its labels; ``true_targets`` keep the old.
+
+    The noise is drawn on the full split: before or after :meth:`LabeledFaces.subset` a sample gets
+    the same label. A part of the split therefore has about, not exactly, the rate.
+
+    Args:
+        dataset: a data set with one class a sample.
+        rate: share of the full split's samples to draw, in [0, 1].
+        seed: which of the possible draws.
+        true_class: whether a drawn sample may get its own class again.
+        variant: how the samples are drawn; ``"official"`` counts the classes as LA-Net's public
+            program does, and needs the full split.
+
+    Raises:
+        ValueError: the labels are probabilities, or an argument is not as said.
+
+    >>> from robustfer.data import DemoFaces
+    >>> faces = with_symmetric_noise(DemoFaces(num_samples=20), rate=0.3, seed=0)
+    >>> int((faces.targets != faces.true_targets).sum())
+    6
+    """
+    _check_dataset(dataset, variant)
+    if variant == "official":
+        targets = renumber(dataset.targets, source=dataset.classes, target="lanet")
+        noisy = symmetric_noise(
+            targets,
+            dataset.ids,
+            num_classes=7,
+            rate=rate,
+            seed=seed,
+            true_class=true_class,
+            variant=variant,
+        )
+        return dataset.with_targets(renumber(noisy, source="lanet", target=dataset.classes))
+    noisy = symmetric_noise(
+        dataset.targets,
+        dataset.ids,
+        num_classes=len(dataset.classes),
+        rate=rate,
+        seed=seed,
+        true_class=true_class,
+        variant=variant,
+        all_ids=dataset.all_ids,
+    )
+    return dataset.with_targets(noisy)
+
+
+def with_class_noise(
+    dataset: _FacesT, *, matrix: Tensor, rate: float, seed: int, variant: Variant = "exact"
+) -> _FacesT:
+    """Return a data set with :func:`class_noise` on its labels; ``true_targets`` keep the old.
+
+    Args:
+        dataset: a data set with one class a sample.
+        matrix: probabilities (C, C) in the order of the data set's classes.
+        rate: share of the full split's samples to draw, in [0, 1].
+        seed: which of the possible draws.
+        variant: how the samples are drawn; ``"official"`` needs the full split.
+
+    Raises:
+        ValueError: the labels are probabilities, or an argument is not as said.
+
+    >>> from robustfer.data import DemoFaces
+    >>> from robustfer.noise import noise_matrix
+    >>> faces = DemoFaces(num_samples=70)
+    >>> matrix = noise_matrix({"fear": "surprise"}, faces.classes)
+    >>> noisy = with_class_noise(faces, matrix=matrix, rate=1.0, seed=0)
+    >>> int((noisy.targets != noisy.true_targets).sum())  # the fearful faces
+    10
+    """
+    _check_dataset(dataset, variant)
+    if check_shapes(matrix=(matrix, "C C"))["C"] != len(dataset.classes):
+        raise ValueError(
+            f"matrix must have a row for each of {', '.join(dataset.classes)}, got {len(matrix)}"
+        )
+    noisy = class_noise(
+        dataset.targets,
+        dataset.ids,
+        matrix=matrix,
+        rate=rate,
+        seed=seed,
+        variant=variant,
+        all_ids=dataset.all_ids,
+    )
+    return dataset.with_targets(noisy)
+
+
+def _check_dataset(dataset: LabeledFaces, variant: str) -> None:
+    check_faces(dataset)
+    if dataset.targets.ndim != 1:
+        raise ValueError("label noise needs one class a sample, got probabilities as targets")
+    if variant == "official" and len(dataset.all_ids) != len(dataset):
+        raise ValueError(
+            "variant='official' draws by row: put the noise on the full split and take the subset "
+            "after"
+        )
+
+
+def _check(
+    targets: Tensor,
+    ids: Sequence[str],
+    all_ids: Sequence[str] | None,
+    num_classes: int,
+    rate: float,
+    seed: int,
+    variant: str,
+) -> tuple[list[str], list[str], int]:
+    """Check what both models take; return the samples' names, the split's, and the seed."""
+    check_int64(targets=targets)
+    check_class_index(num_classes, targets=targets)
+    check_range("rate", rate, 0.0, 1.0)
+    if variant not in get_args(Variant):
+        raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
+    # Python's generator, which the public program draws from, leaves out the sign.
+    seed = check_whole_number("seed", seed, 0 if variant == "official" else None)
+    names = check_ids(ids, count=len(targets))
+    every = names if all_ids is None else check_ids(all_ids, name="all_ids")
+    known = set(every)
+    if len(known) != len(every) or len(set(names)) != len(names):
+        raise ValueError("ids must name each sample once, and a name is there twice")
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise ValueError(f"ids must be names of all_ids, got {unknown!r}")
+    return names, every, seed
+
+
+def _draw(
+    ids: list[str], all_ids: list[str], rate: float, seed: int, variant: Variant
+) -> list[int | None]:
+    """The second number of each sample that is drawn, None for the others."""
+    numbers = {name: _two_numbers(seed, name) for name in all_ids}
+    if variant == "bernoulli":
+        drawn = {name for name, (first, _) in numbers.items() if first < rate * 2**64}
+    else:
+        # The name breaks a tie of two hashes, so that the count stays exact.
+        ranked = sorted(numbers, key=lambda name: (numbers[name][0], name))
+        drawn = set(ranked[: round(rate * len(ranked))])
+    return [numbers[name][1] if name in drawn else None for name in ids]
+
+
+def _two_numbers(seed: int, name: str) -> tuple[int, int]:
+    # The purpose (person) keeps other draws by the same seed and names unrelated to this one. Its
+    # words must stay: lists made before depend on them.
+    text = f"{seed}:".encode() + name_bytes(name)
+    digest = blake2b(text, digest_size=16, person=b"symmetric noise").digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")

@@ -1,0 +1,174 @@
+"""What noisy labels look like beside the true ones: in words, as a picture, as a fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from torch import Tensor
+
+from robustfer._checks import check_class_index, check_int64, check_shapes
+from robustfer._ids import check_ids, name_bytes
+from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.noise.matrices import confusion_counts, transition_matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseReport:
+    """How given labels differ from true ones.
+
+    Attributes:
+        classes: names of the classes.
+        counts: int64 (C, C), a row for each true class, a column for each given one.
+        problems: what did not fit together, a line each; empty where all did.
+        notes: what else is worth knowing, a line each.
+    """
+
+    classes: tuple[str, ...]
+    counts: Tensor
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """Number of labels compared."""
+        return int(self.counts.sum())
+
+    @property
+    def changed(self) -> int:
+        """Number of labels that differ."""
+        return self.samples - int(self.counts.diagonal().sum())
+
+    @property
+    def rate(self) -> float:
+        """Share of the labels that differ."""
+        return self.changed / self.samples
+
+    @property
+    def matrix(self) -> Tensor:
+        """Probability of each given class for each true one: float64 (C, C)."""
+        return transition_matrix(self.counts)
+
+    def text(self) -> str:
+        """Return the rate, the matrix in per cent and the counts of each class as a table.
+
+        >>> counts = confusion_counts(Tensor([0, 0, 1]).long(), Tensor([0, 1, 1]).long(), num_classes=2)
+        >>> print(NoiseReport(classes=("sad", "glad"), counts=counts).text())
+        1 of 3 labels differ from the true ones: 33.33 %
+        <BLANKLINE>
+        per cent of a row; rows: true label, columns: given label
+               sad  glad   true  given  differ
+         sad 100.0   0.0      1      2   0.0 %
+        glad  50.0  50.0      2      1  50.0 %
+        """  # noqa: E501 - the example is one line
+        width = max(map(len, self.classes))
+        cell = max(6, *(len(name) + 1 for name in self.classes))
+        lines = [
+            f"{self.changed} of {self.samples} labels differ from the true ones: "
+            f"{100 * self.rate:.2f} %",
+            "",
+            "per cent of a row; rows: true label, columns: given label",
+            " " * width
+            + "".join(f"{name:>{cell}}" for name in self.classes)
+            + "   true  given  differ",
+        ]
+        true, given = self.counts.sum(dim=1).tolist(), self.counts.sum(dim=0).tolist()
+        for row, name in enumerate(self.classes):
+            shares = "".join(f"{100 * share:{cell}.1f}" for share in self.matrix[row].tolist())
+            wrong = 100 * (1 - float(self.matrix[row, row]))
+            lines.append(f"{name:>{width}}{shares}{true[row]:7}{given[row]:7}{wrong:6.1f} %")
+        if self.notes or self.problems:
+            lines.append("")
+        lines += [*self.notes, *(f"PROBLEM: {problem}" for problem in self.problems)]
+        return "\n".join(lines)
+
+
+def noise_report(dataset: LabeledFaces) -> NoiseReport:
+    """Compare the labels of a data set with the true ones that it knows.
+
+    Raises:
+        ValueError: it knows none, or its labels are probabilities.
+
+    >>> from robustfer.data import DemoFaces
+    >>> from robustfer.noise import with_symmetric_noise
+    >>> report = noise_report(with_symmetric_noise(DemoFaces(num_samples=70), rate=0.3, seed=0))
+    >>> report.changed, report.samples
+    (21, 70)
+    """
+    check_faces(dataset)
+    if dataset.targets.ndim != 1:
+        raise ValueError("the noise of labels that are probabilities cannot be counted")
+    if dataset.true_targets is None:
+        raise ValueError(
+            "the data set knows no labels but its own, so that there is no noise to see"
+        )
+    num_classes = len(dataset.classes)
+    counts = confusion_counts(dataset.targets, dataset.true_targets, num_classes=num_classes)
+    return NoiseReport(classes=dataset.classes, counts=counts)
+
+
+def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> str:
+    """Return a text that two sets of labels share only if each sample has the same class in both.
+
+    Neither the order of the samples nor that of the classes matters. To be published with a
+    result, so that others can tell whether they have the same noise.
+
+    Raises:
+        TypeError: ids that are not an ordered sequence of texts.
+        ValueError: not one label per name, or a label outside the classes.
+
+    >>> fingerprint(["a", "b"], Tensor([0, 1]).long(), ["sad", "glad"])
+    'f16b1f11bc8d'
+    >>> fingerprint(["b", "a"], Tensor([0, 1]).long(), ["glad", "sad"])
+    'f16b1f11bc8d'
+    """
+    check_shapes(targets=(targets, "N"))
+    check_int64(targets=targets)
+    check_class_index(len(classes), targets=targets)
+    names = check_ids(ids, count=len(targets))
+    labels = (classes[target] for target in targets.tolist())
+    lines = sorted(f"{name}\t{label}" for name, label in zip(names, labels, strict=True))
+    return sha256(b"\n".join(map(name_bytes, lines))).hexdigest()[:12]
+
+
+def draw_noise(report: NoiseReport, path: str | Path, *, title: str = "") -> None:
+    """Draw the matrix of a report as a picture, its rows in per cent.
+
+    Args:
+        report: what to draw.
+        path: where to write the picture; its ending says the kind.
+        title: a line above it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "a picture needs matplotlib: pip install 'robustfer[examples]'"
+        ) from error
+    names, shares = report.classes, 100 * report.matrix
+    side = 1.8 + 0.62 * len(names)
+    figure = Figure(figsize=(side + 1.3, side - 0.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shown = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    counts = report.counts.sum(dim=1).tolist()
+    axes.set_yticks(
+        range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts, strict=True)]
+    )
+    axes.set(xlabel="given label", ylabel="true label (number)", title=title)
+    for row in range(len(names)):
+        for column in range(len(names)):
+            share = float(shares[row, column])
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9,
+                      color="white" if share > 55 else "black")  # fmt: skip
+    figure.colorbar(shown, label="per cent of the row", shrink=0.8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,131 @@
+"""Lists of noisy labels held against the clean ones: do they belong together, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from robustfer.data.classes import renumber
+from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.noise.lists import NoiseList, hard_targets, last_part
+from robustfer.noise.matching import fitting_order, match_names
+from robustfer.noise.matrices import confusion_counts
+from robustfer.noise.report import NoiseReport
+
+
+def verify_noise_list(
+    noisy: NoiseList,
+    clean: LabeledFaces | NoiseList,
+    *,
+    other_splits: Sequence[LabeledFaces] | None = None,
+) -> NoiseReport:
+    """Hold a list of noisy labels against the clean ones.
+
+    On either side there may be folders before a name. Labels of images of other splits must stay
+    as they are: those of ``other_splits``, and RAF-DB's test images beside its training images.
+    They are no part of the rate.
+
+    Args:
+        noisy: the list.
+        clean: a data set, or the list of the clean labels.
+        other_splits: the other splits of the data set, as far as there are any. Then a test image
+            of RAF-DB that is in none of them is a problem too.
+
+    Returns:
+        The rate and the matrix of what both have; as problems: names of one that the other lacks,
+        labels of other splits that changed, and another order of the classes in which clearly more
+        labels agree.
+
+    Raises:
+        ValueError: no name of one is a name of the other, a name fits several samples, or their
+            classes differ.
+    """
+    rows = match_names(noisy.path, noisy.ids, clean.ids)
+    given = renumber(noisy.targets, source=noisy.classes, target=clean.classes)
+    true = hard_targets(clean)[rows.clamp(min=0)]
+    known, of_others = rows >= 0, _of_rafdb_test(noisy.ids, clean.ids)
+    compared = known & ~of_others
+    checked, changed = known & of_others, known & of_others & (given != true)
+    for split in other_splits or ():
+        places, others = _labels_of(split, noisy)
+        more = (places >= 0) & ~known & ~checked
+        checked, changed = checked | more, changed | (more & (noisy.targets != others))
+    of_others |= checked
+    if not bool(compared.any()):
+        raise ValueError(
+            f"{noisy.path} shares no name with the clean labels: it has {noisy.ids[0]!r}, they "
+            f"have {clean.ids[0]!r}"
+        )
+    counts = confusion_counts(given[compared], true[compared], num_classes=len(clean.classes))
+    report = NoiseReport(classes=tuple(clean.classes), counts=counts)
+    notes = [f"the list counts from {noisy.base} and has {noisy.names} names"]
+    if bool(of_others.any()):
+        notes.append(
+            f"images of other splits, not counted above: {int(of_others.sum())}, "
+            f"compared: {int(checked.sum())}"
+        )
+
+    problems: list[str] = []
+    if bool(changed.any()):
+        problems.append(
+            f"{int(changed.sum())} labels of images of other splits differ from the clean ones, "
+            f"like {_first(noisy.ids, changed)!r}"
+        )
+    unseen = of_others & ~checked
+    if other_splits is not None and bool(unseen.any()):
+        problems.append(
+            f"{int(unseen.sum())} test images have no clean label to compare with, like "
+            f"{_first(noisy.ids, unseen)!r}"
+        )
+    strange = ~known & ~of_others
+    if bool(strange.any()):
+        problems.append(
+            f"{int(strange.sum())} names are not among the clean ones, like "
+            f"{_first(noisy.ids, strange)!r}"
+        )
+    lacking = ~_of_rafdb_test(clean.ids, clean.ids)
+    lacking[rows[known]] = False
+    if bool(lacking.any()):
+        problems.append(
+            f"{int(lacking.sum())} clean names are missing from the list, like "
+            f"{_first(clean.ids, lacking)!r}"
+        )
+    better = fitting_order(
+        (noisy.targets + noisy.base)[compared],
+        true[compared],
+        clean.classes,
+        read=(noisy.classes, noisy.base),
+    )
+    if better is not None:
+        problems.append(
+            f"{report.rate:.1%} of the labels differ: another order of the classes? {better.hint()}"
+        )
+    elif report.rate > 0.5:
+        notes.append("more than half of the labels differ, and no known order of the classes fits")
+    by_chance = float((counts.sum(0) / report.samples) @ (counts.sum(1) / report.samples))
+    if 1 - report.rate <= by_chance:
+        notes.append("the labels agree no more often than labels of other images would")
+    return replace(report, notes=tuple(notes), problems=tuple(problems))
+
+
+def _labels_of(split: LabeledFaces, noisy: NoiseList) -> tuple[Tensor, Tensor]:
+    """Where each name of a list stands in a split, and its label there as the list counts it."""
+    check_faces(split)
+    places = match_names(noisy.path, noisy.ids, split.ids)
+    labels = hard_targets(split)
+    order = [noisy.classes.index(name) if name in noisy.classes else -1 for name in split.classes]
+    return places, torch.tensor(order, device="cpu")[labels[places.clamp(min=0)]]
+
+
+def _of_rafdb_test(names: Sequence[str], clean_names: Sequence[str]) -> Tensor:
+    """Where the names are RAF-DB's test images, which stand beside its training images."""
+    of_rafdb = any(last_part(name).startswith("train_") for name in clean_names)
+    test = [of_rafdb and last_part(name).startswith("test_") for name in names]
+    return torch.tensor(test, device="cpu")
+
+
+def _first(names: Sequence[str], chosen: Tensor) -> str:
+    return names[int(chosen.to(torch.int8).argmax())]

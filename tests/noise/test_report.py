@@ -1,0 +1,49 @@
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from robustfer.data import DemoFaces
+from robustfer.noise import NoiseReport, draw_noise, noise_report, with_symmetric_noise
+
+
+def report():
+    return NoiseReport(classes=("sad", "glad"), counts=torch.tensor([[3, 1], [0, 4]]))
+
+
+def test_numbers():
+    found = report()
+    assert (found.samples, found.changed, found.rate) == (8, 1, 0.125)
+    assert found.matrix.tolist() == [[0.75, 0.25], [0, 1]]
+    assert "1 of 8 labels differ from the true ones: 12.50 %" in found.text()
+    assert "glad   0.0 100.0      4      5   0.0 %" in found.text()
+
+
+def test_of_a_data_set():
+    faces = DemoFaces(num_samples=20)
+    found = noise_report(with_symmetric_noise(faces, rate=0.5, seed=0))
+    assert found.rate == 0.5
+    with pytest.raises(ValueError, match="knows no labels but its own"):
+        noise_report(faces)
+    soft = faces.with_targets(torch.full((20, 7), 1 / 7))
+    with pytest.raises(ValueError, match="labels that are probabilities cannot be counted"):
+        noise_report(soft)
+
+
+def test_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "pictures" / "noise.png"
+    draw_noise(report(), path, title="one of eight")
+    with Image.open(path) as picture:
+        assert min(picture.size) > 200
+        assert len(picture.convert("RGB").getcolors(2**16)) > 20
+
+
+def test_without_matplotlib(tmp_path, monkeypatch):
+    for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"needs matplotlib: pip install 'robustfer\[examples\]'"):
+        draw_noise(report(), tmp_path / "noise.png")
+    assert not (tmp_path / "noise.png").exists()

@@ -1,0 +1,134 @@
+import ntpath
+import os
+from pathlib import Path, PureWindowsPath
+
+import pytest
+
+from robustfer._tables import (
+    NamedOnce,
+    absolute_starts,
+    check_files,
+    check_inside,
+    read_table,
+    read_whole_number,
+)
+
+
+def written(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_rows_come_with_their_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, '\ufeffname, age ,more\na,1,x\n\n"b\nb", 2 ,y\nc,3,z\n')
+    assert list(read_table(path, ["name", "age"])) == [
+        (2, {"name": "a", "age": "1", "more": "x"}),
+        (5, {"name": "b\nb", "age": "2", "more": "y"}),
+        (6, {"name": "c", "age": "3", "more": "z"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"table\.csv, line 1: .*name, age missing from an empty line"),
+        ("a,1\nb,2\n", r"line 1: the header must name the columns name, age; .* from a, 1"),
+        ("name,old\na,1\n", r"line 1: .*age missing from name, old"),
+        ("name,age,age\na,1,2\n", r"line 1: the header names age twice"),
+        ("name,age,old,old\na,1,2,3\n", r"line 1: the header names old twice"),
+        ("name;age\na;1\n", r"line 1: .* columns must be separated by commas"),
+        ("name,age\na,1\nb\n", r"line 3: 1 values, but the header names 2 columns"),
+        ("name,age\na,1,2\n", r"line 2: 3 values, but the header names 2 columns"),
+        ('name,age\na,1\nb,"2\n', r"table\.csv, line \d: no csv text"),
+        (b"name,age\n\xff\xfe,1\n", r"table\.csv, line \d: no csv text"),
+    ],
+)
+def test_mistakes_are_named_with_file_and_line(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(read_table(written(tmp_path, text), ["name", "age"]))
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv is not there"):
+        list(read_table(tmp_path / "none.csv", []))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("3", 3), ("03", 3), ("+3", 3), ("3.0", 3), ("3.", 3), ("0" * 5000 + "7", 7), ("0", 0)],
+)
+def test_whole_numbers(text: str, number: int) -> None:
+    assert read_whole_number(Path("t.csv"), 4, "anger", text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1.5", "x", "٣", "nan", "inf", "1e3", "1_0", "0x3", str(2**31), "9" * 5000]
+)
+def test_no_whole_number(text: str) -> None:
+    with pytest.raises(ValueError, match=r"t\.csv, line 4: anger must be a whole number"):
+        read_whole_number(Path("t.csv"), 4, "anger", text)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/a.png", "../a.png", "a/../../b.png", r"..\a.png", r"C:\a.png", "C:a.png", "a\0b"]
+)
+def test_names_that_leave_the_folder(name: str) -> None:
+    with pytest.raises(ValueError, match=r"t\.csv, line 4: .* leads out of the images' folder"):
+        check_inside(Path("t.csv"), 4, name, absolute_starts(Path("/data")))
+
+
+def test_no_name() -> None:
+    with pytest.raises(ValueError, match=r"t\.csv, line 4: the name of the image is empty"):
+        check_inside(Path("t.csv"), 4, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("a.png", "a.png"),
+        ("b/a..b.png", "b/a..b.png"),
+        ("..a.png", "..a.png"),
+        (r"b\a.png", "b/a.png"),
+        ("./b//./a.png", "b/a.png"),
+        (".a.png", ".a.png"),
+        ("/data/b//a.png", "b/a.png"),
+    ],
+)
+def test_names_that_stay(name: str, inside: str) -> None:
+    assert check_inside(Path("t.csv"), 4, name, absolute_starts(Path("/data"))) == inside
+
+
+def test_windows_paths_below_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "path", ntpath)
+    monkeypatch.setattr(ntpath, "realpath", ntpath.abspath)
+    starts = absolute_starts(PureWindowsPath(r"C:\Faces"))  # type: ignore[arg-type]
+    assert check_inside(Path("t.csv"), 4, r"c:\faces\1\A.png", starts) == "1/A.png"
+    with pytest.raises(ValueError, match="leads out"):
+        check_inside(Path("t.csv"), 4, r"C:\Other\1\A.png", starts)
+
+
+def test_a_name_twice(tmp_path: Path) -> None:
+    once = NamedOnce(tmp_path / "t.csv", "error")
+    assert once.is_new(2, "a", 1)
+    with pytest.raises(ValueError, match=r"t\.csv, line 3: a is .*, after line 2; the rows are"):
+        once.is_new(3, "a", 1)
+    dropping = NamedOnce(tmp_path / "t.csv", "drop")
+    assert [dropping.is_new(line, "a", 1) for line in (2, 3, 4)] == [True, False, False]
+    with pytest.raises(ValueError, match="line 5: a is named a second time, after line 2$"):
+        dropping.is_new(5, "a", 2)
+    with pytest.raises(ValueError, match="duplicates must be error or drop, got 'keep'"):
+        NamedOnce(tmp_path / "t.csv", "keep")  # type: ignore[arg-type]
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    for name in ("a.png", "1/a.png"):
+        (tmp_path / name).touch()
+    check_files(Path("t.csv"), tmp_path, [(2, "a.png"), (3, "1/a.png")])
+    with pytest.raises(FileNotFoundError, match=r"t\.csv, line 3: .*b\.png is not there$"):
+        check_files(Path("t.csv"), tmp_path, [(2, "a.png"), (3, "1/b.png")])
+    with pytest.raises(FileNotFoundError, match=r"line 2: .*2.a\.png is not there \(and 1 more\)"):
+        check_files(Path("t.csv"), tmp_path, [(2, "2/a.png"), (3, "1/a.png"), (4, "c.png")])
