@@ -204,7 +204,7 @@ def test_flips_ask_for_the_swap(flip):
         ({"landmarks": torch.zeros(4, 5, 2).to("meta")}, "landmarks is on meta but images is on"),
         ({"visible": torch.ones(4, 4, dtype=torch.bool)}, "visible has K=4 but landmarks has K=5"),
         ({"visible": torch.ones(4, 5)}, "visible must be bool, got torch.float32"),
-        ({"swap": (0, 1, 2)}, r"swap must pair the 5 points, .* got \(0, 1, 2\)"),
+        ({"swap": (0, 1, 2)}, r"swap must pair the 5 points: .* got \(0, 1, 2\)"),
         ({"swap": (1, 2, 0, 3, 4)}, "swap must pair the 5 points"),
         ({"swap": (0, 1, 2, 3, 5)}, "swap must pair the 5 points"),
     ],
