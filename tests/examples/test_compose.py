@@ -8,6 +8,7 @@ from torch import nn
 
 from examples import compose
 from robustfer import registry
+from robustfer._description import options_of, signature_of
 from robustfer.data import DemoFaces
 from robustfer.losses import SCNLoss
 from robustfer.noise import with_symmetric_noise
@@ -104,12 +105,7 @@ def test_sizes_are_filled_where_they_are_needed_and_not_given(monkeypatch):
         def forward(self, logits):
             return logits.sum()
 
-    options = [
-        SimpleNamespace(name="num_samples", required=True),
-        SimpleNamespace(name="num_classes", required=True),
-        SimpleNamespace(name="dim", required=False),
-    ]
-    found = SimpleNamespace(options=options)
+    found = SimpleNamespace(options=options_of(signature_of(Sized)))
     monkeypatch.setattr(registry, "describe", lambda name: found)
     monkeypatch.setattr(registry, "create", lambda name, **options: Sized(**options))
     sizes = {"num_samples": 9, "num_classes": 7, "num_features": 64, "dim": 8}
