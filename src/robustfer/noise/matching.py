@@ -119,7 +119,10 @@ def fitting_order(
     Shape:
         ``numbers`` and ``true`` int64 (N).
     """
+    orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
     least, greatest = int(numbers.min()), int(numbers.max())
+    if greatest > max(map(len, orders.values())):
+        return None
     given = torch.zeros(len(classes), greatest + 1, dtype=torch.int64, device=numbers.device)
     given.index_put_((true, numbers), torch.ones_like(true), accumulate=True)
     there = given.sum(dim=1) > 0
@@ -128,7 +131,6 @@ def fitting_order(
     own = torch.full((len(names),), -1, device="cpu")
     if read is not None:
         own = _numbers_of(names, *read)
-    orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
     best, most = None, 0
     for name, order in orders.items():
         for base in (0, 1):
