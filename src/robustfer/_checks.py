@@ -199,10 +199,18 @@ def check_class_index(num_classes: int, **arguments: Tensor) -> None:
             )
 
 
-def warn_if_normalized(landmarks: Tensor, name: str = "landmarks") -> None:
+def warn_if_normalized(
+    landmarks: Tensor, name: str = "landmarks", *, side: int | None = None
+) -> None:
     """Warn of landmarks that are shares of the image's size, where pixels are expected.
 
     Looks at tensors on the CPU, and at others only under :func:`check_values`: it synchronises.
+
+    Args:
+        landmarks: points of any shape.
+        name: of the argument, or where the points are from.
+        side: shorter side of the images in pixels, if known. In tiny images pixels look like
+            shares.
 
     >>> import warnings
     >>> with warnings.catch_warnings(record=True) as caught:
@@ -211,11 +219,14 @@ def warn_if_normalized(landmarks: Tensor, name: str = "landmarks") -> None:
     >>> print(caught[0].message)
     landmarks lie between 0.3 and 0.7, as shares of the image do; robustfer takes pixels: multiply x by the image's width and y by its height
     """  # noqa: E501 - the message is one line
-    if torch.compiler.is_compiling() or not (landmarks.is_cpu or values_are_checked()):
+    tiny = side is not None and side <= 8
+    if tiny or torch.compiler.is_compiling() or not (landmarks.is_cpu or values_are_checked()):
         return
-    known = landmarks[landmarks.isfinite()]
-    # No face is so small, and points of pixels so near the corner are whole numbers at most.
-    if known.numel() and bool((known.abs() < 2).all()) and bool((known != known.round()).any()):
+    known = landmarks.detach()[landmarks.isfinite()]
+    if known.numel() < 4 or bool((known.abs() >= 2).any()) or known.min() == known.max():
+        return
+    # No face is so small; whole numbers may be pixels that stand for points.
+    if bool((known != known.round()).any()):
         warnings.warn(
             f"{name} lie between {float(known.min()):.3g} and {float(known.max()):.3g}, as shares "
             "of the image do; robustfer takes pixels: multiply x by the image's width and y by "

@@ -157,6 +157,16 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    "augmentation", [SingleView(), MirroredPair(), KorniaPipeline(K.ColorJitter(0.2))]
+)
+def test_shares_of_the_image_given_as_pixels_are_warned_of(augmentation):
+    images, shares = torch.rand(2, 3, 24, 24), torch.linspace(0.1, 0.9, 20).view(2, 5, 2)
+    with pytest.warns(UserWarning, match="landmarks lie between 0.1 and 0.9, .* multiply x by"):
+        augmentation.with_landmarks(images, shares, swap=SWAP_5)
+    augmentation.with_landmarks(images, shares * 24, swap=SWAP_5)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", REFUSED)
 def test_operations_that_cannot_carry_landmarks_are_refused(name, training):

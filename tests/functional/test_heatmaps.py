@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
-from robustfer.functional import render_heatmaps
+from robustfer.functional import landmark_adaptive_wing, render_heatmaps
 from tests.reference import heatmaps as reference
 
 SIZES = {"image_size": 32, "heatmap_size": 8}
@@ -156,6 +156,18 @@ def test_hidden_points(variant, weight):
     assert bool((weights[~visible] == weight).all())
     torch.testing.assert_close(maps[visible], everything.heatmaps[visible])
     torch.testing.assert_close(weights[visible], everything.weights[visible])
+
+
+def test_shares_of_the_image_given_as_pixels_are_warned_of():
+    shares = points(0, 2, 5, low=0.05, high=0.95)
+    shares[0, 0] = NAN
+    with pytest.warns(UserWarning, match="landmarks lie between 0.* multiply x by the image's wid"):
+        render_heatmaps(shares.requires_grad_(), **SIZES)
+    with pytest.warns(UserWarning, match="landmarks lie between"):
+        landmark_adaptive_wing(torch.rand(2, 5, 8, 8), shares.detach(), image_size=32)
+    tiny = {"image_size": 4, "heatmap_size": 4}
+    for landmarks, sizes in ((shares * 32, SIZES), (shares.round(), SIZES), (shares, tiny)):
+        render_heatmaps(landmarks, **sizes)
 
 
 def test_gradients_reach_the_landmarks():

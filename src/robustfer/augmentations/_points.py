@@ -106,6 +106,7 @@ def check_points(
         raise ValueError(f"visible must be bool, got {visible.dtype}")
     if swap is not None:
         swap = check_swap(swap, sizes["K"])
+    warn_if_normalized(landmarks, side=min(sizes["H"], sizes["W"]))
     landmarks = landmarks.detach().clone()
     inside = _inside(landmarks, sizes["H"], sizes["W"])
     return Points(landmarks, inside if visible is None else visible & inside, swap)

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustfer._checks import Variant, check_floating, check_range, check_shapes, check_variant
+from robustfer._checks import (
+    Variant,
+    check_floating,
+    check_range,
+    check_shapes,
+    check_variant,
+    warn_if_normalized,
+)
 from robustfer.functional._budget import byte_budget
 from robustfer.functional._precision import full_precision
 from robustfer.landmarks.geometry import inside, resize_coordinate
@@ -68,6 +75,7 @@ def landmark_profiles(
     if visible is not None and visible.dtype != torch.bool:
         raise ValueError(f"visible must be bool, got {visible.dtype}")
     image_height, image_width = height_width("image_size", image_size)
+    warn_if_normalized(landmarks, side=min(image_height, image_width))
     height, width = height_width("heatmap_size", heatmap_size)
     check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
 
