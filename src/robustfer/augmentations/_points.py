@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_shapes
+from robustfer._checks import check_shapes, warn_if_normalized
 from robustfer.augmentations._pixels import to_device
 from robustfer.landmarks.geometry import inside, mirror_points, resize_points
 from robustfer.landmarks.layouts import check_swap
