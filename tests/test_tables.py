@@ -21,7 +21,7 @@ def written(tmp_path: Path, text: str | bytes) -> Path:
 
 
 def test_rows_come_with_their_lines(tmp_path: Path) -> None:
-    path = written(tmp_path, '\ufeffname, age ,more\na,1,x\n\n"b\nb", 2 ,y\nc,3,z\n')
+    path = written(tmp_path, '\ufeffname, age ,more\na,1,x\n  \n"b\nb", 2 ,y\nc,3,z\n')
     assert list(read_table(path, ["name", "age"])) == [
         (2, {"name": "a", "age": "1", "more": "x"}),
         (5, {"name": "b\nb", "age": "2", "more": "y"}),

@@ -65,9 +65,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
             header = _header(path, next(reader, []), columns)
             unnamed = "" in header
             for values in reader:
-                if not values:
-                    continue
                 if len(values) != len(header):
+                    if not "".join(values).strip():
+                        continue
                     raise ValueError(
                         f"{path}, line {reader.line_num}: {len(values)} values, but the header "
                         f"names {len(header)} columns"
@@ -168,6 +168,10 @@ def check_inside(path: Path, line: int, name: str, starts: Sequence[str] = ()) -
     if not name:
         raise ValueError(f"{path}, line {line}: the name of the image is empty")
     inside = name.replace("\\", "/")
+    if inside.rpartition("/")[2].startswith("._"):
+        raise ValueError(
+            f"{path}, line {line}: {name!r} is not an image, but a file that macOS adds to archives"
+        )
     if "\0" in inside or (".." in inside and ".." in inside.split("/")):
         raise ValueError(f"{path}, line {line}: {name!r} leads out of the images' folder")
     # With the eyes of either system: "C:\x" is a harmless name on one of them only.
@@ -267,7 +271,7 @@ def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> N
             start = f"{below}/" if below else ""
             with os.scandir(folder / below) as entries:
                 for entry in entries:
-                    (files if entry.is_file() else others).add(start + entry.name)
+                    (files if is_regular(entry) else others).add(start + entry.name)
         listed.add(below)
         if name in others:
             raise ValueError(
@@ -282,6 +286,14 @@ def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> N
         hint = f"; there is {near!r}" if near else ""
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise FileNotFoundError(f"{path}, line {line}: {folder / name} is not there{hint}{more}")
+
+
+def is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file that can be read to its end, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 def _comparable(path: str) -> str:

@@ -16,7 +16,9 @@ class Rows(LabeledFaces):
 
 def rows(targets=(0, 1, 2, 1), **options):
     ids = options.pop("ids", [f"row{row}" for row in range(len(targets))])
-    return Rows(classes=["a", "b", "c"], ids=ids, targets=targets, **options)
+    return Rows(
+        classes=options.pop("classes", ["a", "b", "c"]), ids=ids, targets=targets, **options
+    )
 
 
 def test_samples():
@@ -263,6 +265,10 @@ def test_bad_subsets(index, message):
         ({"votes": -torch.ones(4, 3).long()}, "votes must be 0 or more, got -1"),
         ({"ids": ["a", "b", "\udcc0", "c"]}, r"UTF-8 can hold, got '\\udcc0'.* Rename the file"),
         ({"ids": ["a", "b", "a", "c"]}, "ids must name each sample once, got 'a' 2 times"),
+        ({"classes": "abc"}, "classes must be a list or tuple of names, .* got 'abc'"),
+        ({"classes": {"a", "b", "c"}}, "classes must be a list or tuple of names"),
+        ({"classes": ["a", "b", "a"]}, "classes must be .* each once"),
+        ({"classes": [0, 1, 2]}, r"classes must be .* got \[0, 1, 2\]"),
         ({"targets": torch.zeros(0, dtype=torch.int64)}, "ids must name at least one sample"),
     ],
 )

@@ -36,6 +36,15 @@ def test_folder(tmp_path):
     assert load(f"folder:{tmp_path / 'train'}", split=None).ids == ["fear/a.png"]
 
 
+def test_numbers_of_given_classes(tmp_path):
+    write_image(tmp_path / "1" / "a.png")
+    options = {"split": None, "numbers": "classes", "classes": ["sad", "happy"]}
+    assert load(f"folder:{tmp_path}", **options).targets.tolist() == [1]
+    (tmp_path / "t.csv").write_text("path,label\n1/a.png,0\n")
+    faces = load(f"table:{tmp_path / 't.csv'}", **options)
+    assert faces.classes[faces.targets[0]] == "sadness"
+
+
 def test_rafdb(tmp_path):
     write_rafdb(tmp_path, ["train_1.jpg 1", "test_1.jpg 2"])
     faces = load(f"rafdb:{tmp_path}", split="test", images="face", size=16)

@@ -57,7 +57,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         votes: Tensor | ArrayLike | None = None,
         excluded: Mapping[str, int] | None = None,
     ) -> None:
-        self.classes = tuple(classes)
+        self.classes = _checked_classes(classes)
         self.excluded = dict(excluded or {})
         self._ids = _unique(check_ids(ids))
         self._rows: Tensor | None = None
@@ -230,6 +230,15 @@ def check_faces(dataset: LabeledFaces) -> None:
             f"dataset must be one of robustfer's data sets, got {type(dataset).__name__}; change "
             "labels before torch's Subset or ConcatDataset, or take dataset.subset(rows)"
         )
+
+
+def _checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    names = isinstance(classes, Sequence) and all(isinstance(name, str) for name in classes)
+    if isinstance(classes, str) or not names or len(set(classes)) != len(classes):
+        raise ValueError(
+            f"classes must be a list or tuple of names, each once and in order, got {classes!r}"
+        )
+    return tuple(classes)
 
 
 def _unique(ids: list[str]) -> list[str]:

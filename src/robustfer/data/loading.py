@@ -66,7 +66,8 @@ def load(
         fer2013_labels: FERPlus: csv with FER2013's own labels.
         num_classes: FERPlus, AffectNet: 7, or 8 with contempt.
         images: RAF-DB: ``"aligned"``, ``"original"`` or ``"face"``.
-        numbers: folder, table: what numbers mean as labels, say ``"affectnet"``.
+        numbers: folder, table: what numbers mean as labels, say ``"affectnet"``, or ``"classes"``
+            for positions in ``classes``.
         duplicates: tables of any kind: ``"error"``, or ``"drop"`` for images named again in the
             same words.
         in_memory: read all images now; not for the demo.
@@ -123,5 +124,7 @@ def load(
         raise ValueError(f"{kind} needs a path: write {kind}:PATH, got {spec!r}")
     else:
         given["table" if kind == "table" else "root"] = path
+    if numbers == "classes" and classes is not None:
+        given["classes"] = classes
     dataset = reader(split=split, **given)
     return dataset if classes is None else dataset.with_classes(classes)

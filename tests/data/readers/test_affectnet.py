@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from tests.data.trees import (
     affectnet_row,
     write_affectnet_arrays,
     write_affectnet_table,
+    write_image,
 )
 
 ROWS = [affectnet_row(f"{code % 3}/{code}.jpg", code) for code in range(11)]
@@ -89,6 +92,42 @@ def test_numbers_may_be_stored_as_numbers(tmp_path):
     assert labels(AffectNet(tmp_path)) == ["anger"]
 
 
+@pytest.mark.parametrize("value", [np.array(6.0), np.array("6.0"), np.array([6], dtype=np.uint8)])
+def test_numbers_as_data_frames_write_them(tmp_path, value):
+    write_affectnet_arrays(tmp_path / "arrays", [1])
+    np.save(tmp_path / "arrays" / "train_set" / "annotations" / "0_exp.npy", value)
+    assert labels(AffectNet(tmp_path / "arrays")) == ["anger"]
+    write_affectnet_table(tmp_path / "table", [affectnet_row("a.jpg", "6.0")])
+    assert labels(AffectNet(tmp_path / "table")) == ["anger"]
+
+
+def test_what_lies_beside_the_arrays(tmp_path):
+    write_affectnet_arrays(tmp_path, [1, 2, 3])
+    images = tmp_path / "train_set" / "images"
+    (images / "0.jpg").rename(images / "0.PNG")
+    (images / "1.jpg").unlink()
+    (images / "._2.jpg").write_bytes(b"companion")
+    faces = AffectNet(tmp_path)
+    assert faces.ids == ["0.PNG", "2.jpg"]
+    assert faces.excluded == {"hidden": 1, "without an image": 1}
+    write_image(images / "more" / "0.jpg")
+    with pytest.raises(ValueError, match=r"more/0\.jpg lies in a folder of its own"):
+        AffectNet(tmp_path)
+    (images / "more" / "0.jpg").unlink()
+    (tmp_path / "train_set" / "annotations" / "2_exp.npy").unlink()
+    os.mkfifo(tmp_path / "train_set" / "annotations" / "2_exp.npy")
+    with pytest.raises(FileNotFoundError, match=r"2_exp\.npy is not there, or is not a file"):
+        AffectNet(tmp_path)
+
+
+def test_landmarks_share_no_memory_with_the_data_set(tmp_path):
+    write_affectnet_table(tmp_path, [ROW])
+    faces = AffectNet(tmp_path, crop=False)
+    before = faces.landmarks(0)
+    faces.landmarks(0).zero_()
+    assert faces.landmarks(0).tolist() == before.tolist()
+
+
 def test_nothing_is_unpickled(tmp_path):
     write_affectnet_arrays(tmp_path, [1, 2])
     path = tmp_path / "train_set" / "annotations" / "1_exp.npy"
@@ -121,6 +160,10 @@ ROW = affectnet_row("a.jpg", 1)
         (AFFECTNET_HEADER, [affectnet_row("../a.jpg", 1)], "line 2: .* leads out of"),
         (AFFECTNET_HEADER, [ROW, ROW], "line 3: .* a second time, .* duplicates='drop'"),
         (AFFECTNET_HEADER, [ROW.replace("10,5", "10,x")], "line 2: face_y must be a number"),
+        (AFFECTNET_HEADER, [ROW.replace("10,5", "1e30,5")], "line 2: face_x must be a number of"),
+        (AFFECTNET_HEADER, [affectnet_row("a.jpg", "nan")], "line 2: expression must be a whole"),
+        (AFFECTNET_HEADER, [affectnet_row("a.jpg", "9" * 5000)], "line 2: expression .* '9{60}'…"),
+        (AFFECTNET_HEADER + ",x,x", [ROW + ",1,2"], "line 1: the header names x twice"),
         (AFFECTNET_HEADER, [ROW.replace("30,20", "0,20")], "line 2: the face's box is empty"),
         (AFFECTNET_HEADER, [affectnet_row("a.jpg", 9)], "no image is left: {'labelled uncertain'"),
     ],
@@ -146,6 +189,9 @@ def test_repeated_rows_may_be_dropped(tmp_path):
 def test_bad_landmarks(tmp_path):
     write_affectnet_table(tmp_path, [ROW, affectnet_row("b.jpg", 1).replace("20.0;", "")])
     with pytest.raises(ValueError, match=r"training\.csv, line 3: landmarks must be 68 points"):
+        AffectNet(tmp_path).landmarks(0)
+    write_affectnet_table(tmp_path, [ROW.replace("20.0;", "1e39;")])
+    with pytest.raises(ValueError, match=r"training\.csv, line 2: .* 135 of them numbers"):
         AffectNet(tmp_path).landmarks(0)
 
 
@@ -184,6 +230,7 @@ def test_missing_arrays(tmp_path):
     ("options", "message"),
     [
         ({"split": "test"}, "split must be train or validation, got 'test'; the labels of"),
+        ({"num_classes": 7.0}, "num_classes must be 7, or 8 with contempt, got 7.0"),
         ({"num_classes": 9}, "num_classes must be 7, or 8 with contempt, got 9"),
         ({"duplicates": "keep"}, "duplicates must be error or drop"),
     ],

@@ -40,6 +40,12 @@ def test_every_code_by_name(tmp_path):
     ]
 
 
+def test_numbers_as_data_frames_write_them(tmp_path):
+    text = "image,emotion\nsub\\a.png,3.0\n./b.png,+1\n"
+    labels = read_fer2013_labels(written(tmp_path, text), [])
+    assert named(labels) == {"sub/a.png": "happiness", "b.png": "disgust"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -49,6 +55,9 @@ def test_every_code_by_name(tmp_path):
         ("image,emotion\na.png,-1\n", "line 2: emotion must be a whole number"),
         ("image,emotion\na.png,1\na.png,1\n", r"line 3: a\.png is named a second time"),
         ("emotion,Usage\n0,Training\n", "has 1 rows, but fer2013new.csv has 3"),
+        ("image,emotion\na.png,nan\n", "line 2: emotion must be a whole number"),
+        ("image,emotion,image\na.png,1,b.png\n", "line 1: the header names image twice"),
+        ("image,emotion\na.png,1\n./a.png,1\n", r"line 3: a\.png is named a second time"),
         ("emotion,Usage\n", "has 0 rows, but fer2013new.csv has 3"),
         (
             "emotion,Usage\n0,Training\n0,PublicTest\n0,PublicTest\n",

@@ -162,6 +162,7 @@ def test_subset_and_pickle(root):
 def test_images_that_the_table_does_not_name_are_counted(root):
     write_image(root / "data" / "FER2013Train" / "stray.png")
     (root / "data" / "FER2013Train" / "label.csv").write_text("FERPlus's own file, no image")
+    (root / "data" / "FER2013Train" / "._stray.png").write_bytes(b"of macOS")
     assert FERPlus(root).excluded["without votes"] == 1
 
 
@@ -219,6 +220,12 @@ GOOD = vote_row("a.png", fear=9)
         (HEADER, [GOOD, GOOD.replace("Training", "Train")], "line 3: Usage must be one of"),
         (HEADER, [GOOD.replace("9", "nine")], "line 2: fear must be a whole number .* 'nine'"),
         (HEADER, [GOOD.replace("9", "-9")], "line 2: fear must be a whole number .* '-9'"),
+        (
+            HEADER,
+            [vote_row("a.png", fear=2**31)],
+            r"line 2: fear must be a whole number .*2147483648",
+        ),
+        (HEADER + ",x,x", [vote_row("a.png", fear=9) + ",1,2"], "line 1: the header names x twice"),
         (HEADER, [vote_row("../a.png", fear=9)], r"line 2: '\.\./a\.png' leads out of"),
         (HEADER, [vote_row("/a.png", fear=9)], r"line 2: .* '/a\.png' leads out of"),
         (HEADER, [], "names no image of Usage 'Training'"),

@@ -169,9 +169,17 @@ def test_images_that_cannot_be_read_are_named_and_not_dropped(tmp_path):
     tree(tmp_path, "sad/0.png")
     odd = tmp_path / "sad" / "1.png"
     odd.symlink_to(tmp_path / "gone.png")
-    with pytest.raises(ValueError, match=r"sad/1\.png is not a regular file"):
+    with pytest.raises(ValueError, match=r"sad/1\.png is a broken link"):
         ImageFolder(tmp_path)
     odd.unlink()
+    odd.symlink_to("1.png")
+    with pytest.raises(ValueError, match=r"sad/1\.png is a broken link"):
+        ImageFolder(tmp_path)
+    odd.unlink()
+    (tmp_path / "happy").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"happy is a broken link; take it away"):
+        ImageFolder(tmp_path)
+    (tmp_path / "happy").unlink()
     os.mkfifo(odd)
     with pytest.raises(ValueError, match=r"sad/1\.png is not a regular file"):
         ImageFolder(tmp_path)

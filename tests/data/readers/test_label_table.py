@@ -95,7 +95,7 @@ def test_labels_from_votes(tmp_path):
     assert LabelTable(eight, labels="majority").classes == EXPRESSIONS_WITH_CONTEMPT
     three = written(tmp_path, "path,votes\na.png,0;9;0\n")
     assert labels(LabelTable(three, labels="majority", classes=["a", "b", "c"])) == ["b"]
-    with pytest.raises(ValueError, match=r"faces\.csv: votes for 3 columns need classes="):
+    with pytest.raises(ValueError, match=r"faces\.csv: votes for 3 classes need classes="):
         LabelTable(three, labels="majority")
     divided = written(tmp_path, "path,votes\na.png,5;5;0;0;0;0;0\n")
     with pytest.raises(ValueError, match="too divided for 'majority' in every row"):
@@ -149,10 +149,14 @@ def test_landmarks(tmp_path):
         ("path,label,Label,label\na.png,sad,fear,fear\n", {}, "line 1: .* names label twice"),
         ("path,label,age,age\na.png,sad,1,2\n", {}, "line 1: .* names age twice"),
         ("path,label\na.png,happy\nb.png,Suprise\n", {}, "line 3: .*'Suprise'.* mean 'surprise'"),
+        ("path,label\na.png,0_angry\nb.png,sad\n", {}, "line 2: .*'0_angry' .* mean 'angry'"),
+        ("path,label\na.png,\uff48appy\nb.png,sad\n", {}, "line 2: .* did you mean 'happy'"),
+        ("path,label\n._a.png,sad\n", {}, r"line 2: '\._a\.png' is not an image"),
         ("path,label\na.png,hapy\n", {}, "line 2: label 'hapy' .* did you mean 'happy'"),
         ("path,label\na.png,sda\nb.png,joy\n", {}, "line 2: label 'sda' .* did you mean 'sad'"),
         ("path,label\na.png,dog\nb.png,Dog\n", {}, "line 3: .*'Dog' is 'dog' in another spelling"),
         ("path,label\na.png,3.0\n", {}, "line 2: label is the number '3.0', which means"),
+        ("path,label\na.png,None\nb.png,sad\n", {}, "line 2: label 'None' .* missing value"),
         ("path,label\na.png,nan\n", {"numbers": "rafdb"}, "line 2: label 'nan' .* missing value"),
         ("path,label\na.png,3.5\n", {"numbers": "rafdb"}, "line 2: .* from 1 to 7, got '3.5'"),
         ("path,label\na.png,-1\n", {"numbers": "rafdb"}, "line 2: .* from 1 to 7, got '-1'"),
@@ -235,7 +239,7 @@ def test_absolute_paths(tmp_path):
         LabelTable(table, root=tmp_path / "faces")
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device", "link to itself"])
 def test_what_is_not_a_regular_file_is_named_before_it_is_opened(tmp_path, kind):
     table = written(tmp_path, "path,label\nb.png,sad\n1/a.png,sad\n")
     path = tmp_path / "1" / "a.png"
@@ -245,7 +249,7 @@ def test_what_is_not_a_regular_file_is_named_before_it_is_opened(tmp_path, kind)
     elif kind == "folder":
         path.mkdir()
     else:
-        path.symlink_to("/dev/zero")
+        path.symlink_to("/dev/zero" if kind == "link to a device" else "a.png")
     with pytest.raises(ValueError, match=r"line 3: .*1/a\.png is not a regular file"):
         LabelTable(table)
 

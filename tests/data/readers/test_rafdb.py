@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import pytest
@@ -94,6 +95,9 @@ def test_bad_options(root, options, message):
         (["train_1.jpg 1", "train_1.jpg 2"], "line 2: train_1.jpg is named a second time, .* 1$"),
         (["test_1.jpg 1"], "names no image whose name begins with train_"),
         (["train_/../../a.jpg 1"], "line 1: .* leads out of"),
+        (["train_1.jpg nan"], "line 1: must be a name and a whole number"),
+        (["train_1.jpg 3.0"], "line 1: must be a name and a whole number"),
+        (["train_1.jpg " + "9" * 5000], "line 1: a label must be a small whole number"),
     ],
 )
 def test_bad_lists(tmp_path, lines, message):
@@ -112,6 +116,19 @@ def test_the_same_line_again_may_be_dropped(tmp_path):
     assert faces.excluded == {"named again with the same label": 1}
 
 
+def test_pipes_are_named_and_not_opened(root):
+    box = root / "Annotation" / "boundingbox" / "train_00001_boundingbox.txt"
+    box.unlink()
+    os.mkfifo(box)
+    with pytest.raises(FileNotFoundError, match=r"train_00001_boundingbox\.txt is not there"):
+        RAFDB(root, images="face")
+    image = root / "Image" / "aligned" / "train_00001_aligned.jpg"
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(ValueError, match=r"line 1: .*00001_aligned\.jpg is not a regular file"):
+        RAFDB(root)
+
+
 def test_missing_files(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not there"):
         RAFDB(tmp_path / "nowhere")
@@ -126,7 +143,9 @@ def test_missing_files(root, tmp_path):
         RAFDB(root)
 
 
-@pytest.mark.parametrize("text", ["", "1 2 3", "40 5 10 25", "10 nan 40 25", "a b c d"])
+@pytest.mark.parametrize(
+    "text", ["", "1 2 3", "40 5 10 25", "10 nan 40 25", "0 0 1e30 1e30", "0 0 1 1e400", "a b c d"]
+)
 def test_bad_boxes(root, text):
     path = root / "Annotation" / "boundingbox" / "train_00003_boundingbox.txt"
     path.write_text(text)

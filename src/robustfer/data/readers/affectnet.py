@@ -107,7 +107,7 @@ class AffectNet(LabeledFaces):
                 f"split must be train or validation, got {split!r}; the labels of AffectNet's "
                 "test set were not released"
             )
-        if num_classes not in (7, 8):
+        if num_classes not in (7, 8) or not isinstance(num_classes, int):
             raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
         root = Path(root).expanduser()
         if not root.is_dir():

@@ -182,7 +182,7 @@ def _check_options(
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
     if labels not in get_args(Labels):
         raise ValueError(f"labels must be one of {', '.join(get_args(Labels))}, got {labels!r}")
-    if num_classes not in (7, 8):
+    if num_classes not in (7, 8) or not isinstance(num_classes, int):
         raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
     if labels == "fer2013" and fer2013_labels is None:
         raise ValueError(

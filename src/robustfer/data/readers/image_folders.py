@@ -64,6 +64,8 @@ def _walk(
             if is_hidden(entry.name):
                 if ending in IMAGE_SUFFIXES:
                     excluded["hidden"] += 1
+            elif entry.is_symlink() and not (folder / entry.name).exists():
+                raise ValueError(f"{folder / entry.name} is a broken link; take it away")
             elif entry.is_dir():
                 inside = folder / entry.name
                 yield from _walk(inside, (*parts, entry.name), (*above, identity), excluded)
@@ -76,8 +78,8 @@ def _walk(
                 excluded[f"no image by its ending ({ending or 'none'})"] += 1
             elif not entry.is_file():
                 raise ValueError(
-                    f"{folder / entry.name} is not a regular file, but a broken link, a pipe or a "
-                    "device; take it away"
+                    f"{folder / entry.name} is not a regular file, but a pipe or a device; take it "
+                    "away"
                 )
             else:
                 yield (*parts, entry.name)

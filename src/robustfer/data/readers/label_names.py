@@ -18,8 +18,10 @@ from robustfer.data.classes import (
     numbering,
 )
 
-# How programs write that there is no value; "none" is left out, for AffectNet has that class.
-_MISSING = ("nan", "null", "na", "n/a", "<na>", "nat")
+# How programs write that there is no value.
+_MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
+# Numbers and signs around a word: "0_angry", "happy (2)".
+_AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]*")
 
 
@@ -87,7 +89,7 @@ def _name(
 ) -> str:
     if not label:
         raise ValueError(f"{where}: label is empty")
-    if codes is None and order is not None and label in order:
+    if order is not None and label in order and (codes is None or not _is_number(label)):
         return label
     if label.lower() in _MISSING:
         raise ValueError(
@@ -153,8 +155,8 @@ def _is_number(label: str) -> bool:
 
 
 def _one_letter_from(label: str) -> str | None:
-    """The word for an expression that a letter more, less, other or misplaced would make of it."""
-    written = label.strip().lower()
+    """The word for an expression that is in it, or that one letter would make of it."""
+    written = _AROUND.sub("", _loose(label))
     for word in EXPRESSION_WORDS:
         same = min(len(written), len(word))
         start = next((i for i in range(same) if written[i] != word[i]), same)
@@ -166,4 +168,4 @@ def _one_letter_from(label: str) -> str | None:
 
 
 def _loose(label: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", label).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

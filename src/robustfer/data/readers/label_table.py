@@ -212,7 +212,11 @@ def _voted_classes(
     count = len(_cells(rows.votes[0])) if rows.votes else 0
     known = {7: EXPRESSIONS, 8: EXPRESSIONS_WITH_CONTEMPT}
     if count not in known:
-        raise ValueError(f"{table}: votes for {count} columns need classes=, their names")
+        shown = shortened(rows.votes[0]) if rows.votes else "none"
+        raise ValueError(
+            f"{table}: votes for {count} classes need classes=, their names; votes are written "
+            f"like 7;0;3, got {shown}"
+        )
     return known[count]
 
 
