@@ -59,9 +59,10 @@ def test_words_that_only_resemble_one_are_classes_of_their_own(labels):
 
 
 def test_a_class_that_is_named_needs_no_second_look():
-    assert named(
-        "mad", "sad", "nan", "Dog", "dog", "7", classes=["mad", "sad", "nan", "Dog", "dog", "7"]
-    )
+    labels = ["mad", "sad", "nan", "Dog", "dog", "7"]
+    names, classes = named(*labels, classes=labels)
+    assert [names[label] for label in labels] == list(classes)
+    assert classes == ("mad", "sadness", "nan", "Dog", "dog", "7")
     names, _ = named("none", "1", "2.0", numbers="classes", classes=["none", "dog", "cat"])
     assert names == {"none": "none", "1": "dog", "2.0": "cat"}
 
