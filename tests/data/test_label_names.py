@@ -50,6 +50,7 @@ def test_every_spelling_of_a_word_is_the_same_class(word, other, upper):
         ["cherry", "toy", "boy", "ball"],
         ["confused", "happy", "sleepy"],
         ["content", "sad"],
+        ["happily surprised", "sadly angry"],
     ],
 )
 def test_words_that_only_resemble_one_are_classes_of_their_own(labels):
@@ -80,6 +81,8 @@ def test_a_class_that_is_named_needs_no_second_look():
         (["happy", "3"], {"numbers_are_names": True}, "line 3: label is the number 3 beside names"),
         (["1", "2.0"], {"numbers_are_names": True}, "line 3: label is the number '2.0'"),
         (["7"], {"numbers": "affectnet", "classes": EXPRESSIONS}, "line 2: label '7' is none of"),
+        (["sad", "happy - Copy"], {}, "line 3: label 'happy - Copy' .* mean 'happy'"),
+        (["sad", "angry_faces"], {}, "line 3: label 'angry_faces' .* mean 'angry'"),
         (["a", "A"], {}, "line 3: label 'A' is 'a' in another spelling"),
         (["a b", "a  b"], {}, "line 3: label 'a  b' is 'a b' in another spelling"),
         (["a"], {"numbers": "classes"}, "numbers='classes' needs classes=, the names"),

@@ -140,6 +140,11 @@ def test_folders_below_a_class(tmp_path):
     ("paths", "options", "message"),
     [
         (["anna/happy/0.png", "carl/sad/0.png"], {}, "anna/happy .* 'anna' or 'happy'; make root"),
+        (
+            ["train/sad/0.png", "val/anna/sad/0.png"],
+            {"split": "train"},
+            "val/anna/sad .* 'anna' or",
+        ),
         (["happy/sad/0.png", "sad/0.png"], {}, "happy/sad .* may be 'happy' or 'sad'"),
         (["set/dog/0.png", "set/cat/0.png"], {}, "set/.* may be 'set' or the name of a folder"),
         (

@@ -81,32 +81,26 @@ class ImageFolder(LabeledFaces):
             folders = {"": root}
         folder = _chosen(root, folders, split)
         excluded: Counter[str] = Counter()
-        found: dict[str, list[tuple[str, ...]]] = {}
-        for parts in sorted(walk_images(folder, excluded)):
-            if len(parts) == 1:
-                excluded["outside the class folders"] += 1
-            else:
-                found.setdefault(parts[0], []).append(parts)
-        excluded["folder without an image"] = sum(
-            each.name not in found for each in _folders(folder)
-        )
-        labels = {label: f"the folder {folder / label}" for label in found}
-        for below in set(folders.values()) - {folder}:
-            for each in _folders(below):
-                if each.name not in labels and any(walk_images(each, Counter())):
-                    labels[each.name] = f"the folder {each}"
+        # All splits, so that a class means the same in each.
+        found = {
+            below: _images_of_classes(below, excluded if below == folder else Counter())
+            for below in folders.values()
+        }
+        labels = {label: f"the folder {below / label}" for below in found for label in found[below]}
         names, order = name_classes(
             labels, numbers=numbers, classes=classes, numbers_are_names=True
         )
-
         known = EXPRESSIONS_WITH_CONTEMPT if classes is None else order
-        start = folder.relative_to(root)
+        for below, images in found.items():
+            for label, paths in images.items():
+                for inner in {parts[1:-1] for parts in paths if len(parts) > 2}:
+                    _check_inner(below / label, inner, names[label], known)
+
+        start = folder.relative_to(root).parts
         ids: list[str] = []
         targets: list[int] = []
-        for label, paths in found.items():
-            for inner in {parts[1:-1] for parts in paths if len(parts) > 2}:
-                _check_inner(folder / label, inner, names[label], known)
-            ids += ["/".join((*start.parts, *parts)) for parts in paths]
+        for label, paths in found[folder].items():
+            ids += ["/".join((*start, *parts)) for parts in paths]
             targets += [order.index(names[label])] * len(paths)
         if not ids:
             raise ValueError(
@@ -122,6 +116,18 @@ class ImageFolder(LabeledFaces):
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def _images_of_classes(folder: Path, excluded: Counter[str]) -> dict[str, list[tuple[str, ...]]]:
+    """The images of each class folder, by their path below ``folder``."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for parts in sorted(walk_images(folder, excluded)):
+        if len(parts) == 1:
+            excluded["outside the class folders"] += 1
+        else:
+            found.setdefault(parts[0], []).append(parts)
+    excluded["folder without an image"] = sum(each.name not in found for each in _folders(folder))
+    return found
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

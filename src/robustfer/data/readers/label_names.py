@@ -20,6 +20,7 @@ from robustfer.data.classes import (
 
 # How programs write that there is no value.
 _MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
+_WORDS = re.compile(r"[^\W\d_]+")
 # Numbers and signs around a word: "0_angry", "happy (2)".
 _AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]*")
@@ -122,14 +123,15 @@ def _name(
 def _check_new_classes(labels: Mapping[str, str], names: Mapping[str, str]) -> None:
     """Refuse classes that are likely to be another one, misspelt."""
     own = [label for label, name in names.items() if name not in EXPRESSIONS_WITH_CONTEMPT]
-    near = {label: word for label in own if (word := _one_letter_from(label)) is not None}
     # A data set of other things, a bear beside a dog, has nothing to do with fear.
-    if len(own) < len(names) or len(near) == len(own):
+    beside_expressions = len(own) < len(names)
+    if beside_expressions or all(map(_one_letter_from, own)):
         for label in own:
-            if label in near:
+            near = _one_letter_from(label) or _word_in(label)
+            if near is not None:
                 raise ValueError(
                     f"{labels[label]}: label {label!r} is not an expression; did you mean "
-                    f"{near[label]!r}? If it is a class of its own, name all classes with classes="
+                    f"{near!r}? If it is a class of its own, name all classes with classes="
                 )
             if _is_number(label):
                 raise ValueError(
@@ -165,6 +167,11 @@ def _one_letter_from(label: str) -> str | None:
         if wanted in (left[1:], swapped) or left == wanted[1:] or left[1:] == wanted[1:]:
             return word
     return None
+
+
+def _word_in(label: str) -> str | None:
+    """The word for an expression that is part of it, as in "happy - Copy"."""
+    return next((word for word in _WORDS.findall(_loose(label)) if word in EXPRESSION_WORDS), None)
 
 
 def _loose(label: str) -> str:
