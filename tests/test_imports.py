@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "robustfer._files": set(),
     "robustfer._arrays": {"torch", "numpy"},
     "robustfer._ids": set(),
+    "robustfer._saved_state": {"torch"},
     "robustfer._tables": {"torch"},
     "robustfer._wrappers": {"torch"},
     "robustfer.landmarks": {
@@ -29,12 +30,16 @@ MAY_IMPORT = {
         "robustfer._tables",
     },
     "robustfer.functional": {"torch", "robustfer._checks", "robustfer.landmarks"},
-    "robustfer.losses": {"torch", "robustfer._checks", "robustfer.functional"},
+    "robustfer.losses": {
+        *("torch", "robustfer._checks", "robustfer._saved_state", "robustfer.functional"),
+    },
     "robustfer.authoring": {
-        *("robustfer._checks", "robustfer.functional", "robustfer.losses", "robustfer.state"),
+        *("robustfer._checks", "robustfer._saved_state", "robustfer.functional"),
+        *("robustfer.losses", "robustfer.state"),
     },
     "robustfer.state": {
-        *("torch", "robustfer._checks", "robustfer._files", "robustfer._wrappers"),
+        *("torch", "robustfer._checks", "robustfer._files", "robustfer._saved_state"),
+        "robustfer._wrappers",
         "robustfer.functional",
     },
     # What surrounds a loss; losses know none of it.

@@ -16,6 +16,10 @@ from torch import Tensor
 
 Variant = Literal["paper", "official"]
 
+# What a word means where text comes in: an environment variable, an option of a command line.
+SWITCHES = dict.fromkeys(("true", "yes", "on", "1"), True)
+SWITCHES |= dict.fromkeys(("false", "no", "off", "0"), False)
+
 _values_checked: ContextVar[bool | None] = ContextVar("robustfer_check_values", default=None)
 
 
@@ -147,9 +151,10 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
 
 @contextmanager
 def check_values(enabled: bool = True) -> Iterator[None]:
-    """Check values too (finite logits, class indices in range, rows that sum to 1) in every loss.
+    """Check the values of every tensor that a loss, a state module or a relabeler takes.
 
-    Looking at values makes a GPU wait, so losses do it only inside this context or where the
+    Floating-point tensors must be finite, class indices in range, and distributions must sum to 1.
+    Looking at values makes a GPU wait, so it is done only inside this context or where the
     environment has ``ROBUSTFER_CHECK_VALUES=1``, and never under ``torch.compile``.
 
     >>> from robustfer.losses import EACLoss
@@ -160,7 +165,7 @@ def check_values(enabled: bool = True) -> Iterator[None]:
     ...
     ValueError: target must hold class indices from 0 to 2, got 3 at position 0
     """
-    token = _values_checked.set(enabled)
+    token = _values_checked.set(check_bool("enabled", enabled))
     try:
         yield
     finally:
@@ -168,13 +173,34 @@ def check_values(enabled: bool = True) -> Iterator[None]:
 
 
 def values_are_checked() -> bool:
-    """Whether losses are to look at values now; always false under ``torch.compile``."""
+    """Whether values are checked now; always false under ``torch.compile``.
+
+    Raises:
+        ValueError: the variable ``ROBUSTFER_CHECK_VALUES`` is neither on nor off.
+    """
     if torch.compiler.is_compiling():
         return False
     chosen = _values_checked.get()
     if chosen is None:
-        return os.environ.get("ROBUSTFER_CHECK_VALUES", "") not in ("", "0")
+        text = os.environ.get("ROBUSTFER_CHECK_VALUES", "")
+        return text != "" and read_switch("the variable ROBUSTFER_CHECK_VALUES", text)
     return chosen
+
+
+def read_switch(name: str, text: str) -> bool:
+    """Return what a word of :data:`SWITCHES` means, in any case; empty means off.
+
+    >>> read_switch("gather", "False")
+    False
+    >>> read_switch("gather", "maybe")
+    Traceback (most recent call last):
+    ...
+    ValueError: gather must be one of true, yes, on, 1, false, no, off, 0, got 'maybe'
+    """
+    word = text.strip().lower()
+    if word and word not in SWITCHES:
+        raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}, got {_told(text)}")
+    return SWITCHES.get(word, False)
 
 
 def check_finite(**arguments: Tensor) -> None:
@@ -190,12 +216,10 @@ def check_finite(**arguments: Tensor) -> None:
 def check_class_index(num_classes: int, **arguments: Tensor) -> None:
     """Refuse class indices outside ``0 .. num_classes - 1``. Synchronises."""
     for name, index in arguments.items():
-        outside = ((index < 0) | (index >= num_classes)).nonzero()
-        if len(outside):
-            position = int(outside[0, 0])
+        found = _first_outside(index, 0, num_classes - 1)
+        if found:
             raise ValueError(
-                f"{name} must hold class indices from 0 to {num_classes - 1}, "
-                f"got {int(index[position])} at position {position}"
+                f"{name} must hold class indices from 0 to {num_classes - 1}, got {found}"
             )
 
 
@@ -233,6 +257,20 @@ def warn_if_normalized(
             "its height",
             stacklevel=3,
         )
+
+
+def check_within(low: float, high: float, **arguments: Tensor) -> None:
+    """Refuse values outside ``[low, high]``; NaN passes. Synchronises.
+
+    >>> check_within(0, 1, importance=torch.tensor([0.5, 2.0]))
+    Traceback (most recent call last):
+    ...
+    ValueError: importance must lie in [0, 1], got 2 at position 1
+    """
+    for name, values in arguments.items():
+        found = _first_outside(values, low, high)
+        if found:
+            raise ValueError(f"{name} must lie in {_interval(low, high)}, got {found}")
 
 
 def check_distribution(**arguments: Tensor) -> None:
@@ -274,20 +312,23 @@ def check_range(
     ValueError: temperature must lie in (0, inf), got 0.0
     """
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {_told(value)}")
     above = value > low if open_low else value >= low
     below = value < high if open_high else value <= high
-    if not (above and below and abs(value) < float("inf")):
-        left = "(" if open_low or low == -float("inf") else "["
-        right = ")" if open_high or high == float("inf") else "]"
-        raise ValueError(f"{name} must lie in {left}{low:g}, {high:g}{right}, got {value}")
-    return value
+    # A whole number beyond the largest float is finite, and no tensor can be multiplied by it.
+    finite = value.bit_length() < 1024 if isinstance(value, int) else abs(value) < float("inf")
+    if not (above and below and finite):
+        bounds = _interval(low, high, open_low=open_low, open_high=open_high)
+        raise ValueError(f"{name} must lie in {bounds}, got {_told(value)}")
+    return value if isinstance(value, (int, float)) else float(value)
 
 
 def check_whole_number(
     name: str, value: SupportsIndex, low: int | None, high: int | None = None
 ) -> int:
     """Return ``value`` as an int if it is a whole number within the bounds, both included.
+
+    Without ``high`` it must fit into int64.
 
     >>> check_whole_number("num_classes", 7.0, 2)
     Traceback (most recent call last):
@@ -299,13 +340,41 @@ def check_whole_number(
     except (AttributeError, TypeError):
         number = None
     truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
-    least, greatest = -math.inf if low is None else low, math.inf if high is None else high
+    least = -math.inf if low is None else low
+    # A size must fit into torch's int64; without a lower bound it is no size.
+    greatest = high if high is not None else math.inf if low is None else 2**63 - 1
     if number is None or truth or not least <= number <= greatest:
-        bounds = (
-            "" if low is None else f" from {low} on" if high is None else f" from {low} to {high}"
-        )
-        raise ValueError(f"{name} must be a whole number{bounds}, got {value!r}")
+        beyond = high is not None or (number is not None and number > greatest)
+        bounds = f" from {low} to {greatest}" if beyond else f" from {low} on"
+        bounds = "" if low is None else bounds
+        raise ValueError(f"{name} must be a whole number{bounds}, got {_told(value)}")
     return number
+
+
+def check_bool(name: str, value: bool) -> bool:
+    """Return ``value`` if it is True or False; every word, "false" too, is true in Python.
+
+    >>> check_bool("gather", "false")
+    Traceback (most recent call last):
+    ...
+    TypeError: gather must be True or False, got 'false'
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {_told(value)}")
+    return value
+
+
+def check_floating_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return ``dtype`` if it is a floating-point dtype.
+
+    >>> check_floating_dtype(torch.int64)
+    Traceback (most recent call last):
+    ...
+    ValueError: dtype must be a floating-point dtype, got torch.int64
+    """
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating-point dtype, got {_told(dtype)}")
+    return dtype
 
 
 def check_variant(variant: str) -> None:
@@ -318,6 +387,34 @@ def check_variant(variant: str) -> None:
     """
     if variant not in ("paper", "official"):
         raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
+
+
+def _first_outside(values: Tensor, low: float, high: float) -> str:
+    """Describe the first value beyond the bounds; empty where there is none. Synchronises."""
+    # A narrow integer would be compared in its own dtype, into which a bound may not fit.
+    wide = values if values.is_floating_point() else values.to(torch.int64)
+    places = ((wide < low) | (wide > high)).nonzero()
+    if not len(places):
+        return ""
+    place = places[0].tolist()
+    value = wide[tuple(place)].item()
+    shown = f"{value:.6g}" if wide.is_floating_point() else str(value)
+    return f"{shown} at position {', '.join(map(str, place))}" if place else shown
+
+
+def _interval(low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> str:
+    left = "(" if open_low or low == -float("inf") else "["
+    right = ")" if open_high or high == float("inf") else "]"
+    return f"{left}{low:g}, {high:g}{right}"
+
+
+def _told(value: object) -> str:
+    """What came, in a line: Python refuses to write out a number of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a whole number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _expected(name: str, letters: list[str], tensor: Tensor) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
+from robustfer._checks import SWITCHES
 from robustfer._files import claim_folder
 from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 from robustfer.data import LabeledFaces, load
@@ -30,10 +31,6 @@ SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("resnet10t", {"channels": (32, 64, 128, 256), "output_stride": 8}),
     "tiny": ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "stem_width": 16}),
 }
-
-
-_SWITCHES = {"true": True, "yes": True, "on": True, "1": True}
-_SWITCHES |= {"false": False, "no": False, "off": False, "0": False}
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -133,10 +130,10 @@ def parse_options(text: str, *, switches: Collection[str] = ()) -> dict[str, Any
         if not (name and equals):
             raise ValueError(f"options must be OPTION=VALUE,..., got {part!r} in {text!r}")
         word = value.strip().lower()
-        if word in _SWITCHES and (name in switches or not word.isdigit()):
-            options[name] = _SWITCHES[word]
+        if word in SWITCHES and (name in switches or not word.isdigit()):
+            options[name] = SWITCHES[word]
         elif name in switches:
-            raise ValueError(f"{name} must be one of {', '.join(_SWITCHES)}, got {value!r}")
+            raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}, got {value!r}")
         else:
             options[name] = value
             with suppress(ValueError, SyntaxError):

@@ -345,9 +345,11 @@ def test_kornia_is_not_imported_for_a_pair_without_a_pipeline():
         ({"mean": (0.5,)}, "mean and std must hold one value a channel each, got 1 and 3"),
         ({"mean": (0.5, float("nan"), 0.5)}, "mean must lie"),
         ({"std": (0.2, 0.0, 0.2)}, r"std must lie in \(0, inf\), got 0.0"),
-        ({"size": 0}, "size must be a pair of at least 1 pixel each, got 0"),
-        ({"size": (4, 4, 4)}, "size must be a pair"),
-        ({"size": (4, -4)}, "size must be a pair"),
+        ({"size": 0}, "size must be a whole number from 1 on, got 0"),
+        ({"size": True}, "size must be a whole number from 1 on, got True"),
+        ({"size": (4, 4, 4)}, r"size must be a whole number or \(height, width\)"),
+        ({"size": (4, -4)}, "size must be a whole number from 1 on, got -4"),
+        ({"size": (4, 4.5)}, "size must be a whole number from 1 on, got 4.5"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(make, options, message):

@@ -179,7 +179,7 @@ def test_balances_by_the_labels_that_training_has_made(workers):
         ({"max_epoch": 0}, "max_epoch must be a whole number from 1 on, got 0"),
         ({"max_epoch": 5.0}, "max_epoch must be a whole number from 1 on, got 5.0"),
         ({"variant": "float"}, "variant must be 'paper' or 'official', got 'float'"),
-        ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to .*, got -1"),
         ({"num_replicas": 0}, "num_replicas must be a whole number from 1 on, got 0"),
         ({"num_replicas": 2, "rank": 2}, "rank must be a whole number from 0 to 1, got 2"),
         ({"labels": torch.eye(3)}, "labels must be one class per sample"),

@@ -266,6 +266,8 @@ def test_the_tensors_device_is_asked_nothing():
         ({"visible": torch.ones(1, 5)}, "visible must be bool, got torch.float32"),
         ({"image_size": 0}, r"image_size must be a positive .* or \(height, width\), got 0"),
         ({"image_size": (32, 32, 3)}, "image_size must be a positive whole number"),
+        ({"image_size": True}, "image_size must be a positive whole number .*, got True"),
+        ({"heatmap_size": (8, True)}, "heatmap_size must be a positive whole number"),
         ({"heatmap_size": (8, -1)}, r"heatmap_size must be .* got \(8, -1\)"),
         ({"heatmap_size": (8.0, 8)}, "heatmap_size must be a positive whole number"),
         ({"sigma": 0.0}, r"sigma must lie in \(0, inf\), got 0.0"),

@@ -1,3 +1,4 @@
+import copy
 import inspect
 import io
 
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustfer.functional import UNFILLED
-from robustfer.losses import ExpressionLandmarkContrastiveLoss, LANetLoss
+from robustfer.losses import ExpressionLandmarkContrastiveLoss, LANetLoss, check_values
 from robustfer.state import FeatureQueue
 from robustfer.testing._waiting import refused_host_synchronisation
 
@@ -38,6 +39,71 @@ def test_holds_the_latest_rows(sizes, capacity):
         assert torch.equal(queue.landmark[slot], landmark)
         assert queue.label[slot] == label
     assert int((queue.label == UNFILLED).sum()) == capacity - filled
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    steps=st.lists(st.lists(st.booleans(), max_size=9), min_size=1, max_size=5),
+    capacity=st.integers(1, 7),
+    bad=st.sampled_from([float("nan"), float("inf"), -float("inf")]),
+    space=st.sampled_from([0, 1]),
+)
+def test_a_row_that_is_not_finite_is_as_if_it_had_not_come(steps, capacity, bad, space):
+    generator = torch.Generator().manual_seed(1)
+    queue = FeatureQueue(DIM, capacity=capacity, generator=generator)
+    expected = copy.deepcopy(queue)
+    for seed, finite in enumerate(steps):
+        rows, chosen = batch(len(finite), seed), torch.tensor(finite, dtype=torch.bool)
+        expected.update(*(row[chosen] for row in rows))
+        rows[space][~chosen, -1] = bad
+        with check_values(False), refused_host_synchronisation():
+            queue.update(*rows)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(queue.state_dict()[name], value), name
+
+
+def test_a_key_that_half_precision_cannot_hold_is_skipped():
+    queue, (expression, landmark, label) = FeatureQueue(DIM, capacity=4, dtype=torch.half), batch(2)
+    expression[0, 0] = 1e6
+    queue.update(expression, landmark, label)
+    assert queue.expression.isfinite().all()
+    assert int(queue.count) == 1
+
+
+def test_a_key_that_is_not_finite_is_refused_when_asked_for():
+    for space, name in enumerate(("expression_key", "landmark_key")):
+        queue, rows = FeatureQueue(DIM, capacity=4), batch(2)
+        before = copy.deepcopy(queue.state_dict())
+        rows[space][1, 0] = float("nan")
+        with check_values(), pytest.raises(ValueError, match=f"{name} must be finite, got 1 NaN"):
+            queue.update(*rows)
+        assert all(torch.equal(value, before[name]) for name, value in queue.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("cursor", 3, r"cursor must lie in \[0, 2\], got 3"),
+        ("cursor", -1, "got -1"),
+        ("count", 4, r"count must lie in \[0, 3\], got 4"),
+        ("count", -4, "got -4"),
+        ("expression", float("nan"), "expression must be finite"),
+        ("landmark", float("inf"), "landmark must be finite"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(name, value, message):
+    queue = FeatureQueue(DIM, capacity=3)
+    before = copy.deepcopy(queue.state_dict())
+    saved = FeatureQueue(DIM, capacity=3).state_dict()
+    saved[name] = torch.full_like(saved[name], value)
+    with pytest.raises(ValueError, match=message):
+        queue.load_state_dict(saved)
+    assert all(torch.equal(value, before[name]) for name, value in queue.state_dict().items())
+
+
+def test_a_generator_draws_on_its_own_device(device):
+    generator = torch.Generator(device).manual_seed(0)
+    assert FeatureQueue(DIM, capacity=3, generator=generator).expression.device.type == "cpu"
 
 
 def test_starts_with_unit_vectors_that_the_loss_leaves_out():
@@ -130,8 +196,16 @@ def test_refuses_what_does_not_fit(rows, message):
         ({"capacity": 0}, "capacity must be a whole number from 1 to"),
         ({"capacity": 2.5}, "capacity must be a whole number from 1 to"),
         ({"dtype": torch.int64}, "dtype must be a floating-point dtype, got torch.int64"),
+        ({"dtype": "float16"}, "dtype must be a floating-point dtype, got 'float16'"),
+        ({"capacity": True}, "capacity must be a whole number .* got True"),
+        ({"capacity": 10**5000}, "capacity must be a whole number .* of thousands of digits"),
     ],
 )
 def test_refuses_options(options, message):
     with pytest.raises(ValueError, match=message):
         FeatureQueue(**{"dim": 2, **options})
+
+
+def test_gather_is_no_word():
+    with pytest.raises(TypeError, match="gather must be True or False, got 'no'"):
+        FeatureQueue(DIM, capacity=3).update(*batch(1), gather="no")

@@ -1,3 +1,4 @@
+import copy
 import io
 
 import pytest
@@ -10,8 +11,8 @@ from robustfer.testing._waiting import refused_host_synchronisation
 GIVEN = torch.tensor([2, 0, 1, 1, 2, 0])
 
 
-def make(**options):
-    return LabelDistributionBank(GIVEN, **{"num_classes": 3, **options})
+def make(given=GIVEN, **options):
+    return LabelDistributionBank(given, **{"num_classes": 3, **options})
 
 
 def estimates(rows, seed=0):
@@ -105,6 +106,40 @@ def test_is_restored():
     assert torch.equal(restored.distribution, bank.distribution)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_labels_of_any_integer_are_kept_narrow(dtype):
+    bank = LabelDistributionBank(GIVEN.to(dtype), num_classes=300)
+    assert bank.label_given.dtype == torch.int16
+    assert torch.equal(bank.distribution.argmax(1), GIVEN)
+    assert make(given=GIVEN.to(dtype)).label_given.dtype == torch.uint8
+
+
+def test_the_bank_of_other_labels_is_refused():
+    saved = make()
+    saved.update(torch.arange(6), torch.full((6, 3), 1 / 3))
+    bank = make(given=GIVEN.flip(0))
+    before = copy.deepcopy(bank.state_dict())
+    with pytest.raises(ValueError, match="other labels: 4 of 6 differ, the first at index 0"):
+        bank.load_state_dict(saved.state_dict())
+    with pytest.raises(ValueError, match=r"distribution is .* \(6, 4\) here"):
+        make(num_classes=4).load_state_dict(saved.state_dict())
+    state = saved.state_dict()
+    state["distribution"][2, 1] = float("nan")
+    with pytest.raises(ValueError, match="distribution must be finite, got 1 NaN"):
+        make().load_state_dict(state)
+    assert all(torch.equal(value, before[name]) for name, value in bank.state_dict().items())
+
+
+def test_a_prediction_that_is_not_finite_is_not_kept():
+    bank, index, estimate = make(), torch.tensor([0, 3]), estimates(2)
+    estimate[0, 1] = float("nan")
+    target = bank(index, estimate)
+    assert target[0].isnan().any()  # the loss is to show it
+    bank.update(index, target)
+    assert torch.equal(bank.distribution[0], torch.eye(3)[2])
+    assert torch.equal(bank.distribution[3], target[1])
+
+
 def test_says_its_size():
     expected = "LabelDistributionBank(6 samples, num_classes=3, momentum=0.9)"
     assert repr(make()) == expected
@@ -152,6 +187,8 @@ def test_values_are_looked_at_when_asked_for():
         ({"num_classes": 2}, "given must hold class indices from 0 to 1, got 2 at position 0"),
         ({"num_classes": 1}, "num_classes must be a whole number from 2 to"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
+        ({"momentum": 10**400}, r"momentum must lie in \[0, 1\), got 1000"),
+        ({"num_classes": True}, "num_classes must be a whole number .* got True"),
         ({"dtype": torch.int64}, "dtype must be a floating-point dtype, got torch.int64"),
     ],
 )

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from robustfer.state import ChangeReason, LabelStore
 from robustfer.state._rows import last_of_each
 
+NAN = float("nan")
 GIVEN = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 1, 2])
 
 
@@ -495,6 +496,77 @@ def test_refuses_more_states_that_do_not_fit():
         make().load_state_dict({})
 
 
+@pytest.mark.parametrize("classes", [2, 127, 128, 255, 256, 257, 32_767, 32_768])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_any_number_of_classes_takes_its_own_state_back(classes, dtype):
+    last = min(classes, torch.iinfo(dtype).max + 1) - 1
+    given = torch.tensor([0, 1, last], dtype=dtype)
+    store = LabelStore(given, num_classes=classes)
+    store.update(torch.tensor([0]), torch.tensor([classes - 1]), step=0, epoch=0)
+    other = LabelStore(given, num_classes=classes)
+    other.load_state_dict(store.state_dict())
+    assert other.labels().tolist() == [classes - 1, 1, last]
+    with pytest.raises(ValueError, match=f"from 0 to {classes - 1}, got {classes} at position 0"):
+        store.update(torch.tensor([1]), torch.tensor([classes]), step=0, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("label_current", 7, "label_current must hold class indices from 0 to 6, got 7"),
+        ("label_epoch", -2, "label_epoch must lie in .* got -2"),
+        ("history.written", -1, "written must lie in .* got -1"),
+        ("history.index", 10, r"index must lie in \[0, 9\], got 10"),
+        ("history.index", -1, r"index must lie in \[0, 9\], got -1"),
+        ("history.label_from", 7, "label_from must hold class indices from 0 to 6, got 7"),
+        ("history.label_to", 200, "label_to must hold class indices from 0 to 6, got 200"),
+        ("history.step", -1, "step must lie in"),
+        ("history.epoch", -1, "epoch must lie in"),
+        ("history.epoch_before", -2, "epoch_before must lie in"),
+        ("history.confidence", 2.0, "confidence must lie in"),
+        ("soft_current", NAN, "rows of soft_current must be probabilities"),
+        ("soft_current", 0.5, "rows of soft_current must be probabilities"),
+        ("history.soft_before", NAN, "soft_before must be finite"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(name, value, message):
+    store = make(soft_targets=True)
+    update(store, [3], [0])
+    before = copy_of_state(store)
+    saved = copy_of_state(store)
+    saved[name].view(-1)[0] = value
+    with pytest.raises(ValueError, match=message):
+        store.load_state_dict(saved)
+    assert_same_state(before, store.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rounded_rows_are_taken_back(dtype):
+    generator = torch.Generator().manual_seed(0)
+    store = LabelStore(torch.arange(50) % 7, num_classes=7, soft_targets=True)
+    rows = torch.rand(50, 7, generator=generator).softmax(1).to(dtype)
+    store.update(torch.arange(50), rows, step=0, epoch=0)
+    other = LabelStore(torch.arange(50) % 7, num_classes=7, soft_targets=True)
+    other.load_state_dict(store.state_dict())
+    assert_same_state(store.state_dict(), other.state_dict())
+
+
+def test_switches_are_no_words():
+    with pytest.raises(TypeError, match="soft_targets must be True or False, got 'no'"):
+        make(soft_targets="no")
+    one = torch.tensor([1])
+    with pytest.raises(TypeError, match="gather must be True or False, got 'no'"):
+        make().update(one, one, step=0, epoch=0, gather="no")
+
+
+def test_no_rows_are_nothing_to_revert():
+    store = make(soft_targets=True)
+    update(store, [3], [0])
+    before = copy_of_state(store)
+    assert store.revert(torch.zeros(0, dtype=torch.int64)) == 0
+    assert_same_state(before, store.state_dict())
+
+
 # What is refused
 
 
@@ -537,9 +609,6 @@ def test_refuses_what_is_no_tensor():
         store.update(one, 1, step=0, epoch=0)
     with pytest.raises(TypeError, match="confidence must be a torch.Tensor, got float"):
         store.update(one, one, step=0, epoch=0, confidence=0.5)
-
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from robustfer.losses import SelfDistillationLoss
+from robustfer.losses import SelfDistillationLoss, check_values
 from robustfer.state import ModelEMA
 from tests.state.processes import run_in_processes
 
@@ -192,6 +192,61 @@ def test_a_resumed_run_goes_on_to_the_bit(buffers):
     assert "step" in expected
     for name, value in resumed.state_dict().items():
         assert torch.equal(value, expected[name]), name
+
+
+def saved_misfits():
+    other = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 4))
+    yield ModelEMA(other).state_dict(), "module.1.weight is .* there and .* here"
+    yield {**average().state_dict(), "step": torch.tensor(-1)}, "step must lie in .* got -1"
+    state = average().state_dict()
+    del state["module.0.bias"]
+    yield state, "module.0.bias is not there"
+
+
+def average(updates=7):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
+    teacher = ModelEMA(model)
+    for number in range(updates):
+        step(model, number)
+        teacher.update(model)
+    return teacher
+
+
+@pytest.mark.parametrize(("state", "message"), list(saved_misfits()))
+def test_a_state_that_does_not_fit_changes_nothing(state, message):
+    teacher, same, loaded = average(3), average(3), average(4).state_dict()
+    for one in (teacher, same):
+        one.load_state_dict(loaded)
+    before = tensors(teacher)
+    with pytest.raises(ValueError, match=message):
+        teacher.load_state_dict(state)
+    assert all(torch.equal(value, before[name]) for name, value in tensors(teacher).items())
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
+    for one in (teacher, same):  # the step on the host, too
+        one.update(model)
+    after = tensors(same)
+    assert all(torch.equal(value, after[name]) for name, value in tensors(teacher).items())
+
+
+@pytest.mark.parametrize("name", ["first.weight", "norm.running_mean"])
+def test_a_model_that_is_not_finite_is_refused_when_asked_for(name):
+    model = Network()
+    teacher = ModelEMA(model)
+    before = tensors(teacher)
+    with torch.no_grad():
+        tensors_of = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors_of[name].view(-1)[0] = float("nan")
+    with check_values(), pytest.raises(ValueError, match=f"{name} must be finite, got 1 NaN"):
+        teacher.update(model)
+    assert all(torch.equal(value, before[name]) for name, value in tensors(teacher).items())
+
+
+def test_switches_are_no_words():
+    model = nn.Linear(1, 1)
+    with pytest.raises(TypeError, match="warmup must be True or False, got 'false'"):
+        ModelEMA(model, warmup="false")
+    with pytest.raises(TypeError, match=r"skipped must be True or False, got tensor\(False\)"):
+        ModelEMA(model).update(model, skipped=torch.tensor(False))
 
 
 def test_it_is_a_copy_without_gradient():

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustfer.losses import check_values
 from robustfer.state import ChangeReason, LabelStore, Relabeler
 from tests.reference import importance as reference
 from tests.state.processes import run_in_processes
@@ -136,10 +137,56 @@ def test_a_batch_of_one_is_its_low_group():
     assert relabeler.update(torch.tensor([0]), logits, torch.ones(1), step=0, epoch=0) == 1
 
 
-def test_a_nan_changes_no_label():
-    labels, given = store(), batch(0)
-    given["logits"][:] = float("nan")
-    assert Relabeler(labels, scope="all", start_epoch=0).update(**given, step=0, epoch=0) == 0
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["logits", "importance"])
+@pytest.mark.parametrize("options", [{}, {"logits": "raw"}, {"scope": "all"}])
+def test_a_sample_that_is_not_finite_keeps_its_label(options, name, bad):
+    """So sure a network would change every label but for the sample."""
+    labels = LabelStore(torch.zeros(6, dtype=torch.int64), num_classes=C)
+    given = {
+        "index": torch.arange(6),
+        "logits": torch.tensor([[0.0, 99.0, 0.0, 0.0]]).repeat(6, 1),
+        "importance": torch.full((6,), 0.5),
+    }
+    given[name].view(6, -1)[2, 0] = bad
+    relabeler = Relabeler(labels, start_epoch=0, high_ratio=0.2, **options)
+    before = {key: tensor.clone() for key, tensor in given.items()}
+    with check_values(), pytest.raises(ValueError, match=f"{name} must be finite, got 1 NaN"):
+        relabeler.update(**given, step=0, epoch=0)
+    assert not labels.changed().any()
+    relabeler.update(**given, step=0, epoch=0)
+    others = [0, 1, 3, 4, 5]
+    if options != {"scope": "all"}:  # the most important of six, which a NaN counts for
+        others = [1, 3, 4, 5] if name == "logits" else others
+    assert labels.changed().nonzero()[:, 0].tolist() == others
+    assert all(given[key].equal(tensor) or key == name for key, tensor in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bias": torch.tensor([0.0, float("nan"), 0.0, 0.0])}, "bias must be finite"),
+        ({"index": torch.full((10,), 30)}, "index must hold rows from 0 to 29, got 30"),
+        ({"importance": torch.full((10,), 1.5)}, r"importance .* must lie in \[0, 1\], got 1.5"),
+    ],
+)
+@pytest.mark.parametrize("start_epoch", [0, 10])
+def test_every_value_is_looked_at_when_asked_for(change, message, start_epoch):
+    labels = store()
+    with check_values(), pytest.raises((ValueError, IndexError), match=message):
+        Relabeler(labels, start_epoch=start_epoch).update(**{**batch(0), **change}, step=0, epoch=0)
+    assert not labels.changed().any()
+
+
+def test_a_batch_of_no_rows_changes_nothing():
+    for options in ({}, {"scope": "all", "logits": "raw"}):
+        labels = store()
+        none = {name: tensor[:0] for name, tensor in batch(0).items()}
+        if options:
+            del none["importance"]
+        relabeler = Relabeler(labels, start_epoch=0, **options)
+        assert relabeler.update(**none, step=0, epoch=0, bias=torch.zeros(C)) == 0
+        assert labels.counts()["journalled"] == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -231,9 +278,12 @@ def test_precision_and_recall_are_shares_of_sets(rows):
 # Several processes
 
 
+# How many rows of ten process 0 has in each step; the rest is process 1's, none at times.
+FIRST = (7, 10, 0, 3, 10, 7)
+
+
 def parts(seed, rank):
-    """Uneven: process 0 has the first 7 rows, process 1 the last 3."""
-    rows = slice(0, 7) if rank == 0 else slice(7, 10)
+    rows = slice(0, FIRST[seed]) if rank == 0 else slice(FIRST[seed], 10)
     return {name: tensor[rows] for name, tensor in batch(seed).items()}
 
 
@@ -241,6 +291,8 @@ def in_each_process(rank):
     labels = store()
     relabeler = Relabeler(labels, start_epoch=0)
     changed = [relabeler.update(**parts(seed, rank), step=seed, epoch=seed) for seed in range(6)]
+    none = {name: tensor[:0] for name, tensor in batch(0).items()}
+    assert relabeler.update(**none, step=6, epoch=6) == 0
     own = store()
     alone = Relabeler(own, start_epoch=0)
     changed_alone = alone.update(**parts(0, rank), step=0, epoch=0, gather=False)
@@ -294,6 +346,21 @@ def test_refuses_a_row_outside_the_data_set():
     given = {**batch(0), "index": torch.full((10,), 30)}
     with pytest.raises(IndexError, match="index must hold rows from 0 to 29, got 30"):
         Relabeler(store(), start_epoch=0).update(**given, step=0, epoch=0)
+
+
+@pytest.mark.parametrize("label", [-2, 4])
+def test_refuses_a_truth_that_is_no_class(label):
+    truth = torch.zeros(30, dtype=torch.int64)
+    truth[3] = label
+    with pytest.raises(ValueError, match=f"true_targets .* got {label} at position 3"):
+        Relabeler(store()).figures(epoch=0, true_targets=truth)
+    with pytest.raises(ValueError, match="epoch must be a whole number"):
+        Relabeler(store()).figures(epoch=2**40)
+
+
+def test_gather_is_no_word():
+    with pytest.raises(TypeError, match="gather must be True or False, got 'off'"):
+        Relabeler(store()).update(**batch(0), step=0, epoch=0, gather="off")
 
 
 @pytest.mark.parametrize("truth", [torch.zeros(29, dtype=torch.int64), torch.zeros(30)])

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from robustfer.authoring import read_rows, write_rows
 from robustfer.losses import check_values
@@ -70,6 +72,47 @@ def test_a_batch_of_no_rows_changes_nothing(axes, device):
     write_rows(bank, none, torch.zeros(0, *axes, device=device))
     assert torch.equal(bank, before)
     assert read_rows(bank, none).shape == (0, *axes)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=9),
+    bad=st.sampled_from([float("nan"), float("inf"), -float("inf")]),
+    axes=st.sampled_from([(), (2,), (2, 3)]),
+    dtype=st.sampled_from([torch.float32, torch.float16]),
+)
+def test_a_row_that_is_not_finite_is_as_if_it_had_not_come(rows, bad, axes, dtype):
+    bank = torch.randn(5, *axes, generator=torch.Generator().manual_seed(0)).to(dtype)
+    index = torch.tensor([place for place, _ in rows], dtype=torch.int64)
+    values = torch.randn(len(rows), *axes, generator=torch.Generator().manual_seed(1))
+    expected = bank.clone()
+    for row, (place, finite) in enumerate(rows):
+        if finite:
+            expected[place] = values[row].to(dtype)
+        else:
+            values[row].view(-1)[-1] = bad
+    with check_values(False), refused_host_synchronisation(), writing_backwards():
+        write_rows(bank, index, values)
+    assert torch.equal(bank, expected)
+
+
+def test_a_row_too_large_for_the_bank_is_skipped():
+    bank = torch.ones(2, 1, dtype=torch.float16)
+    write_rows(bank, torch.tensor([0]), torch.tensor([[1e6]]))
+    assert bank.tolist() == [[1.0], [1.0]]
+
+
+def test_a_row_that_is_not_finite_is_refused_when_asked_for():
+    bank = torch.zeros(5, 2)
+    rows = torch.tensor([[1.0, 1.0], [1.0, float("nan")]])
+    with check_values(), pytest.raises(ValueError, match="belief must be finite, got 1 NaN"):
+        write_rows(bank, INDEX[:2], rows, name="belief")
+    assert not bank.any()
+
+
+def test_gather_is_no_word():
+    with pytest.raises(TypeError, match="gather must be True or False, got 'false'"):
+        write_rows(torch.zeros(5), INDEX, torch.zeros(4), gather="false")
 
 
 @pytest.mark.parametrize("index", [[0, 5], [0, -1], [5, 0]])

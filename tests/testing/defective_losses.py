@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from robustfer._checks import check_shapes, check_target
+from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 from robustfer.testing import LossConformance
 
@@ -310,6 +311,7 @@ class ForgetsItsCursor(Sound):  # pytorch-metric-learning's CrossBatchMemory
         super().__init__()
         self.register_buffer("queue", torch.zeros(8))
         self.cursor = 0
+        load_whole(self)
 
     def update(self, logits):
         self.queue[self.cursor] = logits.mean()
@@ -321,9 +323,22 @@ class GrowsItsBank(Sound):  # the state_dict fits no new loss
     def __init__(self):
         super().__init__()
         self.register_buffer("bank", torch.zeros(0))
+        load_whole(self)
 
     def update(self, logits):
         self.bank = torch.cat((self.bank, logits.mean().reshape(1)))
+
+
+@caught_by("test_state_is_loaded_whole_or_not_at_all")
+class LoadsByHalves(Sound):  # as torch does: what fits is there when it raises for the rest
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(8))
+        self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))
+
+    def update(self, logits):
+        self.queue[self.cursor] = logits.mean()
+        self.cursor += 1
 
 
 # On a GPU and compiled
@@ -348,6 +363,12 @@ class MakesTensorsOnTheCpu(Sound):
     def each(self, logits, target):
         rows = torch.arange(len(target))
         return -full_precision(logits).log_softmax(1)[rows, target]
+
+
+@caught_by("test_new_tensors_follow_the_inputs")
+class MakesTensorsInTheDefaultDtype(Sound):
+    def each(self, logits, target):
+        return super().each(logits, target) * torch.ones(len(target), device=logits.device)
 
 
 @caught_by("test_compiles_as_one_graph")

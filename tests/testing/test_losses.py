@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustfer.authoring import load_whole
 from robustfer.losses import AttentionConsistencyLoss
 from robustfer.testing import LossConformance, failing_checks
 from tests.testing.defective_losses import DEFECTS, Sound, SoundConformance, conformance_of
@@ -75,6 +76,7 @@ class MarginLoss(Sound):
         super().__init__()
         self.margin = nn.Parameter(torch.randn(num_classes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        load_whole(self)
 
     def each(self, logits, target):
         return super().each(logits + self.margin, target)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustfer.authoring import check_shapes, full_precision, read_rows, write_rows
+from robustfer.authoring import check_shapes, full_precision, load_whole, read_rows, write_rows
 from robustfer.testing import LossConformance, StatefulLossConformance, failing_checks
 from tests.testing.defective_losses import Sound as Stateless
 from tests.testing.defective_stateful_losses import (
@@ -53,6 +53,7 @@ class CountedMistakes(nn.Module):
         self.scale = nn.Parameter(torch.rand(num_classes))
         self.register_buffer("mistakes", torch.zeros(num_samples, dtype=torch.int64))
         self.register_buffer("share", torch.linspace(0.5, 1.0, num_samples))
+        load_whole(self)
 
     def scores(self, logits, bias):
         check_shapes(logits=(logits, "B C"), bias=(bias, "C"))

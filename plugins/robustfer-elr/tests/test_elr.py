@@ -183,6 +183,8 @@ def test_in_a_composition():
     [
         ({"num_samples": 0}, "num_samples must be a whole number from 1 on, got 0"),
         ({"num_samples": 2.5}, "num_samples must be a whole number from 1 on, got 2.5"),
+        ({"num_samples": 10**30}, "num_samples must be a whole number from 1 to 9223372036"),
+        ({"num_samples": True}, "num_samples must be a whole number from 1 on, got True"),
         ({"num_classes": 1}, "num_classes must be a whole number from 2 on, got 1"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
         ({"momentum": -0.1}, r"momentum must lie in \[0, 1\), got -0.1"),
@@ -217,6 +219,72 @@ def test_arguments_that_do_not_fit():
         criterion(logits, target.clone().fill_(9), t)
     with check_values(), pytest.raises(IndexError, match="rows from 0 to 8, got 9 at position 0"):
         criterion.propose(logits, index.clone().fill_(9))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_is_seen_and_not_kept(bad):
+    [(logits, target, index)] = batches(1)
+    criterion, other = (EarlyLearningLoss(num_samples=9, num_classes=5) for _ in range(2))
+    for one in (criterion, other):
+        one.update(index, one.propose(logits, index))
+    broken = logits.clone()
+    broken[2, 1] = bad
+    early_target = criterion.propose(broken, index)
+    assert criterion(broken, target, early_target).isnan()
+    criterion.update(index, early_target)
+    others = torch.tensor([0, 1, 3])
+    other.update(index[others], early_target[others])
+    assert torch.equal(criterion.early_targets, other.early_targets)
+    assert criterion.early_targets.isfinite().all()
+    with check_values():
+        for call, name in (
+            (lambda: criterion.propose(broken, index), "logits"),
+            (lambda: criterion(broken, target, early_target[:1].expand(4, -1)), "logits"),
+            (lambda: criterion(logits, target, early_target), "early_target"),
+            (lambda: criterion.update(index, early_target), "early_target"),
+        ):
+            with pytest.raises(ValueError, match=f"{name} must be finite"):
+                call()
+
+
+@pytest.mark.parametrize("label", [-100, -1, 5])
+def test_no_label_is_left_out(label):
+    [(logits, target, index)] = batches(1)
+    criterion, target[1] = EarlyLearningLoss(num_samples=9, num_classes=5), label
+    with pytest.raises(IndexError, match=f"{label} is out of bounds"):
+        criterion(logits, target, criterion.propose(logits, index))
+
+
+def test_no_rows_are_nothing_to_remember():
+    [(logits, _, index)] = batches(1)
+    criterion = EarlyLearningLoss(num_samples=9, num_classes=5)
+    criterion.update(index[:0], criterion.propose(logits[:0], index[:0]))
+    assert not criterion.early_targets.any()
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    [(logits, _, index)] = batches(1)
+    criterion, saved = (EarlyLearningLoss(num_samples=9, num_classes=5) for _ in range(2))
+    saved.update(index, saved.propose(logits, index))
+    state = saved.state_dict()
+    for wrong, message in (
+        (EarlyLearningLoss(num_samples=8, num_classes=5).state_dict(), r"\(8, 5\) there"),
+        ({**state, "stray": torch.zeros(1)}, "stray is .* there and not here"),
+        ({"early_targets": state["early_targets"] / 0}, "early_targets must be finite"),
+    ):
+        with pytest.raises(ValueError, match=f"saved EarlyLearningLoss does not fit.*{message}"):
+            criterion.load_state_dict(wrong)
+        assert not criterion.early_targets.any()
+
+
+def test_the_state_follows_no_default_of_torch():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            [bank] = EarlyLearningLoss(num_samples=9, num_classes=5).buffers()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (bank.device.type, bank.dtype) == ("cpu", torch.float32)
 
 
 def test_the_module_says_how_it_was_made():

@@ -162,6 +162,14 @@ def test_arguments_that_do_not_fit():
         generalized_cross_entropy(logits, target.clone().fill_(7))
 
 
+@pytest.mark.parametrize("label", [-100, -1, 7])
+def test_no_label_is_left_out(label):
+    logits, target = sample()
+    target[1] = label
+    with pytest.raises(RuntimeError, match=f"{label} is out of bounds"):
+        generalized_cross_entropy(logits, target)
+
+
 def test_the_module_says_how_it_was_made():
     criterion = GeneralizedCrossEntropyLoss(q=0.5, reduction="sum")
     assert repr(criterion) == "GeneralizedCrossEntropyLoss(q=0.5, reduction='sum')"

@@ -114,6 +114,26 @@ def test_arguments_that_do_not_fit(function):
         function(logits, target.clone().fill_(7), **FUNCTIONS[function])
 
 
+@pytest.mark.parametrize("label", [-100, -1, 7])
+@pytest.mark.parametrize("module", MODULES)
+def test_no_label_is_left_out(module, label):
+    logits, target = sample()
+    target[1] = label
+    with pytest.raises((IndexError, RuntimeError), match="out of "):
+        module(**MODULES[module])(logits, target)
+    with check_values(), pytest.raises(ValueError, match=f"0 to 6, got {label} at position 1"):
+        module(**MODULES[module])(logits, target)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5])
+def test_a_transition_is_looked_at_where_asked_for(value):
+    logits, target = sample()
+    transition = torch.eye(7)
+    transition[2, 3] = value
+    with check_values(), pytest.raises(ValueError, match="transition must"):
+        losses.forward_correction(logits, target, transition)
+
+
 def test_one_class_cannot_be_normalized():
     one = torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
     for function in (
@@ -159,7 +179,7 @@ def test_a_transition_that_does_not_fit_the_logits():
 
 
 def test_options_of_symmetric_forward_correction():
-    with pytest.raises(ValueError, match="^num_classes must lie in"):
+    with pytest.raises(ValueError, match="^num_classes must be a whole number"):
         losses.symmetric_forward_correction(num_classes=1, rate=0.3)
     with pytest.raises(ValueError, match=r"^rate must lie in \[0, 1\], got 1.1"):
         losses.symmetric_forward_correction(num_classes=7, rate=1.1)

@@ -367,6 +367,41 @@ def test_values_are_looked_at_where_asked_for():
             criterion(**{**given, "target": torch.tensor([0, 7, 1])})
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_every_tensor_is_looked_at_where_asked_for(bad):
+    criterion, given = sample(3)
+    given = {"bias": torch.zeros(7), **given}
+    for name in ("embeddings", "classifier_weight", "bias"):
+        broken = given[name].clone()
+        broken.view(-1)[0] = bad
+        with check_values(), pytest.raises(ValueError, match=f"{name} must be finite"):
+            criterion(**{**given, name: broken})
+    values, permutation = torch.tensor([0.0, bad]), torch.tensor([1, 0])
+    for call, name in (
+        (lambda: log_uncertainty(values[:, None]), "log_variance"),
+        (lambda: relative_uncertainty_weights(values, permutation), "log_uncertainty"),
+        (lambda: mix_by_uncertainty(values[:, None], torch.zeros(2), permutation), "embeddings"),
+        (lambda: criterion.uncertainty(torch.full((2, 6), bad)), "embeddings"),
+    ):
+        with check_values(), pytest.raises(ValueError, match=f"{name} must be finite"):
+            call()
+
+
+@pytest.mark.parametrize("label", [-100, -1, 7])
+def test_no_label_is_left_out(label):
+    criterion, given = sample(3)
+    with pytest.raises(IndexError, match=f"{label} is out of bounds"):
+        criterion(**{**given, "target": torch.tensor([0, label, 1])})
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    criterion, other = (RelativeUncertaintyLoss(num_features=6) for _ in range(2))
+    before = {name: value.clone() for name, value in criterion.state_dict().items()}
+    with pytest.raises(ValueError, match="stray is .* there and not here"):
+        criterion.load_state_dict({**other.state_dict(), "stray": torch.zeros(1)})
+    assert all(value.equal(before[name]) for name, value in criterion.state_dict().items())
+
+
 def test_options():
     assert "num_features=6" in repr(RelativeUncertaintyLoss(num_features=6))
     with pytest.raises(ValueError, match="num_features must be a whole number from 1 on, got 0"):

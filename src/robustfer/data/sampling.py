@@ -88,7 +88,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         self.num_classes = check_whole_number("num_classes", num_classes, 1)
         self.max_epoch = check_whole_number("max_epoch", max_epoch, 1)
         self.variant = variant
-        seed = check_whole_number("seed", seed, 0)
+        seed = check_whole_number("seed", seed, 0, 2**64 - 1)
         self._given = num_replicas, rank
         self._size = len(self._labels())
         places: Any = range(self._size)

@@ -123,7 +123,9 @@ def height_width(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
     (224, 224)
     """
     pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+    # A bool is an int, too.
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in pair)
+    if len(pair) != 2 or not whole or min(pair) < 1:
         raise ValueError(f"{name} must be a positive whole number or (height, width), got {size}")
     return pair
 

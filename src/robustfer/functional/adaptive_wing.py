@@ -17,6 +17,7 @@ from robustfer._checks import (
     check_floating,
     check_range,
     check_shapes,
+    check_within,
     values_are_checked,
 )
 from robustfer.functional._precision import Reduction, check_reduction, reduce
@@ -135,6 +136,9 @@ def adaptive_wing(
     check_reduction(reduction)
     if values_are_checked():
         check_finite(**{name: tensor for name, (tensor, _) in shaped.items()})
+        check_within(0, 1, heatmap_target=heatmap_target)
+        if heatmap_weights is not None:
+            check_within(0, math.inf, heatmap_weights=heatmap_weights)
     curve = _Curve(alpha, omega, epsilon, theta)
     with torch.no_grad():
         total, slope = against_maps(

@@ -40,6 +40,8 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
     """
     sizes = check_shapes(features=(features, "B D H W"), weight=(weight, "C D"))
     check_floating(features=features, weight=weight)
+    if values_are_checked():
+        check_finite(features=features, weight=weight)
     features = full_precision(features)
     weight = weight.detach().to(features.dtype)
     # Autocast would round the maps to half again, and their difference is what matters later.

@@ -14,6 +14,7 @@ from robustfer._checks import (
     check_range,
     check_shapes,
     check_variant,
+    check_within,
     values_are_checked,
 )
 from robustfer.functional._contrast_kernel import contrast_with_queues
@@ -171,5 +172,6 @@ def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7)
     check_range("threshold", threshold, 0.0, 1.0)
     if values_are_checked():
         check_distribution(soft_target=soft_target)
+        check_within(0, 2**63 - 1, index=index)
     confidence, label = soft_target.detach().max(dim=1)
     return torch.where(confidence >= threshold, label, -1 - index)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from robustfer._checks import (
     Variant,
+    check_distribution,
+    check_finite,
     check_floating,
     check_int64,
     check_shapes,
     check_variant,
     check_whole_number,
+    check_within,
+    values_are_checked,
 )
 from robustfer.functional._precision import full_precision, without_autocast
 
@@ -69,6 +75,10 @@ def cosine_neighbors(
         check_int64(rows=rows)
     num_neighbors = check_whole_number("num_neighbors", num_neighbors, 1)
     check_variant(variant)
+    if values_are_checked():
+        check_finite(embeddings=embeddings)
+        if rows is not None:
+            check_within(0, sizes["B"] - 1, rows=rows)
     unit = F.normalize(full_precision(embeddings), dim=1)
     place = torch.arange(sizes["B"], device=index.device)
     own = place if rows is None else rows
@@ -131,6 +141,11 @@ def neighbor_distribution(
     check_int64(neighbors=neighbors)
     if valid.dtype != torch.bool:
         raise ValueError(f"valid must be bool, got {valid.dtype}")
+    if values_are_checked():
+        check_distribution(probabilities=probabilities)
+        check_finite(scores=scores)
+        check_within(0, math.inf, scores=scores)
+        check_within(0, len(probabilities) - 1, neighbors=neighbors)
     probabilities, scores = full_precision(probabilities), full_precision(scores)
     batch, least = len(probabilities), 1e-8
     chosen = scores * valid  # a NaN stays a NaN

@@ -15,6 +15,7 @@ from robustfer._checks import (
     check_shapes,
     check_target,
     check_variant,
+    check_within,
     values_are_checked,
 )
 from robustfer.functional._cross_entropy import cross_entropy
@@ -54,9 +55,11 @@ def importance_weighted_logits(
     """
     check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
     check_floating(logits=logits)
+    if values_are_checked():
+        check_finite(logits=logits)
     _check_values(importance)
-    _check_bias(bias, logits)
-    return _weighted(logits, importance, bias)
+    check_bias(bias, logits)
+    return weighted_logits(logits, importance, bias)
 
 
 def importance_weighted_cross_entropy(
@@ -101,9 +104,9 @@ def importance_weighted_cross_entropy(
     """
     check_target(target, logits, importance=(importance, "B"))
     _check_values(importance)
-    _check_bias(bias, logits)
+    check_bias(bias, logits)
     check_reduction(reduction)
-    return cross_entropy(_weighted(logits, importance, bias), target, reduction=reduction)
+    return cross_entropy(weighted_logits(logits, importance, bias), target, reduction=reduction)
 
 
 def rank_regularization(
@@ -150,7 +153,8 @@ def rank_regularization(
     >>> rank_regularization(torch.tensor([0.9, 0.8, 0.8]), margin=0.15)
     tensor(0.1000)
     """
-    check_importance(importance)
+    check_shapes(importance=(importance, "B"))
+    _check_values(importance)
     check_margin(margin)
     check_high_ratio(high_ratio)
     check_variant(variant)
@@ -224,7 +228,8 @@ def importance_health(
     >>> {name: round(float(value), 2) for name, value in health._asdict().items()}
     {'mean_high': 1.0, 'mean_low': 0.75, 'spread': 0.22, 'saturated': 0.75}
     """
-    check_importance(importance)
+    check_shapes(importance=(importance, "B"))
+    _check_values(importance)
     check_high_ratio(high_ratio)
     check_range("tolerance", tolerance, 0.0, 0.5, open_high=True)
     importance = full_precision(importance)
@@ -247,8 +252,8 @@ def low_importance(importance: Tensor, *, high_ratio: float, variant: Variant = 
 
 
 def check_importance(importance: Tensor) -> None:
-    """Refuse what is no floating-point (B); look at the values only where that is asked for."""
-    check_shapes(importance=(importance, "B"))
+    """Require floating-point (B), B may be 0; values are checked only under check_values()."""
+    check_shapes(importance=(importance, "B*"))
     _check_values(importance)
 
 
@@ -256,13 +261,7 @@ def _check_values(importance: Tensor) -> None:
     check_floating(importance=importance)
     if values_are_checked():
         check_finite(importance=importance)
-        outside = ((importance < 0) | (importance > 1)).nonzero()
-        if len(outside):
-            position = int(outside[0, 0])
-            raise ValueError(
-                "importance must lie in [0, 1] (after the sigmoid), "
-                f"got {float(importance[position]):.6g} at position {position}"
-            )
+        check_within(0, 1, **{"importance (after the sigmoid)": importance})
 
 
 def check_margin(margin: float | Tensor) -> None:
@@ -270,6 +269,8 @@ def check_margin(margin: float | Tensor) -> None:
     if isinstance(margin, Tensor):
         check_shapes(margin=(margin, ""))
         check_floating(margin=margin)
+        if values_are_checked():
+            check_finite(margin=margin)
     else:
         check_range("margin", margin, 0.0, 1.0)
 
@@ -279,13 +280,17 @@ def check_high_ratio(high_ratio: float) -> None:
     check_range("high_ratio", high_ratio, 0.0, 1.0, open_low=True, open_high=True)
 
 
-def _check_bias(bias: Tensor | None, logits: Tensor) -> None:
+def check_bias(bias: Tensor | None, logits: Tensor) -> None:
+    """Refuse a bias that is not the classifier's; its values only under check_values()."""
     if bias is not None:
-        check_shapes(logits=(logits, "B C"), bias=(bias, "C"))
+        check_shapes(logits=(logits, "B* C"), bias=(bias, "C"))
         check_floating(bias=bias)
+        if values_are_checked():
+            check_finite(bias=bias)
 
 
-def _weighted(logits: Tensor, importance: Tensor, bias: Tensor | None) -> Tensor:
+def weighted_logits(logits: Tensor, importance: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute :func:`importance_weighted_logits` of arguments that are checked."""
     factor, logits = full_precision(importance)[:, None], full_precision(logits)
     if bias is None:
         return factor * logits

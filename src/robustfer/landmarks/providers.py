@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from robustfer._arrays import to_tensor
-from robustfer._checks import warn_if_normalized
+from robustfer._checks import check_bool, warn_if_normalized
 from robustfer._ids import check_ids
 from robustfer._tables import parse_number, read_table, shortened
 from robustfer.landmarks.layouts import LandmarkLayout, landmark_layout
@@ -78,7 +78,7 @@ class LandmarkFile:
         allow_missing: bool = False,
     ) -> None:
         self.path = Path(path).expanduser()
-        self.allow_missing = allow_missing
+        self.allow_missing = check_bool("allow_missing", allow_missing)
         reader = {".npz": _read_npz, ".csv": _read_csv}.get(self.path.suffix.lower())
         if reader is None:
             raise ValueError(f"path must end in .npz or .csv, got {self.path}")

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from robustfer._checks import check_range
+from robustfer._saved_state import load_whole
 from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.parameters import warn_if_not_optimized
 
@@ -126,6 +127,7 @@ class CompositeLoss(nn.Module):
                 f"the terms {[names[i] for i in self._proposed]} propose "
                 f"{list(self._proposed.values())}; tell them apart by inputs of their Term"
             )
+        load_whole(self)
         warn_if_not_optimized(self)
 
     def propose(self, **tensors: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import Variant, check_range, check_shapes, check_variant
+from robustfer._checks import Variant, check_bool, check_range, check_shapes, check_variant
 from robustfer.functional import expression_landmark_contrast
 from robustfer.functional._gather import gather_rows, several_processes
 
@@ -53,7 +53,7 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
         self.temperature = check_range("temperature", temperature, 0.0, open_low=True)
         check_variant(variant)
         self.variant: Variant = variant
-        self.gather = gather
+        self.gather = check_bool("gather", gather)
 
     def forward(
         self,

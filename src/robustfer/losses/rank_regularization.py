@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import Variant, check_variant
+from robustfer._checks import Variant, check_bool, check_variant
 from robustfer.functional import rank_regularization
 from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional.ranking import check_high_ratio, check_importance, check_margin
@@ -62,10 +62,11 @@ class RankRegularizationLoss(nn.Module):
         check_margin(margin)
         check_high_ratio(high_ratio)
         check_variant(variant)
-        self.margin = nn.Parameter(torch.tensor(float(margin))) if learnable_margin else margin
+        learnt = check_bool("learnable_margin", learnable_margin)
+        self.margin = nn.Parameter(torch.tensor(float(margin))) if learnt else margin
         self.high_ratio = high_ratio
         self.variant: Variant = variant
-        self.gather = gather
+        self.gather = check_bool("gather", gather)
 
     def forward(self, importance: Tensor) -> Tensor:
         if self.gather and several_processes():

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from robustfer._checks import Variant, check_range, check_variant
+from robustfer._checks import Variant, check_bool, check_range, check_variant
 from robustfer.functional import importance_weighted_cross_entropy
 from robustfer.functional._gather import gather_rows, several_processes
-from robustfer.functional.ranking import check_high_ratio, check_margin, ranked
+from robustfer.functional.ranking import check_bias, check_high_ratio, check_margin, ranked
 from robustfer.losses._terms import sum_of_terms
 
 
@@ -85,17 +85,19 @@ class SCNLoss(nn.Module):
             rank_weight = check_range(
                 "rank_weight", 0.5 if rank_weight is None else rank_weight, 0, 1
             )
-        self.margin = nn.Parameter(torch.tensor(float(margin))) if learnable_margin else margin
+        learnt = check_bool("learnable_margin", learnable_margin)
+        self.margin = nn.Parameter(torch.tensor(float(margin))) if learnt else margin
         self.high_ratio = high_ratio
         self.rank_weight = rank_weight
         self.variant: Variant = variant
-        self.gather = gather
+        self.gather = check_bool("gather", gather)
 
     def terms(
         self, logits: Tensor, target: Tensor, importance: Tensor, bias: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         if self.variant == "official":
+            check_bias(bias, logits)
             bias = None
         entropy = importance_weighted_cross_entropy(logits, target, importance, bias=bias)
         if self.rank_weight is not None:

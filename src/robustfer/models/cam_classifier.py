@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import check_whole_number
+from robustfer._checks import check_bool, check_whole_number
 from robustfer.models._layout import examine_features, forward_features, probe_size
 from robustfer.models._native_head import (
     NativeHead,
@@ -103,6 +103,7 @@ class CAMClassifier(nn.Module):
         if head not in ("auto", "own", "native"):
             raise ValueError(f"head must be 'auto', 'own' or 'native', got {head!r}")
         options = dict(model_options or {})
+        check_bool("pretrained", pretrained)
         if isinstance(backbone, str):
             self.name, may_be_trained = backbone, pretrained
             backbone = _create(backbone, num_classes, pretrained, options)

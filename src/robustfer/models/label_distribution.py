@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import (
     Variant,
+    check_bool,
     check_floating,
     check_int64,
     check_shapes,
@@ -148,8 +149,10 @@ class LabelDistributionEstimator(nn.Module):
         check_variant(variant)
         self.expression_scorer = PairScorer(expression_dim)
         self.landmark_scorer = PairScorer(landmark_dim)
-        self.detach_neighbor_probabilities = detach_neighbor_probabilities
-        self.gather = gather
+        self.detach_neighbor_probabilities = check_bool(
+            "detach_neighbor_probabilities", detach_neighbor_probabilities
+        )
+        self.gather = check_bool("gather", gather)
         self.variant: Variant = variant
 
     def forward(

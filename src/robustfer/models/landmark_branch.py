@@ -9,7 +9,7 @@ import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_shapes, check_whole_number
+from robustfer._checks import check_bool, check_shapes, check_whole_number
 
 _STRIDE = 4
 
@@ -154,6 +154,7 @@ class LandmarkBranch(nn.Module):
     ) -> None:
         super().__init__()
         options = dict(model_options or {})
+        check_bool("pretrained", pretrained)
         if isinstance(pyramid, str):
             if "features_only" in options:
                 raise ValueError("model_options must not hold features_only: LandmarkBranch has it")

@@ -43,24 +43,25 @@ class ChangeJournal(nn.Module):
     epoch_before: Tensor
     soft_before: Tensor | None
 
-    def __init__(self, capacity: int, label_dtype: torch.dtype, soft_classes: int = 0) -> None:
+    def __init__(self, capacity: int, labels: Tensor, soft_classes: int = 0) -> None:
         super().__init__()
         self.capacity = capacity
-        self.register_buffer("written", torch.zeros((), dtype=torch.int64))
+        device = labels.device
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64, device=device))
         dtypes = {
             "step": torch.int64,
             "epoch": torch.int16,
             "index": torch.int64,
-            "label_from": label_dtype,
-            "label_to": label_dtype,
+            "label_from": labels.dtype,
+            "label_to": labels.dtype,
             "reason": torch.uint8,
             "confidence": torch.float32,
             "epoch_before": torch.int16,
         }
         for name, dtype in dtypes.items():
-            self.register_buffer(name, torch.zeros(capacity, dtype=dtype))
-        soft = torch.zeros(capacity, soft_classes, dtype=torch.float16) if soft_classes else None
-        self.register_buffer("soft_before", soft)
+            self.register_buffer(name, torch.zeros(capacity, dtype=dtype, device=device))
+        soft = torch.zeros(capacity, soft_classes, dtype=torch.float16, device=device)
+        self.register_buffer("soft_before", soft if soft_classes else None)
 
     @property
     def dropped(self) -> int:

@@ -10,8 +10,10 @@ from torch import Tensor
 from robustfer._checks import (
     check_class_index,
     check_distribution,
+    check_finite,
     check_floating,
     check_whole_number,
+    check_within,
 )
 
 LAST_EPOCH = 2**15 - 1  # two bytes a sample
@@ -29,7 +31,10 @@ def when_and_why(step: int, epoch: int, reason: int) -> tuple[int, int, int]:
 def given_labels(
     given: Tensor, num_classes: int, soft_targets: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the labels that a data set came with, and its distributions where it has any."""
+    """Return the labels that a data set came with, and its distributions where it has any.
+
+    Both are new tensors: labels of one byte, or two with more than 256 classes, rows in float16.
+    """
     if not isinstance(given, Tensor):
         raise TypeError(f"given must be a torch.Tensor, got {type(given).__name__}")
     if given.ndim == 2 and soft_targets:
@@ -37,13 +42,13 @@ def given_labels(
             raise ValueError(f"given must have shape (N, {num_classes}), got {_shown(given)}")
         check_floating(given=given)
         check_distribution(given=given)
-        return given.argmax(dim=1), given.to(torch.float16, copy=True)
+        return _narrow(given.argmax(dim=1), num_classes), given.to(torch.float16, copy=True)
     integer = not given.is_floating_point() and given.dtype != torch.bool
     if given.ndim != 1 or not len(given) or not integer:
         hint = "; soft_targets=True keeps distributions" if given.ndim == 2 else ""
         raise ValueError(f"given must be integers of shape (N), got {_shown(given)}{hint}")
     check_class_index(num_classes, given=given)
-    return given, None
+    return _narrow(given, num_classes), None
 
 
 def check_index(index: Tensor) -> None:
@@ -95,13 +100,7 @@ def check_change(
     """Refuse rows, labels and confidences out of range. Synchronises."""
     check_rows(index, num_samples)
     check_class_index(num_classes, target=labels)
-    bad = ((confidence < 0) | (confidence > 1)).nonzero()
-    if len(bad):
-        position = int(bad[0])
-        raise ValueError(
-            "confidence must lie in [0, 1], or be NaN where it is not known, "
-            f"got {float(confidence[position]):.6g} at position {position}"
-        )
+    check_within(0, 1, confidence=confidence)  # NaN where it is not known
 
 
 def check_names(name: str, names: Sequence[str] | None, size: int) -> None:
@@ -110,33 +109,41 @@ def check_names(name: str, names: Sequence[str] | None, size: int) -> None:
         raise ValueError(f"{name} must hold {size} names, got {len(names)}")
 
 
-def check_saved(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], num_classes: int) -> None:
-    """Refuse the state of a store of another size, or made from other given labels."""
-    shown = {name: _shown(value) for name, value in own.items()}
-    found = {name: _shown(value) for name, value in saved.items()}
-    missing = "not"
-    wrong = [
-        f"{name} is {found.get(name, missing)} there and {shown.get(name, missing)} here"
-        for name in {**shown, **found}
-        if found.get(name) != shown.get(name)
-    ]
-    if wrong:
-        raise ValueError(
-            f"the saved LabelStore does not fit this one: {'; '.join(wrong)}. Make it with the "
-            "same data set, num_classes, soft_targets and journal_capacity"
-        )
-    for name in ("label_given", "soft_given"):
-        if name not in own:
-            continue
-        differ = saved[name].to(own[name].device) != own[name]
-        rows = (differ if differ.ndim == 1 else differ.any(dim=1)).nonzero()
-        if len(rows):
-            raise ValueError(
-                f"the saved LabelStore was made from other labels: {len(rows)} of {len(differ)} "
-                f"differ, the first at index {int(rows[0])}; is it the same data set, in the same "
-                "order and with the same label noise?"
-            )
+def check_saved(saved: Mapping[str, Tensor], num_samples: int, num_classes: int) -> None:
+    """Refuse what no LabelStore of this size holds."""
+    journal = {
+        name.removeprefix("history."): values
+        for name, values in saved.items()
+        if name.startswith("history.")
+    }
     check_class_index(num_classes, label_current=saved["label_current"])
+    check_class_index(num_classes, **{name: journal[name] for name in ("label_from", "label_to")})
+    check_within(-1, LAST_EPOCH, label_epoch=saved["label_epoch"])
+    check_within(-1, LAST_EPOCH, epoch_before=journal["epoch_before"])
+    check_within(0, LAST_EPOCH, epoch=journal["epoch"])
+    check_within(0, 2**63 - 1, written=journal["written"], step=journal["step"])
+    check_within(0, num_samples - 1, index=journal["index"])
+    check_within(0, 1, confidence=journal["confidence"])
+    if "soft_current" in saved:
+        # Rows that came in bfloat16 sum to 1 only as near as that.
+        check_distribution(soft_current=saved["soft_current"].to(torch.bfloat16))
+        check_finite(soft_before=journal["soft_before"])
+
+
+def check_same_given(name: str, saved: Mapping[str, Tensor], own: Tensor) -> None:
+    """Refuse the state of what was made from other labels."""
+    differ = saved[name].to(own.device) != own
+    rows = (differ if differ.ndim == 1 else differ.any(dim=1)).nonzero()
+    if len(rows):
+        raise ValueError(
+            f"it was made from other labels: {len(rows)} of {len(differ)} differ, the first at "
+            f"index {int(rows[0])}; is it the same data set, in the same order and with the same "
+            "label noise?"
+        )
+
+
+def _narrow(labels: Tensor, num_classes: int) -> Tensor:
+    return labels.to(torch.uint8 if num_classes <= 256 else torch.int16, copy=True)
 
 
 def _shown(tensor: Tensor) -> str:

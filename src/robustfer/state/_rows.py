@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_shapes, values_are_checked
+from robustfer._checks import check_bool, check_finite, check_shapes, values_are_checked
 from robustfer.state._distributed import gather_in_rank_order
 from robustfer.state._label_checks import check_index, check_rows
 
@@ -44,7 +46,8 @@ def write_rows(
     With several processes, each of which holds the whole bank, the rows of all are joined in rank
     order first, which keeps the banks equal, and equal to that of one process on the joined batch.
     Where a sample comes twice, its last row wins, on every device; a batch of no rows writes
-    nothing. A row outside the bank is refused before anything is written. No host waits.
+    nothing. A row with NaN or infinity in it is skipped, as if its sample had not been in the
+    batch. A row outside the bank is refused before anything is written. No host waits.
 
     Args:
         bank: state with a row a sample.
@@ -59,16 +62,19 @@ def write_rows(
 
     Raises:
         IndexError: a row outside the bank (on CUDA an assertion of the device).
-        TypeError: ``index`` or ``rows`` is no tensor.
-        ValueError: a shape, dtype or device does not fit.
+        TypeError: ``index`` or ``rows`` is no tensor, or ``gather`` not a bool.
+        ValueError: a shape, dtype or device does not fit; under
+            :func:`robustfer.losses.check_values` also a row that is not finite.
 
     >>> bank = torch.zeros(3, 2)
     >>> write_rows(bank, torch.tensor([2, 0, 2]), torch.tensor([[1.0, 1], [2, 2], [3, 3]]))
+    >>> write_rows(bank, torch.tensor([2]), torch.tensor([[4.0, torch.nan]]))  # skipped
     >>> bank
     tensor([[2., 2.],
             [0., 0.],
             [3., 3.]])
     """
+    check_bool("gather", gather)
     _check_index(bank, index)
     axes = " ".join(["B*", *map(str, bank.shape[1:])])
     check_shapes(**{name: (rows, axes), "index": (index, "B*")})
@@ -78,11 +84,16 @@ def write_rows(
     rows = rows.detach().to(bank.dtype)
     if gather:
         index, rows = gather_in_rank_order(index, rows)
-    select_rows(bank, index)  # index_copy_ would write the rows before a bad one
+    if values_are_checked():
+        check_finite(**{name: rows})
+    old = select_rows(bank, index)  # index_copy_ would write the rows before a bad one
     # Every occurrence of a sample writes its last row, so that their order does not matter.
-    ordered, order = index.sort(stable=True)
-    last = order[torch.searchsorted(ordered, index, right=True) - 1]
-    bank.index_copy_(0, index, rows[last])
+    finite = finite_rows(rows)
+    key = torch.add(finite, index, alpha=2)  # of a sample the finite rows come last
+    ordered, order = key.sort(stable=True)
+    last = order[torch.searchsorted(ordered, key | 1, right=True) - 1]
+    keep = finite[last].view(-1, *[1] * (rows.ndim - 1))
+    bank.index_copy_(0, index, torch.where(keep, rows.index_select(0, last), old))
 
 
 def select_rows(bank: Tensor, index: Tensor) -> Tensor:
@@ -95,6 +106,23 @@ def select_rows(bank: Tensor, index: Tensor) -> Tensor:
     except IndexError:
         check_rows(index, len(bank))
         raise
+
+
+def finite_rows(*tensors: Tensor) -> Tensor:
+    """Return in which rows all tensors are finite, ``(B,)`` bool; no waiting.
+
+    >>> finite_rows(torch.tensor([[1.0, 2.0], [3.0, torch.inf]]), torch.tensor([0.0, 1.0]))
+    tensor([ True, False])
+    """
+    # What is not finite less itself is NaN: on a CPU this is much faster than isfinite.
+    nothing = [
+        (rows - rows).reshape(len(rows), prod(rows.shape[1:])).sum(dim=1)
+        for rows in tensors
+        if rows.is_floating_point()
+    ]
+    if not nothing:
+        return torch.ones(len(tensors[0]), dtype=torch.bool, device=tensors[0].device)
+    return sum(nothing[1:], start=nothing[0]) == 0
 
 
 def last_of_each(index: Tensor) -> Tensor:

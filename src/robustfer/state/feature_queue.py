@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_int64, check_shapes, check_whole_number
+from robustfer._checks import (
+    check_bool,
+    check_finite,
+    check_floating,
+    check_floating_dtype,
+    check_int64,
+    check_shapes,
+    check_whole_number,
+    check_within,
+    values_are_checked,
+)
+from robustfer._saved_state import load_whole
 from robustfer.functional import UNFILLED
 from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._rows import finite_rows
 
 
 class FeatureQueue(nn.Module):
@@ -16,11 +30,12 @@ class FeatureQueue(nn.Module):
 
     The loss takes them by name, ``criterion(..., **queue.negatives())``. The loop calls
     :meth:`update` after the optimizer's step, so that a batch does not meet itself. Any batch
-    size will do: the rows go on at the front when the end is reached.
+    size will do: the rows go on at the front when the end is reached. A row with NaN or infinity in
+    a key is skipped, as if its sample had not been in the batch.
 
-    An entry takes ``8 * dim + 8`` bytes, half of the former with ``dtype=torch.float16``. All of it
-    is in the ``state_dict``. Slots not filled yet hold random unit vectors under the label
-    :data:`robustfer.functional.UNFILLED`, which the loss leaves out
+    The queue is made on the CPU. An entry takes ``8 * dim + 8`` bytes, half of the former with
+    ``dtype=torch.float16``. All of it is in the ``state_dict``. Slots not filled yet hold random
+    unit vectors under the label :data:`robustfer.functional.UNFILLED`, which the loss leaves out
     (``variant="official"``: takes as negatives of all).
 
     With several processes each holds the whole queue, outside ``DistributedDataParallel``:
@@ -74,14 +89,17 @@ class FeatureQueue(nn.Module):
         super().__init__()
         dim = check_whole_number("dim", dim, 1, 2**20)
         self.capacity = check_whole_number("capacity", capacity, 1, 2**40)
-        if not dtype.is_floating_point:
-            raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")
+        check_floating_dtype(dtype)
+        source = "cpu" if generator is None else generator.device
         for name in ("expression", "landmark"):
-            drawn = torch.randn(self.capacity, dim, generator=generator)
-            self.register_buffer(name, F.normalize(drawn, dim=1).to(dtype))
-        self.register_buffer("label", torch.full((self.capacity,), UNFILLED))
-        self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+            drawn = torch.randn(
+                self.capacity, dim, generator=generator, dtype=torch.float32, device=source
+            )
+            self.register_buffer(name, F.normalize(drawn, dim=1).to("cpu", dtype))
+        self.register_buffer("label", torch.full((self.capacity,), UNFILLED, device="cpu"))
+        for name in ("cursor", "count"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64, device="cpu"))
+        load_whole(self, _check_saved)
 
     def negatives(self) -> dict[str, Tensor]:
         """Return what :class:`robustfer.losses.LANetLoss` takes of the queue, by its names.
@@ -121,8 +139,11 @@ class FeatureQueue(nn.Module):
             expression_key, landmark_key ``(B, D)``, pseudo_label ``(B)`` int64.
 
         Raises:
-            ValueError: shapes, dtypes or devices do not fit.
+            TypeError: ``gather`` is not a bool.
+            ValueError: shapes, dtypes or devices do not fit; under
+                :func:`robustfer.losses.check_values` also a key that is not finite.
         """
+        check_bool("gather", gather)
         dim = self.expression.shape[1]
         check_shapes(
             expression_key=(expression_key, f"B* {dim}"),
@@ -139,15 +160,31 @@ class FeatureQueue(nn.Module):
         keys = [key.to(self.expression.dtype) for key in (expression_key, landmark_key)]
         if gather:
             *keys, pseudo_label = gather_in_rank_order(*keys, pseudo_label)
-        arrived = len(pseudo_label)
-        kept = slice(max(0, arrived - self.capacity), None)
-        order = torch.arange(arrived, device=pseudo_label.device)[kept]
-        slots = (self.cursor + order) % self.capacity
-        self.expression.index_copy_(0, slots, keys[0][kept])
-        self.landmark.index_copy_(0, slots, keys[1][kept])
-        self.label.index_copy_(0, slots, pseudo_label[kept])
+        if values_are_checked():
+            check_finite(expression_key=keys[0], landmark_key=keys[1])
+        # Skipped rows first, so that those to keep end at the cursor of the next batch. The slots
+        # of the former, before the cursor of this one, are written as they are.
+        finite, order = finite_rows(*keys).view(torch.uint8).sort(stable=True)
+        last = slice(max(0, len(order) - self.capacity), None)
+        arrived, kept, order = finite.sum(), finite[last].view(torch.bool), order[last]
+        places = torch.arange(-len(order), 0, device=order.device)
+        slots = (self.cursor + arrived + places) % self.capacity
+        for buffer, rows in (
+            (self.expression, keys[0]),
+            (self.landmark, keys[1]),
+            (self.label, pseudo_label),
+        ):
+            new, old = rows.index_select(0, order), buffer.index_select(0, slots)
+            keep = kept if rows.ndim == 1 else kept[:, None]
+            buffer.index_copy_(0, slots, torch.where(keep, new, old))
         self.cursor.add_(arrived).remainder_(self.capacity)
         self.count.add_(arrived).clamp_(max=self.capacity)
 
     def extra_repr(self) -> str:
         return f"dim={self.expression.shape[1]}, capacity={self.capacity}"
+
+
+def _check_saved(queue: FeatureQueue, saved: Mapping[str, Tensor]) -> None:
+    check_within(0, queue.capacity - 1, cursor=saved["cursor"])
+    check_within(0, queue.capacity, count=saved["count"])
+    check_finite(expression=saved["expression"], landmark=saved["landmark"])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from robustfer._checks import (
     check_distribution,
+    check_finite,
     check_floating,
+    check_floating_dtype,
     check_range,
     check_shapes,
     check_whole_number,
     values_are_checked,
 )
+from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 from robustfer.state import _label_checks as checks
 from robustfer.state._rows import one_hot, read_rows, write_rows
@@ -30,8 +33,10 @@ class LabelDistributionBank(nn.Module):
     very tensor back with :meth:`update`, after the optimizer's step. Where ``known`` is False the
     estimate means nothing, and the row stays as it is.
 
-    A sample takes 4 bytes a class, 2 with ``dtype=torch.float16``, whose rows are scaled to a sum
-    of 1 when they are read. All of it is in the ``state_dict``.
+    A sample takes 4 bytes per class, and 1 for its given label (2 with more than 256 classes). With
+    ``dtype=torch.float16`` it is 2 per class, and rows are scaled to a sum of 1 when they are read.
+    All of it is in the ``state_dict``, and a bank of other given labels is refused when it is
+    loaded. A row with NaN or infinity in it is not written.
 
     With several processes each holds the whole bank, outside ``DistributedDataParallel``:
     :meth:`update` joins the rows of all in rank order, which keeps the banks equal, and equal
@@ -45,6 +50,7 @@ class LabelDistributionBank(nn.Module):
 
     Attributes:
         distribution: the bank, ``(N, C)``.
+        label_given: the labels given, ``(N,)`` uint8, or int16 with more than 256 classes.
 
     Shape:
         index ``(B)`` int64, estimate ``(B, C)``, known ``(B)`` bool -> ``(B, C)``; float32 for half
@@ -72,6 +78,7 @@ class LabelDistributionBank(nn.Module):
 
     __call__: Callable[..., Tensor]
     distribution: Tensor
+    label_given: Tensor
 
     def __init__(
         self,
@@ -84,11 +91,12 @@ class LabelDistributionBank(nn.Module):
         super().__init__()
         self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
         self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
-        if not dtype.is_floating_point:
-            raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")
+        check_floating_dtype(dtype)
         labels, _ = checks.given_labels(given, self.num_classes, soft_targets=False)
         self.num_samples = len(labels)
         self.register_buffer("distribution", one_hot(labels, self.num_classes, dtype))
+        self.register_buffer("label_given", labels)
+        load_whole(self, _check_saved)
 
     def forward(self, index: Tensor, estimate: Tensor, known: Tensor | None = None) -> Tensor:
         self._check(index, "estimate", estimate)
@@ -119,6 +127,7 @@ class LabelDistributionBank(nn.Module):
 
         Raises:
             IndexError: a row outside the data set (on CUDA an assertion of the device).
+            TypeError: ``gather`` is not a bool.
             ValueError: an argument does not fit.
         """
         self._check(index, "soft_target", soft_target)
@@ -134,3 +143,8 @@ class LabelDistributionBank(nn.Module):
         check_floating(**{name: rows})
         if values_are_checked():
             check_distribution(**{name: rows})
+
+
+def _check_saved(bank: LabelDistributionBank, saved: Mapping[str, Tensor]) -> None:
+    checks.check_same_given("label_given", saved, bank.label_given)
+    check_finite(distribution=saved["distribution"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import check_distribution, check_whole_number
+from robustfer._checks import check_bool, check_distribution, check_whole_number
+from robustfer._saved_state import load_whole
 from robustfer.state import _label_checks as checks
 from robustfer.state._change_journal import ChangeJournal, ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
@@ -76,17 +76,17 @@ class LabelStore(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
+        check_bool("soft_targets", soft_targets)
         capacity = check_whole_number("journal_capacity", journal_capacity, 1, 2**40)
         labels, rows = checks.given_labels(given, self.num_classes, soft_targets)
         self.num_samples = len(labels)
-        dtype = torch.uint8 if self.num_classes <= 256 else torch.int16
-        self.register_buffer("label_given", labels.to(dtype, copy=True))
+        self.register_buffer("label_given", labels)
         self.register_buffer("label_current", self.label_given.clone())
         self.register_buffer("label_epoch", torch.full_like(labels, -1, dtype=torch.int16))
         self.register_buffer("soft_given", rows)  # of hard labels they are one-hot, and not kept
         self.register_buffer("soft_current", self._given_rows().clone() if soft_targets else None)
-        journal = ChangeJournal(capacity, dtype, self.num_classes if soft_targets else 0)
-        self.history = journal.to(labels.device)
+        self.history = ChangeJournal(capacity, labels, self.num_classes if soft_targets else 0)
+        load_whole(self, _check_saved)
 
     def forward(self, index: Tensor) -> Tensor:
         return self.labels(index)
@@ -157,9 +157,10 @@ class LabelStore(nn.Module):
 
         Raises:
             IndexError: a row outside the data set.
-            TypeError: an argument is no tensor.
+            TypeError: an argument is no tensor, or ``gather`` not a bool.
             ValueError: a label outside the classes, or an argument that does not fit.
         """
+        check_bool("gather", gather)
         step, epoch, reason = checks.when_and_why(step, epoch, reason)
         checks.check_index(index)
         checks.check_labels(target, len(index), self.num_classes, self.soft_current is not None)
@@ -391,15 +392,12 @@ class LabelStore(nn.Module):
         labels = self.label_given if index is None else self.label_given[index]
         return one_hot(labels, self.num_classes, torch.float16)
 
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # Looked at before the first buffer is written: what does not fit changes nothing.
-        start = len(prefix)
-        saved = {key[start:]: state_dict[key] for key in state_dict if key.startswith(prefix)}
-        if saved:  # where nothing was saved torch says so
-            checks.check_saved(saved, self.state_dict(), self.num_classes)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+def _check_saved(store: LabelStore, saved: Mapping[str, Tensor]) -> None:
+    for name, own in (("label_given", store.label_given), ("soft_given", store.soft_given)):
+        if own is not None:
+            checks.check_same_given(name, saved, own)
+    checks.check_saved(saved, store.num_samples, store.num_classes)
 
 
 def _unknown(index: Tensor) -> Tensor:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import check_range
+from robustfer._checks import (
+    check_bool,
+    check_finite,
+    check_range,
+    check_within,
+    values_are_checked,
+)
+from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 
 Buffers = Literal["copy", "ema", "keep"]
@@ -30,6 +38,9 @@ class ModelEMA(nn.Module):
     The copy needs no gradient, and its forward makes none. It begins in the mode, train or eval, of
     the model it is made of, and :meth:`train` and :meth:`eval` are its own. The public program of
     GSMC leaves its teacher in train mode, where batch norm takes the statistics of the batch.
+
+    The copy follows the model wherever it goes: once a weight of the model is NaN, that of the copy
+    is too. Under :func:`robustfer.losses.check_values` such a model is refused.
 
     A model in half precision has a copy in float32: a thousandth of a weight is less than half
     precision can add to it.
@@ -83,12 +94,13 @@ class ModelEMA(nn.Module):
             raise ValueError(f"buffers must be 'copy', 'ema' or 'keep', got {buffers!r}")
         if isinstance(model, nn.parallel.DistributedDataParallel):
             raise ValueError("model must be the one inside DistributedDataParallel: model.module")
-        self.warmup = warmup
+        self.warmup = check_bool("warmup", warmup)
         self.buffer_rule: Buffers = buffers
         self.module = copy.deepcopy(model).requires_grad_(False)
         self.module._apply(full_precision)  # type: ignore[no-untyped-call]
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
         self._updates = 0  # the step on the host: reading the buffer would wait for a GPU
+        load_whole(self, _check_saved)
 
     @torch.no_grad()
     def forward(self, *inputs: Any) -> Any:
@@ -105,10 +117,14 @@ class ModelEMA(nn.Module):
                 counted.
 
         Raises:
-            ValueError: the tensors of ``model`` are not those of the copy; nothing is changed.
+            TypeError: ``skipped`` is not a bool.
+            ValueError: the tensors of ``model`` are not those of the copy, or not finite under
+                :func:`robustfer.losses.check_values`; nothing is changed.
         """
-        if skipped:
+        if check_bool("skipped", skipped):
             return
+        if values_are_checked():
+            check_finite(**dict(model.named_parameters()), **dict(model.named_buffers()))
         averaged = _pairs("parameters", self.module, model)
         copied: Pairs = []
         if self.buffer_rule != "keep":
@@ -133,6 +149,10 @@ class ModelEMA(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._updates = int(self.step)
+
+
+def _check_saved(ema: ModelEMA, saved: Mapping[str, Tensor]) -> None:
+    check_within(0, 2**63 - 1, step=saved["step"])
 
 
 def _pairs(kind: Kind, own: nn.Module, new: nn.Module) -> Pairs:

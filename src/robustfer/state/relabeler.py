@@ -7,17 +7,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_range, check_shapes, check_whole_number
+from robustfer._checks import (
+    check_bool,
+    check_finite,
+    check_floating,
+    check_range,
+    check_shapes,
+    check_whole_number,
+    check_within,
+    values_are_checked,
+)
 from robustfer.functional._precision import full_precision
 from robustfer.functional.ranking import (
+    check_bias,
     check_high_ratio,
     check_importance,
-    importance_weighted_logits,
     low_importance,
+    weighted_logits,
 )
 from robustfer.state import _label_checks as checks
 from robustfer.state._change_journal import ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._rows import finite_rows
 from robustfer.state.label_store import LabelStore
 
 Scope = Literal["low_importance", "all"]
@@ -31,7 +42,8 @@ class Relabeler:
 
     Only of the batch's least important samples (``scope``), from an epoch on, and not again for
     some epochs after. It remembers nothing itself: labels, the journal with its confidences
-    :math:`\max_c p_c`, and the way back are the store's.
+    :math:`\max_c p_c`, and the way back are the store's. A sample with NaN or infinity in its
+    prediction or importance keeps its label.
 
     With several processes :meth:`update` joins the batches of all, in rank order, before it looks
     for the least important, so that each store becomes that of one process on the joined batch.
@@ -123,32 +135,38 @@ class Relabeler:
             Number of samples changed.
 
         Shape:
-            index ``(B)`` int64, logits ``(B, C)``, importance ``(B)``, bias ``(C)``.
+            index ``(B)`` int64, logits ``(B, C)``, importance ``(B)``, bias ``(C)``; B may be 0.
 
         Raises:
             IndexError: a row outside the data set.
-            ValueError: an argument does not fit, or the importance is needed and not given.
+            TypeError: ``gather`` is not a bool.
+            ValueError: an argument does not fit, or the importance is needed and not given; under
+                :func:`robustfer.losses.check_values` also a tensor that is not finite.
         """
         # Checked from the first epoch on: a mistake is not to wait for the first that relabels.
+        check_bool("gather", gather)
         step, epoch, _ = checks.when_and_why(step, epoch, ChangeReason.RELABELLED)
         checks.check_index(index)
-        check_shapes(logits=(logits, f"B {self.labels.num_classes}"))
+        check_shapes(logits=(logits, f"B* {self.labels.num_classes}"))
         check_floating(logits=logits)
         if len(index) != len(logits):
             raise ValueError(f"index has B={len(index)} but logits has B={len(logits)}")
-        scores = full_precision(logits)
         if importance is None:
             if self.scope != "all" or self.logits != "raw":
                 raise ValueError(
                     f"importance must be given for scope={self.scope!r} with {self.logits} logits"
                 )
-            importance = torch.ones_like(scores[:, 0])
+            importance = torch.ones_like(logits[:, 0])
+        check_shapes(logits=(logits, "B* C"), importance=(importance, "B*"))
         check_importance(importance)
-        check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
-        if self.logits == "weighted":
-            scores = importance_weighted_logits(logits, importance, bias=bias)
+        check_bias(bias, logits)
+        if values_are_checked():
+            check_finite(logits=logits)
+            checks.check_rows(index, self.labels.num_samples)
         if epoch < self.start_epoch:
             return 0
+        weighted = self.logits == "weighted"
+        scores = weighted_logits(logits, importance, bias) if weighted else full_precision(logits)
         home = self.labels.label_current.device
         rows = index.to(home), scores.softmax(dim=1).to(home), full_precision(importance).to(home)
         index, probability, importance = gather_in_rank_order(*rows) if gather else rows
@@ -156,7 +174,7 @@ class Relabeler:
         current = self.labels(index)
         confidence, label = probability.max(dim=1)
         own = probability.gather(1, current[:, None])[:, 0]
-        doubted = confidence - own > self.margin
+        doubted = (confidence - own > self.margin) & finite_rows(probability, importance)
         if self.scope == "low_importance":
             doubted &= low_importance(importance, high_ratio=self.high_ratio)
         changed_epoch = self.labels.changed_epoch(index)
@@ -195,6 +213,7 @@ class Relabeler:
         Raises:
             ValueError: ``true_targets`` does not fit the store.
         """
+        check_whole_number("epoch", epoch, 0, checks.LAST_EPOCH)
         given, current = self.labels.given(), self.labels.labels()
         changed, last = self.labels.changed(), self.labels.changed_epoch()
         back = ~changed & (last >= 0)
@@ -212,6 +231,7 @@ class Relabeler:
                     f"{true_targets.dtype} of shape {tuple(true_targets.shape)}"
                 )
             truth = true_targets.to(given.device)
+            check_within(-1, self.labels.num_classes - 1, true_targets=truth)
             known = truth >= 0
             right = current == truth
             shares = {

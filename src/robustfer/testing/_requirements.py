@@ -108,6 +108,18 @@ def require_registered_tensors(module: nn.Module) -> None:
     )
 
 
+@contextmanager
+def other_defaults() -> Iterator[None]:
+    """Let tensors that are told neither device nor dtype be without values, and float64."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def require_close(result: Tensor, expected: Tensor, message: str) -> None:
     """Require that two tensors agree but for rounding in their dtype, above half precision."""
     tolerance = 1e-10 if expected.dtype == torch.float64 else 1e-4

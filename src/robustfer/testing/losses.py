@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.autograd.gradcheck import gradcheck
 from robustfer._checks import check_values
 from robustfer.testing._requirements import (
     explained,
+    other_defaults,
     require_close,
     require_keyword_options,
     require_named_tensors,
@@ -327,6 +329,23 @@ class LossConformance:
             "buffers of fixed shape, counts and cursors included"
         )
 
+    def test_state_is_loaded_whole_or_not_at_all(self) -> None:
+        """A state that does not fit is refused, and nothing of it is loaded."""
+        loss, other = self.make_loss(), self.make_loss()
+        for seed in range(3):
+            self.update(other, self._inputs(seed=seed))
+        state = other.state_dict()
+        buffers = {name: state[name] for name, _ in other.named_buffers() if name in state}
+        for what, wrong in _misfits(state, buffers):
+            before = state_of(loss)
+            refused = _refuses(loss, wrong)
+            assert refused, f"load_state_dict takes a state in which {what}; {_LOAD_WHOLE}"
+            changed = changes(before, state_of(loss))
+            assert not changed, (
+                f"load_state_dict refuses a state in which {what}, and yet loads {changed}; "
+                f"{_LOAD_WHOLE}"
+            )
+
     # On a GPU and compiled
 
     def test_host_waits_for_no_value(self) -> None:
@@ -336,13 +355,14 @@ class LossConformance:
             loss(**inputs).sum().backward()
 
     def test_new_tensors_follow_the_inputs(self) -> None:
-        """Every new tensor is made on the device of the inputs."""
+        """Every new tensor has the device and dtype of the inputs, not torch's defaults."""
         loss, inputs = self.make_loss(), self._inputs()
         mend = (
-            "forward makes a tensor without saying on which device; use device=logits.device, "
-            "logits.new_zeros(...) or a plain number"
+            "forward makes a tensor without saying on which device or in which dtype, so that it "
+            "follows torch.set_default_device or set_default_dtype; use logits.new_zeros(...), "
+            "device=logits.device with a dtype, or a plain number"
         )
-        with explained(mend), torch.device("meta"):  # where a tensor lands that is not told
+        with explained(mend), other_defaults():
             result = loss(**inputs)
         assert result.device.type == "cpu", mend
         require_close(result, loss(**inputs), mend)
@@ -390,3 +410,26 @@ class LossConformance:
         ]
         assert names, f"make_inputs gives nothing that a gradient could reach: {list(inputs)}"
         return names
+
+
+_LOAD_WHOLE = "call robustfer.authoring.load_whole(self) in the constructor"
+
+
+def _misfits(
+    state: dict[str, Any], buffers: dict[str, Tensor]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """States that do not fit a loss with these buffers, each with what is wrong in it."""
+    for name, buffer in buffers.items():
+        longer = torch.cat((buffer, buffer[:1])) if buffer.ndim else buffer.repeat(2)
+        yield f"{name} has the shape {tuple(longer.shape)}", {**state, name: longer}
+        yield f"{name} is missing", {key: state[key] for key in state if key != name}
+    if buffers:
+        yield "a name is not the loss's", {**state, "of_another_loss": torch.zeros(1)}
+
+
+def _refuses(loss: nn.Module, state: dict[str, Any]) -> bool:
+    try:
+        loss.load_state_dict(state)
+    except (ValueError, RuntimeError):
+        return True
+    return False

@@ -17,6 +17,7 @@ from robustfer._checks import check_values
 from robustfer.testing._processes import run_as_processes
 from robustfer.testing._requirements import (
     explained,
+    other_defaults,
     require_close,
     require_named_tensors,
     require_refusal,
@@ -47,11 +48,12 @@ class StatefulLossConformance(LossConformance):
             ``self.samples``.
 
     >>> from torch import nn
-    >>> from robustfer.authoring import full_precision, read_rows, write_rows
+    >>> from robustfer.authoring import full_precision, load_whole, read_rows, write_rows
     >>> class Remembering(nn.Module):
     ...     def __init__(self, *, num_samples, num_classes):
     ...         super().__init__()
     ...         self.register_buffer("seen", torch.zeros(num_samples, num_classes))
+    ...         load_whole(self)
     ...
     ...     def propose(self, logits, index):
     ...         now = full_precision(logits.detach()).softmax(dim=1)
@@ -283,6 +285,47 @@ class StatefulLossConformance(LossConformance):
                 f"row; {mend}, as robustfer.authoring.write_rows does"
             )
 
+    def test_remembers_nothing_that_is_not_finite(self) -> None:
+        """A row with NaN or infinity is skipped, or its batch is refused."""
+        loss, index, rows = self._written()
+        if not rows.is_floating_point():
+            return
+        index[-1] = index[0]  # a finite row before one that is not
+        for value in (float("nan"), float("inf")):
+            bad = rows.clone()
+            bad.view(len(bad), -1)[-1, 0] = value
+            expected, found = deepcopy(loss), deepcopy(loss)
+            expected.update(index[:-1], bad[:-1])
+            try:
+                with check_values(False):
+                    found.update(index, bad)
+            except ValueError:
+                expected = loss
+            wrong = changes(state_of(expected), state_of(found))
+            assert not wrong, (
+                f"a row with {value} changes {wrong}, and that sample's loss is {value} from then "
+                "on; skip such a row as if its sample had not been in the batch, as "
+                "robustfer.authoring.write_rows does, or refuse the batch whole"
+            )
+
+    def test_update_takes_no_rows(self) -> None:
+        """A batch of no rows changes nothing, and one of two processes may have it."""
+        loss, index, rows = self._written()
+        mend = "take a batch of no rows, as write_rows does and check_shapes with B* for B"
+        unchanged = deepcopy(loss)
+        with explained(f"update fails for a batch of no rows; {mend}"):
+            unchanged.update(index[:0], rows[:0])
+        wrong = changes(state_of(loss), state_of(unchanged))
+        assert not wrong, f"a batch of no rows changes {wrong}; {mend}"
+        losses, own = [deepcopy(loss), deepcopy(loss)], (slice(0, 0), slice(None))
+        with explained(f"update fails where one of two processes has no rows; {mend}"):
+            run_as_processes(lambda rank: losses[rank].update(index[own[rank]], rows[own[rank]]))
+        expected = deepcopy(loss)
+        expected.update(index, rows)
+        for one in losses:
+            wrong = changes(state_of(expected), state_of(one))
+            assert not wrong, f"where one of two processes has no rows, {wrong} differs; {mend}"
+
     def test_update_takes_tensors_with_gradients(self) -> None:
         """``update`` takes tensors with gradients, and keeps no graph."""
         loss, index, rows = self._written()
@@ -394,16 +437,19 @@ class StatefulLossConformance(LossConformance):
             loss.update(given["index"], loss.propose(**given))
 
     def test_propose_and_update_make_tensors_on_the_device(self) -> None:
-        """Every new tensor is made on the device of the inputs."""
+        """Every new tensor has the device and dtype of the inputs, not torch's defaults."""
         loss, given = self._used()
         expected = deepcopy(loss)
         mend = (
-            "propose or update makes a tensor without saying on which device; use "
-            "device=index.device, logits.new_zeros(...) or a plain number"
+            "propose or update makes a tensor without saying on which device or in which dtype; "
+            "use logits.new_zeros(...), device=index.device with a dtype, or a plain number"
         )
-        with explained(mend), torch.device("meta"):  # where a tensor lands that is not told
-            loss.update(given["index"], loss.propose(**given))
-        expected.update(given["index"], expected.propose(**given))
+        with explained(mend), other_defaults():
+            rows = loss.propose(**given)
+            loss.update(given["index"], rows)
+        wanted = expected.propose(**given)
+        expected.update(given["index"], wanted)
+        assert same(rows, wanted), mend
         assert not changes(state_of(expected), state_of(loss)), mend
 
     # How the tensors are made

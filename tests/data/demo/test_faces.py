@@ -348,7 +348,7 @@ def test_light_and_camera_differ():
         ({"size": 15}, "size must be a whole number from 16 on, got 15"),
         ({"size": 48.5}, "size must be a whole number from 16 on, got 48.5"),
         *(
-            ({"seed": seed}, "seed must be a whole number from 0 on, got")
+            ({"seed": seed}, "seed must be a whole number from 0 to 18446744073709551615, got")
             for seed in (-1, 0.0, None, False, "zero", np.float64(0), torch.tensor(True))
         ),
         ({"ambiguity": 1.1}, r"ambiguity must lie in \[0, 1\], got 1.1"),

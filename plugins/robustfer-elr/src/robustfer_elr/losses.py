@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer.authoring import (
+    check_finite,
     check_range,
     check_shapes,
     check_target,
     check_whole_number,
-    full_precision,
+    cross_entropy,
+    load_whole,
     read_rows,
     sum_of_terms,
     write_rows,
@@ -32,7 +33,8 @@ class EarlyLearningLoss(nn.Module):
     optimizer's step. The two terms are :func:`~robustfer_elr.functional.moved_early_target`
     and :func:`~robustfer_elr.functional.early_learning_regularization`.
 
-    A sample takes 4 bytes a class. All of it is in the ``state_dict``. With several processes each
+    A sample takes 4 bytes per class, on the CPU until the loss is moved. All of it is in the
+    ``state_dict``. An average with NaN or infinity in it is not kept. With several processes each
     holds the whole of it, outside ``DistributedDataParallel``; :meth:`update` keeps them equal.
 
     Args:
@@ -79,7 +81,11 @@ class EarlyLearningLoss(nn.Module):
         self.num_classes = check_whole_number("num_classes", num_classes, 2)
         self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
         self.weight = check_range("weight", weight, 0.0)
-        self.register_buffer("early_targets", torch.zeros(self.num_samples, self.num_classes))
+        averages = torch.zeros(
+            self.num_samples, self.num_classes, dtype=torch.float32, device="cpu"
+        )
+        self.register_buffer("early_targets", averages)
+        load_whole(self, _check_saved)
 
     def propose(self, logits: Tensor, index: Tensor) -> Tensor:
         """Return the averages of these samples with their prediction in it, and write nothing.
@@ -92,17 +98,15 @@ class EarlyLearningLoss(nn.Module):
             IndexError: a row outside the data set (on CUDA an assertion of the device).
             ValueError: an argument does not fit.
         """
-        check_shapes(logits=(logits, f"B {self.num_classes}"), index=(index, "B"))
+        check_shapes(logits=(logits, f"B* {self.num_classes}"), index=(index, "B*"))
         old = read_rows(self.early_targets, index)
         return moved_early_target(old, logits, momentum=self.momentum)
 
     def terms(self, logits: Tensor, target: Tensor, early_target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         check_target(target, logits, early_target=(early_target, "B C"))
-        scores = full_precision(logits)
-        labels = target.to(scores.dtype) if target.ndim == 2 else target
         return {
-            "cross_entropy": F.cross_entropy(scores, labels),
+            "cross_entropy": cross_entropy(logits, target),
             "early_learning": self.weight * early_learning_regularization(logits, early_target),
         }
 
@@ -120,6 +124,7 @@ class EarlyLearningLoss(nn.Module):
 
         Raises:
             IndexError: a row outside the data set (on CUDA an assertion of the device).
+            TypeError: ``gather`` is not a bool.
             ValueError: an argument does not fit.
         """
         write_rows(self.early_targets, index, early_target, name="early_target", gather=gather)
@@ -129,3 +134,7 @@ class EarlyLearningLoss(nn.Module):
             f"{self.num_samples} samples, num_classes={self.num_classes}, "
             f"momentum={self.momentum}, weight={self.weight}"
         )
+
+
+def _check_saved(loss: EarlyLearningLoss, saved: Mapping[str, Tensor]) -> None:
+    check_finite(early_targets=saved["early_targets"])

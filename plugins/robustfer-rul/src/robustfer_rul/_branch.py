@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer.authoring import check_floating, check_shapes, check_whole_number, full_precision
+from robustfer.authoring import (
+    check_finite,
+    check_floating,
+    check_shapes,
+    check_whole_number,
+    full_precision,
+    values_are_checked,
+)
 
 
 def make_uncertainty_branch(num_features: int, dim: int) -> nn.Linear:
@@ -27,6 +34,8 @@ def apply_branch(branch: nn.Linear, embeddings: Tensor) -> Tensor:
     """Apply a linear layer in float32 to half embeddings and under autocast; (B, D) -> (B, dim)."""
     check_shapes(embeddings=(embeddings, f"B {branch.in_features}"))
     check_floating(embeddings=embeddings)
+    if values_are_checked():
+        check_finite(embeddings=embeddings)
     embeddings = full_precision(embeddings)
     weight, bias = branch.weight.to(embeddings.dtype), branch.bias.to(embeddings.dtype)
     with torch.autocast(embeddings.device.type, enabled=False):

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustfer.authoring import (
+    check_finite,
     check_floating,
     check_shapes,
     check_target,
+    cross_entropy,
     full_precision,
     values_are_checked,
 )
@@ -40,6 +42,8 @@ def log_uncertainty(log_variance: Tensor) -> Tensor:
     """
     width = check_shapes(log_variance=(log_variance, "B D"))["D"]
     check_floating(log_variance=log_variance)
+    if values_are_checked():
+        check_finite(log_variance=log_variance)
     return full_precision(log_variance).logsumexp(dim=1) - math.log(width)
 
 
@@ -74,7 +78,13 @@ def relative_uncertainty_weights(log_uncertainty: Tensor, permutation: Tensor) -
     """
     check_shapes(log_uncertainty=(log_uncertainty, "B"), permutation=(permutation, "B"))
     check_floating(log_uncertainty=log_uncertainty)
-    _check_permutation(permutation)
+    if permutation.dtype != torch.int64:
+        raise ValueError(
+            f"permutation must be int64 positions in the batch, got {permutation.dtype}"
+        )
+    if values_are_checked():
+        check_finite(log_uncertainty=log_uncertainty)
+        _check_permutation(permutation)
     own = full_precision(log_uncertainty)
     return torch.sigmoid(own - own.index_select(0, permutation))
 
@@ -112,6 +122,8 @@ def mix_by_uncertainty(embeddings: Tensor, log_uncertainty: Tensor, permutation:
     """
     check_shapes(embeddings=(embeddings, "B D"), log_uncertainty=(log_uncertainty, "B"))
     check_floating(embeddings=embeddings)
+    if values_are_checked():
+        check_finite(embeddings=embeddings)
     weights = relative_uncertainty_weights(log_uncertainty, permutation)
     embeddings = full_precision(embeddings)
     own = weights.to(embeddings.dtype)[:, None]
@@ -168,10 +180,8 @@ def relative_uncertainty(
         weight = classifier_weight.to(mixed.dtype)
         logits = F.linear(mixed, weight, None if bias is None else bias.to(mixed.dtype))
         check_target(target, logits)
-        if target.ndim == 2:
-            target = target.to(logits.dtype)
-        of_own = F.cross_entropy(logits, target)
-        return 0.5 * of_own + 0.5 * F.cross_entropy(logits, target.index_select(0, permutation))
+        of_own = cross_entropy(logits, target)
+        return 0.5 * of_own + 0.5 * cross_entropy(logits, target.index_select(0, permutation))
 
 
 def _check(
@@ -190,21 +200,17 @@ def _check(
         permutation=(permutation, "B"),
         **({} if bias is None else {"bias": (bias, "C")}),
     )
-    check_floating(classifier_weight=classifier_weight)
-    if bias is not None:
-        check_floating(bias=bias)
+    weights = {"classifier_weight": classifier_weight, **({} if bias is None else {"bias": bias})}
+    check_floating(**weights)
+    if values_are_checked():
+        check_finite(**weights)
 
 
 def _check_permutation(permutation: Tensor) -> None:
-    if permutation.dtype != torch.int64:
+    """Require each position in the batch once. Synchronises."""
+    every = torch.arange(len(permutation), device=permutation.device)
+    if not torch.equal(permutation.sort().values, every):
         raise ValueError(
-            f"permutation must be int64 positions in the batch, got {permutation.dtype}"
+            f"permutation must hold each of 0 to {len(permutation) - 1} once, as torch.randperm "
+            f"does; got {permutation.tolist()}"
         )
-    if values_are_checked():
-        batch = len(permutation)
-        every = torch.arange(batch, device=permutation.device)
-        if not torch.equal(permutation.sort().values, every):
-            raise ValueError(
-                f"permutation must hold each of 0 to {batch - 1} once, as torch.randperm does; got "
-                f"{permutation.tolist()}"
-            )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from robustfer.authoring import load_whole
 from robustfer_rul._branch import apply_branch, make_uncertainty_branch
 from robustfer_rul.functional import log_uncertainty, relative_uncertainty
 
@@ -60,6 +61,7 @@ class RelativeUncertaintyLoss(nn.Module):
     def __init__(self, *, num_features: int) -> None:
         super().__init__()
         self.log_variance = make_uncertainty_branch(num_features, num_features)
+        load_whole(self)
 
     def forward(
         self,

@@ -103,7 +103,7 @@ class DemoFaces(LabeledFaces):
             raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
         num_samples = check_whole_number("num_samples", num_samples, 1)
         size = check_whole_number("size", size, 16)
-        seed = check_whole_number("seed", seed, 0)
+        seed = check_whole_number("seed", seed, 0, 2**64 - 1)
         check_range("ambiguity", ambiguity, 0.0, 1.0)
         self.split, self.size, self.seed, self.ambiguity = split, size, seed, ambiguity
         # Each seven faces in a row show each expression once, in a random order.

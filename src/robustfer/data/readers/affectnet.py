@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from robustfer._checks import check_bool
 from robustfer._tables import (
     MAX_WHOLE_NUMBER,
     Duplicates,
@@ -109,6 +110,7 @@ class AffectNet(LabeledFaces):
             )
         if num_classes not in (7, 8) or not isinstance(num_classes, int):
             raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
+        check_bool("crop", crop)
         root = Path(root).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(f"the folder {root} is not there")

@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from robustfer._checks import check_whole_number
+from robustfer._checks import check_bool, check_whole_number
 from robustfer.landmarks.geometry import resize_points
 
 #: File name endings that are taken for images.
@@ -114,6 +114,7 @@ class ImageFiles:
     ) -> None:
         if size is not None:
             size = check_whole_number("size", size, 1)
+        check_bool("in_memory", in_memory)
         self._folder = folder
         self._names = names
         self._size = size

@@ -10,13 +10,17 @@ from torch import Tensor, nn
 
 from robustfer.authoring import (
     Reduction,
+    check_finite,
     check_floating,
     check_range,
     check_reduction,
     check_shapes,
     check_target,
+    check_whole_number,
+    check_within,
     full_precision,
     reduce,
+    values_are_checked,
 )
 from robustfer_robust_losses.losses._log_probabilities import at_label
 
@@ -63,6 +67,9 @@ def forward_correction(
     """
     check_target(target, logits, transition=(transition, "C C"))
     check_floating(transition=transition)
+    if values_are_checked():
+        check_finite(transition=transition)
+        check_within(0, 1, transition=transition)
     log_p = F.log_softmax(full_precision(logits), dim=1)
     log_t = full_precision(transition).log().to(log_p.dtype)
     if target.ndim == 2:
@@ -138,9 +145,11 @@ def symmetric_forward_correction(
             [0.1500, 0.7000, 0.1500],
             [0.1500, 0.1500, 0.7000]])
     """
-    check_range("num_classes", num_classes, 2)
+    num_classes = check_whole_number("num_classes", num_classes, 2)
     check_range("rate", rate, 0.0, 1.0)
-    transition = torch.full((num_classes, num_classes), rate / (num_classes - 1))
+    transition = torch.full(
+        (num_classes, num_classes), rate / (num_classes - 1), dtype=torch.float32, device="cpu"
+    )
     return ForwardCorrectionLoss(
         transition=transition.fill_diagonal_(1 - rate), reduction=reduction
     )
