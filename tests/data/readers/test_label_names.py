@@ -3,10 +3,10 @@ import string
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robustfer.data.label_names import name_classes
 
 from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, canonical_name
 from robustfer.data.classes import EXPRESSION_WORDS
+from robustfer.data.readers.label_names import name_classes
 
 LETTERS = string.ascii_lowercase
 
