@@ -97,7 +97,7 @@ def train(
         labels,
         margin=settings.relabel_margin,
         scope="low_importance" if "importance" in needs else "all",
-        logits="weighted" if "importance" in needs else "raw",
+        weighting="importance" if "importance" in needs else "none",
         start_epoch=settings.epochs + 1 if settings.relabel_from is None else settings.relabel_from,
     )
 

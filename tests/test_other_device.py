@@ -82,7 +82,7 @@ def test_labels_and_teacher(checked):
     generator = torch.Generator().manual_seed(0)
     with OtherDevice(), check_values(checked):
         labels = LabelStore(torch.tensor([0, 1, 2, 1]), num_classes=3, soft_targets=True).to(DEVICE)
-        relabeler = Relabeler(labels, scope="all", logits="raw", margin=0.0, start_epoch=0)
+        relabeler = Relabeler(labels, scope="all", weighting="none", margin=0.0, start_epoch=0)
         index, logits = torch.tensor([3, 0]), torch.randn(2, 3, generator=generator)
         relabeler.update(index.to(DEVICE), logits.to(DEVICE), step=1, epoch=1)
         found, soft = labels.labels().cpu(), labels.soft_target().cpu()

@@ -67,7 +67,7 @@ class Parts:
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.labels = LabelStore(FACES.targets, num_classes=7)
         self.relabeler = Relabeler(
-            self.labels, margin=0.0, scope="all", logits="raw", start_epoch=1, cooldown=0
+            self.labels, margin=0.0, scope="all", weighting="none", start_epoch=1, cooldown=0
         )
         self.views, self.criterion, self.indices = Pair(), Recorded(), []
         self.labels.register_forward_pre_hook(self._remember)
@@ -269,7 +269,7 @@ def test_lightning_trains_on_the_labels_given_without_a_relabeler(tmp_path):
     order = torch.cat([batch["index"] for batch in loader()])
     assert torch.equal(target, FACES.targets[order])
     labels = LabelStore(FACES.targets, num_classes=7)
-    relabeler = Relabeler(labels, scope="all", logits="raw", start_epoch=1)
+    relabeler = Relabeler(labels, scope="all", weighting="none", start_epoch=1)
     EACModule.load_from_checkpoint(tmp_path / "last.ckpt", relabeler=relabeler, weights_only=True)
     assert not labels.changed().any()
 

@@ -26,10 +26,10 @@ def store(samples=30, **options):
     return LabelStore(torch.arange(samples) % C, num_classes=C, **options)
 
 
-def by_hand(labels, given, epoch, *, margin, scope, logits, high_ratio, cooldown, bias=None):
+def by_hand(labels, given, epoch, *, margin, scope, weighting, high_ratio, cooldown, bias=None):
     """Row by row: the labels wanted, and how sure the network was."""
     index, scores, importance = given["index"], given["logits"], given["importance"]
-    if logits == "weighted":
+    if weighting == "importance":
         scores = reference.weighted_logits(scores, importance, bias)
     size = reference.group_size(len(index), high_ratio)
     low = reference.groups(importance, size)[1]
@@ -52,11 +52,11 @@ def by_hand(labels, given, epoch, *, margin, scope, logits, high_ratio, cooldown
 
 
 @pytest.mark.parametrize("scope", ["low_importance", "all"])
-@pytest.mark.parametrize("logits", ["weighted", "raw"])
+@pytest.mark.parametrize("weighting", ["importance", "none"])
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.6])
-def test_is_the_rule_row_by_row(scope, logits, margin):
+def test_is_the_rule_row_by_row(scope, weighting, margin):
     options = {
-        "margin": margin, "scope": scope, "logits": logits, "high_ratio": 0.6, "cooldown": 1,
+        "margin": margin, "scope": scope, "weighting": weighting, "high_ratio": 0.6, "cooldown": 1,
     }  # fmt: skip
     labels, bias = store(), torch.tensor([0.5, -1.0, 0.0, 2.0]).double()
     relabeler = Relabeler(labels, start_epoch=0, **options)
@@ -139,7 +139,7 @@ def test_a_batch_of_one_is_its_low_group():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["logits", "importance"])
-@pytest.mark.parametrize("options", [{}, {"logits": "raw"}, {"scope": "all"}])
+@pytest.mark.parametrize("options", [{}, {"weighting": "none"}, {"scope": "all"}])
 def test_a_sample_that_is_not_finite_keeps_its_label(options, name, bad):
     """So sure a network would change every label but for the sample."""
     labels = LabelStore(torch.zeros(6, dtype=torch.int64), num_classes=C)
@@ -179,7 +179,7 @@ def test_every_value_is_looked_at_when_asked_for(change, message, start_epoch):
 
 
 def test_a_batch_of_no_rows_changes_nothing():
-    for options in ({}, {"scope": "all", "logits": "raw"}):
+    for options in ({}, {"scope": "all", "weighting": "none"}):
         labels = store()
         none = {name: tensor[:0] for name, tensor in batch(0).items()}
         if options:
@@ -203,14 +203,14 @@ def test_half_precision_is_decided_in_single(dtype):
 def test_raw_logits_of_all_samples_need_no_importance():
     labels, given = store(), batch(0)
     del given["importance"]
-    relabeler = Relabeler(labels, scope="all", logits="raw", start_epoch=0)
+    relabeler = Relabeler(labels, scope="all", weighting="none", start_epoch=0)
     assert relabeler.update(**given, step=0, epoch=0) > 0
 
 
 def test_what_is_not_relabelled_keeps_its_soft_target():
     given = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.75, 0.0], [0.25, 0.25, 0.5]])
     labels = LabelStore(given, num_classes=3, soft_targets=True)
-    relabeler = Relabeler(labels, scope="all", logits="raw", margin=0.8, start_epoch=0)
+    relabeler = Relabeler(labels, scope="all", weighting="none", margin=0.8, start_epoch=0)
     index, logits = torch.arange(3), torch.zeros(3, 3)
     assert relabeler.update(index, logits, step=0, epoch=0) == 0
     assert torch.equal(labels.soft_target(), given)
@@ -374,7 +374,7 @@ def test_refuses_a_truth_of_other_samples(truth):
     [
         ({"margin": 1.0}, r"margin must lie in \[0, 1\), got 1.0"),
         ({"scope": "low"}, "scope must be 'low_importance' or 'all', got 'low'"),
-        ({"logits": "scaled"}, "logits must be 'weighted' or 'raw', got 'scaled'"),
+        ({"weighting": "scaled"}, "weighting must be 'importance' or 'none', got 'scaled'"),
         ({"high_ratio": 0.0}, r"high_ratio must lie in \(0, 1\), got 0.0"),
         ({"start_epoch": -1}, "start_epoch must be a whole number from 0 to 32767, got -1"),
         ({"cooldown": 0.5}, "cooldown must be a whole number from 0 to 32767, got 0.5"),
@@ -391,4 +391,4 @@ def test_refuses_a_plain_tensor_for_a_store():
 
 
 def test_shows_its_options():
-    assert "scope='low_importance', logits='weighted'" in repr(Relabeler(store()))
+    assert "scope='low_importance', weighting='importance'" in repr(Relabeler(store()))

@@ -32,7 +32,7 @@ from robustfer.state._rows import finite_rows
 from robustfer.state.label_store import LabelStore
 
 Scope = Literal["low_importance", "all"]
-Logits = Literal["weighted", "raw"]
+Weighting = Literal["importance", "none"]
 
 
 class Relabeler:
@@ -53,8 +53,9 @@ class Relabeler:
         margin: :math:`\delta` in [0, 1), by how much the other class must be more probable.
         scope: ``"low_importance"``, the group of low importance, as in the paper; ``"all"``, every
             sample, as in the public program.
-        logits: the probabilities are those of ``"weighted"`` logits, as they are trained, which
-            asks more of unimportant samples; or of ``"raw"`` ones.
+        weighting: ``"importance"``, probabilities are those of logits weighted by importance, as
+            they are trained, which asks more of unimportant samples; ``"none"``, those of the
+            logits themselves.
         high_ratio: share of the batch in the high group, in (0, 1), as in the loss.
         start_epoch: first epoch to change labels in, as the loop counts them (the paper's 10 is
             that of epochs counted from 1).
@@ -87,7 +88,7 @@ class Relabeler:
         *,
         margin: float = 0.2,
         scope: Scope = "low_importance",
-        logits: Logits = "weighted",
+        weighting: Weighting = "importance",
         high_ratio: float = 0.7,
         start_epoch: int = 10,
         cooldown: int = 1,
@@ -96,13 +97,13 @@ class Relabeler:
             raise TypeError(f"labels must be a LabelStore, got {type(labels).__name__}")
         if scope not in ("low_importance", "all"):
             raise ValueError(f"scope must be 'low_importance' or 'all', got {scope!r}")
-        if logits not in ("weighted", "raw"):
-            raise ValueError(f"logits must be 'weighted' or 'raw', got {logits!r}")
+        if weighting not in ("importance", "none"):
+            raise ValueError(f"weighting must be 'importance' or 'none', got {weighting!r}")
         check_high_ratio(high_ratio)
         self.labels = labels
         self.margin = check_range("margin", margin, 0.0, 1.0, open_high=True)
         self.scope: Scope = scope
-        self.logits: Logits = logits
+        self.weighting: Weighting = weighting
         self.high_ratio = high_ratio
         self.start_epoch = check_whole_number("start_epoch", start_epoch, 0, checks.LAST_EPOCH)
         self.cooldown = check_whole_number("cooldown", cooldown, 0, checks.LAST_EPOCH)
@@ -124,7 +125,7 @@ class Relabeler:
         Args:
             index: rows of the samples in the data set.
             logits: what the network made of them, unweighted.
-            importance: theirs, in [0, 1]; not needed for ``scope="all"`` with raw logits.
+            importance: theirs, in [0, 1]; not needed for ``scope="all"`` with ``weighting="none"``.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, as the loop counts.
             bias: the classifier's bias, left out of the weighting where the loss leaves it out.
@@ -152,9 +153,10 @@ class Relabeler:
         if len(index) != len(logits):
             raise ValueError(f"index has B={len(index)} but logits has B={len(logits)}")
         if importance is None:
-            if self.scope != "all" or self.logits != "raw":
+            if self.scope != "all" or self.weighting != "none":
                 raise ValueError(
-                    f"importance must be given for scope={self.scope!r} with {self.logits} logits"
+                    f"importance must be given for scope={self.scope!r} with "
+                    f"weighting={self.weighting!r}"
                 )
             importance = torch.ones_like(logits[:, 0])
         check_shapes(logits=(logits, "B* C"), importance=(importance, "B*"))
@@ -165,7 +167,7 @@ class Relabeler:
             checks.check_rows(index, self.labels.num_samples)
         if epoch < self.start_epoch:
             return 0
-        weighted = self.logits == "weighted"
+        weighted = self.weighting == "importance"
         scores = weighted_logits(logits, importance, bias) if weighted else full_precision(logits)
         home = self.labels.label_current.device
         rows = index.to(home), scores.softmax(dim=1).to(home), full_precision(importance).to(home)
@@ -250,6 +252,6 @@ class Relabeler:
     def __repr__(self) -> str:
         return (
             f"Relabeler({self.labels!r}, margin={self.margin}, scope={self.scope!r}, "
-            f"logits={self.logits!r}, high_ratio={self.high_ratio}, "
+            f"weighting={self.weighting!r}, high_ratio={self.high_ratio}, "
             f"start_epoch={self.start_epoch}, cooldown={self.cooldown})"
         )
