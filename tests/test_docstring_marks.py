@@ -1,9 +1,11 @@
 """Docstrings as the pages show them."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
+from mkdocs.exceptions import PluginError
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -32,3 +34,31 @@ def markdown():
 )
 def test_marks(markdown, text, expected):
     assert markdown(text) == expected
+
+
+@pytest.fixture(scope="module")
+def on_page_content():
+    return runpy.run_path(str(DOCS / "mathml.py"))["on_page_content"]
+
+
+def inline(formula):
+    return f'a <span class="arithmatex">\\({formula}\\)</span> b'
+
+
+def test_formulas_become_mathml(on_page_content):
+    content = on_page_content(inline(r"\hat y = \operatorname{argmax}_c q_c &lt; 1"))
+    assert content.startswith("a <math ")
+    assert content.endswith("</math> b")
+    assert "<mo>argmax</mo>" in content
+    assert "\\" not in content
+
+
+@pytest.mark.parametrize("formula", [r"\arg\max_c q", r"x \nosuchmacro y", r"\operatorname{a\,b}"])
+def test_a_macro_without_a_sign_ends_the_build(on_page_content, formula):
+    with pytest.raises(PluginError, match="no sign for a macro of .*" + re.escape(formula[:4])):
+        on_page_content(inline(formula))
+
+
+def test_a_formula_that_is_not_found_ends_the_build(on_page_content):
+    with pytest.raises(PluginError, match="was not found"):
+        on_page_content('<p class="arithmatex">$x$</p>')

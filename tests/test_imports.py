@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "robustfer": {"robustfer.hookspecs"},
     # The mathematics, and the losses over it: torch alone.
     "robustfer._checks": {"torch"},
+    "robustfer._copying": {"torch"},
     "robustfer._files": set(),
     "robustfer._arrays": {"torch", "numpy"},
     "robustfer._ids": set(),
@@ -38,16 +39,15 @@ MAY_IMPORT = {
         *("robustfer.losses", "robustfer.state"),
     },
     "robustfer.state": {
-        *("torch", "robustfer._checks", "robustfer._files", "robustfer._saved_state"),
-        "robustfer._wrappers",
-        "robustfer.functional",
+        *("torch", "robustfer._checks", "robustfer._copying", "robustfer._files"),
+        *("robustfer._saved_state", "robustfer._wrappers", "robustfer.functional"),
     },
     # What surrounds a loss; losses know none of it.
     "robustfer.metrics": {"torch", "robustfer._checks"},
     "robustfer.checkpoint": {"torch", "safetensors", "robustfer._files", "robustfer._wrappers"},
     "robustfer.models": {
-        *("torch", "timm", "robustfer._checks", "robustfer._wrappers", "robustfer.functional"),
-        "robustfer.landmarks",
+        *("torch", "timm", "robustfer._checks", "robustfer._copying", "robustfer._wrappers"),
+        *("robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer.augmentations": {
         *("torch", "kornia", "robustfer._checks", "robustfer.functional", "robustfer.landmarks"),

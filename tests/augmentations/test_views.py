@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.transforms.v2 import functional as TF
 
-from robustfer.augmentations import KorniaPipeline, MirroredPair, SingleView, Views
+from robustfer.augmentations import (
+    KorniaPipeline,
+    MirroredPair,
+    SingleView,
+    sample_boxes,
+)
 from robustfer.losses import check_values
+from tests.other_device import DEVICE, OtherDevice
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 QUIET = {"probability": 0.0}
@@ -214,7 +220,7 @@ BOTH = pytest.mark.parametrize(
 
 
 def tensors(result):
-    return tuple(result) if isinstance(result, Views) else (result,)
+    return tuple(result) if isinstance(result, tuple) else (result,)
 
 
 @BOTH
@@ -395,3 +401,147 @@ def test_pixels_out_of_range_are_refused_when_asked(make):
     with check_values():
         make()(torch.tensor([0.0, 1.0]).expand(1, 3, 2, 2))
         make()(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 2, 2))
+
+
+@BOTH
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x - 0.45) / 0.225, r"must lie in \[0, 1\], got -2 to 2.* before normalisation"),
+        (lambda x: x * 2 - 1, r"got -1 to 1; give them before normalisation"),
+        (lambda x: x - 0.5, r"got -0.5 to 0.5; give them before normalisation"),
+        (lambda x: x * 255, r"got 0 to 255; divide them by 255, or give uint8"),
+    ],
+)
+def test_pixels_of_another_range_are_refused_on_the_cpu(make, change, message, mode):
+    images = torch.linspace(0, 1, 48).repeat(2, 3, 40, 1).double()
+    for part in (make(), KorniaPipeline(K.RandomRotation(5.0))):
+        part.train(mode)(images)
+        with pytest.raises(ValueError, match=message):
+            part.train(mode)(change(images))
+
+
+def test_overshoot_of_resizing_and_missing_values_pass():
+    images = torch.full((2, 3, 9, 9), 1.02)
+    images[0, 0] = -0.02
+    images[1] = torch.nan
+    view = SingleView(**QUIET)(images)
+    assert view[0].isfinite().all()
+    assert view[1].isnan().all()
+
+
+@BOTH
+def test_the_range_is_not_looked_at_off_the_cpu(make):
+    with OtherDevice():
+        images = (pixels(dtype=torch.float32) * 255).to(DEVICE)
+        make()(images)
+        with check_values(), pytest.raises(ValueError, match="got 0 to 255; divide them by 255"):
+            make()(images)
+
+
+@BOTH
+def test_channels_last_are_told_what_to_do(make):
+    images = pixels().permute(0, 2, 3, 1)
+    for part in (make(), KorniaPipeline(K.RandomHorizontalFlip())):
+        with pytest.raises(ValueError, match=r"got \(16, 24, 31, 3\).*permute\(0, 3, 1, 2\)"):
+            part(images)
+
+
+# --- where it runs --------------------------------------------------------------------------------
+
+KORNIA = KorniaPipeline(K.RandomHorizontalFlip(), K.RandomAffine(10.0), K.ColorJitter(0.2, 0.2))
+EVERYWHERE = [
+    SingleView(noise_std=0.1, size=20),
+    MirroredPair(noise_std=0.1),
+    MirroredPair(erase="shared"),
+    KORNIA,
+    SingleView(pipeline=KORNIA),
+]
+
+
+def with_and_without_landmarks(prepare, images):
+    points = torch.rand(len(images), 4, 2, generator=seeded()).to(images.device) * 24
+    plain = prepare(images, generator=seeded())
+    return *tensors(plain), *prepare.with_landmarks(
+        images, points, swap=(1, 0, 3, 2), generator=seeded()
+    )
+
+
+@pytest.mark.parametrize("prepare", EVERYWHERE)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_default_dtype_and_device_change_nothing(prepare, dtype):
+    images = pixels(dtype=dtype)
+    expected = with_and_without_landmarks(prepare, images)
+    points = torch.rand(len(images), 4, 2, generator=seeded())
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):  # on which nothing can be computed
+            found = (
+                *tensors(prepare(images, generator=seeded())),
+                *prepare.with_landmarks(images, points * 24, swap=(1, 0, 3, 2), generator=seeded()),
+            )
+            assert torch.get_default_dtype() == torch.float64
+            assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+@BOTH
+@pytest.mark.parametrize("pipeline", [None, KORNIA])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_device_without_float64_gives_the_same(make, dtype, pipeline):
+    images, prepare = pixels(dtype=dtype), make(size=20, pipeline=pipeline)
+    expected = with_and_without_landmarks(prepare, images)
+    with OtherDevice():
+        found = with_and_without_landmarks(prepare, images.to(DEVICE))
+        for one, other in zip(found, expected, strict=True):
+            assert one.device == DEVICE
+            torch.testing.assert_close(one.cpu(), other, rtol=1e-5, atol=1e-5)
+        noisy = make(noise_std=0.1)(images.to(DEVICE))
+        assert all(view.device == DEVICE for view in tensors(noisy))
+
+
+# --- compiled -------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # kornia and the compiler have their own
+@pytest.mark.parametrize(
+    ("prepare", "seed", "points"),
+    [
+        (SingleView(noise_std=0.1), None, False),
+        (MirroredPair(), None, True),
+        (MirroredPair(erase="shared", noise_std=0.1), 3, False),
+        (SingleView(pipeline=KorniaPipeline(K.RandomHorizontalFlip())), 3, False),
+    ],
+)
+def test_compiled_views_take_batches_of_any_length(prepare, seed, points):
+    def step(images, landmarks, generator=None):
+        if points:
+            return prepare.with_landmarks(images, landmarks, swap=(1, 0, 3, 2), generator=generator)
+        return prepare(images, generator=generator)
+
+    def run(function, batch):
+        images, landmarks = pixels(batch, dtype=torch.float32), torch.ones(batch, 4, 2)
+        torch.manual_seed(5)
+        options = {} if seed is None else {"generator": seeded(seed)}
+        return tensors(function(images, landmarks, **options))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, backend="eager")
+    for batch in (8, 7, 5):
+        for one, other in zip(run(compiled, batch), run(step, batch), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_boxes_of_batches_of_any_length_are_drawn_in_one_graph():
+    torch._dynamo.reset()
+    compiled = torch.compile(sample_boxes, backend="eager", fullgraph=True)
+    for batch in (8, 7, 5):
+        torch.manual_seed(5)
+        expected = sample_boxes(batch, 24, 31)
+        torch.manual_seed(5)
+        assert torch.equal(compiled(batch, 24, 31), expected)

@@ -1,12 +1,18 @@
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
+from robustfer.functional import attention as attention_module
 from robustfer.functional import attention_consistency, class_attention
-from robustfer.losses import check_values
+from robustfer.losses import EACLoss, check_values
 from tests.reference import attention as reference
+
+# Most maps here are small on purpose; what is said of them has a test of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:attention holds maps of 2x2:UserWarning")
 
 # Odd, even and non-square maps, a single location, a single class, more classes than seven.
 SHAPES = [(2, 3, 4, 5, 5), (1, 1, 2, 1, 1), (3, 2, 3, 4, 7), (2, 5, 1, 6, 2), (2, 3, 9, 1, 3)]
@@ -171,3 +177,32 @@ def test_values_are_looked_at_when_asked_for(name):
     assert attention_consistency(**made).isnan()
     with check_values(), pytest.raises(ValueError, match=f"{name} must be finite, got 1 NaN"):
         attention_consistency(**made)
+
+
+@pytest.fixture
+def not_yet_warned(monkeypatch):
+    monkeypatch.setattr(attention_module, "_warned_of_few_places", False)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 2)])
+def test_maps_of_few_places_warn_once(not_yet_warned, size, compiled):
+    def step(attention):
+        return attention_consistency(attention, attention.flip(-1))
+
+    torch._dynamo.reset()
+    step = torch.compile(step, backend="eager", fullgraph=True) if compiled else step
+    with pytest.warns(UserWarning, match="2x2 places or fewer.*output_stride"):
+        step(torch.rand(2, 7, *size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for batch in (3, 4):
+            step(torch.rand(batch, 7, *size))
+        EACLoss()(torch.zeros(2, 7), torch.tensor([0, 6]), *[torch.rand(2, 7, *size)] * 2)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 3), (1, 3), (7, 7)])
+def test_maps_of_more_places_do_not_warn(not_yet_warned, size):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attention_consistency(torch.rand(2, 7, *size), torch.rand(2, 7, *size))

@@ -69,7 +69,7 @@ def test_a_subclass_with_other_terms_has_their_sum():
             terms = super().terms(logits, target, attention, attention_flipped)
             return {name: 2 * value for name, value in terms.items()}
 
-    given = (torch.randn(3, 4), torch.tensor([0, 1, 2]), *torch.randn(2, 3, 4, 2, 2))
+    given = (torch.randn(3, 4), torch.tensor([0, 1, 2]), *torch.randn(2, 3, 4, 3, 3))
     torch.testing.assert_close(Doubled()(*given), 2 * EACLoss()(*given))
 
 
@@ -80,7 +80,7 @@ def test_losses_do_not_share_the_limit_on_recompilations():
 
 def test_it_compiles_copies_and_pickles():
     loss = EACLoss()
-    given = (torch.randn(3, 4), torch.tensor([0, 1, 2]), *torch.randn(2, 3, 4, 2, 2))
+    given = (torch.randn(3, 4), torch.tensor([0, 1, 2]), *torch.randn(2, 3, 4, 3, 3))
     expected = loss(*given)
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     for other in (compiled, copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robustfer.models import CAMClassifier
+from robustfer.models import CAMClassifier, cam_exactness, strip_for_inference
 
 AVERAGED = {"img_size": 64, "global_pool": "avg"}
 ONE_OF_EACH = [
@@ -145,6 +145,173 @@ def test_native_refuses_with_the_reason_and_what_to_do():
     assert build("resnet10t", head="native").head_kind == "linear"
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet10t", {"global_pool": ""}),  # its head cannot run at all
+        ("resnet10t", {"global_pool": "max"}),
+        ("dla34", {"global_pool": ""}),  # its head gives a map of logits
+        ("convnext_atto", {"global_pool": ""}),
+        ("vit_tiny_patch16_224", {"img_size": 64, "global_pool": ""}),
+        ("vit_tiny_patch16_224", {"img_size": 64, "global_pool": "map"}),
+    ],
+)
+def test_other_poolings_get_our_own_head(name, options):
+    model = build(name, options).eval()
+    assert model.head_kind == "own"
+    output = model(images_for(model))
+    pooled = output.attention.mean(dim=(2, 3)) + model.class_bias()
+    torch.testing.assert_close(pooled, output.logits)
+    with pytest.raises(ValueError, match="gives no exact class maps.*'auto' or 'own'"):
+        build(name, options, head="native")
+
+
+def test_options_that_timm_refuses_are_named():
+    with pytest.raises(ValueError, match=r"cannot build resnet10t with .*'bogus'.*: Invalid pool"):
+        build("resnet10t", {"global_pool": "bogus"})
+
+
+# --- what shows only in training ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", {"patch_drop_rate": 0.75}),  # 49 of 196 are a square too
+        ("vit_tiny_patch16_224", {"patch_drop_rate": 0.02, "global_pool": "avg"}),
+        ("vit_tiny_patch16_224", {"patch_drop_rate": 0.5, "dynamic_img_size": True}),
+        ("hiera_tiny_224", {"patch_drop_rate": 0.5, "embed_dim": 16}),
+    ],
+)
+def test_what_drops_places_in_training_is_refused(name, options):
+    with pytest.raises(ValueError, match=rf"{name} .* in eval mode and .* in training.*patch_drop"):
+        build(name, {"depth": 2, **options} if "vit" in name else options)
+
+
+def test_no_grid_is_guessed_where_the_network_tells_another():
+    model = build("vit_tiny_patch16_224", {"img_size": 128, "depth": 1})
+    model.backbone.patch_drop = timm.layers.PatchDropout(0.75)
+    images = images_for(model)
+    assert model.eval()(images).attention.shape == (2, 7, 8, 8)
+    with pytest.raises(ValueError, match="16 tokens .* tells a grid of 8x8: build it"):
+        model.train()(images)
+
+
+class ByMode(nn.Module):
+    """Gives in training what it is told to."""
+
+    def __init__(self, in_training):
+        super().__init__()
+        self.stem, self.in_training = nn.Conv2d(3, 8, 3, stride=8), in_training
+
+    def forward(self, images):
+        maps = self.stem(images)
+        return self.in_training(maps) if self.training else maps
+
+
+@pytest.mark.parametrize(
+    ("in_training", "got"),
+    [
+        (lambda maps: maps[..., ::2], r"\(2, 8, 16, 8\) in training"),
+        (lambda maps: (maps, maps), "tuple in training"),
+    ],
+)
+def test_a_module_that_returns_something_else_in_training_is_refused(in_training, got):
+    with pytest.raises(ValueError, match=rf"ByMode gives .* in eval mode and {got} mode"):
+        CAMClassifier(ByMode(in_training), num_classes=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet10t", {"drop_block_rate": 0.5, "drop_path_rate": 0.9, "drop_rate": 0.5}),
+        ("convnext_atto", {"drop_path_rate": 0.9}),
+        ("vit_tiny_patch16_224", {"img_size": 64, "drop_path_rate": 0.9, "pos_drop_rate": 0.5}),
+    ],
+)
+def test_what_drops_values_in_training_is_taken(name, options):
+    model = build(name, options).train()
+    images = images_for(model)
+    assert model(images).attention.shape == model.eval()(images).attention.shape
+
+
+def test_a_head_with_two_results_in_training_is_not_kept():
+    class Distilled(Scaled):
+        def forward_head(self, features):
+            logits = self.fc(features.mean(dim=(2, 3)))
+            return (logits, logits) if self.training else logits
+
+        def forward(self, images):
+            return self.forward_head(self.forward_features(images))
+
+    with pytest.raises(ValueError, match="its own head gives a tuple, not logits in training"):
+        CAMClassifier(Distilled(), num_classes=7, head="native")
+    model = CAMClassifier(Distilled(), num_classes=7, head="own").train()
+    assert model(torch.rand(2, 3, 64, 64)).logits.shape == (2, 7)
+
+
+def test_synchronised_batch_norm_is_examined_without_the_other_processes(tmp_path):
+    network = timm.create_model("mobilenetv3_small_050", num_classes=7)
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    before = copy.deepcopy(network.state_dict())
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        model = CAMClassifier(network, num_classes=7, head="own")
+    finally:
+        torch.distributed.destroy_process_group()
+    for key, value in model.backbone.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+# --- the program's modes and defaults -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(("name", "options"), ONE_OF_EACH)
+def test_built_where_no_gradients_are_kept(mode, name, options):
+    expected = build(name, options)
+    with mode():
+        model = build(name, options)
+        assert not torch.is_grad_enabled()
+        assert model.state_dict().keys() == expected.state_dict().keys()
+        assert model.head_kind == expected.head_kind
+        images = images_for(model)
+        torch.testing.assert_close(model.eval()(images), expected.eval()(images))
+
+
+def test_a_network_built_under_no_grad_can_be_trained():
+    with torch.no_grad():
+        model = build("mobilenetv3_small_050")
+    model(images_for(model)).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.fixture
+def other_defaults():
+    """Nothing can be computed on the meta device, and most of ours is float32."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+    torch.set_default_dtype(torch.float32)
+
+
+def test_a_network_is_examined_whatever_the_default_dtype_and_device(request):
+    networks = [timm.create_model(name, num_classes=7) for name in ("resnet10t", "ghostnet_050")]
+    images = torch.rand(2, 3, 64, 64)
+    request.getfixturevalue("other_defaults")
+    for network, kind in zip(networks, ["linear", "own"], strict=True):
+        model = CAMClassifier(network, num_classes=7, head="native" if kind == "linear" else "own")
+        assert model.head_kind == kind
+        assert cam_exactness(model).exact
+        output = model(images)
+        assert {each.dtype for each in output} == {torch.float32}
+        assert {each.device for each in output} == {images.device}
+        assert strip_for_inference(model)(images).device == images.device
+
+
 def test_own_head_on_request():
     model = build("resnet10t", head="own")
     assert model.head_kind == "own"
@@ -272,6 +439,7 @@ def test_a_frozen_backbone_trains_its_head_alone():
         ({"input_size": (3, 32, 32)}, "maps of a single place for images of 3x32x32"),
         ({"backbone": nn.Identity(), "pretrained": True}, "for a backbone given by name"),
         ({"backbone": nn.Identity(), "model_options": {"a": 1}}, "this Identity is built already"),
+        ({"backbone": nn.Conv2d(3, 8, 3, device="meta")}, "backbone must hold values.* meta"),
         ({"backbone": nn.Flatten()}, r"Flatten must return maps .*got \(2, 49152\)"),
         ({"backbone": "crossvit_tiny_240"}, "gives a list as features.*cam_outputs"),
         ({"backbone": "pit_ti_224"}, "pit_ti_224 gives maps of a single place"),
@@ -297,6 +465,8 @@ def test_features_whose_layout_cannot_be_told_are_refused():
     for shape in [(2, 9, 5), (2, 8, 8, 8), (2, 5, 5, 5), (2, 8)]:
         with pytest.raises(ValueError, match="cannot be told apart from places.*cam_outputs"):
             CAMClassifier(Tokens(torch.zeros(shape)), num_classes=7)
+    with pytest.raises(ValueError, match="has forward_features but no num_features.*set self"):
+        CAMClassifier(Tokens(torch.zeros(2, 8, 4, 4), num_features=None), num_classes=7)
     for size, advice in [((3, 64, 64), "choose another"), ((3, 64, 32), "use square images")]:
         with pytest.raises(ValueError, match=f"10 tokens .*not tell in what grid: {advice}"):
             CAMClassifier(Tokens(torch.zeros(2, 10, 8)), num_classes=7, input_size=size)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import check_floating, check_range, check_shapes
-from robustfer.augmentations._pixels import check_generator, to_device
+from robustfer.augmentations._pixels import check_generator, to_device, uniform
 
 _ATTEMPTS = 10
 
@@ -65,11 +65,9 @@ def sample_boxes(
     check_generator(generator)
 
     # float64: a product of a size with a number below 1 then never rounds up to the size.
-    uniform = torch.rand(
-        batch, 2 * _ATTEMPTS + 3, generator=generator, dtype=torch.float64, device="cpu"
-    )
-    areas, aspects = uniform[:, :_ATTEMPTS], uniform[:, _ATTEMPTS:-3]
-    place, chance = uniform[:, -3:-1], uniform[:, -1:]
+    drawn = uniform(batch, 2 * _ATTEMPTS + 3, generator=generator, dtype=torch.float64)
+    areas, aspects = drawn[:, :_ATTEMPTS], drawn[:, _ATTEMPTS:-3]
+    place, chance = drawn[:, -3:-1], drawn[:, -1:]
     low, high = (share * height * width for share in scale)
     side = (areas * (high - low)).add_(low).sqrt_()
     low, high = (math.log(bound) / 2 for bound in ratio)

@@ -73,7 +73,7 @@ class MirroredPair(nn.Module):
 
     Raises:
         TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
-        ValueError: an option does not fit, or shape, dtype or channels of the images.
+        ValueError: an option does not fit, or the images do not, see :class:`SingleView`.
 
     Reference:
         Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial

@@ -173,7 +173,7 @@ class KorniaPipeline(nn.Module):
 def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
     """Apply kornia's modules one after the other, in full precision and without a trace."""
     # Autocast would halve the matrices of rotation and crop.
-    with without_autocast(images), _unchanged(operations):
+    with without_autocast(images), _default_dtype_and_device(), _unchanged(operations):
         try:
             for operation in operations:
                 images = operation(images)
@@ -186,6 +186,21 @@ def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
                 "images.expand(-1, 3, -1, -1)"
             ) from error
     return images
+
+
+@contextmanager
+def _default_dtype_and_device() -> Iterator[None]:
+    """Keep the program's defaults out of kornia, which draws its parameters by them."""
+    dtype = torch.get_default_dtype()
+    if dtype == torch.float32 and torch.get_default_device().type == "cpu":
+        yield  # the usual case: a device context would slow every call in it
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

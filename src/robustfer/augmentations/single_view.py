@@ -15,6 +15,7 @@ from robustfer.augmentations._pixels import (
     draw_seed,
     to_device,
     to_float,
+    uniform,
 )
 from robustfer.augmentations._points import LandmarkView, Points, check_points
 from robustfer.augmentations.erasing import check_erasing, fill_boxes_, sample_boxes
@@ -51,7 +52,8 @@ class SingleView(nn.Module):
 
     Raises:
         TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
-        ValueError: an option does not fit, or shape, dtype or channels of the images.
+        ValueError: an option does not fit, or shape, dtype or channels of the images; on the CPU
+            also floats far outside [0, 1], such as pixels normalised before or up to 255.
 
     Reference:
         Zhong et al., Random Erasing Data Augmentation, AAAI 2020.
@@ -186,9 +188,10 @@ class SingleView(nn.Module):
         from_bytes = pixels.dtype == torch.uint8
         top = 255 if from_bytes else 1
         dtype = torch.float32 if from_bytes else pixels.dtype
+        scaled = ([top * value for value in values] for values in (self.mean, self.std))
         mean, std = (
-            to_device(torch.tensor([top * value for value in values], dtype=dtype), pixels.device)
-            for values in (self.mean, self.std)
+            to_device(torch.tensor(values, dtype=dtype, device="cpu"), pixels.device)
+            for values in scaled
         )
         if pixels.is_cpu and not from_bytes:
             # Memory is the cost: one pass over it, where subtraction and division take two.
@@ -202,7 +205,7 @@ class SingleView(nn.Module):
         """Make the chosen rows of the view anew from noisy pixels."""
         if not self.noise_std:
             return
-        chosen = torch.rand(len(pixels), generator=generator, device="cpu")
+        chosen = uniform(len(pixels), generator=generator)
         rows = to_device((chosen < self.noise_probability).nonzero()[:, 0], pixels.device)
         if len(rows):
             clean = to_float(pixels[rows])
@@ -239,4 +242,6 @@ def _normal_like(images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal numbers drawn where the images lie, which the CPU's generator decides."""
     if generator is not None and not images.is_cpu:
         generator = torch.Generator(images.device).manual_seed(draw_seed(generator))
+    if generator is None:  # an argument that compiled code cannot trace, see uniform
+        return torch.randn(images.shape, dtype=images.dtype, device=images.device)
     return torch.randn(images.shape, generator=generator, dtype=images.dtype, device=images.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,7 +61,8 @@ def attention_consistency(
     .. math::
         \ell_n = \frac{1}{CHW} \sum_{c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
-    Gradients reach both maps. The mirror is exact for any width, one included.
+    Gradients reach both maps. The mirror is exact for any width, one included. Maps of 2x2 places
+    or fewer have next to nothing to compare, which a warning says once.
 
     Args:
         attention: class maps of the images.
@@ -82,7 +85,11 @@ def attention_consistency(
     >>> attention_consistency(maps, maps)
     tensor(6.)
     """
-    check_shapes(attention=(attention, "B C H W"), attention_flipped=(attention_flipped, "B C H W"))
+    sizes = check_shapes(
+        attention=(attention, "B C H W"), attention_flipped=(attention_flipped, "B C H W")
+    )
+    if sizes["H"] <= 2 and sizes["W"] <= 2:
+        _warn_of_few_places()
     check_floating(attention=attention, attention_flipped=attention_flipped)
     if values_are_checked():
         check_finite(attention=attention, attention_flipped=attention_flipped)
@@ -90,3 +97,20 @@ def attention_consistency(
     if reduction == "mean":  # the mean of the samples' means, in one kernel
         return F.mse_loss(maps, mirrored)
     return reduce((maps - mirrored).square().mean(dim=(1, 2, 3)), reduction)
+
+
+_warned_of_few_places = False
+
+
+# The compiler cannot trace a warning: it calls this once, while it traces.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _warn_of_few_places() -> None:
+    global _warned_of_few_places
+    if not _warned_of_few_places:
+        warnings.warn(
+            "attention holds maps of 2x2 places or fewer: attention consistency has next to "
+            "nothing to compare, and nothing at 1x1. Enlarge the images, or lower the stride of "
+            "the network (timm's ResNets: model_options={'output_stride': 8})",
+            stacklevel=3,
+        )
+        _warned_of_few_places = True

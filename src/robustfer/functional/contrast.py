@@ -142,7 +142,8 @@ def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7)
     r"""Name the class a distribution is sure of; an ambiguous sample is a class of its own.
 
     .. math::
-        \hat y_i = \arg\max_c q_{i,c} \text{ if } \max_c q_{i,c} \ge \tau, \text{ else } -(n_i + 1)
+        \hat y_i = \operatorname{argmax}_c q_{i,c} \text{ if } \max_c q_{i,c} \ge \tau,
+        \text{ else } -(n_i + 1)
 
     with :math:`n_i` the sample's row in the data set, so that an ambiguous sample is a positive of
     itself alone, and agrees with its own older entries in a queue. (The public program takes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,7 +68,8 @@ class Layout:
             return features.permute(0, 3, 1, 2)
         tokens = features[:, self.prefix :]
         grid = _token_grid(backbone, tokens.shape[1], images.shape[2], images.shape[3])
-        return tokens.transpose(1, 2).reshape(len(tokens), self.channels, *grid)
+        # Not len(tokens): torch.export would take the number for the one batch size there is.
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], self.channels, *grid)
 
 
 def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor]:
@@ -94,6 +96,46 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
     return layout, features
 
 
+def examine_training(name: str, probe: nn.Module, images: Tensor, evaluated: Tensor) -> None:
+    """Refuse a network whose features have other places in training than in evaluation.
+
+    Args:
+        name: of the network.
+        probe: a copy of it, left in eval mode; a forward in training may change its buffers.
+        images: (B, C, H, W) random images.
+        evaluated: their features in eval mode.
+
+    Raises:
+        ValueError: the features in training are of another shape, or not one tensor.
+    """
+    with torch.no_grad(), in_training(probe):
+        features = forward_features(probe, images)
+    if isinstance(features, Tensor) and features.shape == evaluated.shape:
+        return
+    got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    raise ValueError(
+        f"{name} gives features of shape {tuple(evaluated.shape)} in eval mode and {got} in "
+        "training mode, but class maps need the same places in both: build it without what drops "
+        f"or merges tokens (timm: patch_drop_rate=0), or {OWN_MODULE_HINT}"
+    )
+
+
+@contextmanager
+def in_training(probe: nn.Module) -> Iterator[None]:
+    """Put a network into training mode, but for its batch norms, and into eval mode afterwards.
+
+    Those would fail on one image, change their statistics and, if synchronised, wait for others.
+    """
+    probe.train()
+    for part in probe.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
+    try:
+        yield
+    finally:
+        probe.eval()
+
+
 def _layout_of(name: str, backbone: nn.Module, features: object) -> Layout:
     if not isinstance(features, Tensor):
         raise ValueError(
@@ -109,6 +151,11 @@ def _layout_of(name: str, backbone: nn.Module, features: object) -> Layout:
             )
         return Layout("NCHW", shape[1])
     channels = getattr(backbone, "num_features", None)
+    if channels is None:
+        raise ValueError(
+            f"{name} has forward_features but no num_features, so its channels cannot be told "
+            "apart from places: set self.num_features to their number"
+        )
     axes = _axes(backbone, shape, channels)
     if axes is None:
         raise ValueError(
@@ -137,13 +184,23 @@ def _axes(
 
 
 def _token_grid(backbone: nn.Module, count: int, height: int, width: int) -> tuple[int, int]:
-    """Return (rows, columns) of the tokens of an image; never a guess for an oblong one."""
+    """Return (rows, columns) of the tokens of an image.
+
+    Never a guess where the network tells another grid, nor for an oblong image.
+    """
+    told = None
     for part in ("patch_embed", "stem"):
         grid_of = getattr(getattr(backbone, part, None), "dynamic_feat_size", None)
         if grid_of is not None:
-            rows, columns = grid_of((height, width))
+            told = rows, columns = tuple(int(size) for size in grid_of((height, width)))
             if rows * columns == count:
-                return int(rows), int(columns)
+                return rows, columns
+    if told is not None:
+        raise ValueError(
+            f"{type(backbone).__name__} gives {count} tokens for images of {height}x{width}, but "
+            f"tells a grid of {told[0]}x{told[1]}: build it without what drops or merges tokens "
+            f"(timm: patch_drop_rate=0), or {OWN_MODULE_HINT}"
+        )
     side = math.isqrt(count)
     if height == width and side * side == count:
         return side, side

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustfer.models._layout import Layout, forward_features
+from robustfer.models._layout import Layout, forward_features, in_training
 from robustfer.models.exactness import TOLERANCE, relative_error
 from robustfer.models.outputs import class_bias, class_maps
 
@@ -53,8 +53,11 @@ def find_native_head(probe: Any, images: Tensor, raw: Tensor, layout: Layout) ->
     if not hasattr(probe, "forward_head"):
         raise UnsuitedHeadError("is not to be found (it has no forward_head)")
     paths = {module: path for path, module in probe.named_modules()}
-    with torch.no_grad(), _recorded_calls(probe) as called:
-        logits = probe.forward_head(raw)
+    try:
+        with torch.no_grad(), _recorded_calls(probe) as called:
+            logits = probe.forward_head(raw)
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as raised:
+        raise UnsuitedHeadError(f"does not take its own features ({raised})") from raised
     layers = [module for module in called if any(True for _ in module.parameters(recurse=False))]
     names = ", ".join(f"{paths[layer]} ({type(layer).__name__})" for layer in layers)
     if not layers or not _is_linear(layers[-1]):
@@ -66,6 +69,7 @@ def find_native_head(probe: Any, images: Tensor, raw: Tensor, layout: Layout) ->
     classifier, norm = found.parts(probe)
     weight, bias = linear_parts(classifier)
     features = layout.maps(raw, probe, images)
+    _check_logits(logits, (len(images), len(weight)))
     if weight.shape[1] != features.shape[1]:
         raise UnsuitedHeadError(
             f"classifies {weight.shape[1]} numbers pooled from {features.shape[1]} channels"
@@ -82,7 +86,18 @@ def find_native_head(probe: Any, images: Tensor, raw: Tensor, layout: Layout) ->
         whole = probe(images)
     if not torch.allclose(logits, whole, rtol=TOLERANCE, atol=TOLERANCE):
         raise UnsuitedHeadError("is not all that its forward does after forward_features")
+    with torch.no_grad(), in_training(probe):
+        _check_logits(probe.forward_head(raw), logits.shape, " in training")
     return found
+
+
+def _check_logits(logits: object, shape: tuple[int, ...], when: str = "") -> None:
+    if not isinstance(logits, Tensor):
+        raise UnsuitedHeadError(f"gives a {type(logits).__name__}, not logits{when}")
+    if logits.shape != shape:
+        raise UnsuitedHeadError(
+            f"gives logits of shape {tuple(logits.shape)}, not {tuple(shape)}{when}"
+        )
 
 
 def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor) -> list[str]:
@@ -93,20 +108,20 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor) -> list[s
 
     Args:
         backbone: the module to change.
-        probe: a copy of it, in which the use is found out; left in train mode.
+        probe: a copy of it, in which the use is found out.
         images: (B, C, H, W) random images.
 
     Returns:
         The names of the children dropped.
     """
-    probe.train().requires_grad_(True)
-    with torch.enable_grad(), _recorded_calls(probe) as called:
-        features = forward_features(probe, images)
+    probe.requires_grad_(True)
     used: set[str] = set()
-    if features.requires_grad:
-        names, parameters = zip(*probe.named_parameters(), strict=True)
-        gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
-        used = {name for name, grad in zip(names, gradients, strict=True) if grad is not None}
+    with torch.enable_grad(), in_training(probe), _recorded_calls(probe) as called:
+        features = forward_features(probe, images)
+        if features.requires_grad:
+            names, parameters = zip(*probe.named_parameters(), strict=True)
+            gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+            used = {name for name, grad in zip(names, gradients, strict=True) if grad is not None}
 
     dropped = []
     for name, child in probe.named_children():

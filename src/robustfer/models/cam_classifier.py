@@ -11,7 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from robustfer._checks import check_bool, check_whole_number
-from robustfer.models._layout import examine_features, forward_features, probe_size
+from robustfer.models._layout import (
+    examine_features,
+    examine_training,
+    forward_features,
+    probe_size,
+)
 from robustfer.models._native_head import (
     NativeHead,
     UnsuitedHeadError,
@@ -31,7 +36,7 @@ class CAMClassifier(nn.Module):
 
     The class maps are exact: their mean plus :meth:`class_bias` are the logits (without
     drop-out). What the network's head does is not taken from its name but examined at
-    construction, on a copy with random images, and told by ``head_kind``:
+    construction, on a copy with random images, in eval and in training mode. ``head_kind`` tells:
 
     - ``"linear"``: mean pooling and a linear layer (ResNet, EfficientNet, Swin). Kept as it is.
     - ``"norm_linear"``: a layer norm between the two (ConvNeXt, ViT built with
@@ -44,6 +49,9 @@ class CAMClassifier(nn.Module):
 
     Logits are those of the head, with its drop-out; attention and embeddings come from the
     features without drop-out. A loss on ``attention`` moves the backbone, never the classifier.
+
+    Networks that drop or merge tokens in training (timm's ``patch_drop_rate``) are refused: their
+    maps have no fixed places. Stochastic depth, drop-out and drop-block are fine.
 
     Maps of 1x1 say nothing about places, and a network of stride 32 makes them of 32x32 images
     (2x2 of 48x48): enlarge small images, or lower the stride as the example shows.
@@ -73,8 +81,9 @@ class CAMClassifier(nn.Module):
         images ``(B, channels, height, width)`` -> :class:`CAMOutput`.
 
     Raises:
-        ValueError: an option does not fit, the features are no maps, or ``head="native"`` and
-            that head gives no exact maps. The message says what to do.
+        ValueError: an option does not fit, the features are not maps or have other places in
+            training, or ``head="native"`` and that head gives no exact maps. The message says
+            what to do.
 
     >>> model = CAMClassifier("resnet18", num_classes=7, model_options={"output_stride": 8})
     >>> model.head_kind
@@ -114,13 +123,18 @@ class CAMClassifier(nn.Module):
             )
         else:
             self.name, may_be_trained = type(backbone).__name__, True
+        if any(parameter.is_meta for parameter in backbone.parameters()):
+            raise ValueError(
+                "backbone must hold values, which the examination needs, got parameters on the "
+                "meta device; build it on another"
+            )
         self.backbone = backbone
         self.num_classes = num_classes
         self.input_size = probe_size(backbone, options, input_size)
 
-        probe = randomized_copy(backbone, seed=0)
-        images = random_images((2, *self.input_size), seed=0)
         with undisturbed():
+            probe = randomized_copy(backbone, seed=0)
+            images = random_images((2, *self.input_size), seed=0)
             self._layout, raw = examine_features(self.name, probe, images)
         self.num_features = self._layout.channels
         self._native: NativeHead | None = None
@@ -133,6 +147,8 @@ class CAMClassifier(nn.Module):
                 self._check_num_classes()
             except UnsuitedHeadError as error:
                 refusal = f"{self.name} gives no exact class maps: its own head {error}"
+        with undisturbed():
+            examine_training(self.name, probe, images, raw)
         if head == "native" and refusal:
             hint = "head='auto' or 'own'"
             if getattr(backbone, "global_pool", None) == "token":
@@ -218,4 +234,7 @@ def _create(name: str, num_classes: int, pretrained: bool, options: Mapping[str,
     taken = sorted({"num_classes", "pretrained"} & options.keys())
     if taken:
         raise ValueError(f"model_options must not hold {', '.join(taken)}: CAMClassifier has them")
-    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
+    except AssertionError as error:  # timm's way to refuse an option
+        raise ValueError(f"timm cannot build {name} with {dict(options)}: {error}") from error

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from robustfer._checks import check_whole_number
-
-if TYPE_CHECKING:
-    from robustfer.models.cam_classifier import CAMClassifier
+from robustfer._copying import independent_copy
+from robustfer._wrappers import unwrapped
+from robustfer.models.outputs import check_cam_output
 
 TOLERANCE = 1e-5
 """Largest error of exact maps, relative to the largest logit; float32 leaves about 1e-6."""
@@ -30,8 +29,9 @@ class CAMExactness:
         exact: whether ``error`` is at most 1e-5.
         error: largest of ``|attention.mean((2, 3)) + class_bias - logits|``, relative to the
             largest logit.
-        name: the backbone.
-        head: the kind of head, see :class:`robustfer.models.CAMClassifier`.
+        name: the backbone, or the class of a module of your own.
+        head: the kind of head, see :class:`robustfer.models.CAMClassifier`; ``"module"`` for a
+            module of your own.
     """
 
     exact: bool
@@ -41,9 +41,9 @@ class CAMExactness:
 
 
 def cam_exactness(
-    model: CAMClassifier,
+    model: nn.Module,
     *,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: int | tuple[int, ...] | None = None,
     batch: int = 2,
     seed: int = 0,
 ) -> CAMExactness:
@@ -53,33 +53,63 @@ def cam_exactness(
         \bigr| \;/\; \max_{n,c} |z_{n,c}|
 
     It runs on a copy, on the CPU, in float32 and eval mode, on random images. The copy's
-    classifier and the scales and shifts of its norms are drawn anew, since a wrong map can look
-    right while they are one and zero. The model and the global random state stay as they are.
+    classifier (what ``get_classifier()`` returns) and the scales and shifts of its norms are drawn
+    anew, since a wrong map can look right while they are one and zero. The model and the global
+    random state stay as they are.
 
     Args:
-        model: the wrapped network.
-        image_size: side, or (height, width), of the images in pixels; by default that of the
-            model's own examination at construction.
-        batch: number of random images.
+        model: a :class:`CAMClassifier`, or any module that returns a :class:`CAMOutput`. Where it
+            has no method ``class_bias()``, the bias is what all images have in common.
+        image_size: side, (height, width), or (channels, height, width) of the images in pixels; by
+            default the model's ``input_size``.
+        batch: number of random images, at least 2 where the bias is not told.
         seed: of the images and of the drawn parameters.
 
     Raises:
-        ValueError: ``batch`` is no positive whole number.
+        TypeError: the model returns something else.
+        ValueError: ``batch`` is too small, or ``image_size`` does not fit.
 
     >>> from robustfer.models import CAMClassifier
     >>> cam_exactness(CAMClassifier("resnet10t", num_classes=7)).exact
     True
     """
-    batch = check_whole_number("batch", batch, 1)
+    model = unwrapped(model)
+    tells_bias = hasattr(model, "class_bias")
+    batch = check_whole_number("batch", batch, 1 if tells_bias else 2)
     seed = check_whole_number("seed", seed, 0, 2**63 - 1)
-    channels, height, width = model.input_size
-    if image_size is not None:
-        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    with torch.no_grad(), undisturbed():
-        probe = randomized_copy(model, seed)
-        output = probe(random_images((batch, channels, height, width), seed))
-        error = relative_error(output.attention, probe.class_bias(), output.logits)
-    return CAMExactness(error <= TOLERANCE, error, model.name, model.head_kind)
+    shape = _image_shape(getattr(model, "input_size", None), image_size)
+    with undisturbed(), torch.no_grad():
+        probe: Any = randomized_copy(model, seed)
+        output = probe(random_images((batch, *shape), seed))
+        if not (hasattr(output, "logits") and hasattr(output, "attention")):
+            output = check_cam_output(output, model)
+        bias = (
+            probe.class_bias()
+            if tells_bias
+            else (output.logits - output.attention.mean(dim=(2, 3))).mean(dim=0)
+        )
+        error = relative_error(output.attention, bias, output.logits)
+    return CAMExactness(
+        error <= TOLERANCE,
+        error,
+        getattr(model, "name", type(model).__name__),
+        getattr(model, "head_kind", "module"),
+    )
+
+
+def _image_shape(
+    own: tuple[int, int, int] | None, asked: int | tuple[int, ...] | None
+) -> tuple[int, int, int]:
+    """Return (channels, height, width) of the images that were asked for."""
+    asked = own if asked is None else (asked, asked) if isinstance(asked, int) else tuple(asked)
+    if asked is not None and own is not None and len(asked) == 2:
+        asked = own[0], *asked
+    if asked is None or len(asked) != 3:
+        raise ValueError(
+            "image_size must be (channels, height, width) for a module without input_size, got "
+            f"{asked}"
+        )
+    return asked
 
 
 def relative_error(attention: Tensor, bias: Tensor, logits: Tensor) -> float:
@@ -90,14 +120,18 @@ def relative_error(attention: Tensor, bias: Tensor, logits: Tensor) -> float:
 
 def random_images(shape: tuple[int, int, int, int], seed: int) -> Tensor:
     """Return standard normal images on the CPU, the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Take no random numbers from the program, and no notice of its autocast and device."""
+    """Take no random numbers from the program, and no notice of its modes and device.
+
+    Gradients are on inside, since leaving inference mode turns them on.
+    """
     with (
+        torch.inference_mode(False),
         torch.random.fork_rng(devices=[]),
         torch.autocast("cpu", enabled=False),
         torch.device("cpu"),
@@ -111,8 +145,8 @@ def randomized_copy(module: _Module, seed: int) -> _Module:
     Fresh norms scale by one and shift by zero, and some classifiers start at zero: all of that
     would hide a head that is read wrongly.
     """
-    generator = torch.Generator().manual_seed(seed)
-    probe = copy.deepcopy(module).cpu().float().eval()
+    generator = torch.Generator("cpu").manual_seed(seed)
+    probe = independent_copy(module).cpu().float().eval()
     with torch.no_grad():
         for part in probe.modules():
             if "norm" not in type(part).__name__.lower():

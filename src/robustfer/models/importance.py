@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_shapes, check_whole_number
 from robustfer.functional._precision import full_precision, without_autocast
-from robustfer.models.cam_classifier import CAMClassifier
+from robustfer.models.outputs import check_cam_output
 
 
 class ImportanceHead(nn.Module):
@@ -79,17 +79,26 @@ class ImportanceClassifier(nn.Module):
     For inference the head has no use: :func:`robustfer.models.strip_for_inference`.
 
     Args:
-        model: the classifier, part of this from now on.
+        model: the classifier, part of this from now on: a :class:`CAMClassifier`, or any module
+            that returns a :class:`CAMOutput` and tells the width of its embeddings as
+            ``num_features``.
 
     Attributes:
         model: the classifier.
         importance_head: an :class:`ImportanceHead` on its embeddings.
         bias: the classifier's bias, its parameter itself, for losses that leave it out of the
-            weighting; ``None`` where it has none.
+            weighting; ``None`` where it has none. A module of your own tells its classifier by a
+            method ``get_classifier()``.
 
     Shape:
         images ``(B, channels, height, width)`` -> :class:`ImportanceOutput`.
 
+    Raises:
+        ValueError: the model does not tell the width of its embeddings.
+        TypeError: at a call, the model returns something else; at ``bias``, it has no
+            ``get_classifier()``.
+
+    >>> from robustfer.models import CAMClassifier
     >>> classifier = CAMClassifier(
     ...     "resnet18", num_classes=7, model_options={"output_stride": 8}
     ... )
@@ -100,22 +109,35 @@ class ImportanceClassifier(nn.Module):
 
     __call__: Callable[..., ImportanceOutput]
 
-    def __init__(self, model: CAMClassifier) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        width = getattr(model, "num_features", None)
+        if not isinstance(width, int):
+            raise ValueError(
+                f"model must tell the width of its embeddings as num_features, got {width!r} from "
+                f"{type(model).__name__}: set self.num_features in its __init__, take it out of "
+                "any wrapper, or wrap a network that returns maps in CAMClassifier"
+            )
         self.model = model
-        self.importance_head = ImportanceHead(model.num_features)
-        like = model.get_classifier().weight
-        assert isinstance(like, Tensor)
-        self.importance_head.to(like.device)
+        self.importance_head = ImportanceHead(width)
+        for last in list(model.parameters())[-1:]:
+            self.importance_head.to(last.device)
 
     @property
     def bias(self) -> Tensor | None:
         """The classifier's bias, (C)."""
-        bias = self.model.get_classifier().bias
-        assert bias is None or isinstance(bias, Tensor)
+        get_classifier: Any = getattr(self.model, "get_classifier", None)
+        if get_classifier is None:
+            # Not an AttributeError: nn.Module would replace it by one that says less.
+            raise TypeError(
+                f"model must tell its classifier, but {type(self.model).__name__} has no "
+                "get_classifier(): add a method that returns the linear layer"
+            )
+        bias: Tensor | None = get_classifier().bias
         return bias
 
     def forward(self, images: Tensor) -> ImportanceOutput:
-        logits, attention, features, embeddings = self.model(images)
+        output = check_cam_output(self.model(images), self.model)
+        logits, attention, features, embeddings = output
         importance = self.importance_head(embeddings)
         return ImportanceOutput(logits, importance, attention, features, embeddings)

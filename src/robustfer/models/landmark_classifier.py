@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import torch
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
+from robustfer._copying import independent_copy
 from robustfer.models._layout import forward_features
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.exactness import random_images, randomized_copy, undisturbed
@@ -70,6 +70,7 @@ class LandmarkClassifier(nn.Module):
         images ``(B, channels, H, W)`` -> :class:`LandmarkClassifierOutput`.
 
     Raises:
+        TypeError: the model is not a CAMClassifier.
         ValueError: the stages do not follow each other, or an option does not fit.
         RuntimeError: at a call: gradient checkpointing of the classifier goes around its stages.
 
@@ -96,6 +97,11 @@ class LandmarkClassifier(nn.Module):
         pyramid: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(model, CAMClassifier):
+            raise TypeError(
+                "model must be a CAMClassifier around a timm network, taken out of any wrapper, "
+                f"got {type(model).__name__}; beside another network train a LandmarkBranch"
+            )
         shared, width = _stage_of_stride_4(model)
         if pyramid is None:
             _check_that_stages_follow(model, shared)
@@ -147,12 +153,12 @@ def _stage_of_stride_4(model: CAMClassifier) -> tuple[str, int]:
 
 def _pyramid(backbone: Any) -> FeatureListNet:
     """Return a copy of a network as its stages, one after the other."""
-    copied = copy.deepcopy(backbone)
-    names = [stage["module"] for stage in copied.feature_info]
+    network = independent_copy(backbone)
+    names = [stage["module"] for stage in network.feature_info]
     return FeatureListNet(
-        copied,
+        network,
         out_indices=tuple(range(len(names))),
-        output_fmt=getattr(copied, "output_fmt", "NCHW"),
+        output_fmt=getattr(network, "output_fmt", "NCHW"),
         flatten_sequential=any("." in name for name in names),
     )
 
@@ -168,7 +174,8 @@ def _after(pyramid: FeatureListNet, last: str) -> FeatureListNet:
 
 def _check_that_stages_follow(model: CAMClassifier, shared: str) -> None:
     """Run the later stages of a copy on the shared one's maps, and compare with the network's."""
-    probe: Any = randomized_copy(model, seed=0).backbone
+    with undisturbed():
+        probe: Any = randomized_copy(model, seed=0).backbone
     names = [stage["module"] for stage in probe.feature_info]
     names = names[names.index(shared) :]
     images = random_images((2, *model.input_size), seed=0)

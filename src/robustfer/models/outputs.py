@@ -94,6 +94,17 @@ def cam_outputs(
     return CAMOutput(logits, class_maps(features, weight, norm), features, embeddings)
 
 
+def check_cam_output(output: object, model: nn.Module) -> CAMOutput:
+    """Return ``output`` if it is a CAMOutput, else say what makes one."""
+    if isinstance(output, CAMOutput):
+        return output
+    raise TypeError(
+        f"model must return a CAMOutput, got {type(output).__name__} from {type(model).__name__}: "
+        "return robustfer.models.cam_outputs(...) from its forward, or wrap a network that returns "
+        "maps in CAMClassifier"
+    )
+
+
 def pooled_embeddings(features: Tensor, norm: nn.LayerNorm | None) -> Tensor:
     """Return the vector (B, D) that the classifier reads: pooled maps, normalised if they are."""
     pooled = features.mean(dim=(2, 3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -16,6 +15,7 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
+from robustfer._copying import independent_copy
 from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 
@@ -96,7 +96,7 @@ class ModelEMA(nn.Module):
             raise ValueError("model must be the one inside DistributedDataParallel: model.module")
         self.warmup = check_bool("warmup", warmup)
         self.buffer_rule: Buffers = buffers
-        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.module = independent_copy(model).requires_grad_(False)
         self.module._apply(full_precision)  # type: ignore[no-untyped-call]
         self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
         self._updates = 0  # the step on the host: reading the buffer would wait for a GPU

@@ -38,7 +38,8 @@ Weighting = Literal["importance", "none"]
 class Relabeler:
     r"""Change labels in a :class:`LabelStore` where the network clearly prefers another class.
 
-    .. math:: y \leftarrow \arg\max_c p_c \quad\text{where}\quad \max_c p_c - p_y > \delta
+    .. math::
+        y \leftarrow \operatorname{argmax}_c p_c \quad\text{where}\quad \max_c p_c - p_y > \delta
 
     Only of the batch's least important samples (``scope``), from an epoch on, and not again for
     some epochs after. It remembers nothing itself: labels, the journal with its confidences
