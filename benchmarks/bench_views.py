@@ -96,7 +96,12 @@ def plain(probability):
 
 def ours(probability):
     return MirroredPair(
-        erase="independent", probability=probability, scale=SCALE, ratio=RATIO, mean=MEAN, std=STD
+        erase="independent",
+        erase_probability=probability,
+        erase_scale=SCALE,
+        erase_ratio=RATIO,
+        mean=MEAN,
+        std=STD,
     )
 
 

@@ -20,9 +20,9 @@ HINT = re.compile(r"(?<![\w.{<-])([a-z_][a-z0-9_]*)=")
 
 # Function, hint -> whose option it is, where it is not one of the function that the caller called.
 OF_OTHERS = {
-    ("check_followable", "probability"): "SingleView and MirroredPair, which the text names",
-    ("check_followable", "scale"): "SingleView and MirroredPair, which the text names",
-    ("check_followable", "ratio"): "SingleView and MirroredPair, which the text names",
+    ("check_followable", "erase_probability"): "SingleView and MirroredPair, which the text names",
+    ("check_followable", "erase_scale"): "SingleView and MirroredPair, which the text names",
+    ("check_followable", "erase_ratio"): "SingleView and MirroredPair, which the text names",
     ("check_followable", "resample"): "kornia's operations",
     ("LandmarkBranch.__init__", "features_only"): "timm.create_model",
     ("LandmarkClassifier.__init__", "features_only"): "timm.create_model",

@@ -6,7 +6,7 @@ from robustfer.landmarks import landmark_layout
 
 SWAP_5 = landmark_layout(5).swap
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-QUIET = {**PLAIN, "probability": 0.0}
+QUIET = {**PLAIN, "erase_probability": 0.0}
 SIGMA = 1.5
 # Half the side of a drawn point, beyond which a border does not cut it.
 REACH = 4 * SIGMA

@@ -269,7 +269,7 @@ def test_what_left_the_frame_once_does_not_come_back(operations):
 @pytest.mark.parametrize("erase", ["one view", "independent", "shared"])
 @pytest.mark.parametrize("size", [None, (60, 72)])
 def test_points_under_the_erased_box_are_not_visible(erase, size):
-    options = {**PLAIN, "probability": 0.8, "size": size}
+    options = {**PLAIN, "erase_probability": 0.8, "size": size}
     landmarks, images = scattered(100, 5, 40, 48, margin=0.02), torch.ones(100, 3, 40, 48)
     images[0] = 0.5  # so that the pixels are no boxes themselves
     if erase == "one view":

@@ -21,7 +21,7 @@ from robustfer.losses import check_values
 from tests.other_device import DEVICE, OtherDevice
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-QUIET = {"probability": 0.0}
+QUIET = {"erase_probability": 0.0}
 MODES = ["independent", "shared"]
 
 
@@ -111,7 +111,7 @@ def test_erasing():
     images = pixels(batch=400)
     erased = boxed(SingleView()(images, generator=seeded()), SingleView(**QUIET)(images))
     assert 160 < erased.sum() < 240
-    everywhere = SingleView(probability=1.0)(images, generator=seeded())
+    everywhere = SingleView(erase_probability=1.0)(images, generator=seeded())
     assert boxed(everywhere, SingleView(**QUIET)(images)).all()
 
 
@@ -158,10 +158,10 @@ def test_shared_is_an_exact_mirror(batch, height, width, channels_last, seed):
     images = pixels(batch, 3, height, width)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    pair = MirroredPair(erase="shared", probability=1.0, noise_std=0.1, noise_probability=1.0)
+    pair = MirroredPair(erase="shared", erase_probability=1.0, noise_std=0.1, noise_probability=1.0)
     view, view_flipped = pair(images, generator=seeded(seed))
     assert torch.equal(view_flipped, view.flip(-1))
-    single = SingleView(probability=1.0, noise_std=0.1, noise_probability=1.0)
+    single = SingleView(erase_probability=1.0, noise_std=0.1, noise_probability=1.0)
     assert torch.equal(view, single(images, generator=seeded(seed)))
 
 
@@ -204,7 +204,7 @@ def test_the_pipeline_shows_in_both_views(erase):
 def test_eval_leaves_conversion_resizing_and_normalisation(erase):
     options = {"noise_std": 0.1, "noise_probability": 1.0, "size": 20}
     pipeline = KorniaPipeline(K.RandomRotation(30.0, p=1.0))
-    pair = MirroredPair(erase=erase, probability=1.0, pipeline=pipeline, **options)
+    pair = MirroredPair(erase=erase, erase_probability=1.0, pipeline=pipeline, **options)
     images = pixels()
     view, view_flipped = pair.eval()(images)
     assert torch.equal(view, SingleView(**QUIET, size=20)(images))
@@ -295,7 +295,7 @@ def test_grey_images_that_share_memory_between_channels(make):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_off_the_cpu_no_value_is_read_by_the_host(make, dtype):
     """Reading one on the meta device, where no tensor has values, would raise."""
-    prepare = make(probability=1.0, noise_std=0.1, noise_probability=1.0, size=20)
+    prepare = make(erase_probability=1.0, noise_std=0.1, noise_probability=1.0, size=20)
     images = torch.empty(4, 3, 8, 9, dtype=dtype, device="meta")
     for view in tensors(prepare(images)):
         assert view.is_meta
@@ -341,9 +341,9 @@ def test_kornia_is_not_imported_for_a_pair_without_a_pipeline():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"probability": -0.1}, r"probability must lie in \[0, 1\], got -0.1"),
-        ({"scale": (0.3, 0.1)}, "scale must be a pair"),
-        ({"ratio": (-1.0, 2.0)}, "ratio must lie"),
+        ({"erase_probability": -0.1}, r"erase_probability must lie in \[0, 1\], got -0.1"),
+        ({"erase_scale": (0.3, 0.1)}, "erase_scale must be a pair"),
+        ({"erase_ratio": (-1.0, 2.0)}, "erase_ratio must lie"),
         ({"noise_std": -1.0}, "noise_std must lie"),
         ({"noise_probability": 2.0}, "noise_probability must lie"),
         ({"mean": 0.5}, "mean and std must be sequences of numbers, got 0.5"),

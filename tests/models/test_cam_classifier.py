@@ -133,16 +133,16 @@ def test_small_images_with_a_lowered_stride_and_one_channel():
     assert model(torch.rand(2, 1, 48, 48)).attention.shape == (2, 7, 6, 6)
 
 
-def test_native_refuses_with_the_reason_and_what_to_do():
-    with pytest.raises(ValueError, match=r"class token.*head='auto' or 'own', or .*'avg'"):
-        build("vit_tiny_patch16_224", {"img_size": 64}, head="native")
-    with pytest.raises(ValueError, match=r"further layers.*conv_head \(Conv2d\).*'own'$"):
-        build("mobilenetv3_small_050", head="native")
+def test_keep_refuses_with_the_reason_and_what_to_do():
+    with pytest.raises(ValueError, match=r"class token.*head='auto' or 'replace', or .*'avg'"):
+        build("vit_tiny_patch16_224", {"img_size": 64}, head="keep")
+    with pytest.raises(ValueError, match=r"further layers.*conv_head \(Conv2d\).*'replace'$"):
+        build("mobilenetv3_small_050", head="keep")
     with pytest.raises(ValueError, match="another pooling"):
-        build("resnet10t", {"global_pool": "max"}, head="native")
+        build("resnet10t", {"global_pool": "max"}, head="keep")
     with pytest.raises(ValueError, match="classifies 1024 numbers pooled from 512 channels"):
-        build("resnet10t", {"global_pool": "catavgmax"}, head="native")
-    assert build("resnet10t", head="native").head_kind == "linear"
+        build("resnet10t", {"global_pool": "catavgmax"}, head="keep")
+    assert build("resnet10t", head="keep").head_kind == "linear"
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_native_refuses_with_the_reason_and_what_to_do():
 )
 def test_other_poolings_get_our_own_head(name, options):
     model = build(name, options).eval()
-    assert model.head_kind == "own"
+    assert model.head_kind == "replaced"
     output = model(images_for(model))
     pooled = output.attention.mean(dim=(2, 3)) + model.class_bias()
     torch.testing.assert_close(pooled, output.logits)
-    with pytest.raises(ValueError, match="gives no exact class maps.*'auto' or 'own'"):
-        build(name, options, head="native")
+    with pytest.raises(ValueError, match="gives no exact class maps.*'auto' or 'replace'"):
+        build(name, options, head="keep")
 
 
 def test_options_that_timm_refuses_are_named():
@@ -245,8 +245,8 @@ def test_a_head_with_two_results_in_training_is_not_kept():
             return self.forward_head(self.forward_features(images))
 
     with pytest.raises(ValueError, match="its own head gives a tuple, not logits in training"):
-        CAMClassifier(Distilled(), num_classes=7, head="native")
-    model = CAMClassifier(Distilled(), num_classes=7, head="own").train()
+        CAMClassifier(Distilled(), num_classes=7, head="keep")
+    model = CAMClassifier(Distilled(), num_classes=7, head="replace").train()
     assert model(torch.rand(2, 3, 64, 64)).logits.shape == (2, 7)
 
 
@@ -258,7 +258,7 @@ def test_synchronised_batch_norm_is_examined_without_the_other_processes(tmp_pat
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )
     try:
-        model = CAMClassifier(network, num_classes=7, head="own")
+        model = CAMClassifier(network, num_classes=7, head="replace")
     finally:
         torch.distributed.destroy_process_group()
     for key, value in model.backbone.state_dict().items():
@@ -302,8 +302,10 @@ def test_a_network_is_examined_whatever_the_default_dtype_and_device(request):
     networks = [timm.create_model(name, num_classes=7) for name in ("resnet10t", "ghostnet_050")]
     images = torch.rand(2, 3, 64, 64)
     request.getfixturevalue("other_defaults")
-    for network, kind in zip(networks, ["linear", "own"], strict=True):
-        model = CAMClassifier(network, num_classes=7, head="native" if kind == "linear" else "own")
+    for network, kind in zip(networks, ["linear", "replaced"], strict=True):
+        model = CAMClassifier(
+            network, num_classes=7, head="keep" if kind == "linear" else "replace"
+        )
         assert model.head_kind == kind
         assert cam_exactness(model).exact
         output = model(images)
@@ -313,9 +315,9 @@ def test_a_network_is_examined_whatever_the_default_dtype_and_device(request):
 
 
 def test_own_head_on_request():
-    model = build("resnet10t", head="own")
-    assert model.head_kind == "own"
-    assert "head_kind='own'" in repr(model)
+    model = build("resnet10t", head="replace")
+    assert model.head_kind == "replaced"
+    assert "head_kind='replaced'" in repr(model)
     assert not any(key.startswith("backbone.fc") for key in model.state_dict())
     assert {"own_head.weight", "own_head.bias"} <= model.state_dict().keys()
 
@@ -334,7 +336,9 @@ def test_dropping_a_pretrained_head_warns(tmp_path, name, dropped):
         model = build(name, options, pretrained=True)
     for key, value in model.backbone.state_dict().items():
         assert torch.equal(value, trained.state_dict()[key])
-    assert build(name, options, pretrained=True, head="own").head_kind == "own"  # no warning
+    assert (
+        build(name, options, pretrained=True, head="replace").head_kind == "replaced"
+    )  # no warning
 
 
 def test_keeping_a_pretrained_head_does_not_warn(tmp_path):
@@ -353,16 +357,16 @@ def test_a_built_timm_model():
     assert model.head_kind == "norm_linear"
     with pytest.raises(ValueError, match="num_classes is 8, but the head of this ConvNeXt has 7"):
         CAMClassifier(network, num_classes=8)
-    assert CAMClassifier(network, num_classes=8, head="own").get_classifier().out_features == 8
+    assert CAMClassifier(network, num_classes=8, head="replace").get_classifier().out_features == 8
 
 
 def test_a_built_timm_model_without_maps_warns_for_its_head():
     network = timm.create_model("mobilenetv3_small_050", num_classes=1000)
     with pytest.warns(UserWarning, match="conv_head, classifier"):
         model = CAMClassifier(network, num_classes=7)
-    assert model.head_kind == "own"
+    assert model.head_kind == "replaced"
     headless = timm.create_model("resnet10t", num_classes=0, global_pool="")
-    assert CAMClassifier(headless, num_classes=7).head_kind == "own"  # nothing to warn of
+    assert CAMClassifier(headless, num_classes=7).head_kind == "replaced"  # nothing to warn of
 
 
 def test_a_module_that_returns_maps():
@@ -372,7 +376,7 @@ def test_a_module_that_returns_maps():
     assert output.attention.shape == (2, 7, 4, 7)
     assert output.attention.dtype == torch.float64
     with pytest.raises(ValueError, match="no exact class maps: its own head is not to be found"):
-        CAMClassifier(network, num_classes=7, input_size=(1, 32, 32), head="native")
+        CAMClassifier(network, num_classes=7, input_size=(1, 32, 32), head="keep")
 
 
 def test_a_classifier_without_bias():
@@ -406,7 +410,7 @@ class Scaled(nn.Module):
 
 def test_a_forward_beyond_the_head_is_noticed():
     with pytest.raises(ValueError, match="is not all that its forward does"):
-        CAMClassifier(Scaled(), num_classes=7, head="native")
+        CAMClassifier(Scaled(), num_classes=7, head="keep")
 
 
 def test_parameters_read_without_a_call_of_their_module_are_kept():
@@ -414,7 +418,7 @@ def test_parameters_read_without_a_call_of_their_module_are_kept():
         def forward_features(self, images):
             return self.stem(images) * self.fc.weight.mean()
 
-    model = CAMClassifier(Borrowing(), num_classes=7, head="own")
+    model = CAMClassifier(Borrowing(), num_classes=7, head="replace")
     assert isinstance(model.backbone.fc, nn.Linear)
 
 
@@ -433,7 +437,7 @@ def test_a_frozen_backbone_trains_its_head_alone():
     [
         ({"num_classes": 0}, "num_classes must be a whole number from 1 on, got 0"),
         ({"num_classes": "7"}, "num_classes must be a whole number from 1 on, got '7'"),
-        ({"head": "mine"}, "head must be 'auto', 'own' or 'native', got 'mine'"),
+        ({"head": "mine"}, "head must be 'auto', 'keep' or 'replace', got 'mine'"),
         ({"model_options": {"num_classes": 3}}, "model_options must not hold num_classes"),
         ({"input_size": (1, 64, 64)}, "does not take images of 1x64x64.*give input_size"),
         ({"input_size": (3, 32, 32)}, "maps of a single place for images of 3x32x32"),

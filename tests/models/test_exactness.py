@@ -51,7 +51,7 @@ SEVERAL_CLASSIFIERS = [
     ("name", "options", "head_kind"),
     [(*case, "linear") for case in LINEAR]
     + [(*case, "norm_linear") for case in NORM_LINEAR]
-    + [(*case, "own") for case in CLASS_TOKEN + HIDDEN_LAYER + SEVERAL_CLASSIFIERS],
+    + [(*case, "replaced") for case in CLASS_TOKEN + HIDDEN_LAYER + SEVERAL_CLASSIFIERS],
 )
 def test_exact_by_name(name, options, head_kind):
     model = CAMClassifier(name, num_classes=7, model_options=options)

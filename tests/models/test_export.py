@@ -12,8 +12,8 @@ NETWORKS = [
     ("swin_tiny_patch4_window7_224", {**SMALL, "embed_dim": 24, "depths": (1,) * 4}, "linear"),
     ("convnext_atto", {"depths": (1, 1, 1, 1)}, "norm_linear"),
     ("vit_tiny_patch16_224", {**SMALL, "depth": 2, "global_pool": "avg"}, "norm_linear"),
-    ("vit_tiny_patch16_224", {**SMALL, "depth": 2}, "own"),
-    ("deit_tiny_distilled_patch16_224", {**SMALL, "depth": 2}, "own"),
+    ("vit_tiny_patch16_224", {**SMALL, "depth": 2}, "replaced"),
+    ("deit_tiny_distilled_patch16_224", {**SMALL, "depth": 2}, "replaced"),
 ]
 ANY_BATCH = ({0: torch.export.Dim("batch", min=1, max=64)},)
 
@@ -41,7 +41,7 @@ def test_stripped_networks_export_with_a_batch_of_any_size(name, options, kind):
 
 
 def test_the_classifier_itself_exports_with_its_maps():
-    model = build("vit_tiny_patch16_224", {**SMALL, "depth": 2}, "own")
+    model = build("vit_tiny_patch16_224", {**SMALL, "depth": 2}, "replaced")
     first, *others = batches()
     program = torch.export.export(model, (first,), dynamic_shapes=ANY_BATCH).module()
     for images in others:

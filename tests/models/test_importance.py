@@ -86,8 +86,8 @@ def test_a_classifier_without_bias_has_none():
     [
         ("resnet18", "auto", "linear"),
         ("convnext_atto", "auto", "norm_linear"),
-        ("resnet18", "own", "own"),
-        ("mobilenetv3_small_050", "own", "own"),
+        ("resnet18", "replace", "replaced"),
+        ("mobilenetv3_small_050", "replace", "replaced"),
     ],
 )
 def test_stripped_is_a_plain_model_of_the_same_logits(name, head, kind):

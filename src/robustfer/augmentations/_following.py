@@ -72,7 +72,7 @@ def check_followable(operations: Iterable[nn.Module], swap: Sequence[int] | None
         if isinstance(part, K.RandomErasing):
             raise ValueError(
                 f"{name} hides landmarks without telling which; let SingleView or MirroredPair "
-                "erase instead: probability=, scale=, ratio="
+                "erase instead: erase_probability=, erase_scale=, erase_ratio="
             )
         known = isinstance(part, (K.IntensityAugmentationBase2D, *_RIGID))
         if not known or isinstance(part, _MOVING_COLOUR):

@@ -133,18 +133,22 @@ def fill_boxes_(images: Tensor, boxes: Tensor, value: float = 0.0) -> Tensor:
 
 
 def check_erasing(
-    probability: float, scale: tuple[float, float], ratio: tuple[float, float]
+    probability: float,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    *,
+    prefix: str = "",
 ) -> None:
     """Refuse a probability outside [0, 1] and ranges that are none."""
-    check_range("probability", probability, 0.0, 1.0)
+    check_range(f"{prefix}probability", probability, 0.0, 1.0)
     for name, bounds in (("scale", scale), ("ratio", ratio)):
         pair = isinstance(bounds, Sequence) and len(bounds) == 2
         if not (pair and bounds[0] <= bounds[1]):
-            raise ValueError(f"{name} must be a pair (least, largest), got {bounds}")
+            raise ValueError(f"{prefix}{name} must be a pair (least, largest), got {bounds}")
     for share in scale:
-        check_range("scale", share, 0.0, 1.0)
+        check_range(f"{prefix}scale", share, 0.0, 1.0)
     for aspect in ratio:
-        check_range("ratio", aspect, 0.0, open_low=True)
+        check_range(f"{prefix}ratio", aspect, 0.0, open_low=True)
 
 
 def _sliceable(images: Tensor) -> bool:

@@ -56,9 +56,9 @@ class MirroredPair(nn.Module):
         erase: ``"independent"``: each view has its own box, and only the unmirrored one gets noise,
             as in the public program's runs with noisy labels. ``"shared"``: the second view is
             the exact mirror image of the first with its box and noise, as in its clean runs.
-        probability: see :class:`SingleView`, as for all that follow.
-        scale: least and largest area of an erased box.
-        ratio: least and largest height of an erased box over its width.
+        erase_probability: see :class:`SingleView`, as for all that follow.
+        erase_scale: least and largest area of an erased box.
+        erase_ratio: least and largest height of an erased box over its width.
         noise_std: standard deviation of the noise on pixels in [0, 1].
         noise_probability: chance of each sample to get noise.
         mean: mean of each channel.
@@ -92,9 +92,9 @@ class MirroredPair(nn.Module):
         self,
         *,
         erase: Literal["independent", "shared"] = "independent",
-        probability: float = 0.5,
-        scale: tuple[float, float] = (0.02, 0.25),
-        ratio: tuple[float, float] = (0.3, 3.3),
+        erase_probability: float = 0.5,
+        erase_scale: tuple[float, float] = (0.02, 0.25),
+        erase_ratio: tuple[float, float] = (0.3, 3.3),
         noise_std: float = 0.0,
         noise_probability: float = 0.5,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -107,9 +107,9 @@ class MirroredPair(nn.Module):
             raise ValueError(f'erase must be "independent" or "shared", got {erase!r}')
         self.erase = erase
         self.single = SingleView(
-            probability=probability,
-            scale=scale,
-            ratio=ratio,
+            erase_probability=erase_probability,
+            erase_scale=erase_scale,
+            erase_ratio=erase_ratio,
             noise_std=noise_std,
             noise_probability=noise_probability,
             mean=mean,

@@ -35,9 +35,9 @@ class SingleView(nn.Module):
     of the noise are drawn on the batch's device. No gradient flows back to the images.
 
     Args:
-        probability: chance of each sample to be erased.
-        scale: least and largest area of the erased box, as a share of the image.
-        ratio: least and largest height of the erased box over its width.
+        erase_probability: chance of each sample to be erased.
+        erase_scale: least and largest area of the erased box, as a share of the image.
+        erase_ratio: least and largest height of the erased box over its width.
         noise_std: standard deviation of the noise, in units of a pixel in [0, 1]; 0 for none. The
             noise of EAC's public program has a variance of 30 in 0..255: ``30**0.5 / 255``.
         noise_probability: chance of each sample to get noise.
@@ -69,9 +69,9 @@ class SingleView(nn.Module):
     def __init__(
         self,
         *,
-        probability: float = 0.5,
-        scale: tuple[float, float] = (0.02, 0.25),
-        ratio: tuple[float, float] = (0.3, 3.3),
+        erase_probability: float = 0.5,
+        erase_scale: tuple[float, float] = (0.02, 0.25),
+        erase_ratio: tuple[float, float] = (0.3, 3.3),
         noise_std: float = 0.0,
         noise_probability: float = 0.5,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -80,8 +80,9 @@ class SingleView(nn.Module):
         pipeline: KorniaPipeline | None = None,
     ) -> None:
         super().__init__()
-        check_erasing(probability, scale, ratio)
-        self.probability, self.scale, self.ratio = probability, scale, ratio
+        check_erasing(erase_probability, erase_scale, erase_ratio, prefix="erase_")
+        self.erase_probability = erase_probability
+        self.erase_scale, self.erase_ratio = erase_scale, erase_ratio
         self.noise_std = check_range("noise_std", noise_std, 0.0)
         self.noise_probability = check_range("noise_probability", noise_probability, 0.0, 1.0)
         if not (isinstance(mean, Sequence) and isinstance(std, Sequence) and mean and std):
@@ -215,15 +216,15 @@ class SingleView(nn.Module):
     def _erase_(self, views: Sequence[Tensor], generator: torch.Generator | None) -> Tensor:
         """Fill a box in some samples of each view, and return all of them, view after view."""
         batch, _, height, width = views[0].shape
-        if not (self.training and self.probability):
+        if not (self.training and self.erase_probability):
             return torch.zeros(len(views) * batch, 4, dtype=torch.int64, device="cpu")
         boxes = sample_boxes(
             len(views) * batch,
             height,
             width,
-            probability=self.probability,
-            scale=self.scale,
-            ratio=self.ratio,
+            probability=self.erase_probability,
+            scale=self.erase_scale,
+            ratio=self.erase_ratio,
             generator=generator,
         )
         for view, own in zip(views, boxes.chunk(len(views)), strict=True):
@@ -232,7 +233,8 @@ class SingleView(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"probability={self.probability}, scale={self.scale}, ratio={self.ratio}, "
+            f"erase_probability={self.erase_probability}, erase_scale={self.erase_scale}, "
+            f"erase_ratio={self.erase_ratio}, "
             f"noise_std={self.noise_std}, noise_probability={self.noise_probability}, "
             f"mean={self.mean}, std={self.std}, size={self.size}"
         )

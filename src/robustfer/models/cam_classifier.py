@@ -27,8 +27,8 @@ from robustfer.models._native_head import (
 from robustfer.models.exactness import random_images, randomized_copy, undisturbed
 from robustfer.models.outputs import CAMOutput, class_bias, class_maps, pooled_embeddings
 
-Head = Literal["auto", "own", "native"]
-HeadKind = Literal["linear", "norm_linear", "own"]
+Head = Literal["auto", "keep", "replace"]
+HeadKind = Literal["linear", "norm_linear", "replaced"]
 
 
 class CAMClassifier(nn.Module):
@@ -42,7 +42,7 @@ class CAMClassifier(nn.Module):
     - ``"norm_linear"``: a layer norm between the two (ConvNeXt, ViT built with
       ``global_pool="avg"``). Kept; the maps take the pooled vector's deviation as a constant, see
       :func:`robustfer.models.cam_outputs`.
-    - ``"own"``: mean pooling and a linear layer of our own, with the drop-out rate of the head
+    - ``"replaced"``: mean pooling and a new linear layer, with the drop-out rate of the head that
       they replace. For heads without exact maps: class tokens (ViT), hidden layers (MobileNetV3),
       several classifiers (LeViT). What the features do not depend on is then taken out of the
       backbone.
@@ -61,9 +61,9 @@ class CAMClassifier(nn.Module):
             any module that returns maps (B, D, H, W), such as a network without its last layers.
         num_classes: C, the number of classes.
         pretrained: load timm's pretrained weights (for a name).
-        head: ``"auto"`` keeps the network's head where it gives exact maps and else takes our
-            own, with a warning if trained weights may go with it; ``"own"`` always takes our
-            own; ``"native"`` refuses a network whose head gives no exact maps.
+        head: ``"auto"`` keeps the network's head where it gives exact maps and else replaces it,
+            with a warning if trained weights may go with it; ``"replace"`` always replaces it;
+            ``"keep"`` refuses a network whose head gives no exact maps.
         model_options: further options of ``timm.create_model`` (for a name), such as
             ``in_chans``, ``img_size``, ``output_stride``, ``global_pool``, ``drop_rate``.
         input_size: (channels, height, width) of the images on which the backbone is examined;
@@ -82,7 +82,7 @@ class CAMClassifier(nn.Module):
 
     Raises:
         ValueError: an option does not fit, the features are not maps or have other places in
-            training, or ``head="native"`` and that head gives no exact maps. The message says
+            training, or ``head="keep"`` and that head gives no exact maps. The message says
             what to do.
 
     >>> model = CAMClassifier("resnet18", num_classes=7, model_options={"output_stride": 8})
@@ -109,8 +109,8 @@ class CAMClassifier(nn.Module):
     ) -> None:
         super().__init__()
         num_classes = check_whole_number("num_classes", num_classes, 1)
-        if head not in ("auto", "own", "native"):
-            raise ValueError(f"head must be 'auto', 'own' or 'native', got {head!r}")
+        if head not in ("auto", "keep", "replace"):
+            raise ValueError(f"head must be 'auto', 'keep' or 'replace', got {head!r}")
         options = dict(model_options or {})
         check_bool("pretrained", pretrained)
         if isinstance(backbone, str):
@@ -140,7 +140,7 @@ class CAMClassifier(nn.Module):
         self._native: NativeHead | None = None
         self.own_head: nn.Linear | None = None
         refusal = ""
-        if head != "own":
+        if head != "replace":
             try:
                 with undisturbed():
                     self._native = find_native_head(probe, images, raw, self._layout)
@@ -149,8 +149,8 @@ class CAMClassifier(nn.Module):
                 refusal = f"{self.name} gives no exact class maps: its own head {error}"
         with undisturbed():
             examine_training(self.name, probe, images, raw)
-        if head == "native" and refusal:
-            hint = "head='auto' or 'own'"
+        if head == "keep" and refusal:
+            hint = "head='auto' or 'replace'"
             if getattr(backbone, "global_pool", None) == "token":
                 hint += ", or model_options={'global_pool': 'avg'}"
             raise ValueError(f"{refusal}. Take {hint}")
@@ -159,16 +159,16 @@ class CAMClassifier(nn.Module):
             if refusal and dropped and may_be_trained:
                 warnings.warn(
                     f"{refusal}. Mean pooling and a new linear layer take its place, and "
-                    f"{', '.join(dropped)} with any trained weights are dropped; head='own' says "
-                    "that this is meant",
+                    f"{', '.join(dropped)} with any trained weights are dropped; pass "
+                    "head='replace' to confirm",
                     stacklevel=2,
                 )
 
     @property
     def head_kind(self) -> HeadKind:
-        """Kind of the head: ``"linear"``, ``"norm_linear"`` or ``"own"``."""
+        """Kind of the head: ``"linear"``, ``"norm_linear"`` or ``"replaced"``."""
         if self._native is None:
-            return "own"
+            return "replaced"
         return "linear" if self._native.norm is None else "norm_linear"
 
     def get_classifier(self) -> nn.Module:
@@ -226,7 +226,7 @@ class CAMClassifier(nn.Module):
             raise ValueError(
                 f"num_classes is {self.num_classes}, but the head of this {self.name} has "
                 f"{found} classes: build it with num_classes={self.num_classes}, or take "
-                "head='own'"
+                "head='replace'"
             )
 
 
