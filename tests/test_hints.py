@@ -24,6 +24,9 @@ OF_OTHERS = {
     ("check_followable", "erase_scale"): "SingleView and MirroredPair, which the text names",
     ("check_followable", "erase_ratio"): "SingleView and MirroredPair, which the text names",
     ("check_followable", "resample"): "kornia's operations",
+    ("_warn_of_few_places", "model_options"): "CAMClassifier, which makes timm's networks",
+    ("_token_grid", "patch_drop_rate"): "timm.create_model",
+    ("examine_training", "patch_drop_rate"): "timm.create_model",
     ("LandmarkBranch.__init__", "features_only"): "timm.create_model",
     ("LandmarkClassifier.__init__", "features_only"): "timm.create_model",
     # Said where the reader has given it; tests/data/test_noise_lists.py has the other case.
