@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from robustfer.functional import landmark_adaptive_wing, render_heatmaps
+from robustfer.losses import check_values
 from tests.reference import heatmaps as reference
 
 SIZES = {"image_size": 32, "heatmap_size": 8}
@@ -161,13 +162,16 @@ def test_hidden_points(variant, weight):
 def test_shares_of_the_image_given_as_pixels_are_warned_of():
     shares = points(0, 2, 5, low=0.05, high=0.95)
     shares[0, 0] = NAN
-    with pytest.warns(UserWarning, match="landmarks lie between 0.* multiply x by the image's wid"):
+    message = "landmarks lie between 0.* multiply x by the image's wid"
+    with check_values(), pytest.warns(UserWarning, match=message):
         render_heatmaps(shares.requires_grad_(), **SIZES)
-    with pytest.warns(UserWarning, match="landmarks lie between"):
+    with check_values(), pytest.warns(UserWarning, match=message):
         landmark_adaptive_wing(torch.rand(2, 5, 8, 8), shares.detach(), image_size=32)
+    render_heatmaps(shares, **SIZES)  # values are looked at only when asked for
     tiny = {"image_size": 4, "heatmap_size": 4}
     for landmarks, sizes in ((shares * 32, SIZES), (shares.round(), SIZES), (shares, tiny)):
-        render_heatmaps(landmarks, **sizes)
+        with check_values():
+            render_heatmaps(landmarks, **sizes)
 
 
 def test_gradients_reach_the_landmarks():

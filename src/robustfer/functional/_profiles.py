@@ -15,6 +15,7 @@ from robustfer._checks import (
     check_range,
     check_shapes,
     check_variant,
+    values_are_checked,
     warn_if_normalized,
 )
 from robustfer.functional._budget import byte_budget
@@ -75,7 +76,8 @@ def landmark_profiles(
     if visible is not None and visible.dtype != torch.bool:
         raise ValueError(f"visible must be bool, got {visible.dtype}")
     image_height, image_width = height_width("image_size", image_size)
-    warn_if_normalized(landmarks, side=min(image_height, image_width))
+    if values_are_checked():  # in every step of training, so not for each batch on a CPU either
+        warn_if_normalized(landmarks, side=min(image_height, image_width))
     height, width = height_width("heatmap_size", heatmap_size)
     check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
 
