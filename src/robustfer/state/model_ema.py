@@ -17,6 +17,7 @@ from robustfer._checks import (
 )
 from robustfer._copying import independent_copy
 from robustfer._saved_state import load_whole
+from robustfer._wrappers import unwrapped
 from robustfer.functional._precision import full_precision
 
 Buffers = Literal["copy", "ema", "keep"]
@@ -50,7 +51,8 @@ class ModelEMA(nn.Module):
     are those of each process.
 
     Args:
-        model: what to follow, before it is wrapped (``DistributedDataParallel``) or compiled.
+        model: what to follow. Of a model that is wrapped for data parallelism or by
+            ``torch.compile`` the copy is the plain model, whose weights load anywhere.
         decay: :math:`d` in [0, 1); the copy looks back over about ``1 / (1 - decay)`` updates.
         warmup: begin with smaller decays, as above; without it :math:`a = d` from the start.
         buffers: what an update does with buffers, such as the running statistics of batch norm:
@@ -92,11 +94,9 @@ class ModelEMA(nn.Module):
         self.decay = check_range("decay", decay, 0.0, 1.0, open_high=True)
         if buffers not in ("copy", "ema", "keep"):
             raise ValueError(f"buffers must be 'copy', 'ema' or 'keep', got {buffers!r}")
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            raise ValueError("model must be the one inside DistributedDataParallel: model.module")
         self.warmup = check_bool("warmup", warmup)
         self.buffer_rule: Buffers = buffers
-        self.module = independent_copy(model).requires_grad_(False)
+        self.module = independent_copy(unwrapped(model)).requires_grad_(False)
         self.module._apply(full_precision)  # type: ignore[no-untyped-call]
         self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
         self._updates = 0  # the step on the host: reading the buffer would wait for a GPU
@@ -123,6 +123,7 @@ class ModelEMA(nn.Module):
         """
         if check_bool("skipped", skipped):
             return
+        model = unwrapped(model)
         if values_are_checked():
             check_finite(**dict(model.named_parameters()), **dict(model.named_buffers()))
         averaged = _pairs("parameters", self.module, model)
