@@ -188,7 +188,8 @@ SLOW = ("torch", "torchvision", "timm", "kornia", "numpy", "PIL", "tqdm", "packa
     [
         ("import robustfer", SLOW),
         ("import robustfer.cli, robustfer.registry", SLOW),
-        ("import robustfer.losses", ("kornia", "timm", "torchvision", "pytest")),
+        # torch's compiler takes seconds to import.
+        ("import robustfer.losses", ("kornia", "timm", "torchvision", "pytest", "torch._dynamo")),
     ],
 )
 def test_what_an_import_does_not_load(statement, never):

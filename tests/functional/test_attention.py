@@ -184,21 +184,25 @@ def not_yet_warned(monkeypatch):
     monkeypatch.setattr(attention_module, "_warned_of_few_places", False)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 2)])
-def test_maps_of_few_places_warn_once(not_yet_warned, size, compiled):
-    def step(attention):
-        return attention_consistency(attention, attention.flip(-1))
-
-    torch._dynamo.reset()
-    step = torch.compile(step, backend="eager", fullgraph=True) if compiled else step
+def test_maps_of_few_places_warn_once(not_yet_warned, size):
+    attention = torch.rand(2, 7, *size)
     with pytest.warns(UserWarning, match="2x2 places or fewer.*output_stride"):
-        step(torch.rand(2, 7, *size))
+        attention_consistency(attention, attention.flip(-1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for batch in (3, 4):
-            step(torch.rand(batch, 7, *size))
-        EACLoss()(torch.zeros(2, 7), torch.tensor([0, 6]), *[torch.rand(2, 7, *size)] * 2)
+        attention_consistency(attention, attention.flip(-1))
+        EACLoss()(torch.zeros(2, 7), torch.tensor([0, 6]), attention, attention)
+
+
+def test_maps_of_few_places_compile_without_a_warning(not_yet_warned):
+    torch._dynamo.reset()
+    compiled = torch.compile(attention_consistency, backend="eager", fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for batch in (2, 3):
+            attention = torch.rand(batch, 7, 2, 2)
+            assert compiled(attention, attention.flip(-1)) == 0
 
 
 @pytest.mark.parametrize("size", [(3, 3), (2, 3), (1, 3), (7, 7)])

@@ -62,7 +62,7 @@ def attention_consistency(
         \ell_n = \frac{1}{CHW} \sum_{c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
     Gradients reach both maps. The mirror is exact for any width, one included. Maps of 2x2 places
-    or fewer have next to nothing to compare, which a warning says once.
+    or fewer have next to nothing to compare, which a warning says once, but not when compiling.
 
     Args:
         attention: class maps of the images.
@@ -88,7 +88,8 @@ def attention_consistency(
     sizes = check_shapes(
         attention=(attention, "B C H W"), attention_flipped=(attention_flipped, "B C H W")
     )
-    if sizes["H"] <= 2 and sizes["W"] <= 2:
+    # The compiler cannot trace a warning.
+    if sizes["H"] <= 2 and sizes["W"] <= 2 and not torch.compiler.is_compiling():
         _warn_of_few_places()
     check_floating(attention=attention, attention_flipped=attention_flipped)
     if values_are_checked():
@@ -102,8 +103,6 @@ def attention_consistency(
 _warned_of_few_places = False
 
 
-# The compiler cannot trace a warning: it calls this once, while it traces.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _warn_of_few_places() -> None:
     global _warned_of_few_places
     if not _warned_of_few_places:
