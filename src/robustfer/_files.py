@@ -140,7 +140,7 @@ def _mode_of_file(path: Path) -> int | None:
 
 
 def _new_file_beside(target: Path) -> IO[bytes]:
-    """Open a new file beside the target, locked so that no other process removes it as left over."""
+    """Open a new file beside the target, locked so that no other save clears it away."""
     while True:
         file = target.with_name(f".{target.name}.{uuid4().hex}.tmp").open("x+b")
         if sys.platform != "win32":
