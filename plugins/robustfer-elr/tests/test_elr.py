@@ -166,7 +166,7 @@ def test_in_a_composition():
         Term("elr", EarlyLearningLoss(**options)),
         Term("attention", AttentionConsistencyLoss(), weight=5.0),
     )
-    alone, maps = EarlyLearningLoss(**options), torch.zeros(4, 5, 2, 2)
+    alone, maps = EarlyLearningLoss(**options), torch.zeros(4, 5, 3, 3)
     for logits, target, index in batches(3):
         proposed = composed.propose(logits=logits, index=index)
         assert list(proposed) == ["early_target"]
