@@ -1,0 +1,15 @@
+"""One training program for every method: ``python -m examples.train METHOD --data ...``.
+
+==================  ============================================================================
+``__main__.py``     the commands; errors in one line
+``options.py``      every option, from the command line or a YAML file
+``data.py``         data sets, label noise, images decoded once, the order of an epoch
+``views.py``        crop, mirror and erase this process's share of a batch
+``weights.py``      the network and its start weights, with a report of what was loaded
+``optimizer.py``    optimizer and schedule
+``processes.py``    what several processes share: gradients, statistics, parts of a batch
+``engine.py``       the one loop
+``run_folder.py``   the folder of a run: config.yaml, resume.pt, run.json, metrics.csv
+``methods/``        a file for each method: what it holds, its loss, what follows a step
+==================  ============================================================================
+"""

@@ -1,0 +1,59 @@
+"""Train a network by any method: python -m examples.train METHOD --data KIND:PATH ..."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from examples.train.methods import METHODS
+from examples.train.options import PROGRAM, Refused, parse, parser_of
+
+#: Command that is not a method -> what it does and its function.
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0, or 2 with one line on stderr where it cannot be done."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if given else 2
+    name, *rest = given
+    try:
+        if name in METHODS:
+            return train(name, rest)
+        if name in COMMANDS:
+            return COMMANDS[name][1](rest)
+        raise Refused(f"{name} is not a method; choose one of {', '.join((*METHODS, *COMMANDS))}")
+    except Refused as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped; --resume goes on after the last whole epoch", file=sys.stderr)
+        return 130
+
+
+def train(name: str, arguments: Sequence[str]) -> int:
+    """Train by a method."""
+    entry = METHODS[name]
+    method = entry.load()
+    if any(text in ("-h", "--help") for text in arguments):
+        parser_of(name, method.Options, entry.summary).print_help()
+        return 0
+    settings = parse(name, method.Options, arguments, entry.summary)
+    from examples.train import engine  # Lightning takes seconds to import
+
+    engine.train(settings)
+    return 0
+
+
+def overview() -> str:
+    """Return what the program can do."""
+    shown = {name: entry.summary for name, entry in METHODS.items()}
+    shown |= {name: words for name, (words, _) in COMMANDS.items()}
+    lines = "\n".join(f"  {name:10} {words}" for name, words in shown.items())
+    return f"usage: {PROGRAM} METHOD --data KIND:PATH ...\n\n{lines}\n\n{PROGRAM} METHOD --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

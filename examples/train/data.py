@@ -1,0 +1,247 @@
+"""The faces of a run: read, given noisy labels, decoded once, and put in the order of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from examples.train.options import DataOptions, NoiseOptions, Refused, Settings
+from robustfer.data import LabeledFaces, ProgressiveBalancedSampler, load
+from robustfer.noise import (
+    LANET_CONFUSIONS,
+    crowd_counts,
+    noise_matrix,
+    read_noise_list,
+    transition_matrix,
+    with_class_noise,
+    with_noise_list,
+    with_symmetric_noise,
+    without_diagonal,
+)
+
+# What a label is may differ between training and evaluation: the latter takes the reader's default.
+_WHAT_A_LABEL_IS = ("labels", "fer2013_labels")
+_DECODED_AT_ONCE = 256
+
+
+def seed_of(*numbers: int) -> int:
+    """Return a seed that belongs to these numbers, such as seed, epoch and step."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
+    """Return the training set, with the noise asked for, and the set to evaluate on."""
+    options = settings.data
+    train = _read(options.data, {"split": "train", **options.reader})
+    train = with_noise(train, settings.noise, seed=settings.run.seed)
+    shared = {k: v for k, v in options.reader.items() if k not in (*_WHAT_A_LABEL_IS, "split")}
+    chosen = shared | options.evaluate_reader
+    spec = options.evaluate_data or options.data
+    judged = _read(spec, {"split": options.evaluate_on, **chosen})
+    if judged.classes != train.classes:
+        raise Refused(
+            f"the set to evaluate on has the classes {', '.join(judged.classes)}, the training set "
+            f"{', '.join(train.classes)}; count both alike, say --reader.classes rafdb"
+        )
+    if judged.targets.ndim != 1:
+        raise Refused(
+            "the set to evaluate on has probabilities as labels; choose one class per image, say "
+            "--evaluate-reader.labels majority"
+        )
+    return train, judged
+
+
+def _read(spec: str, options: dict[str, Any]) -> LabeledFaces:
+    try:
+        return load(spec, **options)
+    except TypeError as error:  # an option that no reader has
+        raise Refused(f"--reader: {error}") from error
+
+
+def with_noise(faces: LabeledFaces, options: NoiseOptions, *, seed: int) -> LabeledFaces:
+    """Return the faces with noisy labels; their ``true_targets`` keep the old ones."""
+    kind, rate = options.noise, options.noise_rate
+    if kind == "none":
+        return faces
+    if kind == "list":
+        if options.noise_list is None:
+            raise Refused("--noise list needs --noise-list FILE")
+        noisy = read_noise_list(
+            options.noise_list,
+            classes=options.noise_numbering,
+            base=options.noise_base,
+            clean=faces,
+        )
+        return with_noise_list(faces, noisy)
+    if rate is None:
+        raise Refused(f"--noise {kind} needs --noise-rate, say --noise-rate 0.3")
+    how: dict[str, Any] = {
+        "rate": rate,
+        "seed": seed if options.noise_seed is None else options.noise_seed,
+        "variant": options.noise_variant,
+    }
+    if kind in ("symmetric", "symmetric-included"):
+        included = "included" if kind == "symmetric-included" else "excluded"
+        return with_symmetric_noise(faces, true_class=included, **how)
+    if kind == "crowd":
+        if faces.votes is None:
+            raise Refused("--noise crowd needs data with votes of several people, such as ferplus")
+        matrix = without_diagonal(transition_matrix(crowd_counts(faces.votes)))
+    else:
+        confusions = LANET_CONFUSIONS if kind == "lanet" else options.noise_confusions
+        if not confusions:
+            raise Refused("--noise confusions needs --noise-confusions, say '{fear: surprise}'")
+        matrix = noise_matrix(confusions, faces.classes)
+    return with_class_noise(faces, matrix=matrix, **how)
+
+
+def class_weights(faces: LabeledFaces, options: DataOptions) -> Tensor | None:
+    """Return a weight for each class, 1 on average over the training set; ``None`` without."""
+    if options.class_weights == "none":
+        return None
+    soft = faces.targets.ndim == 2
+    counts = faces.targets.sum(0) if soft else faces.targets.bincount(minlength=len(faces.classes))
+    counts = counts.double()
+    if options.class_weights == "balanced":
+        weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
+    else:
+        weights = torch.tensor([float(weight) for weight in options.class_weights]).double()
+        if len(weights) != len(counts):
+            raise Refused(
+                f"--class-weights must have a weight for each of {', '.join(faces.classes)}, "
+                f"got {len(weights)}"
+            )
+    average = (weights * counts).sum() / counts.sum()
+    return (weights / average).to(torch.get_default_dtype())
+
+
+class Order:
+    """Rows of the data set in the order of an epoch, from 1, by seed, epoch and labels only."""
+
+    def __init__(
+        self, options: DataOptions, labels: Callable[[], Tensor], *, epochs: int, seed: int
+    ) -> None:
+        self.labels, self.seed, self.sampler = labels, seed, None
+        self.constant = options.sampling == "balanced"
+        if options.sampling != "shuffled":
+            classes = int(labels().max()) + 1
+            self.sampler = ProgressiveBalancedSampler(
+                labels, num_classes=classes, max_epoch=max(1, epochs - 1), seed=seed,
+                num_replicas=1, rank=0,
+            )  # fmt: skip
+
+    def __call__(self, epoch: int) -> Tensor:
+        if self.sampler is None:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
+            return torch.randperm(len(self.labels()), generator=generator)
+        self.sampler.set_epoch(epoch - 1 + self.sampler.max_epoch * self.constant)
+        return torch.tensor(list(self.sampler))
+
+
+class Images:
+    """The images of a data set by row, uint8 (B, 3, H, W): kept, or read anew each time.
+
+    Args:
+        faces: the data set.
+        options: where to keep the images, and how many processes read files.
+        device: where :meth:`batches` puts them.
+        copies: processes of this machine that each keep their own.
+        title: shown beside a progress bar while the images are decoded; ``None``: no bar.
+    """
+
+    def __init__(
+        self,
+        faces: LabeledFaces,
+        options: DataOptions,
+        device: torch.device,
+        *,
+        copies: int = 1,
+        title: str | None = None,
+    ) -> None:
+        self.faces, self.device = faces, device
+        self.size = tuple(faces[0]["image"].shape[1:])
+        self.plan: list[list[int]] = []
+        size = len(faces) * 3 * self.size[0] * self.size[1]
+        place = _place(options, size, device, copies)
+        # A generator of its own: the loader would draw from torch's, which decides drop-out.
+        self.loader = DataLoader(
+            _ImagesOnly(faces),
+            batch_sampler=_Plan(self.plan),
+            num_workers=options.workers,
+            persistent_workers=options.workers > 0 and place == "files",
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),
+        )
+        self.kept: Tensor | None = None
+        if place != "files":
+            self.kept = self._decoded(device if place == "device" else torch.device("cpu"), title)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def batches(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the images of each batch of rows, on the device."""
+        if self.kept is not None:
+            for part in rows:
+                part = part.to(self.kept.device, non_blocking=True)
+                yield _channels_first(self.kept[part]).to(self.device, non_blocking=True)
+            return
+        self.plan[:] = [part.tolist() for part in rows]
+        for images in self.loader:
+            yield images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+
+    def _decoded(self, place: torch.device, title: str | None) -> Tensor:
+        kept = torch.empty(len(self.faces), *self.size, 3, dtype=torch.uint8, device=place)
+        self.plan[:] = [part.tolist() for part in torch.arange(len(kept)).split(_DECODED_AT_ONCE)]
+        start = 0
+        with tqdm(total=len(kept), desc=title, disable=title is None, leave=False) as bar:
+            for images in self.loader:
+                kept[start : start + len(images)] = images.permute(0, 2, 3, 1)
+                start += len(images)
+                bar.update(len(images))
+        return kept
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    return images.permute(0, 3, 1, 2)
+
+
+def _place(
+    options: DataOptions, size: int, device: torch.device, copies: int
+) -> Literal["device", "memory", "files"]:
+    if options.keep != "auto":
+        return options.keep
+    if device.type == "cuda" and size < torch.cuda.get_device_properties(device).total_memory / 4:
+        return "device"
+    return "memory" if copies * size <= options.memory_limit * 2**30 else "files"
+
+
+class _ImagesOnly(Dataset[Tensor]):
+    def __init__(self, faces: LabeledFaces) -> None:
+        self.faces = faces
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, row: int) -> Tensor:
+        image: Tensor = self.faces[row]["image"]
+        return image
+
+
+class _Plan:
+    """The batches that the loader is to bring next; its owner changes them between epochs."""
+
+    def __init__(self, batches: list[list[int]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(list(self.batches))
+
+    def __len__(self) -> int:
+        return len(self.batches)

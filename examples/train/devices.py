@@ -1,0 +1,94 @@
+"""Lightning Fabric for the devices and the precision asked for."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import Logger
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
+
+from examples.train.options import Refused, RunOptions
+
+
+@contextmanager
+def default_dtype(precision: str) -> Iterator[None]:
+    """Make new tensors in float64 with ``--precision 64``, and in float32 otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if precision == "64" else torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class Autocast(MixedPrecision):
+    """Mixed precision that leaves inputs as they are: half precision moves landmarks."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def make_fabric(options: RunOptions, *, unused_parameters: bool, loggers: list[Logger]) -> Fabric:
+    """Return Fabric for the devices and the precision asked for.
+
+    Args:
+        options: of the run.
+        unused_parameters: whether a step may leave parameters without gradient.
+        loggers: where figures go.
+
+    Raises:
+        Refused: there are no such devices.
+    """
+    kind, _, number = options.device.partition(":")
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if kind == "auto":
+        kind = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if kind not in available or (number and not (kind == "cuda" and number.isdigit())):
+        raise Refused(f"--device must be auto, cpu, cuda, cuda:NUMBER or mps, got {options.device}")
+    if not available[kind]:
+        raise Refused(f"--device {kind}: this machine has none; choose cpu or auto")
+    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, options.devices)
+    first = int(number or 0)
+    if first + options.devices > count:
+        raise Refused(f"--devices {options.devices} on {options.device}: there are {count} in all")
+    processes = options.devices * options.nodes
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) != processes:
+        raise Refused(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, --devices {options.devices} "
+            f"and --nodes {options.nodes} make {processes}; let both say the same"
+        )
+    precision: dict[str, Any] = {"precision": f"{options.precision}-true"}
+    if options.precision in ("16-mixed", "bf16-mixed"):
+        precision = {"plugins": [Autocast(options.precision, kind)]}
+    strategy: Any = "auto"
+    if processes > 1:
+        # The loop averages running statistics itself, so that all processes hold the same.
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        strategy = DDPStrategy(find_unused_parameters=unused_parameters, **{sync: False})
+    numbered = list(range(first, first + options.devices))
+    return Fabric(
+        accelerator=kind,
+        devices=numbered if kind == "cuda" else options.devices,
+        num_nodes=options.nodes,
+        strategy=strategy,
+        loggers=loggers,
+        **precision,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU, or the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,429 @@
+"""The one loop: epochs, steps, evaluation, figures and files, for every method alike."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from tqdm import tqdm
+
+from examples.train.data import Images, Order, class_weights, load_faces, seed_of
+from examples.train.devices import default_dtype, device_name, make_fabric
+from examples.train.evaluation import predict
+from examples.train.methods import METHODS
+from examples.train.methods.base import Method, Task
+from examples.train.optimizer import Schedule, make_optimizer
+from examples.train.options import Refused, Settings, as_yaml
+from examples.train.processes import average_, run_in_parts
+from examples.train.run_folder import RunFolder, open_folder, path_of, read_state
+from examples.train.views import Batch, Views
+from examples.train.weights import make_classifier, pixels_of
+from robustfer.checkpoint import save_model
+from robustfer.data import LabeledFaces
+from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_accuracy
+from robustfer.models import CAMClassifier
+from robustfer.state import ModelEMA
+
+# What may go wrong before the first step is the user's to mend, and is said in one line.
+_MENDABLE = (ValueError, TypeError, LookupError, OSError, RuntimeError, ImportError)
+LOGS = "logs"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training leaves: its folder, the figures of each epoch, and the classifier."""
+
+    folder: Path
+    history: History
+    classifier: CAMClassifier
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Say in one line what the user can mend."""
+    try:
+        yield
+    except _MENDABLE as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise Refused(text) from error
+
+
+def train(settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = None) -> Outcome:
+    """Train as the settings say, in every process of the run.
+
+    Args:
+        settings: all options.
+        faces: training set and set to evaluate on; default: as the settings say.
+
+    Raises:
+        Refused: something asked for cannot be done; before anything is written, unless the loss
+            stops being a number.
+    """
+    with default_dtype(settings.run.precision):
+        with refusing():
+            training = Training(settings, faces)
+        try:
+            with refusing():
+                training.begin()
+            return training.run()
+        finally:
+            training.end()
+
+
+class Training:
+    """One run: what is made of the settings, and the loop over it."""
+
+    def __init__(
+        self, settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = None
+    ) -> None:
+        self.settings = settings
+        self.faces, self.judged = faces or load_faces(settings)
+        kind = METHODS[settings.method].load()
+        path = path_of(settings)
+        loggers = [
+            CSVLogger(path, name=LOGS, version=""),
+            TensorBoardLogger(path, name=LOGS, version=""),
+        ]
+        self.fabric = make_fabric(
+            settings.run, unused_parameters=kind.skips_parameters, loggers=loggers
+        )
+        batch, shares = settings.optimizer.batch_size, self.fabric.world_size
+        parts = settings.run.accumulate
+        if batch % (shares * parts):
+            raise Refused(
+                f"--batch-size {batch} cannot be shared evenly by {shares} processes in {parts} "
+                f"parts; choose a multiple of {shares * parts}"
+            )
+        if len(self.faces) < batch:
+            raise Refused(
+                f"--batch-size {batch} is more than the {len(self.faces)} training images"
+            )
+        self.steps = min(len(self.faces) // batch, settings.run.max_steps or len(self.faces))
+
+        torch.manual_seed(settings.run.seed)
+        classifier, self.report = make_classifier(settings.model, self.faces.classes)
+        mean, std = pixels_of(classifier)
+        first: Tensor = self.faces[0]["image"]
+        views = Views(
+            (first.shape[1], first.shape[2]),
+            settings.views,
+            mean=settings.views.mean or mean,
+            std=settings.views.std or std,
+        )
+        task = Task(
+            faces=self.faces,
+            classifier=classifier,
+            views=views,
+            class_weights=class_weights(self.faces, settings.data),
+            trained=settings.model.pretrained or settings.model.weights is not None,
+            settings=settings,
+        )
+        self.method: Method = kind(task, settings.own)
+        self.raw_optimizer = make_optimizer(self.method, settings.optimizer)
+        self.schedule = Schedule(
+            self.raw_optimizer, settings.optimizer, steps=len(self.faces) // batch
+        )
+        fused = getattr(self.raw_optimizer, "_step_supports_amp_scaling", False)
+        if fused and settings.run.precision == "16-mixed":
+            raise Refused(
+                "--precision 16-mixed cannot tell which steps a fused optimizer skips; leave out "
+                "--optimizer-options.fused, or choose bf16-mixed"
+            )
+        self.history = History()
+        self.folder: RunFolder | None = None
+
+    def begin(self) -> None:
+        """Start the processes, decode the images, and take the run's folder: last, as it writes."""
+        settings, fabric = self.settings, self.fabric
+        fabric.launch()
+        self.say(as_yaml(settings, type(settings.own)))
+        self.say(self.faces.summary())
+        if self.report is not None:
+            self.say(self.report)
+        device, copies = fabric.device, settings.run.devices
+        shown = settings.run.progress and fabric.is_global_zero
+        self.images, self.judged_images = (
+            Images(
+                faces, settings.data, device, copies=copies,
+                title=f"reading the {name} images" if shown else None,
+            )
+            for faces, name in ((self.faces, "training"), (self.judged, "evaluation"))
+        )  # fmt: skip
+        self.targets = self.faces.targets.to(device)
+        if self.targets.is_floating_point():
+            self.targets = self.targets.to(torch.get_default_dtype())
+
+        method = self.method.to(device, memory_format=torch.channels_last)
+        self.stepped = False
+        self.raw_optimizer.register_step_post_hook(self._has_stepped)
+        if settings.run.compile:
+            method.body.forward = torch.compile(method.body.forward)  # type: ignore[method-assign]
+        if settings.run.accumulate > 1:
+            run_in_parts(method.body, settings.run.accumulate)
+        self.network, self.optimizer = fabric.setup(method.network, self.raw_optimizer)
+        # The wrapping averages the network's own gradients; the loop those of the loss.
+        inside = set(method.network.parameters())
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.beside = [parameter for parameter in trained if parameter not in inside]
+        # What a forward pass may move: statistics of batch norm, those of a teacher too.
+        averages = [module for module in method.children() if isinstance(module, ModelEMA)]
+        self.moving = [b for module in (method.network, *averages) for b in module.buffers()]
+        self.statistics = [b for b in method.network.buffers() if b.is_floating_point()]
+        self.order = Order(
+            settings.data,
+            method.labels_now,
+            epochs=settings.optimizer.epochs,
+            seed=settings.run.seed,
+        )
+        self.folder = self._take_folder()
+        if self.folder.state is not None:
+            self._load(self.folder.state)
+
+    @property
+    def batch(self) -> int:
+        """Images per step, over all processes."""
+        return self.settings.optimizer.batch_size
+
+    def run(self) -> Outcome:
+        """Train the epochs that are left."""
+        options, epochs = self.settings.run, self.settings.optimizer.epochs
+        self._log_from_the_start()
+        for epoch in range(len(self.history) + 1, min(epochs, options.stop_after or epochs) + 1):
+            figures = {**self._train_epoch(epoch), **self._evaluate()}
+            figures = {name: float(value) for name, value in figures.items()}
+            self.history.add(figures)
+            self._save()
+            self._log(epoch, figures)
+            told = f"{figures['changed']:.0f} labels changed; " if "changed" in figures else ""
+            self.say(
+                f"epoch {epoch}: {told}loss {figures['loss']:.4f}; "
+                f"{self.history.summary('accuracy')}"
+            )
+        if len(self.history) == epochs:
+            self._finish()
+        return Outcome(self.folder.path, self.history, self.method.classifier)
+
+    def end(self) -> None:
+        """Close files and let the folder go."""
+        for logger in self.fabric.loggers:
+            logger.finalize("success")
+        if self.folder is not None:
+            self.folder.close()
+
+    def say(self, text: object) -> None:
+        """Print once, not in every process."""
+        if self.fabric.is_global_zero:
+            tqdm.write(str(text))
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        fabric, options = self.fabric, self.settings.run
+        seed_everything(seed_of(options.seed, epoch, fabric.global_rank))
+        self.method.train()
+        self.network.train()
+        start, done, exact = time.perf_counter(), 0, torch.get_default_dtype()
+        totals: Tensor | None = None
+        names: list[str] = []
+        bar = tqdm(
+            self._batches(epoch),
+            desc=f"{self.settings.method} epoch {epoch}/{self.settings.optimizer.epochs}",
+            total=self.steps,
+            disable=not (options.progress and fabric.is_global_zero),
+            leave=False,
+        )
+        for batch in bar:
+            terms, stepped = self._step(batch)
+            if stepped:
+                # Added up where they are: to read one would wait for the device.
+                values = torch.stack([value.detach().to(exact) for value in terms.values()])
+                totals, names = values if totals is None else totals + values, list(terms)
+                done += 1
+        if totals is None:
+            raise Refused(
+                f"every step of epoch {epoch} overflowed; choose --precision bf16-mixed or 32"
+            )
+        average = fabric.all_reduce(totals / done, reduce_op="mean").tolist()
+        seconds = time.perf_counter() - start
+        if not math.isfinite(sum(average)):
+            raise Refused(
+                f"the loss is no longer a number in epoch {epoch}; lower --learning-rate, or set "
+                f"--clip-norm; {path_of(self.settings)} holds the epochs before"
+            )
+        return {
+            "loss": math.fsum(average),
+            **{f"loss/{name}": value for name, value in zip(names, average, strict=True)},
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            **({"skipped_steps": self.steps - done} if options.precision == "16-mixed" else {}),
+            **self.method.figures(epoch),
+            "images_per_second": self.steps * self.batch / seconds,
+        }
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        fabric, share = self.fabric, self.batch // self.fabric.world_size
+        rows = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
+        order = self.order(epoch)[: self.steps * self.batch].view(self.steps, self.batch)[:, rows]
+        on_device = order.to(fabric.device, non_blocking=True)
+        images = self.images.batches(list(order))
+        for number, (pixels, index) in enumerate(zip(images, on_device, strict=True)):
+            seed = seed_of(self.settings.run.seed, epoch, number, 1)
+            yield Batch(
+                images=pixels,
+                index=index,
+                target=self.targets[index],
+                step=(epoch - 1) * self.steps + number,
+                epoch=epoch,
+                rows=rows,
+                total=self.batch,
+                generator=torch.Generator().manual_seed(seed),
+            )
+
+    def _step(self, batch: Batch) -> tuple[dict[str, Tensor], bool]:
+        """One step of the optimizer; one that the scaler skips leaves everything as it was."""
+        fabric, method = self.fabric, self.method
+        scaled = self.settings.run.precision == "16-mixed"
+        before = [buffer.clone() for buffer in self.moving] if scaled else []
+        with fabric.autocast():
+            terms = method.loss(self.network, batch)
+            loss = sum(terms.values())
+        self.optimizer.zero_grad()
+        fabric.backward(loss)
+        if fabric.world_size > 1:
+            average_(fabric, [p.grad for p in self.beside if p.grad is not None])
+        if self.settings.optimizer.clip_norm is not None:
+            fabric.clip_gradients(
+                self.network, self.optimizer, max_norm=self.settings.optimizer.clip_norm,
+                error_if_nonfinite=False,
+            )  # fmt: skip
+        self.stepped = False
+        self.optimizer.step()
+        if not self.stepped:
+            for buffer, value in zip(self.moving, before, strict=True):
+                buffer.copy_(value)
+            return terms, False
+        self.schedule.step()
+        if fabric.world_size > 1:
+            average_(fabric, self.statistics)
+        method.after_step(batch)
+        return terms, True
+
+    def _has_stepped(self, *_: Any) -> None:
+        self.stepped = True
+
+    def _evaluate(self) -> dict[str, float]:
+        compiled = self.settings.run.compile  # for the batches of training only
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            logits = predict(
+                self.fabric, self.method.classifier, self.method.views, self.judged_images
+            )
+        confusion = confusion_matrix(logits.argmax(1), self.judged.targets, logits.shape[1])
+        return {
+            "accuracy": accuracy(confusion),
+            "mean_class_accuracy": mean_class_accuracy(confusion),
+        }
+
+    def _take_folder(self) -> RunFolder:
+        """The first process takes the folder; if it may not, all stop."""
+        problem, folder = None, None
+        if self.fabric.is_global_zero:
+            try:
+                folder = open_folder(self.settings, type(self.settings.own))
+            except (Refused, OSError, ValueError) as error:
+                problem = " ".join(str(error).split())
+        problem = self.fabric.broadcast(problem)
+        if problem is not None:
+            raise Refused(problem)
+        return folder or RunFolder(path_of(self.settings), read_state(path_of(self.settings)))
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.history.load_state_dict(state["history"])
+        self.say(f"going on after epoch {len(self.history)}")
+
+    def _save(self) -> None:
+        """Write what a stopped run goes on from, and the figures so far."""
+        if not self.fabric.is_global_zero:
+            return
+        self.folder.save({
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "history": self.history.state_dict(),
+        })  # fmt: skip
+        self._record()
+
+    def _record(self) -> None:
+        targets, truth = self.faces.targets, self.faces.true_targets
+        wrong = None
+        if truth is not None and targets.ndim == 1:
+            wrong = float((targets != truth).double().mean())
+        self.folder.record({
+            "settings": self.settings.flat(),
+            "classes": list(self.faces.classes),
+            "passes": self.method.passes,
+            "train_images": len(self.faces),
+            "wrong_labels": wrong,
+            "evaluation_images": len(self.judged),
+            "weights": None if self.report is None else str(self.report),
+            "processes": self.fabric.world_size,
+            "device": device_name(self.fabric.device),
+            "versions": {name: version(name) for name in ("robustfer", "torch", "timm")},
+            "epochs": [
+                {k: None if math.isnan(v) else v for k, v in epoch.items()}  # JSON has no NaN
+                for epoch in self.history.epochs
+            ],
+        })  # fmt: skip
+
+    def _log_from_the_start(self) -> None:
+        """Begin the logs anew with the epochs done so far: what a killed run logged may be torn."""
+        if not self.fabric.is_global_zero:
+            return
+        shutil.rmtree(self.folder.path / LOGS, ignore_errors=True)
+        for epoch in self.history.epochs:
+            self._log(int(epoch["epoch"]), {k: v for k, v in epoch.items() if k != "epoch"})
+
+    def _log(self, epoch: int, figures: dict[str, float]) -> None:
+        self.fabric.log_dict({"epoch": float(epoch), **figures}, step=epoch * self.steps)
+        for logger in self.fabric.loggers:
+            logger.save()
+
+    def _finish(self) -> None:
+        """Leave the classifier with its class names and all settings."""
+        if not self.fabric.is_global_zero:
+            return
+        self._record()
+        views = self.method.views
+        path = save_model(
+            self.folder.path,
+            self.method.classifier,
+            classes=self.faces.classes,
+            settings={
+                **self.settings.identity(),
+                "mean": list(views.normalize.mean),
+                "std": list(views.normalize.std),
+                "image_size": list(views.size),
+            },
+        )
+        self.say(self.history.summary("mean_class_accuracy"))
+        self.say(f"model written to {path}")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what code of others may draw from, such as drop-out."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)

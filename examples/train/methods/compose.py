@@ -1,0 +1,159 @@
+"""Any losses by name, the core's and the plugins', with their weights."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from examples.train.methods.base import (
+    EachView,
+    Method,
+    Network,
+    Task,
+    WeightedCrossEntropy,
+    label_store_targets,
+)
+from examples.train.options import Momentum, PositiveInt, Refused
+from examples.train.views import Batch
+from robustfer import registry
+from robustfer.losses import CompositeLoss, Term
+from robustfer.models import ImportanceClassifier
+from robustfer.state import LabelStore, ModelEMA, Relabeler
+
+
+@dataclass(frozen=True)
+class Options:
+    """losses by name (robustfer list has them, robustfer show NAME their options)
+
+    Args:
+        loss: NAME[=WEIGHT][,OPTION=VALUE...], repeated for each loss; default: cross_entropy
+        erase: a box of its own in each view, or the same in both
+        decay: of the teacher, if a loss takes one
+        relabel_from: first epoch that changes labels, counted from 1; default: never
+        relabel_margin: by how much another class must be more probable
+    """
+
+    loss: list[str] = field(default_factory=list)
+    erase: Literal["independent", "shared"] = "shared"
+    decay: Momentum = 0.999
+    relabel_from: PositiveInt | None = None
+    relabel_margin: Momentum = 0.5
+
+
+class Compose(Method):
+    """A second view, a teacher and importances are made only for losses that take them."""
+
+    Options = Options
+    skips_parameters = True
+    weighs_classes = True
+
+    def __init__(self, task: Task, options: Options) -> None:
+        super().__init__(task, options)
+        classifier = task.classifier
+        sizes = {
+            "num_samples": len(task.faces),
+            "num_classes": len(task.faces.classes),
+            "num_features": classifier.num_features,
+        }
+        texts = options.loss or ["cross_entropy"]
+        self.criterion = CompositeLoss(*(make_term(text, sizes, task) for text in texts))
+        if task.class_weights is not None and "cross_entropy" not in self.criterion.names:
+            raise Refused("--class-weights needs --loss cross_entropy among the losses")
+        self.needs = self.criterion.accepts - self.criterion.proposes
+        weighs = "importance" in self.needs
+        model = ImportanceClassifier(classifier) if weighs else classifier
+        self.network = EachView(model)
+        self.teacher = (
+            ModelEMA(model, decay=options.decay) if "teacher_logits" in self.needs else None
+        )
+        self.labels = LabelStore(**label_store_targets(task))
+        never = task.settings.optimizer.epochs + 1
+        self.relabeler = Relabeler(
+            self.labels,
+            margin=options.relabel_margin,
+            scope="low_importance" if weighs else "all",
+            weighting="importance" if weighs else "none",
+            start_epoch=never if options.relabel_from is None else options.relabel_from,
+        )
+
+    def labels_now(self) -> Tensor:
+        return self.labels.labels()
+
+    def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        views: tuple[Tensor, ...]
+        if self.needs & {"attention_flipped", "teacher_logits"}:
+            views = self.views.pair(batch, mirror=True, erase=self.options.erase)
+        else:
+            views = (self.views.single(batch),)
+        both = "attention_flipped" in self.needs
+        output, *flipped = network(*views[: 2 if both else 1])
+        target = self.labels(batch.index)
+        if batch.target.ndim == 2:
+            target = self.labels.soft_target(batch.index)
+        head = self.classifier.get_classifier()
+        tensors = {**output._asdict(), "index": batch.index, "target": target}
+        tensors |= {"student_logits": output.logits, "classifier_weight": head.weight}
+        tensors |= {"bias": head.bias} if head.bias is not None else {}
+        if "permutation" in self.needs:
+            order = torch.randperm(len(batch.index), generator=batch.generator)
+            tensors["permutation"] = order.to(batch.index.device)
+        if both:
+            tensors["attention_flipped"] = flipped[0].attention
+        if self.teacher is not None:
+            tensors["teacher_logits"] = self.teacher(views[1]).logits
+        tensors = {name: tensors[name] for name in self.needs & tensors.keys()}
+        proposed = self.criterion.propose(**tensors)
+        importance = output.importance.detach() if "importance" in tensors else None
+        self.seen = output.logits.detach(), importance, proposed
+        return self.criterion.terms(**tensors, **proposed)
+
+    def after_step(self, batch: Batch) -> None:
+        logits, importance, proposed = self.seen
+        self.criterion.update(batch.index, proposed)
+        if self.teacher is not None:
+            self.teacher.update(self.network.model)
+        self.relabeler.update(
+            batch.index, logits, importance, step=batch.step, epoch=batch.epoch,
+            bias=self.classifier.get_classifier().bias if importance is not None else None,
+        )  # fmt: skip
+
+    def figures(self, epoch: int) -> dict[str, float]:
+        return self.relabeler.figures(epoch=epoch, true_targets=self.task.faces.true_targets)
+
+
+def make_term(text: str, sizes: dict[str, int], task: Task) -> Term:
+    """Make ``NAME[=WEIGHT][,OPTION=VALUE...]``; sizes that its factory needs are filled in."""
+    start, _, rest = text.partition(",")
+    name, _, weight = start.partition("=")
+    options = read_options(rest, text)
+    loss: nn.Module
+    if name == "cross_entropy":
+        loss = WeightedCrossEntropy(task.class_weights, **options)
+    else:
+        needed = {option.name for option in registry.describe(name).options if option.required}
+        filled = {key: size for key, size in sizes.items() if key in needed}
+        loss = registry.create(name, **{**filled, **options})
+    try:
+        factor = float(weight or 1)
+    except ValueError:
+        raise Refused(f"--loss {text}: the weight must be a number, got {weight}") from None
+    return Term(name.rpartition(":")[2], loss, weight=factor)
+
+
+def read_options(text: str, whole: str) -> dict[str, Any]:
+    """Return ``OPTION=VALUE,...`` as a dictionary; values are Python's, YAML's, or text."""
+    options: dict[str, Any] = {}
+    for part in text.split(",") if text else ():
+        name, equals, value = part.partition("=")
+        if not (name and equals):
+            raise Refused(f"--loss {whole}: options must be OPTION=VALUE, got {part!r}")
+        try:
+            options[name] = literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = yaml.safe_load(value)  # true, no, and words
+    return options

@@ -1,0 +1,49 @@
+"""EAC: the class maps of an image and of its mirror image agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from examples.train.methods.base import EachView, Method, Network, Task
+from examples.train.options import Momentum, NonNegativeNumber
+from examples.train.views import Batch
+from robustfer.losses import EACLoss
+
+
+@dataclass(frozen=True)
+class Options:
+    """EAC
+
+    Args:
+        consistency_weight: of the attention consistency
+        erase: a box of its own in each view, or the same in both
+        label_smoothing: share of the target spread over all classes
+    """
+
+    consistency_weight: NonNegativeNumber = 5.0
+    erase: Literal["independent", "shared"] = "independent"
+    label_smoothing: Momentum = 0.0
+
+
+class EAC(Method):
+    """The image is classified as it is: its mirror image is the other view."""
+
+    Options = Options
+    passes = 2
+
+    def __init__(self, task: Task, options: Options) -> None:
+        super().__init__(task, options)
+        self.network = EachView(task.classifier)
+        self.criterion = EACLoss(
+            consistency_weight=options.consistency_weight, label_smoothing=options.label_smoothing
+        )
+
+    def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        views = self.views.pair(batch, mirror=False, erase=self.options.erase)
+        output, flipped = network(*views)
+        return self.criterion.terms(
+            output.logits, batch.target, output.attention, flipped.attention
+        )

@@ -1,0 +1,174 @@
+"""LA-Net: label distributions from neighbours, and a contrast of face and landmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from examples.train.methods.base import Method, Network, Task
+from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Refused, Share
+from examples.train.views import Batch
+from examples.train.weights import backbone_of
+from robustfer.data import LabeledFaces
+from robustfer.functional import pseudo_labels
+from robustfer.landmarks import (
+    DatasetLandmarks,
+    LandmarkFile,
+    LandmarkLayout,
+    convert_landmarks,
+    landmark_layout,
+    resize_landmarks,
+)
+from robustfer.losses import LANetLoss
+from robustfer.models import LandmarkClassifier, LandmarkCoordinates, LANetModel
+from robustfer.state import FeatureQueue, LabelDistributionBank, ModelEMA
+
+
+@dataclass(frozen=True)
+class Options:
+    """LA-Net
+
+    Args:
+        second_space: a trained landmark branch, or the landmarks' coordinates
+        landmarks: dataset (its own), or file:PATH
+        landmarks_size: side of the images they were found in, in pixels; default: the images' own
+        points: convert to so many landmarks; the paper: 19
+        distribution_weight: of the label distributions; 0: without
+        landmark_weight: of the heat maps; 0: without
+        contrast_weight: of the contrast; 0: without
+        neighbors: in each space
+        momentum: of the label distributions
+        threshold: of a pseudo label
+        queue: keys to contrast with
+        decay: of the network of keys
+    """
+
+    second_space: Literal["branch", "coordinates"] = "branch"
+    landmarks: str = "dataset"
+    landmarks_size: PositiveInt | None = None
+    points: PositiveInt | None = None
+    distribution_weight: NonNegativeNumber = 1.0
+    landmark_weight: NonNegativeNumber = 1.0
+    contrast_weight: NonNegativeNumber = 0.1
+    neighbors: PositiveInt = 8
+    momentum: Momentum = 0.9
+    threshold: Share = 0.7
+    queue: PositiveInt = 8192
+    decay: Momentum = 0.999
+
+
+class LANet(Method):
+    """The network estimates label distributions, and finds landmarks while it trains."""
+
+    Options = Options
+    skips_parameters = True
+
+    def __init__(self, task: Task, options: Options) -> None:
+        super().__init__(task, options)
+        landmarks, self.layout = find_landmarks(options, task.faces, task.views.size)
+        self.register_buffer("points", landmarks, persistent=False)
+        faces, coordinates = task.classifier, None
+        if options.second_space == "coordinates":
+            coordinates = LandmarkCoordinates(landmarks, swap=self.layout.swap)
+        else:
+            faces = with_branch(task, self.layout.num_points)
+        self.network = LANetModel(faces, coordinates, num_neighbors=options.neighbors)
+        self.with_heatmaps = coordinates is None and options.landmark_weight > 0
+        self.criterion = LANetLoss(
+            image_size=task.views.size if self.with_heatmaps else None,
+            distribution_weight=options.distribution_weight,
+            landmark_weight=options.landmark_weight,
+            contrast_weight=options.contrast_weight,
+        )
+        dtype = torch.get_default_dtype()
+        self.bank = LabelDistributionBank(
+            task.faces.targets,
+            num_classes=len(task.faces.classes),
+            momentum=options.momentum,
+            dtype=dtype,
+        )
+        self.queue = FeatureQueue(
+            64, capacity=options.queue if options.contrast_weight else 1, dtype=dtype
+        )
+        self.average = ModelEMA(self.network, decay=options.decay)
+
+    @property
+    def body(self) -> nn.Module:
+        return self.network.faces  # estimates compare the faces of a batch
+
+    def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        options, index = self.options, batch.index
+        view, points, visible = self.views.with_landmarks(batch, self.points[index], self.layout)
+        output = network(view, points, index if options.distribution_weight else None)
+        soft_target = self.bank.distribution[index]
+        if options.distribution_weight:
+            soft_target = self.bank(index, output.estimate, known=output.known)
+        label = pseudo_labels(soft_target, index, threshold=options.threshold)
+        averaged = self.average(view, points) if options.contrast_weight else output
+        keys = averaged.expression_query.detach(), averaged.landmark_query.detach()
+        self.seen = soft_target.detach(), keys, label
+        return self.criterion.terms(
+            logits=output.logits,
+            target=batch.target,
+            soft_target=soft_target,
+            expression_query=output.expression_query,
+            landmark_query=output.landmark_query,
+            expression_key=keys[0],
+            landmark_key=keys[1],
+            pseudo_label=label,
+            **self.queue.negatives(),
+            heatmaps=output.heatmaps if self.with_heatmaps else None,
+            landmarks=points if self.with_heatmaps else None,
+            visible=visible if self.with_heatmaps else None,
+        )
+
+    def after_step(self, batch: Batch) -> None:
+        soft_target, keys, label = self.seen
+        self.bank.update(batch.index, soft_target)
+        self.queue.update(*keys, label)
+        if self.options.contrast_weight:
+            self.average.update(self.network)
+
+    def figures(self, epoch: int) -> dict[str, float]:
+        """How many labels are believed to be others than given, and the share that is right."""
+        believed, faces = self.bank.distribution.argmax(1).cpu(), self.task.faces
+        changed = believed != faces.targets
+        figures = {"changed": float(changed.sum())}
+        if faces.true_targets is not None:
+            judged = changed & (faces.true_targets >= 0)  # -1 where the truth is not known
+            figures["precision"] = float((believed == faces.true_targets)[judged].float().mean())
+        return figures
+
+
+def with_branch(task: Task, num_landmarks: int) -> LandmarkClassifier:
+    """Return the classifier with a landmark branch: copies of trained stages, else drawn anew."""
+    name, options = backbone_of(task.settings.model)
+    pyramid = None if task.trained else timm.create_model(name, features_only=True, **options)
+    return LandmarkClassifier(task.classifier, num_landmarks=num_landmarks, pyramid=pyramid)
+
+
+def find_landmarks(
+    options: Options, faces: LabeledFaces, size: tuple[int, int]
+) -> tuple[Tensor, LandmarkLayout]:
+    """Return the landmarks (N, K, 2) in pixels of the images, NaN where not known."""
+    kind, _, path = options.landmarks.partition(":")
+    if kind == "file" and path:
+        provider: Any = LandmarkFile(path)
+    elif options.landmarks == "dataset":
+        provider = DatasetLandmarks(faces)
+    else:
+        raise Refused(f"--landmarks must be dataset or file:PATH, got {options.landmarks}")
+    landmarks, visible = provider(faces.ids)
+    layout = provider.layout if options.points is None else landmark_layout(options.points)
+    if layout != provider.layout:
+        landmarks, visible = convert_landmarks(
+            landmarks, visible, source=provider.layout, target=layout
+        )
+    if options.landmarks_size:
+        landmarks = resize_landmarks(landmarks, from_size=options.landmarks_size, to_size=size)
+    landmarks = landmarks.to(torch.get_default_dtype())
+    return landmarks.masked_fill(~visible[..., None], torch.nan), layout

@@ -1,0 +1,73 @@
+"""SCN: importance weights, their ranking, and relabelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from examples.train.methods.base import Method, Network, Task, label_store_targets
+from examples.train.options import Momentum, NonNegativeInt, Share
+from examples.train.views import Batch
+from robustfer.losses import SCNLoss
+from robustfer.models import ImportanceClassifier
+from robustfer.state import LabelStore, Relabeler
+
+
+@dataclass(frozen=True)
+class Options:
+    """SCN
+
+    Args:
+        margin: gap asked for between the groups of importance; 0.15 for batches of 1,024
+        rank_weight: share of the ranking in the loss
+        relabel_from: first epoch that changes labels, counted from 1
+        relabel_margin: by how much another class must be more probable
+        relabel: samples that may change
+    """
+
+    margin: Share = 0.07
+    rank_weight: Share = 0.5
+    relabel_from: NonNegativeInt = 10
+    relabel_margin: Momentum = 0.2
+    relabel: Literal["low_importance", "all"] = "low_importance"
+
+
+class SCN(Method):
+    """Labels that change live in a store, in every process the same."""
+
+    Options = Options
+
+    def __init__(self, task: Task, options: Options) -> None:
+        super().__init__(task, options)
+        self.network = ImportanceClassifier(task.classifier)
+        self.criterion = SCNLoss(
+            margin=options.margin, rank_weight=options.rank_weight, gather=True
+        )
+        self.labels = LabelStore(**label_store_targets(task))
+        self.relabeler = Relabeler(
+            self.labels,
+            margin=options.relabel_margin,
+            scope=options.relabel,
+            start_epoch=options.relabel_from,
+        )
+
+    def labels_now(self) -> Tensor:
+        return self.labels.labels()
+
+    def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        output = network(self.views.single(batch))
+        self.seen = output.logits.detach(), output.importance.detach()
+        target = self.labels(batch.index)
+        return self.criterion.terms(output.logits, target, output.importance, self.network.bias)
+
+    def after_step(self, batch: Batch) -> None:
+        logits, importance = self.seen
+        self.relabeler.update(
+            batch.index, logits, importance, step=batch.step, epoch=batch.epoch,
+            bias=self.network.bias,
+        )  # fmt: skip
+
+    def figures(self, epoch: int) -> dict[str, float]:
+        return self.relabeler.figures(epoch=epoch, true_targets=self.task.faces.true_targets)

@@ -1,0 +1,100 @@
+"""Optimizer and schedule, by timm's factories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm.optim
+import timm.scheduler
+import torch
+from torch.optim import Optimizer
+
+from examples.train.methods.base import Method
+from examples.train.options import OptimizerOptions, Refused
+from robustfer.losses import param_groups
+
+
+def make_optimizer(method: Method, options: OptimizerOptions) -> Optimizer:
+    """Return an optimizer of the network and of what the loss learns, the latter not decayed."""
+    network, decay = method.network, options.weight_decay
+    if options.layer_decay is None:
+        groups = timm.optim.param_groups_weight_decay(network, decay)
+    else:
+        backbone = method.classifier.backbone
+        groups = timm.optim.param_groups_layer_decay(
+            backbone, decay, layer_decay=options.layer_decay
+        )
+        inside = set(backbone.parameters())
+        beside = [p for p in network.parameters() if p.requires_grad and p not in inside]
+        groups += [{"params": beside, "lr_scale": 1.0}] * bool(beside)
+    try:
+        return timm.optim.create_optimizer_v2(
+            [*groups, *param_groups(network, method.criterion)[1:]],
+            opt=options.optimizer,
+            lr=options.learning_rate,
+            weight_decay=decay,
+            **options.optimizer_options,
+        )
+    except (ValueError, TypeError, AssertionError) as error:
+        raise Refused(
+            f"--optimizer {options.optimizer} with {options.optimizer_options}: {error}; "
+            "timm.optim.list_optimizers() has the names"
+        ) from error
+
+
+class Schedule:
+    """The learning rate of each step: torch's one cycle, or one of timm's by name.
+
+    Args:
+        optimizer: whose learning rates it sets.
+        options: which schedule.
+        steps: steps per epoch.
+    """
+
+    def __init__(self, optimizer: Optimizer, options: OptimizerOptions, *, steps: int) -> None:
+        self.updates = 0
+        self._torch: torch.optim.lr_scheduler.OneCycleLR | None = None
+        self._timm: Any = None
+        try:
+            if options.schedule == "onecycle":
+                self._torch = torch.optim.lr_scheduler.OneCycleLR(
+                    optimizer,
+                    [
+                        options.learning_rate * g.get("lr_scale", 1.0)
+                        for g in optimizer.param_groups
+                    ],
+                    total_steps=max(2, options.epochs * steps),
+                    **options.schedule_options,
+                )
+            elif options.schedule != "none":
+                self._timm, _ = timm.scheduler.create_scheduler_v2(
+                    optimizer,
+                    sched=options.schedule,
+                    num_epochs=options.epochs,
+                    step_on_epochs=False,
+                    updates_per_epoch=steps,
+                    **options.schedule_options,
+                )
+        except (ValueError, TypeError, AssertionError) as error:
+            raise Refused(
+                f"--schedule {options.schedule} with {options.schedule_options}: {error}"
+            ) from error
+
+    def step(self) -> None:
+        """Move on, after a step of the optimizer."""
+        self.updates += 1
+        if self._torch is not None:
+            self._torch.step()
+        elif self._timm is not None:
+            self._timm.step_update(self.updates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs; timm's schedules follow from the number of steps."""
+        own = None if self._torch is None else self._torch.state_dict()
+        return {"updates": self.updates, "torch": own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; the optimizer's own state holds the learning rates."""
+        self.updates = state["updates"]
+        if self._torch is not None:
+            self._torch.load_state_dict(state["torch"])

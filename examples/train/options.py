@@ -1,0 +1,376 @@
+"""Every option of the program: dataclasses that jsonargparse turns into options and YAML keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from hashlib import blake2b
+from typing import Any, Literal
+
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
+from jsonargparse.typing import ClosedUnitInterval as Share
+from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
+
+PROGRAM = "python -m examples.train"
+
+PositiveNumber = restricted_number_type(
+    "PositiveNumber", float, [(">", 0), ("<", math.inf)], docstring="a finite number above 0"
+)
+NonNegativeNumber = restricted_number_type(
+    "NonNegativeNumber", float, [(">=", 0), ("<", math.inf)], docstring="a finite number, 0 or more"
+)
+# The other end is open: a momentum of 1 would never move.
+Momentum = restricted_number_type(
+    "Momentum", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1"
+)
+_EXPECTED = {
+    **{one.__name__: one.__doc__ for one in (PositiveNumber, NonNegativeNumber, Momentum)},
+    "ClosedUnitInterval": "a number from 0 to 1",
+    "PositiveInt": "a whole number above 0",
+    "NonNegativeInt": "a whole number, 0 or more",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "dict": "a mapping, such as {size: 48}",
+    "list": "a list, such as [1, 2]",
+}
+
+
+class Refused(Exception):  # noqa: N818 - it is shown as the error's one line
+    """What the user asked for cannot be done; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """data
+
+    Args:
+        data: demo, or KIND:PATH as for robustfer.data.load, say rafdb:PATH
+        reader: options of that reader, say --reader.size 112
+        evaluate_on: split to evaluate on
+        evaluate_data: another data set to evaluate on; default: that of --data
+        evaluate_reader: options of its reader; default: those of --reader but what a label is
+        sampling: shuffled; balanced draws every class alike; progressive moves from one to the
+            other
+        class_weights: none, balanced (rare classes count more), or a list with one weight per class
+        keep: where images stay between epochs: memory, device, or files to read them every time;
+            auto takes the device where they are a small part of it, else memory up to the limit
+        memory_limit: GiB of images that auto keeps in memory
+        workers: processes that read image files
+    """
+
+    data: str = "demo"
+    reader: dict[str, Any] = field(default_factory=dict)
+    evaluate_on: Literal["test", "validation"] = "test"
+    evaluate_data: str | None = None
+    evaluate_reader: dict[str, Any] = field(default_factory=dict)
+    sampling: Literal["shuffled", "balanced", "progressive"] = "shuffled"
+    class_weights: Literal["none", "balanced"] | list[PositiveNumber] = "none"
+    keep: Literal["auto", "device", "memory", "files"] = "auto"
+    memory_limit: PositiveNumber = 8.0
+    workers: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """label noise of the training set
+
+    Args:
+        noise: symmetric (every other class alike), symmetric-included (the true one too), lanet
+            (that protocol's confusions), crowd (as single voters disagree), confusions (your own),
+            list (a file with labels)
+        noise_rate: share of the samples to draw
+        noise_seed: which of the possible draws; default: the seed of the run
+        noise_variant: exact count, each sample for itself (bernoulli), or as LA-Net's program
+        noise_confusions: with confusions, say {fear: surprise, happiness: {neutral: 0.3}}
+        noise_list: with list, a file of names and numbers as other programs write them
+        noise_numbering: the order in which the list counts the classes, say rafdb
+        noise_base: what the list counts from, 0 or 1; default: found out
+    """
+
+    noise: Literal[
+        "none", "symmetric", "symmetric-included", "lanet", "crowd", "confusions", "list"
+    ] = "none"
+    noise_rate: Share | None = None
+    noise_seed: NonNegativeInt | None = None
+    noise_variant: Literal["exact", "bernoulli", "official"] = "exact"
+    noise_confusions: dict[str, Any] = field(default_factory=dict)
+    noise_list: str | None = None
+    noise_numbering: str | None = None
+    noise_base: Literal[0, 1] | None = None
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """random views of the images
+
+    Args:
+        crop: pixels of padding to crop from; default: a twelfth of the height
+        erase_probability: chance of each view to be erased
+        erase_scale: least and largest area of the erased box, as shares of the image
+        erase_ratio: least and largest height of the box over its width
+        mean: of each channel; default: what the backbone was made for
+        std: of each channel
+    """
+
+    crop: NonNegativeInt | None = None
+    erase_probability: Share = 0.5
+    erase_scale: tuple[Share, Share] = (0.02, 0.25)
+    erase_ratio: tuple[PositiveNumber, PositiveNumber] = (0.3, 3.3)
+    mean: tuple[float, float, float] | None = None
+    std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """network
+
+    Args:
+        backbone: small or tiny (for 48 pixels), or any name of timm
+        backbone_options: further options of timm.create_model, say --backbone-options.drop_rate 0.1
+        pretrained: start from timm's weights
+        weights: start from this file: safetensors, a state_dict of torch, or the folder of a run
+        allow_partial: accept weights that fill less than 90 % of the backbone
+        new_head: start with a new classifier although the file has one
+    """
+
+    backbone: str = "small"
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    weights: str | None = None
+    allow_partial: bool = False
+    new_head: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """optimizer and schedule
+
+    Args:
+        epochs: passes over the data
+        batch_size: images per step over all processes
+        optimizer: any name of timm.optim
+        learning_rate: the largest of the schedule
+        weight_decay: not of biases and norms
+        layer_decay: factor of the learning rate per layer from the top; default: none
+        optimizer_options: further options, say --optimizer-options.momentum 0.8
+        schedule: onecycle (torch), or timm's cosine, step, multistep, poly, tanh, wsd, rsqrt,
+            constant; none
+        schedule_options: further options, say --schedule-options.warmup_epochs 2
+        clip_norm: largest norm of the gradient; default: no limit
+    """
+
+    epochs: PositiveInt = 16
+    batch_size: PositiveInt = 64
+    optimizer: str = "adamw"
+    learning_rate: PositiveNumber = 2e-3
+    weight_decay: NonNegativeNumber = 0.05
+    layer_decay: PositiveNumber | None = None
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    schedule: Literal[
+        "onecycle", "cosine", "step", "multistep", "poly", "tanh", "wsd", "rsqrt", "constant",
+        "none",
+    ] = "onecycle"  # fmt: skip
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    clip_norm: PositiveNumber | None = None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """run
+
+    Args:
+        seed: of weights, order and views; and of the noise unless it has its own
+        precision: 32, 64, bf16-mixed, or 16-mixed with a gradient scaler
+        device: auto, cpu, cuda, cuda:1 or mps
+        devices: processes on this machine, one per device; batches are shared among them
+        nodes: machines
+        accumulate: parts that a process takes its batch in; less memory, one forward more
+        compile: compile the network
+        output: folder of the run; default: runs/DATA-METHOD-SEED-HASH
+        resume: go on where the run stopped
+        stop_after: stop after this epoch, to resume later
+        max_steps: at most so many steps per epoch, for a trial
+        progress: show a progress bar
+    """
+
+    seed: NonNegativeInt = 0
+    precision: Literal["32", "64", "bf16-mixed", "16-mixed"] = "32"
+    device: str = "auto"
+    devices: PositiveInt = 1
+    nodes: PositiveInt = 1
+    accumulate: PositiveInt = 1
+    compile: bool = False
+    output: str | None = None
+    resume: bool = False
+    stop_after: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
+    progress: bool = True
+
+
+GROUPS = {
+    "data": DataOptions,
+    "noise": NoiseOptions,
+    "views": ViewOptions,
+    "model": ModelOptions,
+    "optimizer": OptimizerOptions,
+    "run": RunOptions,
+}
+
+# What changes how a run is carried out, but not what it computes.
+FREE = {
+    *("keep", "memory_limit", "workers"),
+    *("device", "devices", "nodes", "accumulate", "compile"),
+    *("output", "resume", "stop_after", "progress"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All options of one training, by group; ``own`` are those of the method."""
+
+    method: str
+    data: DataOptions
+    noise: NoiseOptions
+    views: ViewOptions
+    model: ModelOptions
+    optimizer: OptimizerOptions
+    run: RunOptions
+    own: Any
+
+    def flat(self) -> dict[str, Any]:
+        """Every option by name, as JSON has it."""
+        groups = (*(getattr(self, name) for name in GROUPS), self.own)
+        values = {name: value for group in groups for name, value in vars(group).items()}
+        as_json: dict[str, Any] = json.loads(json.dumps({"method": self.method, **values}))
+        return as_json
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what is computed."""
+        return {name: value for name, value in self.flat().items() if name not in FREE}
+
+    def name(self) -> str:
+        """Name of the run: DATA-METHOD-SEED-HASH, the hash over all that decides the result."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        digest = blake2b(text.encode(), digest_size=4).hexdigest()
+        kind = self.data.data.partition(":")[0]
+        return f"{kind}-{self.method}-{self.run.seed}-{digest}"
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say in words which options differ."""
+    return [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def parser_of(method: str, own: type, description: str) -> ArgumentParser:
+    """Return the parser of one method: its own options first, then those that all share."""
+    parser = ArgumentParser(
+        prog=f"{PROGRAM} {method}", description=description, exit_on_error=False
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options")
+    parser.add_argument("--method", type=Literal[method], default=method, help="of a config file")
+    for group in (own, *GROUPS.values()):
+        parser.add_class_arguments(group)
+    return parser
+
+
+def parse(method: str, own: type, arguments: Sequence[str], description: str = "") -> Settings:
+    """Return the settings that the arguments make.
+
+    Raises:
+        Refused: an option or its value is wrong.
+    """
+    parser = parser_of(method, own, description)
+    try:
+        found = parser.parse_args(_as_the_parser_has_them(arguments, (own, *GROUPS.values())))
+    except (ArgumentError, TypeError, ValueError) as error:
+        known = [f.name for group in (own, *GROUPS.values()) for f in dataclasses.fields(group)]
+        raise Refused(_in_words(str(error), method, known)) from error
+    made = {
+        name: group(**{f.name: found[f.name] for f in dataclasses.fields(group)})
+        for name, group in {**GROUPS, "own": own}.items()
+    }
+    return Settings(method=method, **made)
+
+
+def as_yaml(settings: Settings, own: type) -> str:
+    """Return all options as YAML that ``--config`` reads."""
+    import yaml
+
+    flat = settings.flat()
+    order = ["method", *(f.name for g in (own, *GROUPS.values()) for f in dataclasses.fields(g))]
+    return yaml.safe_dump({name: flat[name] for name in order}, sort_keys=False)
+
+
+def _as_the_parser_has_them(arguments: Sequence[str], groups: Iterable[type]) -> list[str]:
+    """Hyphens as underscores, flags without a value, lists by repetition: as people write them."""
+    fields = {f.name: str(f.type) for group in groups for f in dataclasses.fields(group)}
+    made: list[str] = []
+    for position, text in enumerate(arguments):
+        if not text.startswith("--"):
+            made.append(text)
+            continue
+        option, equals, value = text.partition("=")
+        name, dot, rest = option[2:].partition(".")
+        name = name.replace("-", "_")
+        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        if fields.get(name) == "bool" and not equals and following.startswith("--"):
+            equals, value = "=", "true"
+        given = value if equals else following
+        if fields.get(name, "").startswith("list") and not given.startswith("["):
+            name += "+"
+        made.append(f"--{name}{dot}{rest}{equals}{value}")
+    return made
+
+
+def _in_words(message: str, method: str, known: Sequence[str]) -> str:
+    """One line that names the option, what came and what was expected."""
+    text = " ".join(message.split())
+    unknown = re.search(
+        r"unrecognized arguments: --([\w.+-]+)|[Oo]ption '([\w.]+)' is not accepted", text
+    )
+    if unknown:
+        name = (unknown[1] or unknown[2]).rstrip("+").replace("-", "_")
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0].replace('_', '-')}? " if near else ""
+        return (
+            f"{name.replace('_', '-')} is not an option of {method}; {hint}"
+            f"see {PROGRAM} {method} --help"
+        )
+    keyed = re.match(r'Parser key "([^"]+)": (.*)', text)
+    if not keyed:
+        return text
+    option, detail = f"--{keyed[1].replace('_', '-')}", keyed[2]
+    _, _, several = detail.partition("Errors: - ")
+    reasons = several.partition(" Given value type")[0].split(" - ") if several else [detail]
+    expected = [_expected(reason) for reason in reasons if "NoneType" not in reason]
+    if None in expected:
+        return f"{option}: {detail}"
+    got = re.search(
+        r"(?:Got value|Given value): (.*)$|: '(.*)'$|Not of type \w+: (.+?) does not conform",
+        detail,
+    )
+    value = next(filter(None, got.groups()), None) if got else None
+    wanted = " or ".join(filter(None, expected))
+    return f"{option} must be {wanted}" + (f", got {value}" if value is not None else "")
+
+
+def _expected(reason: str) -> str | None:
+    """What the parser wanted, in words."""
+    literal = re.search(r"Expected a typing\.Literal\[(.*?)\]", reason)
+    if literal:
+        return "one of " + literal[1].replace("'", "")
+    elements = re.search(r"Expected a tuple with (\d+) elements", reason)
+    if elements:
+        return f"a list of {elements[1]} numbers"
+    named = re.search(r"Not of type (\w+)|Expected a <class '(\w+)'>", reason)
+    return _EXPECTED.get(named[1] or named[2]) if named else None

@@ -1,0 +1,174 @@
+"""The folder of a run: whose it is, what is in it, and that two runs never share one.
+
+``config.yaml`` all options; ``resume.pt`` what a stopped run goes on from; ``run.json`` settings,
+classes and the figures of each epoch; ``logs/`` these figures for TensorBoard and as metrics.csv;
+``model.safetensors`` the trained classifier.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import yaml
+
+from examples.train.options import Refused, Settings, as_yaml, differences
+from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+CONFIG, RESUME, RECORD = "config.yaml", "resume.pt", "run.json"
+
+
+@dataclass
+class RunFolder:
+    """A folder that this process has for itself until it ends.
+
+    Attributes:
+        path: the folder.
+        state: what the run goes on from; ``None``: it begins.
+    """
+
+    path: Path
+    state: dict[str, Any] | None
+    lock: IO[str] | None = None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write what a stopped run goes on from."""
+        save_resume(self.path / RESUME, state)
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Write ``run.json``."""
+        write_text(self.path / RECORD, json.dumps(values, indent=1) + "\n")
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = None
+
+
+def path_of(settings: Settings) -> Path:
+    """Return the folder of a run: as asked for, or runs/DATA-METHOD-SEED-HASH."""
+    return Path(settings.run.output or Path("runs", settings.name()))
+
+
+def open_folder(settings: Settings, own: type) -> RunFolder:
+    """Take the folder of a run, or refuse it before anything is written.
+
+    Raises:
+        Refused: it is in use, of other settings, no run's, or holds this run and ``--resume`` was
+            not given.
+    """
+    path = path_of(settings)
+    if path.exists() and not path.is_dir():
+        raise Refused(f"{path} is a file; choose another folder with --output")
+    config = path / CONFIG
+    if (
+        path.is_dir()
+        and not config.exists()
+        and any(not _is_ours(found) for found in path.iterdir())
+    ):
+        raise Refused(f"{path} holds files but no {CONFIG}, so it is not a run's; choose --output")
+    if config.exists():
+        _check_same_settings(config, settings)
+    path.mkdir(parents=True, exist_ok=True)
+    lock = _locked(path)
+    try:
+        if config.exists():
+            _check_same_settings(config, settings)
+        state = _state_to_go_on_from(path, settings)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    for left_over in path.glob(".*.tmp"):  # of writes that were killed
+        left_over.unlink()
+    if not config.exists():
+        write_text(config, as_yaml(settings, own))
+    return RunFolder(path, state, lock)
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Read what a run goes on from: in the processes that do not own the folder."""
+    resume = path / RESUME
+    return load_resume(resume) if resume.exists() else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _state_to_go_on_from(path: Path, settings: Settings) -> dict[str, Any] | None:
+    state = read_state(path)
+    if state is None or settings.run.resume:
+        return state
+    done, epochs = len(state["history"]["epochs"]), settings.optimizer.epochs
+    raise Refused(
+        f"{path} holds this run already, {done} of {epochs} epochs done; go on with --resume, or "
+        "choose another --seed or --output"
+    )
+
+
+def _check_same_settings(config: Path, settings: Settings) -> None:
+    try:
+        before = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise Refused(f"{config} is damaged: {error}; choose another --output") from error
+    now = settings.identity()
+    known = {name: value for name, value in (before or {}).items() if name in now}
+    other = differences(known, now)
+    if other:
+        raise Refused(
+            f"{config.parent} is of a run with other settings: {'; '.join(other)}; choose another "
+            "--output, or leave it out"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """What a run that was killed in its first moments may leave."""
+    return path.name == ".lock" or (path.name.startswith(".") and path.suffix == ".tmp")
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """Lock the folder until this process ends, however it ends.
+
+    A record lock is this process's alone: data-loader workers, which outlive a killed process for
+    a while, do not hold it, as they would one of ``flock``.
+    """
+    if fcntl is None:
+        return None
+    file = (path / ".lock").open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        who = file.read().strip() or "another process"
+        file.close()
+        raise Refused(
+            f"{path} is in use by {who}; wait for it, or choose another --seed or --output"
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()}")
+    file.flush()
+    return file
+
+
+__all__ = ["MODEL_FILE", "RunFolder", "open_folder", "path_of", "read_state", "write_text"]

@@ -1,0 +1,137 @@
+"""Random views of a batch: cropped and mirrored as bytes, normalised, erased; all rows at once.
+
+The random numbers of a step are those of the whole batch of all processes, of which each takes its
+own rows: how many processes share a batch does not change what a sample looks like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from examples.train.options import ViewOptions
+from robustfer.augmentations import SingleView, erase_boxes, sample_boxes
+from robustfer.landmarks import LandmarkLayout, mirror_landmarks
+
+
+@dataclass
+class Batch:
+    """What a step trains on: this process's rows of the batch.
+
+    Attributes:
+        images: uint8 (B, 3, H, W).
+        index: rows in the data set (B).
+        target: the labels as given (B), or (B, C).
+        step: number of the optimizer's step over the whole run, from 0.
+        epoch: from 1.
+        rows: which rows of the whole batch these are.
+        total: number of rows of the whole batch.
+        generator: of the step, on the CPU, in the same state in all processes.
+    """
+
+    images: Tensor
+    index: Tensor
+    target: Tensor
+    step: int
+    epoch: int
+    rows: slice
+    total: int
+    generator: torch.Generator
+
+
+class Views:
+    """Make views of batches whose images have one size.
+
+    Args:
+        size: height and width of the images.
+        options: how much is cropped and erased.
+        mean: of each channel.
+        std: of each channel.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        options: ViewOptions,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        self.size, self.options = size, options
+        self.padding = size[0] // 12 if options.crop is None else options.crop
+        self.normalize = SingleView(mean=mean, std=std).eval()
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Images as they are, normalised: for evaluation."""
+        return self.normalize(images).to(torch.get_default_dtype())
+
+    def single(self, batch: Batch) -> Tensor:
+        """One view: cropped, mirrored half of the time, erased."""
+        view = self.plain(self._placed(batch, mirror=True)[0])
+        return erase_boxes(view, self._boxes(batch, 1)[0])
+
+    def pair(
+        self, batch: Batch, *, mirror: bool, erase: Literal["independent", "shared"]
+    ) -> tuple[Tensor, Tensor]:
+        """A view and its mirror image, each with its own erased box or both with the same."""
+        view = self.plain(self._placed(batch, mirror=mirror)[0])
+        if erase == "shared":
+            view = erase_boxes(view, self._boxes(batch, 1)[0])
+            return view, view.flip(-1)
+        own, other = self._boxes(batch, 2)
+        return erase_boxes(view, own), erase_boxes(view.flip(-1), other)
+
+    def with_landmarks(
+        self, batch: Batch, landmarks: Tensor, layout: LandmarkLayout
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`single`, with the points (B, K, 2) and which of them (B, K) can be seen."""
+        images, left, top, mirrored = self._placed(batch, mirror=True)
+        moved = landmarks + self.padding - torch.stack((left, top), -1)[:, None]
+        in_the_mirror = mirror_landmarks(moved, layout, width=self.size[1])
+        moved = torch.where(mirrored[:, None, None], in_the_mirror, moved)
+        # In eval mode nothing random is left: it says which points the frame holds.
+        view, moved, visible = self.normalize.with_landmarks(images, moved)
+        boxes = self._boxes(batch, 1)[0]
+        edges = boxes.to(moved.device, non_blocking=True)[:, None] - 0.5
+        under = ((moved > edges[..., :2]) & (moved < edges[..., 2:])).all(-1)
+        view = view.to(torch.get_default_dtype())
+        return erase_boxes(view, boxes), moved, visible & ~under
+
+    def _boxes(self, batch: Batch, views: int) -> list[Tensor]:
+        """Boxes to erase in each view of this process's rows (B, 4), on the CPU."""
+        height, width = self.size
+        boxes = sample_boxes(
+            views * batch.total,
+            height,
+            width,
+            probability=self.options.erase_probability,
+            scale=self.options.erase_scale,
+            ratio=self.options.erase_ratio,
+            generator=batch.generator,
+        )
+        return [own[batch.rows] for own in boxes.chunk(views)]
+
+    def _placed(self, batch: Batch, *, mirror: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cropped and mirrored images, and where they come from: left, top, mirrored (B)."""
+        images, (height, width) = batch.images, self.size
+        places = 2 * self.padding + 1
+        corner = torch.randint(places, (batch.total, 2), generator=batch.generator)
+        chance = torch.rand(batch.total, generator=batch.generator)
+        where = torch.cat((corner, (chance < 0.5 * mirror)[:, None]), 1)[batch.rows]
+        left, top, mirrored = where.to(images.device, non_blocking=True).unbind(1)
+        mirrored = mirrored.bool()
+        columns = left[:, None] + torch.arange(width, device=left.device)
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        lines = top[:, None] + torch.arange(height, device=left.device)
+        padded = F.pad(images, (self.padding,) * 4).permute(0, 2, 3, 1)
+        first = torch.arange(len(images), device=left.device)[:, None] * padded.shape[1]
+        places_of_lines = (first + lines)[:, :, None] * padded.shape[2]
+        chosen = (places_of_lines + columns[:, None]).flatten()
+        pixels = padded.reshape(-1, images.shape[1]).index_select(0, chosen)
+        made = pixels.view(len(images), height, width, -1).permute(0, 3, 1, 2)
+        # Channel by channel, as normalising and erasing are quickest.
+        return made.contiguous(), left, top, mirrored

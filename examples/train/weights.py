@@ -1,0 +1,237 @@
+"""The network of a run and its start weights, with a report of what was loaded."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor
+
+from examples.train.options import ModelOptions, Refused
+from robustfer.checkpoint import MODEL_FILE
+from robustfer.models import CAMClassifier
+
+#: Backbones for images of 48 pixels, whose usual networks end in maps of 2x2: name -> (timm's
+#: name, options). ``small`` has 1.3 million parameters, ``tiny`` 0.3; both give maps of 6x6.
+SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
+    "small": ("resnet10t", {"channels": (32, 64, 128, 256), "output_stride": 8}),
+    "tiny": ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "stem_width": 16}),
+}
+LEAST_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file gave a backbone; shares are the lesser of tensors and of their numbers."""
+
+    path: Path
+    wanted: int
+    loaded: int
+    share: float
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    other_shape: tuple[str, ...]
+    head: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.loaded} of {self.wanted} tensors of the backbone loaded "
+            f"({self.share:.1%}), {len(self.missing)} missing, {len(self.unexpected)} unexpected, "
+            f"{len(self.other_shape)} of another shape; classifier: {self.head}"
+        )
+
+    def details(self) -> str:
+        """Name the tensors that were not loaded, a few of each kind."""
+        kinds = {
+            "missing": self.missing,
+            "of another shape": self.other_shape,
+            "unexpected": self.unexpected,
+        }
+        return "; ".join(
+            f"{kind}: {', '.join(names[:4])}" + (f" and {len(names) - 4} more" * (len(names) > 4))
+            for kind, names in kinds.items()
+            if names
+        )
+
+
+def backbone_of(options: ModelOptions) -> tuple[str, dict[str, Any]]:
+    """Return timm's name and the options of a backbone."""
+    name, own = SMALL_BACKBONES.get(options.backbone, (options.backbone, {}))
+    return name, {**own, **options.backbone_options}
+
+
+def make_classifier(
+    options: ModelOptions, classes: tuple[str, ...]
+) -> tuple[CAMClassifier, Report | None]:
+    """Return the classifier with its start weights, and the report on those of a file.
+
+    Raises:
+        Refused: the weights fill too little of the backbone, or are for other classes.
+    """
+    if options.pretrained and options.weights:
+        raise Refused("--pretrained and --weights exclude each other; choose where to start from")
+    name, backbone_options = backbone_of(options)
+    try:
+        classifier = CAMClassifier(
+            name,
+            num_classes=len(classes),
+            pretrained=options.pretrained,
+            model_options=backbone_options,
+        )
+    except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
+        raise Refused(
+            f"--backbone {options.backbone} cannot be made: {' '.join(str(error).split())}; "
+            "timm.list_models() has the names"
+        ) from error
+    if options.weights is None:
+        return classifier, None
+    report = load_weights(classifier, Path(options.weights), classes, new_head=options.new_head)
+    if report.share < LEAST_SHARE and not options.allow_partial:
+        raise Refused(
+            f"{report}; {report.details()}. Choose the backbone that the file is of (this is "
+            f"{options.backbone}), or accept this with --allow-partial"
+        )
+    return classifier, report
+
+
+def pixels_of(classifier: CAMClassifier) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of the pixels that the backbone was made for."""
+    config = resolve_model_data_config(classifier.backbone)
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+def load_weights(
+    classifier: CAMClassifier, path: Path, classes: tuple[str, ...], *, new_head: bool
+) -> Report:
+    """Copy what fits of a file into the backbone, and its classifier if it is for these classes."""
+    path = path / MODEL_FILE if path.is_dir() else path
+    candidates, of_classes = read_weights(path)
+    if of_classes is not None and of_classes != classes and not new_head:
+        raise Refused(
+            f"{path} is for the classes {', '.join(of_classes)}, the data has "
+            f"{', '.join(classes)}; count the classes alike, or start with --new-head"
+        )
+    own = dict(classifier.state_dict(keep_vars=True))
+    head = classifier.get_classifier()
+    head_name = next(name for name, module in classifier.named_modules() if module is head)
+    of_head = {name for name in own if name.startswith(f"{head_name}.")}
+    wanted = {
+        name.removeprefix("backbone."): value
+        for name, value in own.items()
+        if name.startswith("backbone.")
+        and name not in of_head
+        and not name.endswith("num_batches_tracked")
+    }
+    tensors, prefix = max(
+        ((tensors, _prefix(tensors, wanted)) for tensors in candidates),
+        key=lambda pair: sum(pair[1] + name in pair[0] for name in wanted),
+    )
+    missing, other_shape, loaded, numbers = [], [], 0, 0
+    with torch.no_grad():
+        for name, value in wanted.items():
+            found = tensors.get(prefix + name)
+            if found is None:
+                missing.append(name)
+            elif found.shape != value.shape:
+                other_shape.append(f"{name} {tuple(found.shape)}, here {tuple(value.shape)}")
+            elif not bool(found.isfinite().all()):
+                raise Refused(f"{path}: {prefix + name} holds values that are not finite")
+            else:
+                value.copy_(found)
+                loaded, numbers = loaded + 1, numbers + value.numel()
+        in_file = {name: _name_in_file(name, prefix) for name in of_head}
+        keeps_head = of_classes == classes and not new_head
+        for name, its in in_file.items():
+            keeps_head = keeps_head and its in tensors and tensors[its].shape == own[name].shape
+        for name, its in in_file.items() if keeps_head else ():
+            own[name].copy_(tensors[its])
+    known = {prefix + name for name in wanted} | {*in_file.values()}
+    unexpected = [
+        name for name in tensors if name not in known and not name.endswith("num_batches_tracked")
+    ]
+    total = sum(value.numel() for value in wanted.values())
+    return Report(
+        path=path,
+        wanted=len(wanted),
+        loaded=loaded,
+        share=min(loaded / len(wanted), numbers / total),
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        other_shape=tuple(other_shape),
+        head="loaded" if keeps_head else "new",
+    )
+
+
+def read_weights(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str, ...] | None]:
+    """Return the mappings of tensors that a file holds, and the classes if it names them."""
+    if not path.is_file():
+        raise Refused(f"--weights: {path} is not there")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        with warnings.catch_warnings():  # of protocols, as if one could choose here
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise Refused(
+            f"{path} holds more than tensors in plain containers, which is not read because "
+            "unpickling can run code; save only its state_dict, or as safetensors"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise Refused(f"{path} is damaged, or not a file of weights: {error}") from error
+    candidates = [found for found in _mappings(state) if found]
+    if not candidates:
+        raise Refused(f"{path} holds no mapping of names to tensors")
+    return candidates, None
+
+
+def _read_safetensors(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str, ...] | None]:
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise Refused(f"{path} is damaged, or not a safetensors file: {error}") from error
+    try:
+        classes = tuple(json.loads(metadata["classes"]))
+    except (KeyError, ValueError, TypeError):
+        return [tensors], None
+    return [tensors], classes
+
+
+def _mappings(state: object) -> Iterator[Mapping[str, Tensor]]:
+    """Every mapping of names to tensors in a nested checkpoint, say under ``state_dict``."""
+    if not isinstance(state, Mapping):
+        return
+    yield {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    for value in state.values():
+        yield from _mappings(value)
+
+
+def _name_in_file(name: str, prefix: str) -> str:
+    """A tensor of the classifier by its name in the file, whose backbone has the prefix."""
+    if name.startswith("backbone."):
+        return prefix + name.removeprefix("backbone.")
+    return prefix.removesuffix("backbone.") + name
+
+
+def _prefix(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What stands before most names of the backbone in the file, say ``module.``."""
+    found: Counter[str] = Counter()
+    for name in tensors:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in wanted:
+                found[".".join((*parts[:start], ""))] += 1
+    return found.most_common(1)[0][0] if found else ""

@@ -1,0 +1,185 @@
+"""Data as users have it: noise of every kind, lists in circulation, weights, orders, places."""
+
+import numpy as np
+import pytest
+import torch
+
+from examples.train.data import Images, Order, class_weights, load_faces
+from examples.train.options import DataOptions
+from robustfer.data import DemoFaces, class_order
+from robustfer.noise import (
+    LANET_CONFUSIONS,
+    noise_matrix,
+    symmetric_noise,
+    with_class_noise,
+    with_symmetric_noise,
+    write_noise_list,
+)
+from tests.data.trees import vote_row, write_ferplus, write_rafdb
+from tests.examples.train.runs import run, settings_of
+
+CPU = torch.device("cpu")
+
+
+def loaded(*options, data="--data=demo"):
+    return load_faces(settings_of("ce", "--noise=none", data, *options))
+
+
+def test_what_is_asked_for_is_read():
+    options = ["--evaluate-on=validation", "--evaluate-reader.num_samples=9"]
+    train, judged = loaded("--reader.num_samples=20", "--reader.classes=fer2013", *options)
+    assert (len(train), len(judged)) == (20, 9)
+    assert train.ids[0].startswith("demo-train")
+    assert judged.ids[0].startswith("demo-validation")
+    assert train.classes == judged.classes == DemoFaces(7).with_classes("fer2013").classes
+
+
+@pytest.mark.parametrize("variant", ["exact", "bernoulli", "official"])
+@pytest.mark.parametrize("seed", [[], ["--noise-seed=4"]])
+def test_noise_is_the_librarys_with_a_seed_of_its_own(variant, seed):
+    common = ["--reader.num_samples=70", "--seed=9", "--noise-rate=0.3",
+              f"--noise-variant={variant}", *seed]  # fmt: skip
+    expected_seed = 4 if seed else 9
+    faces = DemoFaces(70, size=32)
+    made, _ = loaded("--noise=symmetric", *common)
+    expected = with_symmetric_noise(faces, rate=0.3, seed=expected_seed, variant=variant)
+    assert torch.equal(made.targets, expected.targets)
+    assert torch.equal(made.true_targets, faces.targets)
+    made, _ = loaded("--noise=lanet", *common)
+    matrix = noise_matrix(LANET_CONFUSIONS, faces.classes)
+    expected = with_class_noise(faces, matrix=matrix, rate=0.3, seed=expected_seed, variant=variant)
+    assert torch.equal(made.targets, expected.targets)
+
+
+def test_noise_by_confusions_of_ones_own_and_with_the_true_class():
+    made, _ = loaded("--reader.num_samples=70", "--noise=confusions", "--noise-rate=1",
+                     "--noise-confusions={fear: surprise, anger: {disgust: 0.5}}")  # fmt: skip
+    names = made.classes
+    before, after = (
+        np.array([names[label] for label in labels]) for labels in (made.true_targets, made.targets)
+    )
+    assert set(after[before == "fear"]) == {"surprise"}
+    assert set(after[before == "anger"]) == {"anger", "disgust"}
+    assert (after[before == "sadness"] == "sadness").all()
+    made, _ = loaded("--reader.num_samples=70", "--noise=symmetric-included", "--noise-rate=1")
+    faces = DemoFaces(70, size=32)
+    expected = with_symmetric_noise(faces, rate=1.0, seed=0, true_class="included")
+    assert torch.equal(made.targets, expected.targets)
+
+
+def rafdb(root):
+    """RAF-DB's own tree: labels from 1, aligned copies of the images."""
+    lines = [f"train_{n:05d}.jpg {1 + n % 7}" for n in range(28)]
+    lines += [f"test_{n:04d}.jpg {1 + n % 7}" for n in range(14)]
+    return write_rafdb(root / "rafdb", lines)
+
+
+@pytest.mark.parametrize("names", ["plain", "aligned"])
+def test_lists_of_rafdb_run_from_the_command_line(names, tmp_path):
+    """As EAC's lists have it, from 1 and with plain names; and as SCN's, from 0 and aligned."""
+    root = rafdb(tmp_path)
+    clean, _ = loaded("--reader={}", data=f"--data=rafdb:{root}")
+    order = [clean.classes.index(name) for name in class_order("rafdb")]
+    noisy = symmetric_noise(clean.targets, clean.ids, num_classes=7, rate=0.3, seed=5)
+    numbers = torch.tensor([order.index(int(label)) for label in noisy])
+    write_noise_list(tmp_path / "list.txt", list(clean.ids), numbers, names=names)
+    outcome = run(
+        "ce", f"--data=rafdb:{root}", "--reader={size: 32}", "--noise=list", "--batch-size=8",
+        f"--noise-list={tmp_path}/list.txt", "--noise-numbering=rafdb", "--epochs=1",
+        f"--output={tmp_path}/run",
+    )  # fmt: skip
+    assert outcome.history.last["accuracy"] >= 0
+    made, judged = load_faces(settings_of(
+        "ce", f"--data=rafdb:{root}", "--reader={}", "--noise=list",
+        f"--noise-list={tmp_path}/list.txt",
+    ))  # fmt: skip
+    assert torch.equal(made.targets, noisy)
+    assert torch.equal(made.true_targets, clean.targets)
+    assert len(judged) == 14
+
+
+def test_votes_of_a_crowd(tmp_path):
+    rows = [vote_row(f"fer{n:04d}.png", happiness=7, neutral=3) for n in range(30)]
+    rows += [vote_row(f"val{n}.png", usage="PublicTest", happiness=9) for n in range(3)]
+    data = f"--data=ferplus:{write_ferplus(tmp_path / 'faces', rows)}"
+    options = ["--reader={}", "--evaluate-on=validation"]
+    made, _ = loaded("--noise=crowd", "--noise-rate=0.5", *options, data=data)
+    wrong = made.targets[made.targets != made.true_targets]
+    assert len(wrong) == 15
+    assert {made.classes[label] for label in wrong} == {"neutral"}
+    # What a label is may differ between training and evaluation.
+    soft, judged = loaded(*options[1:], "--reader={labels: crossentropy}", data=data)
+    assert (soft.targets.ndim, judged.targets.ndim) == (2, 1)
+
+
+def test_probabilities_as_labels_train(tmp_path):
+    rows = [vote_row(f"fer{n:04d}.png", happiness=6, neutral=4) for n in range(20)]
+    rows += [vote_row(f"val{n}.png", usage="PublicTest", happiness=9) for n in range(3)]
+    data = f"--data=ferplus:{write_ferplus(tmp_path / 'faces', rows)}"
+    for method in ("ce", "eac", "compose"):
+        outcome = run(
+            method, data, "--reader={labels: crossentropy, size: 32}", "--noise=none",
+            "--evaluate-on=validation", "--epochs=1", f"--output={tmp_path}/{method}",
+        )  # fmt: skip
+        assert outcome.history.last["loss"] > 0
+
+
+def test_class_weights_are_1_on_average_and_larger_for_rare_classes():
+    faces = DemoFaces(70).subset(
+        [*range(35), *(r for r in range(35, 70) if DemoFaces(70).targets[r] == 3)]
+    )
+    weights = class_weights(faces, DataOptions(class_weights="balanced"))
+    counts = faces.targets.bincount(minlength=7)
+    assert counts[3] > counts[0]
+    torch.testing.assert_close(weights * counts, torch.full((7,), len(faces) / 7))
+    assert float(weights[faces.targets].mean()) == pytest.approx(1.0)
+    own = class_weights(faces, DataOptions(class_weights=[1.0, 1, 1, 2, 1, 1, 1]))
+    assert float(own[3] / own[0]) == pytest.approx(2.0)
+    assert class_weights(faces, DataOptions()) is None
+
+
+def test_an_epoch_has_every_row_once_in_an_order_of_its_own():
+    labels = torch.arange(50) % 7
+    order = Order(DataOptions(), lambda: labels, epochs=3, seed=1)
+    first, second = order(1), order(2)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == [*range(50)]
+    assert not torch.equal(first, second)
+    assert torch.equal(first, Order(DataOptions(), lambda: labels, epochs=9, seed=1)(1))
+    assert not torch.equal(first, Order(DataOptions(), lambda: labels, epochs=3, seed=2)(1))
+
+
+def test_balanced_orders_draw_the_classes_alike():
+    labels = torch.tensor([0] * 60 + [1] * 20 + [2] * 10)
+    order = Order(DataOptions(sampling="balanced"), lambda: labels, epochs=4, seed=1)
+    for epoch in (1, 2, 3, 4):
+        assert labels[order(epoch)].bincount().tolist() == [30, 30, 30]
+    assert not torch.equal(order(1), order(2))
+    order = Order(DataOptions(sampling="progressive"), lambda: labels, epochs=4, seed=1)
+    shares = [labels[order(epoch)].bincount().tolist() for epoch in (1, 2, 3, 4)]
+    assert shares[0] == [60, 20, 10]
+    assert shares[-1] == [30, 30, 30]
+    assert shares[0][2] < shares[1][2] < shares[2][2] < shares[3][2]
+
+
+@pytest.mark.parametrize("options", [
+    {"keep": "memory"}, {"keep": "memory", "workers": 2}, {"keep": "files"},
+    {"keep": "files", "workers": 2}, {"keep": "device"}, {"memory_limit": 1e-9}, {},
+])  # fmt: skip
+def test_images_are_the_data_sets_wherever_they_are_kept(options):
+    faces = DemoFaces(30, size=16)
+    images = Images(faces, DataOptions(**options), CPU)
+    assert (images.kept is None) == (options.get("keep") == "files" or "memory_limit" in options)
+    rows = [torch.tensor([3, 29, 0]), torch.tensor([7, 7])]
+    for _ in range(2):
+        for part, found in zip(rows, images.batches(rows), strict=True):
+            expected = torch.stack([faces[int(row)]["image"] for row in part])
+            assert found.dtype == torch.uint8
+            assert torch.equal(found, expected)
+
+
+def test_reading_images_draws_nothing_from_torch():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    images = Images(DemoFaces(10, size=16), DataOptions(keep="files"), CPU)
+    list(images.batches([torch.arange(5)]))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,175 @@
+"""Whose folder it is: never two runs in one, nothing lost, nothing left lying about."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from examples.train.__main__ import main
+from examples.train.methods import METHODS
+from examples.train.options import Refused, parse
+from examples.train.run_folder import open_folder, path_of
+from robustfer.checkpoint import load_resume, save_resume
+from tests.examples.train.runs import FEW, ROOT, run, settings_of
+
+OWN = METHODS["ce"].load().Options
+
+
+def opened(*options):
+    return open_folder(settings_of("ce", *options), OWN)
+
+
+def leave_a_run(path, *options, epochs=1):
+    folder = opened(f"--output={path}", *options)
+    folder.save({"history": {"epochs": [{"epoch": 1.0}] * epochs}})
+    folder.close()
+
+
+def test_the_folder_is_named_after_data_method_and_seed(elsewhere):
+    settings = settings_of("ce", "--seed=5")
+    assert path_of(settings).parent.as_posix() == "runs"
+    assert path_of(settings).name == settings.name()
+    folder = open_folder(settings, OWN)
+    assert (elsewhere / "runs" / settings.name() / "config.yaml").is_file()
+    assert folder.state is None
+    folder.close()
+
+
+def test_a_run_that_is_there_is_not_begun_anew(tmp_path):
+    leave_a_run(tmp_path / "run")
+    before = (tmp_path / "run/resume.pt").read_bytes()
+    with pytest.raises(Refused) as caught:
+        opened(f"--output={tmp_path}/run")
+    assert all(fact in str(caught.value) for fact in ("1 of 2 epochs", "--resume", "--output"))
+    assert (tmp_path / "run/resume.pt").read_bytes() == before
+    folder = opened(f"--output={tmp_path}/run", "--resume")
+    assert folder.state == load_resume(tmp_path / "run/resume.pt")
+    folder.close()
+
+
+def test_resume_begins_what_has_not_begun(tmp_path):
+    folder = opened(f"--output={tmp_path}/run", "--resume")
+    assert folder.state is None
+    folder.close()
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_run_of_other_settings_is_refused_and_they_are_named(resume, tmp_path):
+    leave_a_run(tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(Refused) as caught:
+        opened(f"--output={tmp_path}/run", "--seed=9", "--epochs=2", "--learning-rate=0.5", *resume)
+    for fact in ("seed was 0, is 9", "learning_rate was 0.002, is 0.5", "--output"):
+        assert fact in str(caught.value)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_settings_that_do_not_decide_the_result_may_change(tmp_path):
+    leave_a_run(tmp_path / "run")
+    folder = opened(
+        f"--output={tmp_path}/run", "--resume", "--workers=2", "--keep=files", "--stop-after=1"
+    )
+    folder.close()
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/dear.txt").write_text("Dear")
+    with pytest.raises(Refused, match=r"config\.yaml.*--output"):
+        opened(f"--output={tmp_path}/letters")
+    with pytest.raises(Refused, match="is a file"):
+        opened(f"--output={tmp_path}/letters/dear.txt")
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["dear.txt"]
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+    leave_a_run(tmp_path / "run")
+    (tmp_path / "run/config.yaml").write_text("seed: [1")
+    with pytest.raises(Refused, match=r"config\.yaml is damaged"):
+        opened(f"--output={tmp_path}/run", "--resume")
+
+
+def test_what_killed_writes_left_is_cleared(tmp_path):
+    leave_a_run(tmp_path / "run")
+    (tmp_path / f"run/.resume.pt.{'0' * 32}.tmp").write_bytes(b"half")
+    opened(f"--output={tmp_path}/run", "--resume").close()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".lock",
+        "config.yaml",
+        "resume.pt",
+    ]
+
+
+def test_what_a_kill_in_the_first_moment_left_is_no_other_persons_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").touch()
+    (tmp_path / f"run/.config.yaml.{'0' * 32}.tmp").write_text("method")
+    opened(f"--output={tmp_path}/run").close()
+    assert (tmp_path / "run/config.yaml").is_file()
+
+
+def test_a_folder_in_use_is_refused_until_its_process_ends(tmp_path, capsys):
+    code = (
+        "import sys, time\n"
+        "from tests.examples.train.runs import settings_of\n"
+        "from examples.train.methods import METHODS\n"
+        "from examples.train.run_folder import open_folder\n"
+        "folder = open_folder(settings_of('ce', *sys.argv[1:]), METHODS['ce'].load().Options)\n"
+        "print('mine', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    options = [f"--output={tmp_path}/run"]
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(Refused) as caught:
+            opened(*options)
+        assert all(f in str(caught.value) for f in ("in use", str(other.pid), "--output"))
+    finally:
+        other.kill()
+        other.communicate()
+    opened(*options).close()
+
+
+def test_a_whole_run_leaves_what_others_read(tmp_path, capsys):
+    outcome = run("scn", f"--output={tmp_path}/run", "--seed=3")
+    assert outcome.folder == tmp_path / "run"
+    names = sorted(path.name for path in outcome.folder.iterdir())
+    assert names == [".lock", "config.yaml", "logs", "model.safetensors", "resume.pt", "run.json"]
+    record = json.loads((outcome.folder / "run.json").read_text())
+    assert record["settings"]["method"] == "scn"
+    assert record["settings"]["seed"] == 3
+    assert record["wrong_labels"] == pytest.approx(0.3)
+    assert record["passes"] == 1
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
+    assert record["epochs"][-1]["accuracy"] == outcome.history.last["accuracy"]
+    config = yaml.safe_load((outcome.folder / "config.yaml").read_text())
+    assert config == record["settings"]
+    shown = capsys.readouterr().out
+    assert all(f"{name}:" in shown for name in config)  # every option is printed
+    assert "12 labels (30.0%) differ" in shown
+    own = METHODS["scn"].load().Options
+    again = parse("scn", own, [f"--config={outcome.folder}/config.yaml"])
+    assert again.flat() == config
+
+
+def test_the_program_refuses_in_one_line(tmp_path, capsys):
+    run("ce", f"--output={tmp_path}/run", "--epochs=1", "--max-steps=1")
+    capsys.readouterr()
+    again = ["ce", *FEW, f"--output={tmp_path}/run", "--seed=1", "--max-steps=1", "--epochs=1"]
+    assert main(again) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "seed was 0, is 1" in err
+
+
+def test_state_is_plain_and_safe_to_read(tmp_path):
+    outcome = run("lanet", f"--output={tmp_path}/run", "--epochs=1", "--max-steps=1")
+    state = torch.load(outcome.folder / "resume.pt", weights_only=True)
+    assert state.keys() == {"method", "optimizer", "schedule", "scaler", "history"}
+    save_resume(tmp_path / "copy.pt", state)
