@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from robustfer.functional import UNFILLED
-from robustfer.state import FeatureQueue, LabelDistributionBank, LabelStore, ModelEMA, Relabeler
+from robustfer.state import (
+    FeatureQueue,
+    LabelDistributionBank,
+    LabelStore,
+    ModelEMA,
+    Relabeler,
+    TrainingDynamics,
+)
 
 GIVEN = torch.tensor([0, 2, 1, 1])
 INDEX = torch.tensor([1, 3])
@@ -45,6 +52,12 @@ def average():
     return made
 
 
+def dynamics():
+    made = TrainingDynamics(4, 3, given=GIVEN, early=(0, 1))
+    made.update(INDEX, SCORES)
+    return made
+
+
 @pytest.fixture
 def other_defaults():
     torch.set_default_dtype(torch.float64)
@@ -53,7 +66,7 @@ def other_defaults():
     torch.set_default_dtype(torch.float32)
 
 
-MAKERS = (queue, bank, store, relabelled, average)
+MAKERS = (queue, bank, store, relabelled, average, dynamics)
 EXPECTED = {make.__name__: make().state_dict() for make in MAKERS}
 
 

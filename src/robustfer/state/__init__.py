@@ -17,6 +17,7 @@ from robustfer.state.label_distribution_bank import LabelDistributionBank
 from robustfer.state.label_store import LabelStore
 from robustfer.state.model_ema import ModelEMA
 from robustfer.state.relabeler import Relabeler
+from robustfer.state.training_dynamics import TrainingDynamics
 
 __all__ = [
     "ChangeReason",
@@ -25,4 +26,5 @@ __all__ = [
     "LabelStore",
     "ModelEMA",
     "Relabeler",
+    "TrainingDynamics",
 ]

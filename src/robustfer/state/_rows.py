@@ -33,7 +33,7 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
     >>> read_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1]))
     tensor([[0., 1.]])
     """
-    _check_index(bank, index)
+    check_bank_index(bank, index)
     return select_rows(bank, index)
 
 
@@ -75,7 +75,7 @@ def write_rows(
             [3., 3.]])
     """
     check_bool("gather", gather)
-    _check_index(bank, index)
+    check_bank_index(bank, index)
     axes = " ".join(["B*", *map(str, bank.shape[1:])])
     check_shapes(**{name: (rows, axes), "index": (index, "B*")})
     if rows.dtype != bank.dtype and not (rows.is_floating_point() and bank.is_floating_point()):
@@ -145,7 +145,8 @@ def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     return (labels[:, None] == classes).to(dtype)
 
 
-def _check_index(bank: Tensor, index: Tensor) -> None:
+def check_bank_index(bank: Tensor, index: Tensor) -> None:
+    """Refuse an index of another shape, dtype or device than the bank's rows need."""
     check_index(index)
     if index.device != bank.device:
         raise ValueError(
