@@ -101,6 +101,7 @@ def test_an_unknown_kind():
 
 #: Options that a component cannot do without.
 NEEDED = {name: {"image_size": 48} for name in ("landmark_adaptive_wing", "lanet")}
+NEEDED["forward_correction"] = {"transition": torch.eye(7)}
 CORE = registry.plugins.Plugins([]).named("robustfer")[0].offers
 
 

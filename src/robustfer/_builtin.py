@@ -17,6 +17,10 @@ _LANET = (
     "Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition under "
     "Label Noise, ICCV 2023"
 )
+_PATRINI = (
+    "Patrini et al., Making Deep Neural Networks Robust to Label Noise: A Loss Correction "
+    "Approach, CVPR 2017"
+)
 _ADAPTIVE_WING = (
     "Wang et al., Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression, ICCV 2019"
 )
@@ -49,6 +53,12 @@ def robustfer_losses() -> list[Component]:
             factory="robustfer.losses:ExpressionLandmarkContrastiveLoss",
             summary="Contrast of expression and landmark embeddings both ways, over two queues",
             reference=_LANET,
+        ),
+        Component(
+            name="forward_correction",
+            factory="robustfer.losses:ForwardCorrectionLoss",
+            summary="Cross entropy of the given label, through a matrix of how labels go wrong",
+            reference=_PATRINI,
         ),
         Component(
             name="gsmc",

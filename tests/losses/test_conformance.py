@@ -10,6 +10,7 @@ from robustfer.losses import (
     CompositeLoss,
     EACLoss,
     ExpressionLandmarkContrastiveLoss,
+    ForwardCorrectionLoss,
     GSMCLoss,
     LandmarkAdaptiveWingLoss,
     LANetLoss,
@@ -156,6 +157,37 @@ class TestGSMC(LossConformance):
 
 
 class TestGSMCSoftTarget(TestGSMC):
+    def make_inputs(self, *, generator, **sizes):
+        return with_votes(super().make_inputs(generator=generator, **sizes), generator)
+
+
+class TestForwardCorrection(LossConformance):
+    def make_loss(self):
+        # Each class is taken for the next: not symmetric, and with zeros.
+        right = torch.eye(self.classes)
+        return ForwardCorrectionLoss(transition=0.75 * right + 0.25 * right.roll(1, dims=1))
+
+    def make_inputs(self, *, batch, classes, dtype, generator):
+        return {
+            "logits": torch.randn(batch, classes, dtype=dtype, generator=generator),
+            "target": torch.randint(classes, (batch,), generator=generator),
+        }
+
+
+class TestForwardCorrectionRobust(TestForwardCorrection):
+    per_sample = True
+
+    def make_loss(self):
+        right = torch.eye(self.classes)
+        transition = 0.75 * right + 0.25 * right.roll(1, dims=1)
+        return ForwardCorrectionLoss(transition=transition, q=0.5, reduction="none")
+
+    def make_inputs(self, *, batch, generator, **sizes):
+        inputs = super().make_inputs(batch=batch, generator=generator, **sizes)
+        return {**inputs, "verified": torch.rand(batch, generator=generator) > 0.5}
+
+
+class TestForwardCorrectionSoftTarget(TestForwardCorrectionRobust):
     def make_inputs(self, *, generator, **sizes):
         return with_votes(super().make_inputs(generator=generator, **sizes), generator)
 

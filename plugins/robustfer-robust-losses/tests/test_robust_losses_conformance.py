@@ -5,7 +5,6 @@ import torch
 from robustfer.testing import LossConformance
 from robustfer_robust_losses.losses import (
     ActivePassiveLoss,
-    ForwardCorrectionLoss,
     HardBootstrappingLoss,
     MeanAbsoluteErrorLoss,
     NormalizedCrossEntropyLoss,
@@ -14,7 +13,6 @@ from robustfer_robust_losses.losses import (
     SoftBootstrappingLoss,
     SymmetricCrossEntropyLoss,
     TruncatedGeneralizedCrossEntropyLoss,
-    symmetric_forward_correction,
 )
 
 
@@ -101,15 +99,3 @@ class TestSoftBootstrappingOfProbabilities(Probabilities):
 class TestHardBootstrapping(Classes):
     def make_loss(self):
         return HardBootstrappingLoss()
-
-
-class TestForwardCorrection(Classes):
-    def make_loss(self):
-        # Each class is taken for the next: not symmetric, and with zeros.
-        right = torch.eye(self.classes)
-        return ForwardCorrectionLoss(transition=0.75 * right + 0.25 * right.roll(1, dims=1))
-
-
-class TestForwardCorrectionOfProbabilities(Probabilities):
-    def make_loss(self):
-        return symmetric_forward_correction(num_classes=self.classes, rate=0.3, reduction="none")

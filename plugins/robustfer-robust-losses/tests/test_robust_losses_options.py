@@ -11,7 +11,6 @@ from robustfer_robust_losses import losses
 
 MODULES = {
     losses.ActivePassiveLoss: {},
-    losses.ForwardCorrectionLoss: {"transition": torch.eye(7)},
     losses.HardBootstrappingLoss: {},
     losses.MeanAbsoluteErrorLoss: {},
     losses.NormalizedCrossEntropyLoss: {},
@@ -22,7 +21,6 @@ MODULES = {
     losses.TruncatedGeneralizedCrossEntropyLoss: {},
 }
 FUNCTIONS = {
-    losses.forward_correction: {"transition": torch.eye(7)},
     losses.hard_bootstrapping: {},
     losses.mean_absolute_error: {},
     losses.normalized_cross_entropy: {},
@@ -125,15 +123,6 @@ def test_no_label_is_left_out(module, label):
         module(**MODULES[module])(logits, target)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5])
-def test_a_transition_is_looked_at_where_asked_for(value):
-    logits, target = sample()
-    transition = torch.eye(7)
-    transition[2, 3] = value
-    with check_values(), pytest.raises(ValueError, match="transition must"):
-        losses.forward_correction(logits, target, transition)
-
-
 def test_one_class_cannot_be_normalized():
     one = torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
     for function in (
@@ -151,45 +140,10 @@ def test_parts_of_active_passive_that_are_none():
         losses.ActivePassiveLoss(passive="nce")
 
 
-@pytest.mark.parametrize(
-    ("transition", "message"),
-    [
-        (torch.eye(3)[:2], r"^transition has C=3 but transition has C=2; .* got \(2, 3\)"),
-        (torch.ones(3), r"^transition must have shape \(C, C\), got \(3\)"),
-        (torch.eye(3, dtype=torch.int64), "^transition must have a floating-point dtype"),
-        (torch.full((2, 2), 0.4), "rows of transition must be probabilities .* row 0 sums to 0.8"),
-        (torch.tensor([[1.0, 0.0], [-0.5, 1.5]]), "row 1 sums to 1, its least value is -0.5"),
-        (torch.tensor([[1.0, 0.0], [float("nan"), 1.0]]), "row 1 sums to nan"),
-        (torch.tensor([[1.0, 0.0], [1.0, 0.0]]), "^column 1 of transition must not be all zeros"),
-    ],
-)
-def test_a_transition_that_is_none(transition, message):
-    with pytest.raises(ValueError, match=message):
-        losses.ForwardCorrectionLoss(transition=transition)
-
-
-def test_a_transition_that_does_not_fit_the_logits():
-    logits, target = sample()
-    with pytest.raises(ValueError, match="transition has C=3 but logits has C=7"):
-        losses.forward_correction(logits, target, torch.eye(3))
-    with pytest.raises(ValueError, match="transition must have a floating-point dtype"):
-        losses.forward_correction(logits, target, torch.eye(7, dtype=torch.int64))
-    with pytest.raises(TypeError, match=r"transition must be a torch\.Tensor, got list"):
-        losses.ForwardCorrectionLoss(transition=[[1.0, 0.0], [0.0, 1.0]])
-
-
-def test_options_of_symmetric_forward_correction():
-    with pytest.raises(ValueError, match="^num_classes must be a whole number"):
-        losses.symmetric_forward_correction(num_classes=1, rate=0.3)
-    with pytest.raises(ValueError, match=r"^rate must lie in \[0, 1\], got 1.1"):
-        losses.symmetric_forward_correction(num_classes=7, rate=1.1)
-
-
 def test_modules_say_how_they_were_made():
     assert [repr(module(**options)) for module, options in MODULES.items()] == [
         "ActivePassiveLoss(active='normalized_cross_entropy', passive='mean_absolute_error', "
         "active_weight=1.0, passive_weight=1.0, q=0.7, floor=0.0001, reduction='mean')",
-        "ForwardCorrectionLoss(num_classes=7, reduction='mean')",
         "HardBootstrappingLoss(label_weight=0.8, reduction='mean')",
         "MeanAbsoluteErrorLoss(reduction='mean')",
         "NormalizedCrossEntropyLoss(reduction='mean')",

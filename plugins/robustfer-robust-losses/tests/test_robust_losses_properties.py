@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from robustfer_robust_losses.losses import (
     ActivePassiveLoss,
-    ForwardCorrectionLoss,
     TruncatedGeneralizedCrossEntropyLoss,
-    forward_correction,
     hard_bootstrapping,
     mean_absolute_error,
     normalized_cross_entropy,
@@ -20,7 +18,6 @@ from robustfer_robust_losses.losses import (
     reverse_cross_entropy,
     soft_bootstrapping,
     symmetric_cross_entropy,
-    symmetric_forward_correction,
     truncated_generalized_cross_entropy,
 )
 
@@ -194,59 +191,3 @@ def test_hard_bootstrapping_holds_the_likeliest_class_constant():
 
     moved = gradient(lambda logits: hard_bootstrapping(logits, target), logits)
     torch.testing.assert_close(moved, gradient(parts, logits))
-
-
-@few
-@cases
-def test_forward_correction_is_a_distribution_over_given_labels(classes, scale, seed):
-    logits, _ = sample(classes, scale, seed, batch=1)
-    generator = torch.Generator().manual_seed(seed)
-    transition = torch.rand(classes, classes, dtype=torch.float64, generator=generator)
-    transition /= transition.sum(dim=1, keepdim=True)
-
-    def loss(logits, target, reduction):
-        return forward_correction(logits, target, transition, reduction=reduction)
-
-    given_labels = of_every_label(loss, logits[0]).neg().exp()
-    assert given_labels.sum().item() == pytest.approx(1, rel=1e-9)
-    # What is right in the mean has no slope: the true classes are learnt from the given ones.
-    slope = gradient(lambda logits: loss(logits, given_labels[None], "mean"), logits)
-    torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-9)
-
-
-def test_forward_correction_without_noise_is_cross_entropy():
-    logits, target = sample()
-    for criterion in (
-        ForwardCorrectionLoss(transition=torch.eye(7)),
-        symmetric_forward_correction(num_classes=7, rate=0.0),
-    ):
-        torch.testing.assert_close(criterion(logits, target), F.cross_entropy(logits, target))
-
-
-def test_forward_correction_of_a_label_that_only_an_unlikely_class_is_given():
-    """Where a product of probabilities would round to 0 and its logarithm be infinite."""
-    transition = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
-    logits = torch.tensor([[1e4, 0.0]])
-    for target in (torch.tensor([1]), torch.tensor([[0.0, 1.0]])):
-        loss = forward_correction(logits, target, transition)
-        torch.testing.assert_close(loss, torch.tensor(1e4 + math.log(2)))
-
-
-def test_the_transition_of_symmetric_noise_is_that_of_its_labels():
-    from robustfer.noise import confusion_counts, symmetric_noise, transition_matrix
-
-    true = torch.arange(7).repeat(3000)
-    names = [str(row) for row in range(len(true))]
-    given_labels = symmetric_noise(true, names, num_classes=7, rate=0.3, seed=0)
-    measured = transition_matrix(confusion_counts(given_labels, true, num_classes=7))
-    criterion = symmetric_forward_correction(num_classes=7, rate=0.3)
-    torch.testing.assert_close(criterion.transition.double(), measured, rtol=0, atol=0.03)
-
-
-def test_a_transition_is_a_copy_that_moves_with_the_module():
-    transition = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
-    criterion = ForwardCorrectionLoss(transition=transition)
-    transition.zero_()
-    assert criterion.transition.tolist() == [[0.9, 0.1], [0.2, 0.8]]
-    assert criterion.to(torch.float32).transition.dtype == torch.float32
-    assert criterion.state_dict() == {}

@@ -5,6 +5,7 @@ from robustfer.functional.adaptive_wing import adaptive_wing, landmark_adaptive_
 from robustfer.functional.attention import attention_consistency, class_attention
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
 from robustfer.functional.distillation import self_distillation
+from robustfer.functional.forward_correction import forward_correction
 from robustfer.functional.heatmaps import Heatmaps, render_heatmaps
 from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
 from robustfer.functional.ranking import (
@@ -24,6 +25,7 @@ __all__ = [
     "class_attention",
     "cosine_neighbors",
     "expression_landmark_contrast",
+    "forward_correction",
     "importance_health",
     "importance_weighted_cross_entropy",
     "importance_weighted_logits",

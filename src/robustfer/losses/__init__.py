@@ -6,6 +6,7 @@ from robustfer.losses.attention_consistency import AttentionConsistencyLoss
 from robustfer.losses.composite import CompositeLoss, Term
 from robustfer.losses.eac import EACLoss
 from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkContrastiveLoss
+from robustfer.losses.forward_correction import ForwardCorrectionLoss
 from robustfer.losses.gsmc import GSMCLoss
 from robustfer.losses.lanet import LANetLoss
 from robustfer.losses.parameters import param_groups, warn_if_not_optimized
@@ -19,6 +20,7 @@ __all__ = [
     "CompositeLoss",
     "EACLoss",
     "ExpressionLandmarkContrastiveLoss",
+    "ForwardCorrectionLoss",
     "GSMCLoss",
     "LANetLoss",
     "LandmarkAdaptiveWingLoss",

@@ -10,10 +10,6 @@ from robustfer import Component, hookimpl
 
 _GHOSH = "Ghosh et al., Robust Loss Functions under Label Noise for Deep Neural Networks, AAAI 2017"
 _MA = "Ma et al., Normalized Loss Functions for Deep Learning with Noisy Labels, ICML 2020"
-_PATRINI = (
-    "Patrini et al., Making Deep Neural Networks Robust to Label Noise: A Loss Correction "
-    "Approach, CVPR 2017"
-)
 _REED = (
     "Reed et al., Training Deep Neural Networks on Noisy Labels with Bootstrapping, "
     "ICLR 2015 workshop"
@@ -34,12 +30,6 @@ def robustfer_losses() -> list[Component]:
             factory="robustfer_robust_losses.losses:ActivePassiveLoss",
             summary="Two robust losses that learn more together than each alone",
             reference=_MA,
-        ),
-        Component(
-            name="forward_correction",
-            factory="robustfer_robust_losses.losses:ForwardCorrectionLoss",
-            summary="Cross entropy of the label as given, through a matrix of how labels go wrong",
-            reference=_PATRINI,
         ),
         Component(
             name="hard_bootstrapping",
@@ -82,12 +72,6 @@ def robustfer_losses() -> list[Component]:
             factory="robustfer_robust_losses.losses:SymmetricCrossEntropyLoss",
             summary="A little cross entropy, which learns fast, and its reverse, which forgives",
             reference=_WANG,
-        ),
-        Component(
-            name="symmetric_forward_correction",
-            factory="robustfer_robust_losses.losses:symmetric_forward_correction",
-            summary="Forward correction where every wrong class is equally likely, from a rate",
-            reference=_PATRINI,
         ),
         Component(
             name="truncated_generalized_cross_entropy",

@@ -7,11 +7,6 @@ from robustfer_robust_losses.losses.bootstrapping import (
     hard_bootstrapping,
     soft_bootstrapping,
 )
-from robustfer_robust_losses.losses.forward_correction import (
-    ForwardCorrectionLoss,
-    forward_correction,
-    symmetric_forward_correction,
-)
 from robustfer_robust_losses.losses.mean_absolute_error import (
     MeanAbsoluteErrorLoss,
     mean_absolute_error,
@@ -34,7 +29,6 @@ from robustfer_robust_losses.losses.truncated import (
 
 __all__ = [
     "ActivePassiveLoss",
-    "ForwardCorrectionLoss",
     "HardBootstrappingLoss",
     "MeanAbsoluteErrorLoss",
     "NormalizedCrossEntropyLoss",
@@ -43,7 +37,6 @@ __all__ = [
     "SoftBootstrappingLoss",
     "SymmetricCrossEntropyLoss",
     "TruncatedGeneralizedCrossEntropyLoss",
-    "forward_correction",
     "hard_bootstrapping",
     "mean_absolute_error",
     "normalized_cross_entropy",
@@ -51,6 +44,5 @@ __all__ = [
     "reverse_cross_entropy",
     "soft_bootstrapping",
     "symmetric_cross_entropy",
-    "symmetric_forward_correction",
     "truncated_generalized_cross_entropy",
 ]
