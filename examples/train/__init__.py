@@ -7,8 +7,12 @@
 ``views.py``        crop, mirror and erase this process's share of a batch
 ``weights.py``      the network and its start weights, with a report of what was loaded
 ``optimizer.py``    optimizer and schedule
-``processes.py``    what several processes share: gradients, statistics, parts of a batch
+``landmarks.py``    landmarks of a data set
+``terms.py``        losses by their text
+``devices.py``      Lightning Fabric for devices, processes and precision
+``processes.py``    what several processes share, and a batch taken in parts
 ``engine.py``       the one loop
+``evaluation.py``   what a classifier makes of a data set
 ``run_folder.py``   the folder of a run: config.yaml, resume.pt, run.json, metrics.csv
 ``methods/``        a file for each method: what it holds, its loss, what follows a step
 ==================  ============================================================================

@@ -12,6 +12,7 @@ from examples.train.options import Refused, Settings
 from examples.train.views import Batch, Views
 from robustfer.data import LabeledFaces
 from robustfer.models import CAMClassifier
+from robustfer.state import LabelStore
 
 Network = Callable[..., Any]
 
@@ -131,8 +132,13 @@ class WeightedCrossEntropy(nn.Module):
         return losses.mean()
 
 
-def label_store_targets(task: Task) -> dict[str, Any]:
-    """Return how a LabelStore is made of the task's labels."""
-    soft = task.faces.targets.ndim == 2
+def label_store(task: Task) -> LabelStore:
+    """Return a store of the training set's labels, of probabilities where they are such."""
     targets = task.faces.targets
-    return {"given": targets, "num_classes": len(task.faces.classes), "soft_targets": soft}
+    return LabelStore(targets, num_classes=len(task.faces.classes), soft_targets=targets.ndim == 2)
+
+
+def targets_now(labels: LabelStore, batch: Batch) -> Tensor:
+    """Return what a batch is trained on now: classes, or rows of probabilities."""
+    soft = batch.target.ndim == 2
+    return labels.soft_target(batch.index) if soft else labels(batch.index)

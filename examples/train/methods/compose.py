@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from ast import literal_eval
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from examples.train.methods.base import (
     EachView,
     Method,
     Network,
     Task,
-    WeightedCrossEntropy,
-    label_store_targets,
+    label_store,
+    targets_now,
 )
 from examples.train.options import Momentum, PositiveInt, Refused
+from examples.train.terms import make_term
 from examples.train.views import Batch
-from robustfer import registry
-from robustfer.losses import CompositeLoss, Term
+from robustfer.losses import CompositeLoss
 from robustfer.models import ImportanceClassifier
-from robustfer.state import LabelStore, ModelEMA, Relabeler
+from robustfer.state import ModelEMA, Relabeler
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,9 @@ class Compose(Method):
             "num_features": classifier.num_features,
         }
         texts = options.loss or ["cross_entropy"]
-        self.criterion = CompositeLoss(*(make_term(text, sizes, task) for text in texts))
+        self.criterion = CompositeLoss(
+            *(make_term(text, sizes, task.class_weights) for text in texts)
+        )
         if task.class_weights is not None and "cross_entropy" not in self.criterion.names:
             raise Refused("--class-weights needs --loss cross_entropy among the losses")
         self.needs = self.criterion.accepts - self.criterion.proposes
@@ -71,7 +71,7 @@ class Compose(Method):
         self.teacher = (
             ModelEMA(model, decay=options.decay) if "teacher_logits" in self.needs else None
         )
-        self.labels = LabelStore(**label_store_targets(task))
+        self.labels = label_store(task)
         never = task.settings.optimizer.epochs + 1
         self.relabeler = Relabeler(
             self.labels,
@@ -92,9 +92,7 @@ class Compose(Method):
             views = (self.views.single(batch),)
         both = "attention_flipped" in self.needs
         output, *flipped = network(*views[: 2 if both else 1])
-        target = self.labels(batch.index)
-        if batch.target.ndim == 2:
-            target = self.labels.soft_target(batch.index)
+        target = targets_now(self.labels, batch)
         head = self.classifier.get_classifier()
         tensors = {**output._asdict(), "index": batch.index, "target": target}
         tensors |= {"student_logits": output.logits, "classifier_weight": head.weight}
@@ -124,36 +122,3 @@ class Compose(Method):
 
     def figures(self, epoch: int) -> dict[str, float]:
         return self.relabeler.figures(epoch=epoch, true_targets=self.task.faces.true_targets)
-
-
-def make_term(text: str, sizes: dict[str, int], task: Task) -> Term:
-    """Make ``NAME[=WEIGHT][,OPTION=VALUE...]``; sizes that its factory needs are filled in."""
-    start, _, rest = text.partition(",")
-    name, _, weight = start.partition("=")
-    options = read_options(rest, text)
-    loss: nn.Module
-    if name == "cross_entropy":
-        loss = WeightedCrossEntropy(task.class_weights, **options)
-    else:
-        needed = {option.name for option in registry.describe(name).options if option.required}
-        filled = {key: size for key, size in sizes.items() if key in needed}
-        loss = registry.create(name, **{**filled, **options})
-    try:
-        factor = float(weight or 1)
-    except ValueError:
-        raise Refused(f"--loss {text}: the weight must be a number, got {weight}") from None
-    return Term(name.rpartition(":")[2], loss, weight=factor)
-
-
-def read_options(text: str, whole: str) -> dict[str, Any]:
-    """Return ``OPTION=VALUE,...`` as a dictionary; values are Python's, YAML's, or text."""
-    options: dict[str, Any] = {}
-    for part in text.split(",") if text else ():
-        name, equals, value = part.partition("=")
-        if not (name and equals):
-            raise Refused(f"--loss {whole}: options must be OPTION=VALUE, got {part!r}")
-        try:
-            options[name] = literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = yaml.safe_load(value)  # true, no, and words
-    return options

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from examples.train.landmarks import find_landmarks
 from examples.train.methods.base import Method, Network, Task
-from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Refused, Share
+from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Share
 from examples.train.views import Batch
 from examples.train.weights import backbone_of
-from robustfer.data import LabeledFaces
 from robustfer.functional import pseudo_labels
-from robustfer.landmarks import (
-    DatasetLandmarks,
-    LandmarkFile,
-    LandmarkLayout,
-    convert_landmarks,
-    landmark_layout,
-    resize_landmarks,
-)
 from robustfer.losses import LANetLoss
 from robustfer.models import LandmarkClassifier, LandmarkCoordinates, LANetModel
 from robustfer.state import FeatureQueue, LabelDistributionBank, ModelEMA
@@ -69,7 +61,10 @@ class LANet(Method):
 
     def __init__(self, task: Task, options: Options) -> None:
         super().__init__(task, options)
-        landmarks, self.layout = find_landmarks(options, task.faces, task.views.size)
+        landmarks, self.layout = find_landmarks(
+            options.landmarks, task.faces, size=task.views.size, found_at=options.landmarks_size,
+            points=options.points,
+        )  # fmt: skip
         self.register_buffer("points", landmarks, persistent=False)
         faces, coordinates = task.classifier, None
         if options.second_space == "coordinates":
@@ -149,26 +144,3 @@ def with_branch(task: Task, num_landmarks: int) -> LandmarkClassifier:
     name, options = backbone_of(task.settings.model)
     pyramid = None if task.trained else timm.create_model(name, features_only=True, **options)
     return LandmarkClassifier(task.classifier, num_landmarks=num_landmarks, pyramid=pyramid)
-
-
-def find_landmarks(
-    options: Options, faces: LabeledFaces, size: tuple[int, int]
-) -> tuple[Tensor, LandmarkLayout]:
-    """Return the landmarks (N, K, 2) in pixels of the images, NaN where not known."""
-    kind, _, path = options.landmarks.partition(":")
-    if kind == "file" and path:
-        provider: Any = LandmarkFile(path)
-    elif options.landmarks == "dataset":
-        provider = DatasetLandmarks(faces)
-    else:
-        raise Refused(f"--landmarks must be dataset or file:PATH, got {options.landmarks}")
-    landmarks, visible = provider(faces.ids)
-    layout = provider.layout if options.points is None else landmark_layout(options.points)
-    if layout != provider.layout:
-        landmarks, visible = convert_landmarks(
-            landmarks, visible, source=provider.layout, target=layout
-        )
-    if options.landmarks_size:
-        landmarks = resize_landmarks(landmarks, from_size=options.landmarks_size, to_size=size)
-    landmarks = landmarks.to(torch.get_default_dtype())
-    return landmarks.masked_fill(~visible[..., None], torch.nan), layout

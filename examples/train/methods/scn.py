@@ -7,12 +7,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from examples.train.methods.base import Method, Network, Task, label_store_targets
+from examples.train.methods.base import Method, Network, Task, label_store, targets_now
 from examples.train.options import Momentum, NonNegativeInt, Share
 from examples.train.views import Batch
 from robustfer.losses import SCNLoss
 from robustfer.models import ImportanceClassifier
-from robustfer.state import LabelStore, Relabeler
+from robustfer.state import Relabeler
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ class SCN(Method):
     def __init__(self, task: Task, options: Options) -> None:
         super().__init__(task, options)
         self.network = ImportanceClassifier(task.classifier)
-        self.criterion = SCNLoss(
-            margin=options.margin, rank_weight=options.rank_weight, gather=True
-        )
-        self.labels = LabelStore(**label_store_targets(task))
+        self.criterion = SCNLoss(margin=options.margin, rank_weight=options.rank_weight)
+        self.labels = label_store(task)
         self.relabeler = Relabeler(
             self.labels,
             margin=options.relabel_margin,
@@ -59,7 +57,7 @@ class SCN(Method):
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         output = network(self.views.single(batch))
         self.seen = output.logits.detach(), output.importance.detach()
-        target = self.labels(batch.index)
+        target = targets_now(self.labels, batch)
         return self.criterion.terms(output.logits, target, output.importance, self.network.bias)
 
     def after_step(self, batch: Batch) -> None:

@@ -116,7 +116,7 @@ def test_probabilities_as_labels_train(tmp_path):
     rows = [vote_row(f"fer{n:04d}.png", happiness=6, neutral=4) for n in range(20)]
     rows += [vote_row(f"val{n}.png", usage="PublicTest", happiness=9) for n in range(3)]
     data = f"--data=ferplus:{write_ferplus(tmp_path / 'faces', rows)}"
-    for method in ("ce", "eac", "compose"):
+    for method in ("ce", "eac", "scn", "compose"):
         outcome = run(
             method, data, "--reader={labels: crossentropy, size: 32}", "--noise=none",
             "--evaluate-on=validation", "--epochs=1", f"--output={tmp_path}/{method}",

@@ -1,0 +1,58 @@
+"""The landmarks of a data set, wherever they come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.train.options import Refused
+from robustfer.data import LabeledFaces
+from robustfer.landmarks import (
+    DatasetLandmarks,
+    LandmarkFile,
+    LandmarkLayout,
+    convert_landmarks,
+    landmark_layout,
+    resize_landmarks,
+)
+
+
+def find_landmarks(
+    source: str,
+    faces: LabeledFaces,
+    *,
+    size: tuple[int, int],
+    found_at: int | None,
+    points: int | None,
+) -> tuple[Tensor, LandmarkLayout]:
+    """Return the landmarks (N, K, 2) in pixels of the images, NaN where not known.
+
+    Args:
+        source: ``dataset``, or ``file:PATH``.
+        faces: the data set.
+        size: height and width of its images.
+        found_at: side of the images that the landmarks were found in; ``None``: ``size``.
+        points: how many to convert them to; ``None``: as they are.
+
+    Raises:
+        Refused: there is no such source.
+    """
+    kind, _, path = source.partition(":")
+    if kind == "file" and path:
+        provider: Any = LandmarkFile(path)
+    elif source == "dataset":
+        provider = DatasetLandmarks(faces)
+    else:
+        raise Refused(f"--landmarks must be dataset or file:PATH, got {source}")
+    landmarks, visible = provider(faces.ids)
+    layout = provider.layout if points is None else landmark_layout(points)
+    if layout != provider.layout:
+        landmarks, visible = convert_landmarks(
+            landmarks, visible, source=provider.layout, target=layout
+        )
+    if found_at:
+        landmarks = resize_landmarks(landmarks, from_size=found_at, to_size=size)
+    landmarks = landmarks.to(torch.get_default_dtype())
+    return landmarks.masked_fill(~visible[..., None], torch.nan), layout

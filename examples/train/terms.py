@@ -1,0 +1,56 @@
+"""Terms of a loss by their text, as the command line has it."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from typing import Any
+
+import yaml
+from torch import Tensor, nn
+
+from examples.train.methods.base import WeightedCrossEntropy
+from examples.train.options import Refused
+from robustfer import registry
+from robustfer.losses import Term
+
+
+def make_term(text: str, sizes: dict[str, int], class_weights: Tensor | None) -> Term:
+    """Make a term of ``NAME[=WEIGHT][,OPTION=VALUE...]``.
+
+    Args:
+        text: which loss, its weight and its options.
+        sizes: options to fill in where the loss must be told them.
+        class_weights: for ``cross_entropy``.
+
+    Raises:
+        Refused: the text is not as above.
+    """
+    start, _, rest = text.partition(",")
+    name, _, weight = start.partition("=")
+    options = read_options(rest, text)
+    loss: nn.Module
+    if name == "cross_entropy":
+        loss = WeightedCrossEntropy(class_weights, **options)
+    else:
+        needed = {option.name for option in registry.describe(name).options if option.required}
+        filled = {key: size for key, size in sizes.items() if key in needed}
+        loss = registry.create(name, **{**filled, **options})
+    try:
+        factor = float(weight or 1)
+    except ValueError:
+        raise Refused(f"--loss {text}: the weight must be a number, got {weight}") from None
+    return Term(name.rpartition(":")[2], loss, weight=factor)
+
+
+def read_options(text: str, whole: str) -> dict[str, Any]:
+    """Return ``OPTION=VALUE,...`` as a dictionary; values are Python's, YAML's, or text."""
+    options: dict[str, Any] = {}
+    for part in text.split(",") if text else ():
+        name, equals, value = part.partition("=")
+        if not (name and equals):
+            raise Refused(f"--loss {whole}: options must be OPTION=VALUE, got {part!r}")
+        try:
+            options[name] = literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = yaml.safe_load(value)  # true, no, and words
+    return options
