@@ -28,7 +28,7 @@ def test_label_store(compare, device, what, column):
     supply = iter(list(batches(size, device)))
 
     def look_up():
-        return store.labels(next(supply)[0])
+        return store(next(supply)[0])
 
     def update():
         return store.update(*next(supply), step=1, epoch=1)

@@ -129,12 +129,13 @@ def train(
         )
         for step, batch in enumerate(batches, start=epoch * len(loader)):
             batch = experiment.to_device(batch, settings)
-            images, index = batch["image"], batch["index"]
+            batch["target"] = labels(batch["index"])  # the labels as they are now
+            images, index, target = batch["image"], batch["index"], batch["target"]
             with experiment.autocast(settings):
                 made = views(images, generator=generator)
                 view, mirrored = made if paired else (made, None)
                 output = model(view)
-                tensors = {**output._asdict(), "index": index, "target": labels(index)}
+                tensors = {**output._asdict(), "index": index, "target": target}
                 tensors["student_logits"] = output.logits
                 tensors["classifier_weight"] = classifier.get_classifier().weight
                 tensors["bias"] = classifier.get_classifier().bias

@@ -88,10 +88,11 @@ def train(
         )
         for step, batch in enumerate(batches, start=epoch * len(loader)):
             batch = experiment.to_device(batch, settings)
-            images, index = batch["image"], batch["index"]
+            batch["target"] = labels(batch["index"])  # the labels as they are now
+            images, index, target = batch["image"], batch["index"], batch["target"]
             with experiment.autocast(settings):
                 output = model(views(images, generator=generator))
-                loss = criterion(output.logits, labels(index), output.importance, model.bias)
+                loss = criterion(output.logits, target, output.importance, model.bias)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

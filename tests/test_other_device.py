@@ -85,7 +85,7 @@ def test_labels_and_teacher(checked):
         relabeler = Relabeler(labels, scope="all", weighting="none", margin=0.0, start_epoch=0)
         index, logits = torch.tensor([3, 0]), torch.randn(2, 3, generator=generator)
         relabeler.update(index.to(DEVICE), logits.to(DEVICE), step=1, epoch=1)
-        found, soft = labels.labels().cpu(), labels.soft_target().cpu()
+        found, soft = labels().cpu(), labels.soft_target().cpu()
         teacher = ModelEMA(nn.Linear(3, 2).to(DEVICE))
         teacher.update(nn.Linear(3, 2).to(DEVICE))
         assert teacher(logits.to(DEVICE)).device == DEVICE

@@ -73,10 +73,11 @@ class EACTrainer(Trainer):
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
         """Train on the store's labels, evaluate with those of the data set."""
+        if model.training:
+            inputs["target"] = self.labels(inputs["index"])  # the labels as they are now
         view, view_flipped = self.views.train(model.training)(inputs["image"])
         output, flipped = model(view), model(view_flipped)
-        target = self.labels(inputs["index"]) if model.training else inputs["target"]
-        loss = self.criterion(output.logits, target, output.attention, flipped.attention)
+        loss = self.criterion(output.logits, inputs["target"], output.attention, flipped.attention)
         if model.training:
             self.relabelling.seen.append((inputs["index"], output.logits.detach()))
         return (loss, {"logits": output.logits}) if return_outputs else loss

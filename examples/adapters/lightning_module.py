@@ -58,9 +58,11 @@ class EACModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Both views are made here, on the device, of the whole batch."""
+        if self.relabeler is not None:
+            batch["target"] = self.relabeler.labels(batch["index"])  # the labels as they are now
+        target = batch["target"]
         view, view_flipped = self.views(batch["image"])
         output, flipped = self.model(view), self.model(view_flipped)
-        target = self.relabeler.labels(batch["index"]) if self.relabeler else batch["target"]
         terms = self.criterion.terms(output.logits, target, output.attention, flipped.attention)
         self.log_dict({name: term.detach() for name, term in terms.items()}, batch_size=len(target))
         return {"loss": sum(terms.values()), "logits": output.logits.detach()}

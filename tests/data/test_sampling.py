@@ -156,18 +156,18 @@ def test_accelerate_splits_the_order_of_one_process(batch_size):
 def test_balances_by_the_labels_that_training_has_made(workers):
     faces = DemoFaces(num_samples=28, size=16)
     store = LabelStore(faces.targets, num_classes=7)
-    sampler = ProgressiveBalancedSampler(store.labels, num_classes=7, max_epoch=1)
+    sampler = ProgressiveBalancedSampler(store, num_classes=7, max_epoch=1)
     loader = DataLoader(
         faces, batch_size=7, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
     )
     sampler.set_epoch(1)
     before = torch.cat([batch["index"] for batch in loader])
-    assert store.labels(before).bincount(minlength=7).tolist() == [4] * 7
+    assert store(before).bincount(minlength=7).tolist() == [4] * 7
     happy = (faces.targets == 3).nonzero()[:, 0]
     store.update(happy, torch.zeros(4, dtype=torch.int64), step=1, epoch=1)
     after = torch.cat([batch["index"] for batch in loader])
     # Six classes are left: 28 / 6 each, rounded up, and the rest for the last.
-    assert store.labels(after).bincount(minlength=7).tolist() == [5, 5, 5, 0, 5, 5, 3]
+    assert store(after).bincount(minlength=7).tolist() == [5, 5, 5, 0, 5, 5, 3]
     assert set(happy.tolist()) & set(after.tolist())
 
 

@@ -88,7 +88,7 @@ def refused(rank):
         messages.append(str(error))
     same = all(torch.equal(before[name], value) for name, value in store.state_dict().items())
     own = store.update(torch.tensor([rank]), torch.tensor([4]), step=0, epoch=0, gather=False)
-    return {"messages": messages, "unchanged": same, "alone": (own, store.labels())}
+    return {"messages": messages, "unchanged": same, "alone": (own, store())}
 
 
 @pytest.fixture(scope="module")

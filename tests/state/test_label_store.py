@@ -43,28 +43,29 @@ def assert_same_state(first, second):
 def test_looks_labels_up_by_row(device):
     store, index = make(device), torch.tensor([9, 0, 9], device=device)
     assert update(store, [9], [6]) == 1
-    assert store(index).tolist() == store.labels(index).tolist() == [6, 0, 6]
+    assert store(index).tolist() == [6, 0, 6]
+    assert store().tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 6]
     assert store.given(index).tolist() == [2, 0, 2]
     assert store.changed_epoch(index).tolist() == [0, -1, 0]
-    assert store.labels(index).dtype == store.given().dtype == torch.int64
-    assert store.labels(index).device.type == device.type
-    assert store.labels(index[:0]).tolist() == []
+    assert store(index).dtype == store.given().dtype == torch.int64
+    assert store(index).device.type == device.type
+    assert store(index[:0]).tolist() == []
     assert torch.equal(store.given().cpu(), GIVEN)
 
 
 def test_an_index_from_the_loader_is_taken_wherever_the_store_is(device):
     store, index = make(device), torch.tensor([3, 1])
-    assert store.labels(index).device.type == device.type
-    assert store.labels(index).tolist() == [3, 1]
+    assert store(index).device.type == device.type
+    assert store(index).tolist() == [3, 1]
     assert store.update(index, torch.tensor([0, 0]), step=0, epoch=0) == 2
 
 
 def test_looking_up_changes_nothing_and_keeps_nothing_of_the_store():
     store = make(soft_targets=True)
     before = copy_of_state(store)
-    for look in (store, store.labels, store.given, store.changed_epoch, store.soft_target):
+    for look in (store, store.given, store.changed_epoch, store.soft_target):
         look(torch.tensor([1, 2])).zero_()
-    for look in (store.labels, store.given, store.changed_epoch, store.soft_target):
+    for look in (store, store.given, store.changed_epoch, store.soft_target):
         look().zero_()
     store.transitions().zero_()
     store.changed().fill_(True)
@@ -133,9 +134,9 @@ def test_bytes_a_sample(classes, soft, expected):
     )
     sizes = [sum(b.nbytes for b in store.state_dict().values()) for store in (small, large)]
     assert sizes[1] - sizes[0] == expected * (samples - 1)
-    assert torch.equal(large.labels(), labels)
+    assert torch.equal(large(), labels)
     assert large.update(torch.tensor([0]), labels[-1:], step=0, epoch=0) == 1
-    assert large.labels(torch.tensor([0])) == classes - 1
+    assert large(torch.tensor([0])) == classes - 1
     assert large.journal()["to"].tolist() == [classes - 1]
 
 
@@ -162,7 +163,7 @@ def test_the_last_row_of_a_repeated_sample_wins(device):
         store.update(index.to(device), target.to(device), step=step, epoch=0)
         for row, label in zip(index.tolist(), target.tolist(), strict=True):
             expected[row] = label
-        assert store.labels().tolist() == expected
+        assert store().tolist() == expected
 
 
 def test_last_of_each(device):
@@ -190,7 +191,7 @@ def test_soft_targets(device):
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, rows, rtol=2e-3, atol=1e-4)
     torch.testing.assert_close(found.sum(1), torch.ones(2), rtol=0, atol=3e-7)
-    assert store.labels(torch.tensor([4, 8])).tolist() == rows.argmax(1).tolist()
+    assert store(torch.tensor([4, 8])).tolist() == rows.argmax(1).tolist()
     # A label makes the row one-hot again.
     assert update(store, [4], [2]) == 1
     assert store.soft_target(torch.tensor([4])).tolist() == [[0, 0, 1, 0, 0, 0, 0]]
@@ -233,7 +234,7 @@ def test_given_distributions_come_back_exactly():
     assert torch.equal(store.soft_target()[[0, 4]], before[[0, 4]])
     assert store.revert() == 8
     assert torch.equal(store.soft_target(), before)
-    assert torch.equal(store.labels(), rows.argmax(1))
+    assert torch.equal(store(), rows.argmax(1))
 
 
 def test_a_network_in_half_precision_gives_rows_too():
@@ -241,17 +242,17 @@ def test_a_network_in_half_precision_gives_rows_too():
     rows = torch.softmax(torch.randn(10, 7, generator=torch.Generator().manual_seed(0)), 1)
     rows = rows.bfloat16().requires_grad_()
     update(store, list(range(10)), rows, confidence=rows.max(1).values)
-    assert torch.equal(store.labels(), rows.argmax(1))
+    assert torch.equal(store(), rows.argmax(1))
     assert not store.soft_target().requires_grad
 
 
 def test_the_modules_dtype_does_not_touch_labels():
     store = nn.Sequential(make(soft_targets=True)).half().double()[0]
     update(store, [1], [6], confidence=torch.tensor([0.5]))
-    assert store.labels(torch.tensor([1])).tolist() == [6]
+    assert store(torch.tensor([1])).tolist() == [6]
     assert store.revert_to_epoch(0) == 0
     assert store.revert() == 1
-    assert torch.equal(store.labels(), GIVEN)
+    assert torch.equal(store(), GIVEN)
 
 
 # Going back
@@ -264,9 +265,9 @@ def test_reverts_what_the_journal_has_long_dropped():
         assert update(store, list(range(100)), (given + 1) % 7) == 100
     assert store.counts()["dropped"] == 97
     assert store.revert(torch.tensor([5, 50])) == 2
-    assert store.labels(torch.tensor([5, 50])).tolist() == [5, 1]
+    assert store(torch.tensor([5, 50])).tolist() == [5, 1]
     assert store.revert() == 98
-    assert torch.equal(store.labels(), given)
+    assert torch.equal(store(), given)
     assert store.revert() == 0
 
 
@@ -274,23 +275,23 @@ def test_goes_back_to_the_end_of_an_epoch():
     store, after = make(journal_capacity=100), {}
     update(store, [0, 1], [3, 3], epoch=1)
     update(store, [1, 2], [4, 4], epoch=1)
-    after[1] = store.labels(), store.changed_epoch()
+    after[1] = store(), store.changed_epoch()
     update(store, [0, 2], [0, 5], epoch=3)
-    after[3] = store.labels(), store.changed_epoch()
+    after[3] = store(), store.changed_epoch()
     update(store, [2, 9], [6, 6], epoch=4)
     assert store.revert_to_epoch(4) == 0
     assert store.revert_to_epoch(3) == 2
-    for found, expected in zip((store.labels(), store.changed_epoch()), after[3], strict=True):
+    for found, expected in zip((store(), store.changed_epoch()), after[3], strict=True):
         assert torch.equal(found, expected)
     # Training goes on from there, and what it would have done is no longer to be had.
     update(store, [5], [0], epoch=4)
     assert store.revert_to_epoch(3) == 1
-    assert torch.equal(store.labels(), after[3][0])
+    assert torch.equal(store(), after[3][0])
     assert store.revert_to_epoch(2) == 2
-    for found, expected in zip((store.labels(), store.changed_epoch()), after[1], strict=True):
+    for found, expected in zip((store(), store.changed_epoch()), after[1], strict=True):
         assert torch.equal(found, expected)
     assert store.revert_to_epoch(0) == 3
-    assert torch.equal(store.labels(), GIVEN)
+    assert torch.equal(store(), GIVEN)
     assert store.changed_epoch().tolist() == [-1] * 10
 
 
@@ -318,7 +319,7 @@ def test_an_epoch_that_is_no_longer_in_the_journal():
         store.revert_to_epoch(1)
     assert_same_state(before, store.state_dict())
     assert store.revert_to_epoch(2) == 2
-    assert store.labels()[:5].tolist() == [3, 3, 0, 3, 4]
+    assert store()[:5].tolist() == [3, 3, 0, 3, 4]
 
 
 def test_warns_once_when_the_journal_is_full_and_not_again_after_a_resume():
@@ -340,7 +341,7 @@ def test_nothing_is_lost_where_warnings_are_errors():
     store = make(journal_capacity=2)
     with pytest.raises(UserWarning, match="is full"):  # pytest makes it one
         update(store, [2, 3, 4], [6, 6, 5])
-    assert store.labels(torch.tensor([2, 3, 4])).tolist() == [6, 6, 5]
+    assert store(torch.tensor([2, 3, 4])).tolist() == [6, 6, 5]
     assert store.journal()["index"].tolist() == [3, 4]
 
 
@@ -444,7 +445,7 @@ def test_is_saved_as_part_of_another_module_and_copied():
     assert_same_state(outer.state_dict(), other.state_dict())
     copied = copy.deepcopy(outer)["labels"]
     update(copied, [2], [5])
-    assert outer["labels"].labels()[2] == 2
+    assert outer["labels"]()[2] == 2
     assert_same_state(outer.state_dict(), other.state_dict())
 
 
@@ -505,7 +506,7 @@ def test_any_number_of_classes_takes_its_own_state_back(classes, dtype):
     store.update(torch.tensor([0]), torch.tensor([classes - 1]), step=0, epoch=0)
     other = LabelStore(given, num_classes=classes)
     other.load_state_dict(store.state_dict())
-    assert other.labels().tolist() == [classes - 1, 1, last]
+    assert other().tolist() == [classes - 1, 1, last]
     with pytest.raises(ValueError, match=f"from 0 to {classes - 1}, got {classes} at position 0"):
         store.update(torch.tensor([1]), torch.tensor([classes]), step=0, epoch=0)
 
@@ -602,7 +603,7 @@ def test_refuses_what_is_no_tensor():
         LabelStore([0, 1], num_classes=2)
     store, one = make(), torch.tensor([1])
     with pytest.raises(TypeError, match="index must be a torch.Tensor, got int"):
-        store.labels(3)
+        store(3)
     with pytest.raises(TypeError, match="index must be a torch.Tensor, got list"):
         store.update([1], one, step=0, epoch=0)
     with pytest.raises(TypeError, match="target must be a torch.Tensor, got int"):
@@ -682,18 +683,18 @@ def test_hard_stores_say_how_to_keep_distributions():
 @pytest.mark.parametrize("row", [-1, 10])
 def test_refuses_rows_outside_when_looking_up_and_reverting(row):
     store, index = make(soft_targets=True), torch.tensor([3, row])
-    for look in (store, store.labels, store.given, store.soft_target, store.changed_epoch):
+    for look in (store, store.given, store.soft_target, store.changed_epoch):
         with pytest.raises(IndexError, match=f"rows from 0 to 9, got {row} at position 1"):
             look(index)
     with pytest.raises(IndexError, match=f"rows from 0 to 9, got {row} at position 1"):
         store.revert(index)
     with pytest.raises(ValueError, match="index must be int64"):
-        store.labels(index.int())
+        store(index.int())
 
 
 def test_refuses_an_index_on_a_device_that_the_store_is_not_on():
     with pytest.raises(ValueError, match="index is on meta but the store is on cpu"):
-        make().labels(torch.tensor([1], device="meta"))
+        make()(torch.tensor([1], device="meta"))
 
 
 def test_refuses_other_options(tmp_path):
@@ -740,8 +741,8 @@ def test_persistent_workers_see_a_change_at_once():
         for step, batch in enumerate(loader):
             # The other batches of the epoch lie ready in the worker by now.
             expected = (batch["target"] + epoch) % 7 if step == 0 else (batch["target"] + epoch + 1)
-            assert torch.equal(store.labels(batch["index"]), expected % 7)
+            assert torch.equal(store(batch["index"]), expected % 7)
             if step == 0:
                 everyone = torch.arange(len(data))
-                store.update(everyone, (store.labels() + 1) % 7, step=step, epoch=epoch)
-    assert torch.equal(store.labels(), (GIVEN + 3) % 7)
+                store.update(everyone, (store() + 1) % 7, step=step, epoch=epoch)
+    assert torch.equal(store(), (GIVEN + 3) % 7)

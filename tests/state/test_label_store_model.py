@@ -173,7 +173,7 @@ class HardStore(RuleBasedStateMachine):
     def agree(self):
         model, store = self.model, self.store
         labels, given = [label_of(row) for row in model.rows], [label_of(r) for r in model.given]
-        assert store.labels().tolist() == labels
+        assert store().tolist() == labels
         assert store.given().tolist() == given
         assert store.soft_target().tolist() == [list(row) for row in model.rows]
         assert store.changed_epoch().tolist() == model.epochs

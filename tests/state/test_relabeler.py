@@ -33,7 +33,7 @@ def by_hand(labels, given, epoch, *, margin, scope, weighting, high_ratio, coold
         scores = reference.weighted_logits(scores, importance, bias)
     size = reference.group_size(len(index), high_ratio)
     low = reference.groups(importance, size)[1]
-    wanted = labels.labels()
+    wanted = labels()
     confidence = {}
     for row, sample in enumerate(index.tolist()):
         weights = [math.exp(value) for value in scores[row].tolist()]
@@ -64,9 +64,9 @@ def test_is_the_rule_row_by_row(scope, weighting, margin):
     for step in range(20):
         given, epoch = batch(step), step // 3
         wanted, confidence = by_hand(labels, given, epoch, bias=bias, **options)
-        before = int(labels.history.written)
+        before = int(labels.counts()["journalled"])
         changed = relabeler.update(**given, step=step, epoch=epoch, bias=bias)
-        assert torch.equal(labels.labels(), wanted)
+        assert torch.equal(labels(), wanted)
         assert changed == len(confidence)
         journal = {name: column[before:] for name, column in labels.journal().items()}
         assert set(journal["index"].tolist()) == set(confidence)
@@ -102,7 +102,7 @@ def test_a_wavering_network_takes_a_label_back_no_sooner_than_the_cool_down(cool
     labels = LabelStore(torch.tensor([0]), num_classes=2)
     relabeler = Relabeler(labels, scope="all", start_epoch=0, cooldown=cooldown)
     for epoch in range(6):
-        against = int(labels.labels()) == 0
+        against = int(labels()) == 0
         logits = torch.tensor([[0.0, 5.0]] if against else [[5.0, 0.0]])
         relabeler.update(torch.tensor([0]), logits, torch.ones(1), step=epoch, epoch=epoch)
     assert labels.journal()["epoch"].tolist() == epochs
@@ -114,11 +114,11 @@ def test_changes_can_be_undone():
     for epoch in range(4):
         relabeler.update(**batch(epoch), step=epoch, epoch=epoch)
         if epoch == 1:
-            after = labels.labels()
+            after = labels()
     labels.revert_to_epoch(1)
-    assert torch.equal(labels.labels(), after)
+    assert torch.equal(labels(), after)
     labels.revert()
-    assert torch.equal(labels.labels(), labels.given())
+    assert torch.equal(labels(), labels.given())
 
 
 def test_labels_are_compared_with_what_they_are_now():
@@ -196,7 +196,7 @@ def test_half_precision_is_decided_in_single(dtype):
     stores = store(), store()
     for labels, arguments in zip(stores, (given, double), strict=True):
         Relabeler(labels, scope="all", start_epoch=0).update(**arguments, step=0, epoch=0)
-    assert torch.equal(stores[0].labels(), stores[1].labels())
+    assert torch.equal(stores[0](), stores[1]())
     assert stores[0].changed().any()
 
 
@@ -225,7 +225,7 @@ def test_a_store_of_soft_targets_gets_one_hot_rows():
     labels = store(soft_targets=True)
     Relabeler(labels, scope="all", start_epoch=0).update(**batch(0), step=0, epoch=0)
     rows = labels.soft_target()
-    assert torch.equal(rows, torch.eye(C)[labels.labels()])
+    assert torch.equal(rows, torch.eye(C)[labels()])
 
 
 # Figures
@@ -296,7 +296,7 @@ def in_each_process(rank):
     own = store()
     alone = Relabeler(own, start_epoch=0)
     changed_alone = alone.update(**parts(0, rank), step=0, epoch=0, gather=False)
-    return changed, labels.state_dict(), changed_alone, own.labels()
+    return changed, labels.state_dict(), changed_alone, own()
 
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
@@ -313,7 +313,7 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
         single = store()
         update = Relabeler(single, start_epoch=0).update
         assert changed_alone == update(**parts(0, rank), step=0, epoch=0)
-        assert torch.equal(own, single.labels())
+        assert torch.equal(own, single())
 
 
 # Refusals

@@ -82,7 +82,7 @@ class Compose(Method):
         )
 
     def labels_now(self) -> Tensor:
-        return self.labels.labels()
+        return self.labels()
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         views: tuple[Tensor, ...]

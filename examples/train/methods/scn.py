@@ -52,7 +52,7 @@ class SCN(Method):
         )
 
     def labels_now(self) -> Tensor:
-        return self.labels.labels()
+        return self.labels()
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         output = network(self.views.single(batch))

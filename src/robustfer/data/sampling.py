@@ -33,9 +33,9 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
     copies of all its samples, and then some of them once more, drawn without replacement. Classes
     without a sample have no share, and C counts the others.
 
-    The classes are those of the labels as they are when the epoch begins: give a ``LabelStore``'s
-    ``labels`` to balance by what training has made of them. The order follows from seed, epoch and
-    labels alone, so that a resumed run goes on as it would have.
+    The classes are those of the labels when the epoch begins: pass a ``LabelStore`` to balance by
+    what training has made of them. The order depends only on seed, epoch and labels, so a resumed
+    run goes on as it would have.
 
     With several processes each gets every ``num_replicas``-th index of the same order, and as many
     as the others: some of the first come twice where the number does not divide. They must have the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,19 @@ from robustfer.state._rows import last_of_each, one_hot, select_rows
 
 
 class LabelStore(nn.Module):
-    """The labels to train on, by row of the data set, where a method may change them.
+    """Keep the labels to train on, by row of the data set, where a method may change them.
 
     Workers of a data loader hold copies of the data set: a label changed there is seen late or
-    never. Keep labels here, in the main process, and look them up after the loader; the loop
-    calls :meth:`update` after the optimizer's step.
+    never. The store stays in the main process. Begin each step with
+    ``batch["target"] = labels(batch["index"])``, so the batch never holds a label of before, and
+    call :meth:`update` after the optimizer's step.
+
+    Called with rows, the store returns the labels to train on now, ``(B,)`` int64; called without,
+    those of all samples.
 
     A sample takes 4 bytes: given label, current label and the epoch of its last change (6 with
-    more than 256 classes), and 2 a class with ``soft_targets`` (4 where rows are given). The
-    journal takes 27 bytes a change (29; and 2 a class). All of it is in the ``state_dict``.
+    more than 256 classes), and 2 per class with ``soft_targets`` (4 where rows are given). The
+    journal takes 27 bytes per change (29; and 2 per class). All of it is in the ``state_dict``.
 
     With several processes each holds the whole store, outside ``DistributedDataParallel``:
     :meth:`update` joins the rows of all in rank order, which keeps the stores equal, and equal
@@ -35,15 +40,16 @@ class LabelStore(nn.Module):
         given: labels as the data set has them, ``(N,)`` integers; with ``soft_targets`` also
             ``(N, C)`` probabilities, whose greatest is the given label.
         num_classes: number of classes, 2 to 32,768.
-        soft_targets: keep a distribution a sample too, in float16.
+        soft_targets: also keep a distribution per sample, in float16.
         journal_capacity: number of changes that the journal holds.
 
     Shape:
-        index ``(B,)`` int64 -> labels ``(B,)`` int64.
+        index ``(B,)`` int64, on the store's device or on the CPU -> labels ``(B,)`` int64.
 
     Raises:
-        TypeError: ``given`` is no tensor.
+        TypeError: ``given`` or ``index`` is not a tensor.
         ValueError: a label outside the classes, or an argument that does not fit.
+        IndexError: a row outside the data set (on CUDA an assertion of the device).
 
     >>> labels = LabelStore(torch.tensor([0, 4, 4, 6]), num_classes=7)
     >>> index = torch.tensor([1, 3])
@@ -85,39 +91,32 @@ class LabelStore(nn.Module):
         self.register_buffer("label_epoch", torch.full_like(labels, -1, dtype=torch.int16))
         self.register_buffer("soft_given", rows)  # of hard labels they are one-hot, and not kept
         self.register_buffer("soft_current", self._given_rows().clone() if soft_targets else None)
-        self.history = ChangeJournal(capacity, labels, self.num_classes if soft_targets else 0)
+        journal = ChangeJournal(capacity, labels, self.num_classes if soft_targets else 0)
+        self.add_module("history", journal)  # its name in saved states
         load_whole(self, _check_saved)
 
-    def forward(self, index: Tensor) -> Tensor:
-        return self.labels(index)
+    @property
+    def _journal(self) -> ChangeJournal:
+        return cast("ChangeJournal", self._modules["history"])
 
-    def labels(self, index: Tensor | None = None) -> Tensor:
-        """Return the labels to train on now, ``(B,)`` int64; all of them without ``index``.
-
-        Args:
-            index: rows of the data set ``(B,)`` int64, on the store's device or on the CPU.
-
-        Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
-            ValueError: ``index`` is no ``(B,)`` int64, or on a GPU where the store is not.
-        """
+    def forward(self, index: Tensor | None = None) -> Tensor:
         return self._look_up(self.label_current, index).to(torch.int64)
 
     def given(self, index: Tensor | None = None) -> Tensor:
-        """Return the labels that the data set came with; the rest as :meth:`labels`."""
+        """Return the labels that the data set came with; rows as in a call of the store."""
         return self._look_up(self.label_given, index).to(torch.int64)
 
     def changed_epoch(self, index: Tensor | None = None) -> Tensor:
-        """Return the epoch of the last change, -1 where there was none; as :meth:`labels`."""
+        """Return the epoch of the last change, -1 for none; rows as in a call of the store."""
         return self._look_up(self.label_epoch, index).to(torch.int64)
 
     def soft_target(self, index: Tensor | None = None) -> Tensor:
-        """Return distributions to train on, ``(B, C)`` float32, rows summing to 1; as `labels`.
+        """Return distributions to train on, ``(B, C)`` float32; rows as in a call of the store.
 
-        One-hot rows of :meth:`labels` where the store was made without ``soft_targets``.
+        They sum to 1, and are one-hot if the store was made without ``soft_targets``.
         """
         if self.soft_current is None:
-            return one_hot(self.labels(index), self.num_classes, torch.float32)
+            return one_hot(self(index), self.num_classes, torch.float32)
         rows = self._look_up(self.soft_current, index).float()
         return rows / rows.sum(dim=1, keepdim=True)  # float16 has rounded them
 
@@ -135,29 +134,28 @@ class LabelStore(nn.Module):
     ) -> int:
         """Set labels, and write those that differ into the journal; after the optimizer's step.
 
-        A label that stays as it is changes nothing, nor does it harden a soft target. Where a
-        sample comes twice, its last row wins.
-        Everything is checked before anything is written, at the price of one synchronisation
-        (one more for soft rows, one more to join processes).
+        Setting a label to its current value is a no-op: nothing is journalled and the soft target
+        is kept. If a sample comes twice, its last row wins. Everything is checked before anything
+        is written, which costs one synchronisation (one more for soft rows, and one more to join
+        processes).
 
         Args:
             index: rows of the data set ``(B,)`` int64; may be empty.
-            target: new labels ``(B,)`` int64; with ``soft_targets``, where another label than
-                the current one becomes a one-hot row, also ``(B, C)`` probabilities, whose
-                greatest becomes the label.
+            target: new labels ``(B,)`` int64, one-hot with ``soft_targets``; then also ``(B, C)``
+                probabilities, whose greatest becomes the label.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, 0 to 32,767.
             reason: a :class:`ChangeReason`, or a code of your own up to 255.
-            confidence: ``(B,)`` in [0, 1], for the journal; NaN where it is not known.
-            gather: join the rows of all processes, each of which must then call this at the same
-                point; nothing to do without ``torch.distributed``.
+            confidence: ``(B,)`` in [0, 1], for the journal; NaN if unknown.
+            gather: join the rows of all processes, which must all call this at the same point;
+                with one process it does nothing.
 
         Returns:
             Number of samples changed.
 
         Raises:
             IndexError: a row outside the data set.
-            TypeError: an argument is no tensor, or ``gather`` not a bool.
+            TypeError: an argument is not a tensor, or ``gather`` is not a bool.
             ValueError: a label outside the classes, or an argument that does not fit.
         """
         check_bool("gather", gather)
@@ -188,15 +186,15 @@ class LabelStore(nn.Module):
     def revert(
         self, index: Tensor | None = None, *, step: int | None = None, epoch: int | None = None
     ) -> int:
-        """Go back to the given labels, exactly, whatever the journal still holds.
+        """Go back to the given labels, exactly, even if the journal has dropped their changes.
 
-        Written into the journal with reason ``REVERTED``. With several processes call it in each,
-        for the same rows.
+        The journal gets a row per label gone back, with reason ``REVERTED``. Several processes must
+        all call it, for the same rows.
 
         Args:
-            index: rows of the data set ``(B,)`` int64; all without it.
-            step: when it happens, for the journal; that of the latest change without it.
-            epoch: likewise.
+            index: rows of the data set ``(B,)`` int64; default: all.
+            step: when it happens, for the journal; default: that of the latest change.
+            epoch: as ``step``.
 
         Returns:
             Number of samples changed.
@@ -205,7 +203,7 @@ class LabelStore(nn.Module):
             IndexError: a row outside the data set.
             ValueError: an argument does not fit.
         """
-        latest_step, latest_epoch = self.history.latest()
+        latest_step, latest_epoch = self._journal.latest()
         step, epoch, reason = checks.when_and_why(
             latest_step if step is None else step,
             latest_epoch if epoch is None else epoch,
@@ -230,9 +228,8 @@ class LabelStore(nn.Module):
         """Go back to the end of ``epoch``, as if training had stopped there.
 
         Undoes changes from the newest back to the last one that is not later than ``epoch``, and
-        :meth:`changed_epoch` with them. They stay in the journal, followed by a row for each
-        sample gone back, with reason ``REWOUND`` and that epoch. With several processes call it
-        in each.
+        :meth:`changed_epoch` with them. They stay in the journal, followed by a row per sample gone
+        back, with reason ``REWOUND`` and that epoch. Several processes must all call it.
 
         Returns:
             Number of samples gone back.
@@ -240,7 +237,7 @@ class LabelStore(nn.Module):
         Raises:
             ValueError: the epoch is no longer in the journal; nothing is changed.
         """
-        journal = self.history
+        journal = self._journal
         step, epoch, reason = checks.when_and_why(journal.latest()[0], epoch, ChangeReason.REWOUND)
         slots = journal.slots_after(epoch)  # newest first: a sample's last row is its oldest
         index = journal.index[slots]
@@ -276,17 +273,17 @@ class LabelStore(nn.Module):
             "samples": self.num_samples,
             "changed": int(changed.sum()),
             "changed_back": int((~changed & (self.label_epoch >= 0)).sum()),
-            "journalled": int(self.history.written),
-            "dropped": self.history.dropped,
+            "journalled": int(self._journal.written),
+            "dropped": self._journal.dropped,
         }
 
     def journal(self) -> dict[str, Tensor]:
         """Return the changes that the journal holds, oldest first, as columns on the CPU.
 
         ``step``, ``epoch``, ``index``, ``from``, ``to`` and ``reason`` in int64; ``confidence`` in
-        float32, NaN where it is not known. A soft target that changed alone keeps its label.
+        float32, NaN if unknown. If only the soft target changed, both labels are the same.
         """
-        return self.history.table()
+        return self._journal.table()
 
     def write_journal(
         self,
@@ -301,22 +298,22 @@ class LabelStore(nn.Module):
         apostrophe before it.
 
         Args:
-            path: of the file, replaced where there is one; its folder is made where there is none.
+            path: of the file, which is replaced if it exists; its folder is made if needed.
             classes: names to write for the class numbers.
             ids: names of the samples, which make a column ``id``.
 
         Raises:
-            ValueError: not one name a class, or not one a sample.
+            ValueError: not one name per class, or not one per sample.
         """
         checks.check_names("classes", classes, self.num_classes)
         checks.check_names("ids", ids, self.num_samples)
-        self.history.write(path, classes, ids)
+        self._journal.write(path, classes, ids)
 
     def extra_repr(self) -> str:
         return (
             f"{self.num_samples} samples, num_classes={self.num_classes}, "
             f"soft_targets={self.soft_current is not None}, "
-            f"journal_capacity={self.history.capacity}"
+            f"journal_capacity={self._journal.capacity}"
         )
 
     def _change(
@@ -347,7 +344,7 @@ class LabelStore(nn.Module):
         writes &= last_of_each(index)
         bad = (inside != index) | (labels < 0) | (labels >= self.num_classes)
         bad |= (confidence < 0) | (confidence > 1)
-        findings = torch.stack((bad.any(), writes.sum(), self.history.written))
+        findings = torch.stack((bad.any(), writes.sum(), self._journal.written))
         any_bad, count, written = map(int, findings.tolist())
         if any_bad:
             checks.check_change(index, labels, confidence, self.num_samples, self.num_classes)
@@ -360,7 +357,7 @@ class LabelStore(nn.Module):
         self.label_epoch[index] = epoch if changed_epoch is None else changed_epoch[order]
         if rows is not None and self.soft_current is not None:
             self.soft_current[index] = rows[order].to(self.soft_current.dtype)
-        self.history.append(
+        self._journal.append(
             written,
             count,
             step=step,

@@ -217,7 +217,7 @@ class Relabeler:
             ValueError: ``true_targets`` does not fit the store.
         """
         check_whole_number("epoch", epoch, 0, checks.LAST_EPOCH)
-        given, current = self.labels.given(), self.labels.labels()
+        given, current = self.labels.given(), self.labels()
         changed, last = self.labels.changed(), self.labels.changed_epoch()
         back = ~changed & (last >= 0)
         counts = {
