@@ -32,7 +32,9 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _PLAIN = re.compile(r"[^./\\:\0][^/\\:\0]*(?:/[^./\\:\0][^/\\:\0]*)*")
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_table(
+    path: Path, columns: Sequence[str], *, separator: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     r"""Read a csv file with a header, row by row.
 
     Blanks around names and values, a byte-order mark and empty lines are allowed. All columns are
@@ -41,6 +43,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     Args:
         path: the csv file, UTF-8.
         columns: names that the header must have.
+        separator: what stands between two values; ``None``: a comma, and the caller has no option
+            for another.
 
     Yields:
         The line number, counted from 1, and the row: column -> value.
@@ -60,9 +64,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, strict=True, delimiter=separator or ",")
         try:
-            header = _header(path, next(reader, []), columns)
+            header = _header(path, next(reader, []), columns, separator)
             unnamed = "" in header
             for values in reader:
                 if len(values) != len(header):
@@ -305,12 +309,16 @@ def _loose(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _header(path: Path, values: Sequence[str], columns: Sequence[str]) -> list[str]:
+def _header(
+    path: Path, values: Sequence[str], columns: Sequence[str], separator: str | None
+) -> list[str]:
     header = [value.strip() for value in values]
     missing = [column for column in columns if column not in header]
     if missing:
-        apart = len(header) == 1 and re.search("[;\t|]", header[0])
+        apart = re.search("[,;\t|]", values[0]) if len(header) == 1 else None
         hint = "; columns must be separated by commas" if apart else ""
+        if apart and separator is not None:
+            hint = f"; are the columns separated by {apart[0]!r}? Say so with separator="
         raise ValueError(
             f"{path}, line 1: the header must name the columns {', '.join(columns)}; "
             f"{', '.join(missing)} missing from {', '.join(header) or 'an empty line'}{hint}"

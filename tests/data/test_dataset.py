@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torchvision.transforms import v2
 
-from robustfer.data import LabeledFaces
+from robustfer.data import DemoFaces, LabeledFaces
+from robustfer.landmarks import DatasetLandmarks
+from robustfer.noise import with_symmetric_noise
 from robustfer.state import LabelStore
 
 
@@ -275,3 +278,107 @@ def test_bad_subsets(index, message):
 def test_bad_labels(options, message):
     with pytest.raises(ValueError, match=message):
         rows(**options)
+
+
+# Parts
+
+
+def uneven(sizes=(20, 7, 3), **options):
+    """As many samples of each class, mixed."""
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(3))
+    return rows(labels[order], **options)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.35, 0.5, 0.9])
+def test_a_split_has_its_share_of_every_class(share):
+    faces = uneven()
+    first, second = faces.split(share, seed=0)
+    assert len(first) == round(share * len(faces))
+    assert sorted([*first.ids, *second.ids]) == sorted(faces.ids)
+    for label, size in enumerate((20, 7, 3)):
+        assert abs(int((first.targets == label).sum()) - share * size) < 1
+    for part in (first, second):
+        assert [part[row]["index"] for row in range(len(part))] == list(range(len(part)))
+        places = [faces.ids.index(name) for name in part.ids]
+        assert places == sorted(places)
+        assert torch.equal(part.targets, faces.targets[places])
+
+
+def test_a_split_depends_on_seed_and_names_only():
+    faces = uneven()
+    first = set(faces.split(0.5, seed=0)[0].ids)
+    assert first == set(faces.split(0.5, seed=0)[0].ids)
+    assert first == set(faces.subset(range(29, -1, -1)).split(0.5, seed=0)[0].ids)
+    others = [set(faces.split(0.5, seed=seed)[0].ids) for seed in range(1, 20)]
+    assert len({frozenset(other) for other in others}) > 15
+    assert all(first != other for other in others)
+
+
+def test_a_split_keeps_what_belongs_to_the_rows():
+    faces = uneven(true_targets=[0] * 30, votes=torch.arange(90).reshape(30, 3))
+    for part in faces.split(0.4, seed=5):
+        places = [faces.ids.index(name) for name in part.ids]
+        assert torch.equal(part.votes, faces.votes[places])
+        assert [int(part[row]["image"].max()) for row in range(len(part))] == places
+        assert part.split(0.5, seed=0)[1].ids[-1] in faces.ids
+    soft = rows(torch.eye(3)[faces.targets])
+    assert soft.split(0.4, seed=5)[0].ids == faces.split(0.4, seed=5)[0].ids
+
+
+def test_a_split_has_nothing_to_do_with_the_noise_of_the_same_seed():
+    faces = uneven((700, 700, 700))
+    noisy = with_symmetric_noise(faces, rate=0.5, seed=0)
+    chosen = set(faces.split(0.5, seed=0)[0].ids)
+    wrong = {noisy.ids[row] for row in (noisy.targets != faces.targets).nonzero()[:, 0].tolist()}
+    assert 450 < len(chosen & wrong) < 600  # 525 by chance
+
+
+@pytest.mark.parametrize(
+    ("share", "seed", "message"),
+    [
+        (0, 0, r"share must lie in \(0, 1\), got 0"),
+        (1.0, 0, r"share must lie in \(0, 1\), got 1.0"),
+        (0.01, 0, "share must leave a sample in both parts, got 0.01 of 4"),
+        (0.99, 0, "share must leave a sample in both parts"),
+        (0.5, 1.5, "seed must be a whole number, got 1.5"),
+    ],
+)
+def test_bad_splits(share, seed, message):
+    with pytest.raises(ValueError, match=message):
+        rows().split(share, seed=seed)
+
+
+# Transforms
+
+
+def bright(image):
+    return image.float() + 0.5
+
+
+def test_a_transform_sees_the_image_each_time_it_is_loaded():
+    faces = rows().with_transform(bright)
+    assert faces[2]["image"].unique().tolist() == [2.5]
+    assert faces.subset([3]).with_targets([0])[0]["image"].unique().tolist() == [3.5]
+    assert faces.with_transform(None)[2]["image"].dtype == torch.uint8
+    assert rows()[2]["image"].dtype == torch.uint8
+    batch = next(iter(DataLoader(faces, batch_size=4, num_workers=2)))
+    assert batch["image"][:, 0, 0, 0].tolist() == [0.5, 1.5, 2.5, 3.5]
+
+
+def test_transforms_of_torchvision():
+    crop = v2.Compose([v2.CenterCrop(32), v2.ToDtype(torch.float32, scale=True)])
+    image = DemoFaces(7).with_transform(crop)[0]["image"]
+    torch.testing.assert_close(image, DemoFaces(7)[0]["image"][:, 8:40, 8:40].float() / 255)
+
+
+def test_a_transform_moves_no_landmarks():
+    faces = DemoFaces(7).with_transform(bright)
+    for ask in (faces.landmarks, lambda _: DatasetLandmarks(faces)):
+        with pytest.raises(ValueError, match=r"before the transform.* with_transform\(None\)"):
+            ask(0)
+    assert torch.equal(faces.with_transform(None).landmarks(0), DemoFaces(7).landmarks(0))
+    with pytest.raises(ValueError, match="Rows has no landmarks"):
+        rows().landmarks(0)
+    with pytest.raises(TypeError, match="transform must be a function of an image, got 3"):
+        rows().with_transform(3)

@@ -1,9 +1,23 @@
-import pytest
+import inspect
 
-from robustfer.data import RAFDB, AffectNet, DemoFaces, FERPlus, ImageFolder, LabelTable, load
+import pytest
+import torch
+
+from robustfer.data import (
+    FER2013,
+    RAFDB,
+    AffectNet,
+    DemoFaces,
+    FERPlus,
+    ImageFolder,
+    LabelTable,
+    class_order,
+    load,
+)
 from tests.data.trees import (
     vote_row,
     write_affectnet_arrays,
+    write_fer2013,
     write_ferplus,
     write_image,
     write_rafdb,
@@ -69,6 +83,45 @@ def test_table(tmp_path):
     assert faces.classes[faces.targets[0]] == "happiness"
 
 
+def test_fer2013(tmp_path):
+    path = tmp_path / "fer2013.csv"
+    write_fer2013(path, ["PublicTest", "Training"])
+    faces = load(f"fer2013:{path}", split="validation", size=24, classes="fer2013")
+    assert isinstance(faces, FER2013)
+    assert (faces.ids, faces.targets.tolist()) == (["fer0000000.png"], [0])
+    assert faces[0]["image"].shape == (3, 24, 24)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader"),
+    [("rafdb", RAFDB), ("ferplus", FERPlus), ("affectnet", AffectNet), ("table", LabelTable)],
+)
+def test_every_option_of_a_reader_is_known(kind, reader, tmp_path):
+    for name in list(inspect.signature(reader).parameters)[1:]:
+        if name not in ("split", "classes"):
+            with pytest.raises((FileNotFoundError, ValueError, TypeError)) as caught:
+                load(f"{kind}:{tmp_path / 'nowhere'}", **{name: object()})
+            assert "no option" not in str(caught.value)
+
+
+def test_none_is_the_default_of_the_reader_even_where_it_has_no_such_option():
+    assert load("demo", num_samples=None, fer2013_labels=None).ids == DemoFaces().ids
+
+
+def test_classes_are_an_option_of_a_reader_that_has_it(tmp_path):
+    write_image(tmp_path / "Suprise" / "a.png")
+    write_image(tmp_path / "Happy" / "b.png")
+    faces = load(f"folder:{tmp_path}", split=None, classes=["Suprise", "Happy"])
+    assert faces.classes == ("Suprise", "happiness")
+    assert load("demo", num_samples=7, classes="fer2013").classes == class_order("fer2013")
+
+
+def test_a_transform():
+    faces = load("demo", num_samples=7, transform=lambda image: image.float() / 255)
+    assert faces[0]["image"].dtype == torch.float32
+    assert torch.equal(faces[0]["image"] * 255, DemoFaces(7)[0]["image"].float())
+
+
 def test_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -84,7 +137,14 @@ def test_home_folder(tmp_path, monkeypatch):
         ("ferplus", {}, "ferplus needs a path: write ferplus:PATH"),
         ("folder:", {}, "folder needs a path: write folder:PATH"),
         ("demo:faces", {}, "demo takes no path"),
-        ("demo", {"labels": "majority", "in_memory": True}, "no option labels, in_memory; it has"),
+        ("demo", {"labels": "majority"}, "demo has no option labels; it has num_samples, size, "),
+        ("demo", {"num_sample": 9}, r"no option num_sample; .* did you mean 'num_samples'\?"),
+        ("demo", {"root": "x"}, "demo has no option root"),
+        ("rafdb:x", {"root": "y"}, "rafdb has no option root; it has images, landmark_file, size"),
+        ("rafdb:x", {"image": "face"}, r"rafdb has no option image; .* did you mean 'images'\?"),
+        ("table:x", {"table": "y"}, "table has no option table"),
+        ("rafdb:x", {"split": None}, "split must be train or test, got None"),
+        ("demo", {"split": "all"}, "split must be one of train, .* got 'all'"),
         ("ferplus:x", {"seed": 1}, "ferplus has no option seed"),
         ("folder:x", {"num_samples": 1}, "folder has no option num_samples"),
     ],
@@ -94,19 +154,19 @@ def test_mistakes(spec, options, message):
         load(spec, **options)
 
 
-@pytest.mark.parametrize("kind", ["ferplus", "folder", "rafdb", "affectnet", "table"])
+@pytest.mark.parametrize("kind", ["ferplus", "fer2013", "folder", "rafdb", "affectnet", "table"])
 def test_a_root_that_is_not_there(tmp_path, kind):
     with pytest.raises(FileNotFoundError, match="nowhere is not there"):
         load(f"{kind}:{tmp_path / 'nowhere'}")
 
 
-@pytest.mark.parametrize("spec", ["demo", "ferplus:x", "folder:x", "table:x"])
+@pytest.mark.parametrize("spec", ["demo", "ferplus:x", "fer2013:x", "rafdb:x", "table:x"])
 def test_unknown_split(spec):
-    with pytest.raises(ValueError, match="split must be train, validation or test, got 'val'"):
+    with pytest.raises(ValueError, match="split must be .*train.* got 'val'"):
         load(spec, split="val")
 
 
 @pytest.mark.parametrize("spec", ["demo", "ferplus:x", "rafdb:x", "affectnet:x"])
 def test_only_a_folder_may_have_no_split(spec):
-    with pytest.raises(ValueError, match="split=None is for an image folder or a table alone"):
+    with pytest.raises(ValueError, match="split must be .*train.* got None"):
         load(spec, split=None)

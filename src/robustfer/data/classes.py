@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Literal
 
@@ -55,27 +54,6 @@ NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
         "lanet": _counted(0, "anger disgust fear happiness sadness surprise neutral"),
     }
 )
-
-
-def canonical_name(name: str) -> str:
-    """Return the name that robustfer gives an expression, from it or a synonym in any case.
-
-    Raises:
-        ValueError: no expression is called so.
-
-    >>> canonical_name("Happy"), canonical_name("joy"), canonical_name("happiness")
-    ('happiness', 'happiness', 'happiness')
-    >>> canonical_name("hapy")
-    Traceback (most recent call last):
-    ...
-    ValueError: 'hapy' is no expression that robustfer knows; did you mean 'happy'?
-    """
-    known = _CANONICAL.get(name.strip().lower())
-    if known is None:
-        near = get_close_matches(name.strip().lower(), _CANONICAL, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name!r} is no expression that robustfer knows{hint}")
-    return known
 
 
 def class_name(name: str) -> str:

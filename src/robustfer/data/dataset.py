@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
@@ -15,8 +17,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from robustfer._arrays import to_tensor
-from robustfer._checks import check_class_index, check_distribution, check_floating
-from robustfer._ids import check_ids
+from robustfer._checks import (
+    check_class_index,
+    check_distribution,
+    check_floating,
+    check_range,
+    check_whole_number,
+)
+from robustfer._ids import check_ids, name_bytes
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.concatenation import row_in_concatenation
 
@@ -28,17 +36,17 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
     """Images with labels. A sample is ``{"image", "target", "index", "id"}``.
 
     Labels are copied from tensors, numpy arrays or lists, to the CPU; samples have copies, too.
-    torch's ``Subset`` keeps ``index``; in its ``ConcatDataset``, ``index`` counts on through the
-    data sets. Neither has labels to change: put noise on a data set before, or take
-    :meth:`subset`.
+    Methods that change something return a new data set. torch's ``Subset`` keeps ``index``, and in
+    its ``ConcatDataset`` ``index`` counts on. Neither takes label noise: use :meth:`subset` and
+    :class:`robustfer.data.JoinedFaces`.
 
     Attributes:
         classes: names of the classes; ``target`` is a position in it. Every reader has the
             expressions in the same order, unless asked by :meth:`with_classes`.
         ids: a stable name for each sample, whatever its row.
         targets: what training sees: (N,) int64, or (N, C) float32 probabilities. Possibly wrong.
-        true_targets: the labels known to be better ((N,) int64), for evaluation alone and never
-            part of a sample: the labels before synthetic noise, or a crowd's; ``None`` if unknown.
+        true_targets: better labels for evaluation, never part of a sample: those before synthetic
+            noise, or a crowd's ((N,) int64); ``None`` if unknown.
         votes: how many people saw which class ((N, C) int64); ``None`` if unknown.
         excluded: what the reader left out: reason -> number of images.
 
@@ -61,6 +69,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         self.excluded = dict(excluded or {})
         self._ids = _unique(check_ids(ids))
         self._rows: Tensor | None = None
+        self._transform: Callable[[Tensor], Any] | None = None
         self.targets = self._checked("targets", targets, len(ids))
         self.true_targets: Tensor | None = None
         if true_targets is not None:
@@ -72,6 +81,33 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
     @abstractmethod
     def load_image(self, row: int) -> Tensor:
         """Image of a row of the whole data set (before any :meth:`subset`), uint8 (3, H, W)."""
+
+    def load_landmarks(self, row: int) -> Tensor:
+        """Points of a row of the whole data set, for :meth:`landmarks`; a subclass may have them.
+
+        Shape:
+            float32 (K, 2), xy in pixels of the image, NaN if unknown
+        """
+        raise ValueError(f"{type(self).__name__} has no landmarks")
+
+    def landmarks(self, row: int) -> Tensor:
+        """Return the points (x, y) of a row of the whole data set, in pixels of its image.
+
+        The middle of the pixel in the upper left corner is (0, 0). Points that are not known are
+        NaN.
+
+        Shape:
+            float32 (K, 2)
+
+        Raises:
+            ValueError: the data set has no landmarks, or a transform, which cannot move them.
+        """
+        if self._transform is not None:
+            raise ValueError(
+                "landmarks are those of the image before the transform, which cannot move them; "
+                "take them from with_transform(None), or move both with robustfer.augmentations"
+            )
+        return self.load_landmarks(row)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -98,18 +134,17 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         if not -len(self) <= place < len(self):
             raise IndexError(f"index {place} is outside a data set of {len(self)} samples")
         place %= len(self)
-        row = place if self._rows is None else int(self._rows[place])
         return {
-            "image": self.load_image(row),
+            "image": self._image(place),
             "target": self.targets[place].clone(),
             "index": row_in_concatenation(place),
-            "id": self._ids[row],
+            "id": self._ids[self._row(place)],
         }
 
     def with_targets(self, targets: Tensor | ArrayLike) -> Self:
         """Return the same images with other labels to train on; ``true_targets`` stay.
 
-        Where no better labels were known, those replaced become ``true_targets``.
+        If no better labels were known, those replaced become ``true_targets``.
 
         Raises:
             TypeError: the labels are not numbers.
@@ -152,6 +187,28 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             other.votes = renumber(kept, source=self.classes, target=after)
         return other
 
+    def with_transform(self, transform: Callable[[Tensor], Any] | None) -> Self:
+        """Return the same data set whose images pass through a function when they are loaded.
+
+        Args:
+            transform: gets an image, uint8 (3, H, W), and returns what a sample has in its place:
+                one of ``torchvision.transforms.v2``, or any callable; ``None`` for none. It sees no
+                label and no landmarks, so :meth:`landmarks` is refused while it is set.
+
+        Raises:
+            TypeError: it cannot be called.
+
+        >>> from robustfer.data import DemoFaces
+        >>> faces = DemoFaces(7).with_transform(lambda image: image[:, 8:40, 8:40])
+        >>> faces[0]["image"].shape
+        torch.Size([3, 32, 32])
+        """
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform must be a function of an image, got {transform!r}")
+        other = copy.copy(self)
+        other._transform = transform
+        return other
+
     def subset(self, index: Tensor | ArrayLike) -> Self:
         """Return the chosen rows, in the order given, as a data set with rows of its own from 0.
 
@@ -175,6 +232,45 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         other.votes = None if self.votes is None else self.votes[rows]
         return other
 
+    def split(self, share: float, *, seed: int) -> tuple[Self, Self]:
+        """Return two parts, ``share`` of each class and the rest, each with rows of its own from 0.
+
+        The classes are those of ``targets``. Which part a sample falls into depends on the seed and
+        the names in its class, not on the order of the rows.
+
+        Args:
+            share: of the samples in the first part, between 0 and 1.
+            seed: which of the possible parts, a whole number.
+
+        Raises:
+            ValueError: an argument is out of its range, or a part would have no sample.
+
+        >>> from robustfer.data import DemoFaces
+        >>> train, held_out = DemoFaces(70).split(0.9, seed=0)
+        >>> train.targets.bincount(), held_out.targets.bincount()
+        (tensor([9, 9, 9, 9, 9, 9, 9]), tensor([1, 1, 1, 1, 1, 1, 1]))
+        """
+        check_range("share", share, 0.0, 1.0, open_low=True, open_high=True)
+        seed = check_whole_number("seed", seed, None)
+        labels = self.targets if self.targets.ndim == 1 else self.targets.argmax(1)
+        quotas = [share * size for size in labels.bincount(minlength=len(self.classes)).tolist()]
+        sizes = [math.floor(quota) for quota in quotas]
+        # Rounded down; the classes with the largest remainders make up for it.
+        by_remainder = sorted(range(len(sizes)), key=lambda label: sizes[label] - quotas[label])
+        for label in by_remainder[: round(sum(quotas)) - sum(sizes)]:
+            sizes[label] += 1
+        if not 0 < sum(sizes) < len(self):
+            raise ValueError(f"share must leave a sample in both parts, got {share} of {len(self)}")
+        # The purpose (person) keeps other draws by the same seed, such as noise, unrelated.
+        texts = (f"{seed}:".encode() + name_bytes(name) for name in self.ids)
+        keys = [blake2b(text, digest_size=16, person=b"split").digest() for text in texts]
+        first: list[int] = []
+        for label, size in enumerate(sizes):
+            rows = (labels == label).nonzero()[:, 0].tolist()
+            first += sorted(rows, key=keys.__getitem__)[:size]
+        rest = set(range(len(self))).difference(first)
+        return self.subset(sorted(first)), self.subset(sorted(rest))
+
     def summary(self) -> str:
         """Say in two or three lines what is here, what was left out and how many labels differ.
 
@@ -192,6 +288,14 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             wrong = int((self.targets != self.true_targets).sum())
             lines.append(f"{wrong} labels ({wrong / len(self):.1%}) differ from the true ones")
         return "\n".join(lines)
+
+    def _row(self, place: int) -> int:
+        """The row of the whole data set that is at a place here."""
+        return place if self._rows is None else int(self._rows[place])
+
+    def _image(self, place: int) -> Any:
+        image = self.load_image(self._row(place))
+        return image if self._transform is None else self._transform(image)
 
     def _checked(self, name: str, labels: Tensor | ArrayLike, samples: int) -> Tensor:
         targets = to_tensor(name, labels)
@@ -224,11 +328,12 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
 
 
 def check_faces(dataset: LabeledFaces) -> None:
-    """Refuse what is not one of robustfer's data sets, such as torch's ``Subset`` of one."""
+    """Require one of robustfer's data sets, not torch's ``Subset`` of one."""
     if not isinstance(dataset, LabeledFaces):
         raise TypeError(
-            f"dataset must be one of robustfer's data sets, got {type(dataset).__name__}; change "
-            "labels before torch's Subset or ConcatDataset, or take dataset.subset(rows)"
+            f"dataset must be one of robustfer's data sets, got {type(dataset).__name__}; use "
+            "dataset.subset(rows) for torch's Subset, JoinedFaces for ConcatDataset, and "
+            "WrappedFaces for any other data set"
         )
 
 
@@ -250,13 +355,9 @@ def _unique(ids: list[str]) -> list[str]:
     try:
         "\n".join(ids).encode()
     except UnicodeEncodeError:
-        name = next(name for name in ids if not name.isascii() and _undecodable(name))
+        name = next(name for name in ids if any("\ud800" <= letter <= "\udfff" for letter in name))
         raise ValueError(
             f"ids must be names that UTF-8 can hold, got {name!a}: no list, table or report could "
             "be written with it. Rename the file; archives packed on other systems leave such names"
         ) from None
     return ids
-
-
-def _undecodable(name: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in name)

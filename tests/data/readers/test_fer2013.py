@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from robustfer.data import EXPRESSIONS
+from robustfer.data import EXPRESSIONS, FER2013
 from robustfer.data.readers.fer2013 import NamedFace, read_fer2013_labels
+from tests.data.trees import write_fer2013
 
 FACES = [
     NamedFace("Training", "a.png"),
@@ -76,3 +80,81 @@ def test_an_image_named_again_may_be_dropped_unless_it_contradicts(tmp_path):
     other = written(tmp_path, "image,emotion\na.png,1\na.png,2\n")
     with pytest.raises(ValueError, match=r"line 3: a\.png is named a second time"):
         read_fer2013_labels(other, [], duplicates="drop")
+
+
+# Its own images
+
+
+ICML = "emotion, Usage, pixels"
+USAGES = ["Training", "PublicTest", "Training", "PrivateTest"]
+
+
+@pytest.mark.parametrize("header", ["emotion,pixels,Usage", ICML])
+def test_the_pixels_of_each_split(header, tmp_path):
+    table = write_fer2013(tmp_path / "t.csv", USAGES, header=header)
+    rows = {"train": [0, 2], "validation": [1], "test": [3]}
+    for split, numbers in rows.items():
+        faces = FER2013(table, split)
+        assert faces.classes == EXPRESSIONS
+        assert faces.ids == [f"fer{number:07d}.png" for number in numbers]
+        for place, number in enumerate(numbers):
+            image = faces[place]["image"]
+            assert (image.shape, image.dtype) == ((3, 48, 48), torch.uint8)
+            assert image.unique().tolist() == [10 * number]
+    assert named(dict(zip("ab", FER2013(table).targets, strict=True))) == {
+        "a": "anger",
+        "b": "fear",
+    }
+
+
+def test_pixels_lie_row_by_row_and_are_not_shared(tmp_path):
+    random = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    text = " ".join(map(str, random.ravel().tolist()))
+    faces = FER2013(written(tmp_path, f"emotion,pixels,Usage\n0,{text},Training\n"))
+    for channel in faces[0]["image"]:
+        assert np.array_equal(channel.numpy(), random)
+    faces[0]["image"].zero_()
+    assert np.array_equal(faces[0]["image"][0].numpy(), random)
+    small = FER2013(tmp_path / "fer2013.csv", size=24)[0]["image"]
+    expected = Image.fromarray(random).resize((24, 24), Image.Resampling.BILINEAR)
+    assert np.array_equal(small[0].numpy(), np.array(expected))
+
+
+def test_a_face_takes_a_byte_per_pixel(tmp_path):
+    faces = FER2013(write_fer2013(tmp_path / "t.csv", ["Training"] * 9))
+    assert faces._pixels.nbytes == 9 * 48 * 48
+
+
+FLAT = " ".join(["7"] * 48**2)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (f"0,{FLAT} 7,Training", "line 3: pixels must be 2304 numbers, 48 x 48, got 2305"),
+        ("0,,Training", "line 3: pixels must be 2304 numbers, 48 x 48, got 0"),
+        (f"0,256 {FLAT[2:]},Training", "line 3: pixels must be .* from 0 to 255, got '256'"),
+        (f"0,-1 {FLAT[2:]},Training", "line 3: pixels must be .* from 0 to 255, got '-1'"),
+        (f"0,7.5 {FLAT[2:]},Training", "line 3: pixels must be .* from 0 to 255, got '7.5'"),
+        (f"7,{FLAT},Training", "line 3: emotion must lie in 0 to 6, got 7"),
+        (f"x,{FLAT},Training", "line 3: emotion must be a whole number"),
+        (f"0,{FLAT},Test", "line 3: Usage must be one of .* got 'Test'"),
+        (f"0,{FLAT}", "line 3: 2 values, but the header names 3 columns"),
+    ],
+)
+def test_damaged_rows_are_named(row, message, tmp_path):
+    table = written(tmp_path, f"emotion,pixels,Usage\n0,{FLAT},Training\n{row}\n")
+    with pytest.raises(ValueError, match=rf"fer2013\.csv, {message}"):
+        FER2013(table)
+
+
+def test_bad_options_of_the_reader(tmp_path):
+    table = write_fer2013(tmp_path / "t.csv", ["Training"])
+    with pytest.raises(ValueError, match="no row of Usage 'PrivateTest'"):
+        FER2013(table, "test")
+    with pytest.raises(ValueError, match="split must be one of train, validation, test, got None"):
+        FER2013(table, None)
+    with pytest.raises(ValueError, match="size must be a whole number"):
+        FER2013(table, size=0)
+    with pytest.raises(ValueError, match="line 1: .* pixels missing"):
+        FER2013(written(tmp_path, "emotion,Usage\n0,Training\n"))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, canonical_name
-from robustfer.data.classes import EXPRESSION_WORDS
+from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
+from robustfer.data.classes import EXPRESSION_WORDS, class_name
 from robustfer.data.readers.label_names import name_classes
 
 LETTERS = string.ascii_lowercase
@@ -38,7 +38,7 @@ def test_every_slip_in_a_word_is_named(word):
 def test_every_spelling_of_a_word_is_the_same_class(word, other, upper):
     written = f" {word.upper() if upper else word.title()} "
     names, classes = named(written, other)
-    assert names[written] == canonical_name(word)
+    assert names[written] == class_name(word)
     assert classes in (EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, LabelTable, class_order
+from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, LabelTable, class_order, load
 from robustfer.landmarks import DatasetLandmarks
 from tests.data.trees import write_image
 
@@ -274,3 +274,52 @@ def test_missing_files(tmp_path):
     (tmp_path / "1" / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"faces\.csv, line 3: .*b\.png is not there"):
         LabelTable(table)
+
+
+@pytest.mark.parametrize(("separator", "apart"), [(",", ","), (";", ";"), ("\t", "\t"), ("|", "|")])
+def test_columns_called_otherwise_and_other_separators(separator, apart, tmp_path):
+    rows = [["pth", "emotion", "label", "points"], ["a.png", "sad", "x", "1 2 3 4"]]
+    rows.append(["b.png", "Happy", "y", ""])
+    table = tmp_path / "faces.csv"
+    table.write_text("".join(apart.join(row) + "\n" for row in rows))
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name)
+    columns = {"path": "pth", "label": "emotion", "landmarks": "points"}
+    faces = LabelTable(table, columns=columns, separator=separator)
+    assert labels(faces) == ["sadness", "happiness"]
+    assert faces.landmarks(0).tolist() == [[1, 2], [3, 4]]
+    loaded = load(f"table:{table}", split=None, columns=columns, separator=separator)
+    assert loaded.targets.tolist() == faces.targets.tolist()
+
+
+def test_a_split_and_votes_called_otherwise(tmp_path):
+    text = "path,part,seen\na.png,train,9;0;0;0;0;0;0\nb.png,test,0;9;0;0;0;0;0\n"
+    columns = {"split": "part", "votes": "seen"}
+    options = {"columns": columns, "labels": "majority", "split": "test"}
+    assert labels(LabelTable(written(tmp_path, text), **options)) == ["fear"]
+    with pytest.raises(ValueError, match="has a column split; say which rows"):
+        LabelTable(written(tmp_path, text), columns=columns, labels="majority")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": {"pth": "path"}}, r"columns must be among path, .* got 'pth'; .* 'path'\?"),
+        ({"columns": {"label": "emotion"}}, "line 1: .* path, emotion; emotion missing from path"),
+        ({"columns": {"votes": "seen"}}, "seen missing from path, label"),
+        ({"separator": ";"}, r"separated by ','\? Say so with separator="),
+        ({"separator": ""}, "separator must be one character, got ''"),
+        ({"separator": "\\t"}, "separator must be one character"),
+        ({"separator": '"'}, "separator must be one character"),
+        ({"separator": 3}, "separator must be one character, got 3"),
+    ],
+)
+def test_bad_columns_and_separators(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        LabelTable(written(tmp_path, "path,label\na.png,sad\n"), **options)
+
+
+def test_a_separator_that_was_not_said(tmp_path):
+    (tmp_path / "t.csv").write_text("path;label\na.png;sad\n")
+    with pytest.raises(ValueError, match=r"separated by ';'\? Say so with separator="):
+        LabelTable(tmp_path / "t.csv")

@@ -66,6 +66,11 @@ class DemoFaces(LabeledFaces):
     face whatever the number of samples, their order or the process that asks for it; all classes
     are equally frequent. Nothing is kept: each access draws the face anew, about 2,000 a second.
 
+    :meth:`landmarks` has the 68 points of the iBUG order: 0 to 16 the jaw from the left of the
+    image to the right, 17 to 26 the brows, 27 to 35 the nose, 36 to 47 the eyes, 48 to 59 the outer
+    and 60 to 67 the inner edge of the lips. They lie on what is drawn, within half a pixel; a
+    turned head may have some just outside the image.
+
     Args:
         num_samples: number of faces.
         split: ``"train"``, ``"test"`` or ``"validation"``, which share no face.
@@ -73,12 +78,6 @@ class DemoFaces(LabeledFaces):
         seed: which faces.
         ambiguity: greatest share of a second expression, in [0, 1]. From 0.5 on some faces show
             the other expression more than their own.
-
-    Attributes:
-        split: as given.
-        size: as given.
-        seed: as given.
-        ambiguity: as given.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -105,7 +104,7 @@ class DemoFaces(LabeledFaces):
         size = check_whole_number("size", size, 16)
         seed = check_whole_number("seed", seed, 0, 2**64 - 1)
         check_range("ambiguity", ambiguity, 0.0, 1.0)
-        self.split, self.size, self.seed, self.ambiguity = split, size, seed, ambiguity
+        self._split, self._size, self._seed, self.ambiguity = split, size, seed, ambiguity
         # Each seven faces in a row show each expression once, in a random order.
         sevens = range(-(-num_samples // len(EXPRESSIONS)))
         order = [
@@ -119,36 +118,19 @@ class DemoFaces(LabeledFaces):
         )
 
     def load_image(self, row: int) -> Tensor:
-        """Draw the face of a row of the whole data set, uint8 (3, size, size)."""
         face, random = self._face(row)
-        image = paint(outline(face), face, colours(face), self.size)
+        image = paint(outline(face), face, colours(face), self._size)
         return torch.from_numpy(photograph(image, face, random))
 
-    def landmarks(self, row: int) -> Tensor:
-        """Where the 68 points of the iBUG order lie in a row's image, float32 (68, 2), xy pixels.
-
-        0 to 16 the jaw from the left of the image to the right, 17 to 21 and 22 to 26 the brows,
-        27 to 35 the nose, 36 to 41 and 42 to 47 the eyes, 48 to 59 the outer and 60 to 67 the
-        inner edge of the lips. They lie on what is drawn, within half a pixel; a turned head may
-        have some just outside the image.
-
-        The middle of the pixel in the upper left corner is (0, 0): in a mirror image x becomes
-        ``size - 1 - x``. As with :meth:`load_image`, ``row`` counts in the whole data set, before
-        any :meth:`subset`.
-
-        >>> points = DemoFaces(7).landmarks(0)
-        >>> chin, corner_of_mouth, other_corner = points[8], points[48], points[54]
-        >>> bool(chin[1] > other_corner[1]), bool(corner_of_mouth[0] < other_corner[0])
-        (True, True)
-        """
+    def load_landmarks(self, row: int) -> Tensor:
         face, _ = self._face(row)
-        points = place(outline(face), face, self.size)[LANDMARKS]
+        points = place(outline(face), face, self._size)[LANDMARKS]
         return torch.from_numpy(points.astype(np.float32))
 
     def _random(self, use: str, number: int) -> np.random.Generator:
         """Random numbers of their own for each face, and for the order of each seven."""
-        key = (_SPLITS.index(self.split), ("order", "face").index(use), number)
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+        key = (_SPLITS.index(self._split), ("order", "face").index(use), number)
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
 
     def _face(self, row: int) -> tuple[dict[str, float], np.random.Generator]:
         """All numbers that describe a face, and the random numbers left for the camera's grain."""

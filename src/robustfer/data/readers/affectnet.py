@@ -27,9 +27,8 @@ from robustfer._tables import (
     shortened,
 )
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, numbering
-from robustfer.data.dataset import LabeledFaces
 from robustfer.data.readers.image_folders import is_hidden, walk_images
-from robustfer.data.readers.images import Box, ImageFiles
+from robustfer.data.readers.images import Box, FileFaces, ImageFiles
 
 #: What AffectNet means by the numbers beyond the expressions.
 _NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}
@@ -39,7 +38,7 @@ _COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_hei
 _POINTS = 68
 
 
-class AffectNet(LabeledFaces):
+class AffectNet(FileFaces):
     """The manually labelled faces of one split of AffectNet, in either layout.
 
     The first release has tables, in ``root`` or in the folder ``Manually_Annotated_file_lists``,
@@ -149,17 +148,7 @@ class AffectNet(LabeledFaces):
         self._points: Tensor | None = None
         self._images = ImageFiles(images, ids, size=size, boxes=boxes, in_memory=in_memory)
 
-    def load_image(self, row: int) -> Tensor:
-        """Image of a row of the whole split, uint8 (3, H, W)."""
-        return self._images[row]
-
-    def landmarks(self, row: int) -> Tensor:
-        """Points (x, y) of a row of the whole split, in pixels of its image; float32 (68, 2).
-
-        Raises:
-            FileNotFoundError: the file of the landmarks is not there.
-            ValueError: there are not 68 points.
-        """
+    def load_landmarks(self, row: int) -> Tensor:
         if self._annotations is not None:
             path = self._annotations / f"{Path(self.all_ids[row]).stem}_lnd.npy"
             points = _points(str(path), _load(path).ravel().astype(str).tolist())

@@ -1,19 +1,104 @@
-"""FER2013's own labels, often wrong, found for FERPlus's images."""
+"""FER2013: a csv file of pixels, and its own labels, often wrong, for FERPlus's images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from robustfer._checks import check_whole_number
 from robustfer._tables import (
     Duplicates,
     NamedOnce,
     check_inside,
     read_table,
     read_whole_number,
+    shortened,
 )
 from robustfer.data.classes import EXPRESSIONS, numbering
+from robustfer.data.dataset import LabeledFaces
+from robustfer.data.readers.images import decode
+
+#: robustfer's name of a split -> what FER2013 and FERPlus call it.
+USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+
+_SIDE = 48
+_GREY = {str(value): value for value in range(256)}
+
+
+class FER2013(LabeledFaces):
+    r"""The faces of one split of FER2013, 48 x 48 and grey, from ``fer2013.csv``.
+
+    The csv has the columns ``emotion``, ``pixels`` and ``Usage``, in any order: ``fer2013.csv`` as
+    released, or ``icml_face_data.csv``. It is read once into memory, 2,304 bytes per face. Its
+    labels are often wrong; :class:`robustfer.data.FERPlus` has those of ten people each. ``ids``
+    are named as in FERPlus, by the row of the file: ``fer0000000.png`` is the first.
+
+    Args:
+        table: the csv file.
+        split: ``"train"``, ``"validation"`` (the public test) or ``"test"`` (the private test).
+        size: side of the square to resize to, in pixels; ``None``: 48.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: an option or a row is not as described; the message names file and line.
+
+    Reference:
+        Goodfellow et al., Challenges in Representation Learning: A Report on Three Machine Learning
+        Contests, ICONIP 2013.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "fer2013.csv")
+    ...     _ = path.write_text("emotion,pixels,Usage\n3," + "7 " * 2304 + ",Training\n")
+    ...     faces = FER2013(path)
+    >>> faces.ids, faces.classes[faces.targets[0]], faces[0]["image"].unique()
+    (['fer0000000.png'], 'happiness', tensor([7], dtype=torch.uint8))
+    """
+
+    def __init__(
+        self,
+        table: str | Path,
+        split: Literal["train", "validation", "test"] = "train",
+        *,
+        size: int | None = None,
+    ) -> None:
+        if split not in USAGES:
+            raise ValueError(f"split must be one of {', '.join(USAGES)}, got {split!r}")
+        self._size = None if size is None else check_whole_number("size", size, 1)
+        table = Path(table).expanduser()
+        ids: list[str] = []
+        targets: list[int] = []
+        pixels = bytearray()
+        rows = read_table(table, ["emotion", "pixels", "Usage"])
+        bar = tqdm(rows, desc=f"reading {table.name}", disable=None)
+        for number, (line, row) in enumerate(bar):
+            check_usage(table, line, row["Usage"])
+            if row["Usage"] == USAGES[split]:
+                ids.append(f"fer{number:07d}.png")
+                targets.append(_read_emotion(table, line, row["emotion"]))
+                pixels += _read_pixels(table, line, row["pixels"])
+        if not ids:
+            raise ValueError(f"{table} has no row of Usage {USAGES[split]!r}")
+        super().__init__(classes=EXPRESSIONS, ids=ids, targets=targets)
+        self._pixels = np.frombuffer(pixels, dtype=np.uint8).reshape(-1, _SIDE, _SIDE)
+
+    def load_image(self, row: int) -> Tensor:
+        return decode(Image.fromarray(self._pixels[row]), size=self._size)
+
+
+def check_usage(path: Path, line: int, usage: str) -> None:
+    """Refuse a row that belongs to no split."""
+    if usage not in USAGES.values():
+        raise ValueError(
+            f"{path}, line {line}: Usage must be one of {', '.join(USAGES.values())}, got "
+            f"{shortened(usage)}"
+        )
 
 
 class NamedFace(NamedTuple):
@@ -96,3 +181,20 @@ def _read_emotion(path: Path, line: int, text: str) -> int:
     if code not in codes:
         raise ValueError(f"{path}, line {line}: emotion must lie in 0 to 6, got {code}")
     return EXPRESSIONS.index(codes[code])
+
+
+def _read_pixels(path: Path, line: int, text: str) -> bytes:
+    words = text.split()
+    try:
+        pixels = bytes(map(_GREY.__getitem__, words))
+    except KeyError as error:
+        raise ValueError(
+            f"{path}, line {line}: pixels must be whole numbers from 0 to 255, got "
+            f"{shortened(error.args[0])}"
+        ) from None
+    if len(pixels) != _SIDE**2:
+        raise ValueError(
+            f"{path}, line {line}: pixels must be {_SIDE**2} numbers, {_SIDE} x {_SIDE}, got "
+            f"{len(pixels)}"
+        )
+    return pixels

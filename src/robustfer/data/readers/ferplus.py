@@ -19,23 +19,17 @@ from robustfer._tables import (
     read_whole_number,
 )
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
-from robustfer.data.dataset import LabeledFaces
-from robustfer.data.readers.fer2013 import NamedFace, read_fer2013_labels
+from robustfer.data.readers.fer2013 import USAGES, NamedFace, check_usage, read_fer2013_labels
 from robustfer.data.readers.image_folders import is_hidden
-from robustfer.data.readers.images import ImageFiles
+from robustfer.data.readers.images import FileFaces, ImageFiles
 from robustfer.data.readers.votes import VOTE_COLUMNS, VoteRule, judge
 
 Labels = Literal["majority", "probability", "crossentropy", "multi_target", "fer2013"]
 
-#: robustfer's name of a split -> FERPlus's usage and folder.
-_SPLITS = {
-    "train": ("Training", "FER2013Train"),
-    "validation": ("PublicTest", "FER2013Valid"),
-    "test": ("PrivateTest", "FER2013Test"),
-}
+_FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
 
 
-class FERPlus(LabeledFaces):
+class FERPlus(FileFaces):
     """The faces of one split of FERPlus, 48 x 48 and grey as they come.
 
     Below ``root`` lie ``fer2013new.csv`` (the votes) and ``data/FER2013Train``, ``FER2013Valid``
@@ -107,7 +101,7 @@ class FERPlus(LabeledFaces):
         in_memory: bool = False,
     ) -> None:
         _check_options(split, labels, fer2013_labels, num_classes)
-        usage, folder_name = _SPLITS[split]
+        usage, folder_name = USAGES[split], _FOLDERS[split]
         root = Path(root).expanduser()
         folder = root / "data" / folder_name
         for needed in (root, folder):
@@ -159,10 +153,6 @@ class FERPlus(LabeledFaces):
         )
         self._images = ImageFiles(folder, ids, size=size, in_memory=in_memory)
 
-    def load_image(self, row: int) -> Tensor:
-        """Image of a row of the whole split, uint8 (3, H, W)."""
-        return self._images[row]
-
 
 class _Face(NamedTuple):
     line: int
@@ -178,8 +168,8 @@ def _check_options(
     fer2013_labels: str | Path | None,
     num_classes: int,
 ) -> None:
-    if split not in _SPLITS:
-        raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
+    if split not in USAGES:
+        raise ValueError(f"split must be one of {', '.join(USAGES)}, got {split!r}")
     if labels not in get_args(Labels):
         raise ValueError(f"labels must be one of {', '.join(get_args(Labels))}, got {labels!r}")
     if num_classes not in (7, 8) or not isinstance(num_classes, int):
@@ -194,16 +184,11 @@ def _check_options(
 
 
 def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
-    usages = {usage for usage, _ in _SPLITS.values()}
     faces: list[_Face] = []
     names = NamedOnce(table, duplicates)
     for line, row in read_table(table, ["Usage", "Image name", *VOTE_COLUMNS]):
         usage, image = row["Usage"], row["Image name"]
-        if usage not in usages:
-            raise ValueError(
-                f"{table}, line {line}: Usage must be one of {', '.join(sorted(usages))}, "
-                f"got {usage!r}"
-            )
+        check_usage(table, line, usage)
         votes = [read_whole_number(table, line, name, row[name]) for name in VOTE_COLUMNS]
         repeated = False
         if image:  # where FERPlus has removed a face there is none

@@ -7,17 +7,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
-
 from robustfer._tables import SPLITS
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_name
-from robustfer.data.dataset import LabeledFaces
 from robustfer.data.readers.image_folders import is_hidden, walk_images
-from robustfer.data.readers.images import ImageFiles
+from robustfer.data.readers.images import FileFaces, ImageFiles
 from robustfer.data.readers.label_names import name_classes
 
 
-class ImageFolder(LabeledFaces):
+class ImageFolder(FileFaces):
     """Images in ``root/class/*.png``, or in ``root/split/class/*.png``.
 
     The classes are robustfer's expressions in their usual order where the folders bear their
@@ -108,10 +105,6 @@ class ImageFolder(LabeledFaces):
             )
         super().__init__(classes=order, ids=ids, targets=targets, excluded=+excluded)
         self._images = ImageFiles(root, ids, size=size, in_memory=in_memory)
-
-    def load_image(self, row: int) -> Tensor:
-        """Image of a row of the whole folder, uint8 (3, H, W)."""
-        return self._images[row]
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from robustfer._checks import check_bool, check_whole_number
+from robustfer.data.dataset import LabeledFaces
 from robustfer.landmarks.geometry import resize_points
 
 #: File name endings that are taken for images.
@@ -70,22 +71,26 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
         # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
         # memory with width for height.
         with Path(path).open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-            _check_header(image)
-            ImageOps.exif_transpose(image, in_place=True)
-            # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
-            colour = image.convert("RGBA") if "transparency" in image.info else image
-            colour = colour.convert("RGB")
-            if box is not None:
-                _check_area(box.right - box.left, box.bottom - box.top, f"the box {tuple(box)}")
-                colour = colour.crop(box)
-            if size is not None:
-                colour = colour.resize((size, size), Image.Resampling.BILINEAR)
-            pixels = np.array(colour)
+            return decode(image, size=size, box=box)
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files.
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def decode(image: Image.Image, *, size: int | None = None, box: Box | None = None) -> Tensor:
+    """Return an image of Pillow as :func:`read_image` returns that of a file."""
+    _check_header(image)
+    upright = ImageOps.exif_transpose(image)
+    # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
+    colour = upright.convert("RGBA") if "transparency" in upright.info else upright
+    colour = colour.convert("RGB")
+    if box is not None:
+        _check_area(box.right - box.left, box.bottom - box.top, f"the box {tuple(box)}")
+        colour = colour.crop(box)
+    if size is not None:
+        colour = colour.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(colour)).permute(2, 0, 1).contiguous()
 
 
 class ImageFiles:
@@ -168,6 +173,15 @@ class ImageFiles:
                 f"{self._names[0]} has {_shown(self._shape)}; give size= to resize all to one size"
             )
         return image
+
+
+class FileFaces(LabeledFaces):
+    """A data set whose images are files."""
+
+    _images: ImageFiles
+
+    def load_image(self, row: int) -> Tensor:
+        return self._images[row]
 
 
 def _upright_size(path: Path) -> tuple[int, int]:

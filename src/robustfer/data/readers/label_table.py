@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import compress
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,14 +26,15 @@ from robustfer._tables import (
     shortened,
 )
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, class_order
-from robustfer.data.dataset import LabeledFaces
-from robustfer.data.readers.images import ImageFiles
+from robustfer.data.readers.images import FileFaces, ImageFiles
 from robustfer.data.readers.label_names import name_classes
 from robustfer.data.readers.votes import VoteRule, judge
 
+_COLUMNS = ("path", "label", "split", "votes", "landmarks")
 
-class LabelTable(LabeledFaces):
-    r"""Images and labels by a csv file with columns ``path`` and ``label``.
+
+class LabelTable(FileFaces):
+    r"""Images and labels by a csv file with columns ``path`` and ``label``, or named otherwise.
 
     Further columns that are understood:
 
@@ -49,6 +51,8 @@ class LabelTable(LabeledFaces):
 
     Args:
         table: the csv file.
+        columns: what the table calls its columns, if not as above: ``{"path": "pth"}``.
+        separator: what stands between two values of a row: ``","``, ``";"``, ``"\t"``, ...
         root: the folder that the paths start from; default: the table's own.
         split: which rows; ``None`` for all of them, where the table has no column ``split``.
         labels: ``"label"`` for the column, or the rule that makes a label of the votes, as in
@@ -82,6 +86,8 @@ class LabelTable(LabeledFaces):
         self,
         table: str | Path,
         *,
+        columns: Mapping[str, str] | None = None,
+        separator: str = ",",
         root: str | Path | None = None,
         split: Literal["train", "validation", "test"] | None = None,
         labels: Literal["label"] | VoteRule = "label",
@@ -98,7 +104,8 @@ class LabelTable(LabeledFaces):
         if labels not in ("label", *get_args(VoteRule)):
             rules = ", ".join(get_args(VoteRule))
             raise ValueError(f"labels must be label or one of {rules}, got {labels!r}")
-        rows = _read_rows(table, root, labels, split, duplicates)
+        cells = _open_table(table, labels, split, columns or {}, separator)
+        rows = _read_rows(table, root, cells, split, duplicates)
         if labels == "label":
             names, order = name_classes(rows.labels, numbers=numbers, classes=classes)
         else:
@@ -127,21 +134,9 @@ class LabelTable(LabeledFaces):
         self._points = _points(table, rows)
         self._images = ImageFiles(root, rows.path, size=size, in_memory=in_memory)
 
-    def load_image(self, row: int) -> Tensor:
-        """Image of a row of the whole split, uint8 (3, H, W)."""
-        return self._images[row]
-
-    def landmarks(self, row: int) -> Tensor:
-        """Points (x, y) of a row of the whole split, in pixels of its image, NaN where not known.
-
-        Shape:
-            float32 (K, 2)
-
-        Raises:
-            ValueError: the table has no landmarks.
-        """
+    def load_landmarks(self, row: int) -> Tensor:
         if self._points is None:
-            raise ValueError("the table has no column landmarks")
+            raise ValueError("the table has no column landmarks; is it one of columns=?")
         return self._images.place(row, self._points[row])
 
 
@@ -167,13 +162,34 @@ class _Rows:
         self.landmarks = list(compress(self.landmarks, kept))
 
 
-def _read_rows(
-    table: Path, root: Path, labels: str, split: str | None, duplicates: Duplicates
-) -> _Rows:
+def _open_table(
+    table: Path, labels: str, split: str | None, columns: Mapping[str, str], separator: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the lines and rows of the table, each column under robustfer's name."""
+    for name in columns:
+        if name not in _COLUMNS:
+            near = get_close_matches(str(name), _COLUMNS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"columns must be among {', '.join(_COLUMNS)}, got {name!r}{hint}")
+    if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
+        raise ValueError(f"separator must be one character, got {separator!r}")
+    theirs = {name: columns.get(name, name) for name in _COLUMNS}
     needed = ["path", "label" if labels == "label" else "votes", *(["split"] if split else [])]
+    wanted = dict.fromkeys([*(theirs[name] for name in needed), *columns.values()])
+    for line, row in read_table(table, list(wanted), separator=separator):
+        yield line, {name: row[column] for name, column in theirs.items() if column in row}
+
+
+def _read_rows(
+    table: Path,
+    root: Path,
+    table_rows: Iterator[tuple[int, dict[str, str]]],
+    split: str | None,
+    duplicates: Duplicates,
+) -> _Rows:
     names, starts = NamedOnce(table, duplicates), absolute_starts(root)
     rows = _Rows()
-    for line, cells in read_table(table, needed):
+    for line, cells in table_rows:
         if split is None and "split" in cells:
             raise ValueError(f"{table} has a column split; say which rows with split=")
         path = check_inside(table, line, cells["path"], starts)

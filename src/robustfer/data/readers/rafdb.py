@@ -18,8 +18,7 @@ from robustfer._tables import (
     shortened,
 )
 from robustfer.data.classes import EXPRESSIONS, numbering
-from robustfer.data.dataset import LabeledFaces
-from robustfer.data.readers.images import Box, ImageFiles
+from robustfer.data.readers.images import Box, FileFaces, ImageFiles
 from robustfer.data.readers.label_lists import aligned_name, read_label_list
 
 Images = Literal["aligned", "original", "face"]
@@ -29,7 +28,7 @@ _SPLITS = {"train": "train_", "test": "test_"}
 _LANDMARKS = {"manual": ("manual", "manu_attri", 5), "auto": ("auto", "auto_attri", 37)}
 
 
-class RAFDB(LabeledFaces):
+class RAFDB(FileFaces):
     """The faces of one split of RAF-DB's basic set: 12,271 to train on and 3,068 to test on.
 
     ``root`` is the folder ``basic``, or the one above it::
@@ -50,8 +49,8 @@ class RAFDB(LabeledFaces):
         split: ``"train"`` or ``"test"``; RAF-DB has no validation set of its own.
         images: ``"aligned"`` faces, whole ``"original"`` images, or ``"face"``: what the bounding
             box cuts out of the original.
-        landmark_file: which landmarks :meth:`landmarks` returns, ``"manual"`` (5) or ``"auto"``
-            (37).
+        landmark_file: ``"manual"``, 5 landmarks: eyes, nose and corners of the mouth; or
+            ``"auto"``, 37 in an order that RAF-DB does not tell. Aligned images have none.
         size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
         duplicates: ``"error"``, or ``"drop"`` to count an image once that the list names again
             with the same label.
@@ -91,7 +90,7 @@ class RAFDB(LabeledFaces):
         if split not in _SPLITS:
             raise ValueError(
                 f"split must be train or test, got {split!r}; RAF-DB has no validation set, so "
-                "keep some of train apart with subset"
+                "keep some of train apart: train, validation = faces.split(0.9, seed=0)"
             )
         if images not in ("aligned", "original", "face"):
             raise ValueError(f"images must be aligned, original or face, got {images!r}")
@@ -122,21 +121,7 @@ class RAFDB(LabeledFaces):
         )
         self._images = ImageFiles(folder, names, size=size, boxes=boxes, in_memory=in_memory)
 
-    def load_image(self, row: int) -> Tensor:
-        """Image of a row of the whole split, uint8 (3, H, W)."""
-        return self._images[row]
-
-    def landmarks(self, row: int) -> Tensor:
-        """Points (x, y) of a row of the whole split, in pixels of its image; float32 (K, 2).
-
-        The 5 manual ones are eyes, nose and corners of the mouth; RAF-DB does not say in what
-        order the 37 of the other file are.
-
-        Raises:
-            FileNotFoundError: the file is not there.
-            ValueError: the file is not as described, or the images are the aligned ones, whose
-                place in the original images RAF-DB does not give.
-        """
+    def load_landmarks(self, row: int) -> Tensor:
         if self._kind == "aligned":
             raise ValueError(
                 "RAF-DB's landmarks are those of the original images, and how the aligned ones "
