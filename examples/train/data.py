@@ -60,7 +60,7 @@ def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
 def _read(spec: str, options: dict[str, Any]) -> LabeledFaces:
     try:
         return load(spec, **options)
-    except TypeError as error:  # an option that no reader has
+    except TypeError as error:  # an option of another type
         raise Refused(f"--reader: {error}") from error
 
 

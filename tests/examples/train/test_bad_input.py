@@ -30,7 +30,7 @@ BAD = {
     "no path": (["ce", "--data=folder", "--reader={}"], ["folder:PATH"]),
     "no folder": (["ce", "--data=folder:/nowhere", "--reader={}"], ["/nowhere"]),
     "foreign reader option": (["ce", "--reader.images=face"], ["images", "num_samples"]),
-    "no reader option": (["ce", "--reader.bogus=1"], ["--reader", "bogus"]),
+    "no reader option": (["ce", "--reader.bogus=1"], ["bogus", "num_samples"]),
     "noise without rate": (["ce", "--noise=symmetric"], ["--noise-rate"]),
     "list without file": (["ce", "--noise=list"], ["--noise-list"]),
     "list nowhere": (["ce", "--noise=list", "--noise-list=/nowhere"], ["/nowhere"]),
