@@ -14,6 +14,13 @@
 ``engine.py``       the one loop
 ``evaluation.py``   what a classifier makes of a data set
 ``run_folder.py``   the folder of a run: config.yaml, resume.pt, run.json, metrics.csv
+``predictions.py``  what a finished run predicts for the set it was evaluated on
+``seeds.py``        one training for each seed
+``trained.py``      a finished run, ready to be used
+``judgement.py``    figures of predictions: per class, calibration, temperature
+``pictures.py``     confusion, reliability, curves
 ``methods/``        a file for each method: what it holds, its loss, what follows a step
+``commands/``       a file for each command on finished runs
+``card/``           the card of several runs
 ==================  ============================================================================
 """

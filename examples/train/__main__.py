@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from examples.train.commands import COMMANDS
 from examples.train.methods import METHODS
-from examples.train.options import PROGRAM, Refused, parse, parser_of
-
-#: Command that is not a method -> what it does and its function.
-COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {}
+from examples.train.options import (
+    PROGRAM,
+    Refused,
+    command_parser,
+    parse,
+    parse_command,
+    parser_of,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name in METHODS:
             return train(name, rest)
         if name in COMMANDS:
-            return COMMANDS[name][1](rest)
+            return command(name, rest)
         raise Refused(f"{name} is not a method; choose one of {', '.join((*METHODS, *COMMANDS))}")
     except Refused as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped; --resume goes on after the last whole epoch", file=sys.stderr)
+        hint = "; --resume goes on after the last whole epoch" if name in METHODS else ""
+        print(f"{PROGRAM}: stopped{hint}", file=sys.stderr)
         return 130
 
 
@@ -41,18 +47,34 @@ def train(name: str, arguments: Sequence[str]) -> int:
         parser_of(name, method.Options, entry.summary).print_help()
         return 0
     settings = parse(name, method.Options, arguments, entry.summary)
-    from examples.train import engine  # Lightning takes seconds to import
+    from examples.train.seeds import train_each_seed  # Lightning takes seconds to import
 
-    engine.train(settings)
+    train_each_seed(settings)
+    return 0
+
+
+def command(name: str, arguments: Sequence[str]) -> int:
+    """Do something with what is trained already."""
+    entry = COMMANDS[name]
+    module = entry.load()
+    if any(text in ("-h", "--help") for text in arguments):
+        command_parser(name, module.Options, entry.summary).print_help()
+        return 0
+    options = parse_command(name, module.Options, arguments)
+    from examples.train.engine import refusing
+
+    with refusing():
+        module.run(options)
     return 0
 
 
 def overview() -> str:
     """Return what the program can do."""
     shown = {name: entry.summary for name, entry in METHODS.items()}
-    shown |= {name: words for name, (words, _) in COMMANDS.items()}
+    shown |= {name: entry.summary for name, entry in COMMANDS.items()}
     lines = "\n".join(f"  {name:10} {words}" for name, words in shown.items())
-    return f"usage: {PROGRAM} METHOD --data KIND:PATH ...\n\n{lines}\n\n{PROGRAM} METHOD --help"
+    uses = f"usage: {PROGRAM} METHOD --data KIND:PATH ...\n       {PROGRAM} COMMAND RUN ..."
+    return f"{uses}\n\n{lines}\n\n{PROGRAM} METHOD --help"
 
 
 if __name__ == "__main__":

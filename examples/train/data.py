@@ -40,21 +40,27 @@ def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
     options = settings.data
     train = _read(options.data, {"split": "train", **options.reader})
     train = with_noise(train, settings.noise, seed=settings.run.seed)
-    shared = {k: v for k, v in options.reader.items() if k not in (*_WHAT_A_LABEL_IS, "split")}
-    chosen = shared | options.evaluate_reader
-    spec = options.evaluate_data or options.data
-    judged = _read(spec, {"split": options.evaluate_on, **chosen})
+    judged = read_faces_to_judge(options)
     if judged.classes != train.classes:
         raise Refused(
             f"the set to evaluate on has the classes {', '.join(judged.classes)}, the training set "
             f"{', '.join(train.classes)}; count both alike, say --reader.classes rafdb"
         )
+    return train, judged
+
+
+def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
+    """Return the set to evaluate on, its labels as they are."""
+    shared = {k: v for k, v in options.reader.items() if k not in (*_WHAT_A_LABEL_IS, "split")}
+    chosen = shared | options.evaluate_reader
+    spec = options.evaluate_data or options.data
+    judged = _read(spec, {"split": options.evaluate_on, **chosen})
     if judged.targets.ndim != 1:
         raise Refused(
             "the set to evaluate on has probabilities as labels; choose one class per image, say "
             "--evaluate-reader.labels majority"
         )
-    return train, judged
+    return judged
 
 
 def _read(spec: str, options: dict[str, Any]) -> LabeledFaces:

@@ -29,6 +29,32 @@ def default_dtype(precision: str) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """Let torch use only algorithms that repeat to the bit, where that is asked for.
+
+    Raises:
+        Refused: an operation has no such algorithm on this device.
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of a GPU
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).partition(".")[0]
+        raise Refused(f"--deterministic: {reason}; leave it out, or use --device cpu") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
 class Autocast(MixedPrecision):
     """Mixed precision that leaves inputs as they are: half precision moves landmarks."""
 

@@ -20,12 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from examples.train.data import Images, Order, class_weights, load_faces, seed_of
-from examples.train.devices import default_dtype, device_name, make_fabric
+from examples.train.devices import default_dtype, deterministic, device_name, make_fabric
 from examples.train.evaluation import predict
 from examples.train.methods import METHODS
 from examples.train.methods.base import Method, Task
 from examples.train.optimizer import Schedule, make_optimizer
 from examples.train.options import Refused, Settings, as_yaml
+from examples.train.predictions import labels_fingerprint, write_predictions
 from examples.train.processes import average_, run_in_parts
 from examples.train.run_folder import RunFolder, open_folder, path_of, read_state
 from examples.train.views import Batch, Views
@@ -71,7 +72,7 @@ def train(settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = 
         Refused: something asked for cannot be done; before anything is written, unless the loss
             stops being a number.
     """
-    with default_dtype(settings.run.precision):
+    with default_dtype(settings.run.precision), deterministic(settings.run.deterministic):
         with refusing():
             training = Training(settings, faces)
         try:
@@ -142,6 +143,9 @@ class Training:
                 "--optimizer-options.fused, or choose bf16-mixed"
             )
         self.history = History()
+        self.logits: Tensor | None = None
+        self.trained_on = labels_fingerprint(self.faces)
+        self.evaluated_on = labels_fingerprint(self.judged)
         self.folder: RunFolder | None = None
 
     def begin(self) -> None:
@@ -323,10 +327,11 @@ class Training:
     def _evaluate(self) -> dict[str, float]:
         compiled = self.settings.run.compile  # for the batches of training only
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            logits = predict(
+            self.logits = predict(
                 self.fabric, self.method.classifier, self.method.views, self.judged_images
             )
-        confusion = confusion_matrix(logits.argmax(1), self.judged.targets, logits.shape[1])
+        predicted = self.logits.argmax(1)
+        confusion = confusion_matrix(predicted, self.judged.targets, self.logits.shape[1])
         return {
             "accuracy": accuracy(confusion),
             "mean_class_accuracy": mean_class_accuracy(confusion),
@@ -375,9 +380,12 @@ class Training:
             "settings": self.settings.flat(),
             "classes": list(self.faces.classes),
             "passes": self.method.passes,
+            "steps_per_epoch": self.steps,
             "train_images": len(self.faces),
+            "trained_on": self.trained_on,
             "wrong_labels": wrong,
             "evaluation_images": len(self.judged),
+            "evaluated_on": self.evaluated_on,
             "weights": None if self.report is None else str(self.report),
             "processes": self.fabric.world_size,
             "device": device_name(self.fabric.device),
@@ -402,10 +410,13 @@ class Training:
             logger.save()
 
     def _finish(self) -> None:
-        """Leave the classifier with its class names and all settings."""
+        """Leave the classifier with its class names and all settings, and what it predicts."""
+        if self.logits is None:  # a finished run that is resumed
+            self._evaluate()
         if not self.fabric.is_global_zero:
             return
         self._record()
+        write_predictions(self.folder.path, self.logits, self.judged)
         views = self.method.views
         path = save_model(
             self.folder.path,

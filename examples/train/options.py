@@ -186,26 +186,31 @@ class RunOptions:
 
     Args:
         seed: of weights, order and views; and of the noise unless it has its own
+        seeds: train so many times, with this seed and the next ones, each in a folder of its own
         precision: 32, 64, bf16-mixed, or 16-mixed with a gradient scaler
         device: auto, cpu, cuda, cuda:1 or mps
         devices: processes on this machine, one per device; batches are shared among them
         nodes: machines
         accumulate: parts that a process takes its batch in; less memory, one forward more
         compile: compile the network
-        output: folder of the run; default: runs/DATA-METHOD-SEED-HASH
-        resume: go on where the run stopped
+        deterministic: use only algorithms that repeat to the bit on the same machine; may be slower
+        output: folder of the run; default: runs/DATA-METHOD-SEED-HASH; with several seeds, the
+            folder that holds seed-0, seed-1, ...
+        resume: go on where the run stopped; of several seeds, skip those that are finished
         stop_after: stop after this epoch, to resume later
         max_steps: at most so many steps per epoch, for a trial
         progress: show a progress bar
     """
 
     seed: NonNegativeInt = 0
+    seeds: PositiveInt = 1
     precision: Literal["32", "64", "bf16-mixed", "16-mixed"] = "32"
     device: str = "auto"
     devices: PositiveInt = 1
     nodes: PositiveInt = 1
     accumulate: PositiveInt = 1
     compile: bool = False
+    deterministic: bool = False
     output: str | None = None
     resume: bool = False
     stop_after: PositiveInt | None = None
@@ -225,8 +230,8 @@ GROUPS = {
 # What changes how a run is carried out, but not what it computes.
 FREE = {
     *("keep", "memory_limit", "workers"),
-    *("device", "devices", "nodes", "accumulate", "compile"),
-    *("output", "resume", "stop_after", "progress"),
+    *("device", "devices", "nodes", "accumulate", "compile", "deterministic"),
+    *("seeds", "output", "resume", "stop_after", "progress"),
 }
 
 
@@ -302,6 +307,33 @@ def parse(method: str, own: type, arguments: Sequence[str], description: str = "
     return Settings(method=method, **made)
 
 
+def command_parser(command: str, kind: type, description: str) -> ArgumentParser:
+    """Return the parser of a command; fields without a default are its positional arguments."""
+    parser = ArgumentParser(
+        prog=f"{PROGRAM} {command}", description=description, exit_on_error=False
+    )
+    several = {f.name for f in dataclasses.fields(kind) if "several" in f.metadata}
+    for name in several:
+        parser.add_argument(name, nargs="+", metavar="RUN", help="folders of finished runs")
+    parser.add_class_arguments(kind, as_positional=True, skip=several)
+    return parser
+
+
+def parse_command(command: str, kind: type, arguments: Sequence[str]) -> Any:
+    """Return the options of a command.
+
+    Raises:
+        Refused: an argument is missing, unknown or wrong.
+    """
+    try:
+        parser = command_parser(command, kind, "")
+        found = parser.parse_args(_as_the_parser_has_them(arguments, [kind]))
+    except (ArgumentError, TypeError, ValueError) as error:
+        known = [f.name for f in dataclasses.fields(kind)]
+        raise Refused(_in_words(str(error), command, known)) from error
+    return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)})
+
+
 def as_yaml(settings: Settings, own: type) -> str:
     """Return all options as YAML that ``--config`` reads."""
     import yaml
@@ -346,6 +378,9 @@ def _in_words(message: str, method: str, known: Sequence[str]) -> str:
             f"{name.replace('_', '-')} is not an option of {method}; {hint}"
             f"see {PROGRAM} {method} --help"
         )
+    missing = re.search(r"arguments are required: (.*)", text)
+    if missing:
+        return f"{method} needs {missing[1].upper()}; see {PROGRAM} {method} --help"
     keyed = re.match(r'Parser key "([^"]+)": (.*)', text)
     if not keyed:
         return text

@@ -2,7 +2,8 @@
 
 ``config.yaml`` all options; ``resume.pt`` what a stopped run goes on from; ``run.json`` settings,
 classes and the figures of each epoch; ``logs/`` these figures for TensorBoard and as metrics.csv;
-``model.safetensors`` the trained classifier.
+``model.safetensors`` the trained classifier; ``predictions.safetensors`` its logits for the set it
+was evaluated on.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
 
 import yaml
 
 from examples.train.options import Refused, Settings, as_yaml, differences
+from examples.train.predictions import PREDICTIONS
+from robustfer._files import write_whole
 from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 
 try:
@@ -60,31 +62,40 @@ def path_of(settings: Settings) -> Path:
     return Path(settings.run.output or Path("runs", settings.name()))
 
 
-def open_folder(settings: Settings, own: type) -> RunFolder:
-    """Take the folder of a run, or refuse it before anything is written.
+def check_folder(settings: Settings) -> None:
+    """Refuse the folder of a run that cannot be taken up; nothing is written.
 
     Raises:
-        Refused: it is in use, of other settings, no run's, or holds this run and ``--resume`` was
-            not given.
+        Refused: it is of other settings, no run's, or holds this run and ``--resume`` was not
+            given.
     """
     path = path_of(settings)
     if path.exists() and not path.is_dir():
         raise Refused(f"{path} is a file; choose another folder with --output")
     config = path / CONFIG
-    if (
-        path.is_dir()
-        and not config.exists()
-        and any(not _is_ours(found) for found in path.iterdir())
-    ):
-        raise Refused(f"{path} holds files but no {CONFIG}, so it is not a run's; choose --output")
     if config.exists():
         _check_same_settings(config, settings)
+        _check_resumed(path, settings)
+    elif path.is_dir() and any(not _is_ours(found) for found in path.iterdir()):
+        raise Refused(f"{path} holds files but no {CONFIG}, so it is not a run's; choose --output")
+
+
+def open_folder(settings: Settings, own: type) -> RunFolder:
+    """Take the folder of a run, or refuse it before anything is written.
+
+    Raises:
+        Refused: as :func:`check_folder`, or it is in use.
+    """
+    check_folder(settings)
+    path = path_of(settings)
+    config = path / CONFIG
     path.mkdir(parents=True, exist_ok=True)
     lock = _locked(path)
     try:
         if config.exists():
             _check_same_settings(config, settings)
-        state = _state_to_go_on_from(path, settings)
+        _check_resumed(path, settings)
+        state = read_state(path)
     except BaseException:
         if lock is not None:
             lock.close()
@@ -96,6 +107,15 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
     return RunFolder(path, state, lock)
 
 
+def is_finished(settings: Settings) -> bool:
+    """Whether the folder holds this run with all its epochs."""
+    path = path_of(settings)
+    if not all((path / name).is_file() for name in (CONFIG, MODEL_FILE, PREDICTIONS)):
+        return False
+    _check_same_settings(path / CONFIG, settings)
+    return True
+
+
 def read_state(path: Path) -> dict[str, Any] | None:
     """Read what a run goes on from: in the processes that do not own the folder."""
     resume = path / RESUME
@@ -104,23 +124,13 @@ def read_state(path: Path) -> dict[str, Any] | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
-def _state_to_go_on_from(path: Path, settings: Settings) -> dict[str, Any] | None:
-    state = read_state(path)
-    if state is None or settings.run.resume:
-        return state
-    done, epochs = len(state["history"]["epochs"]), settings.optimizer.epochs
+def _check_resumed(path: Path, settings: Settings) -> None:
+    if settings.run.resume or not (path / RESUME).exists():
+        return
+    done, epochs = len(load_resume(path / RESUME)["history"]["epochs"]), settings.optimizer.epochs
     raise Refused(
         f"{path} holds this run already, {done} of {epochs} epochs done; go on with --resume, or "
         "choose another --seed or --output"
@@ -171,4 +181,13 @@ def _locked(path: Path) -> IO[str] | None:
     return file
 
 
-__all__ = ["MODEL_FILE", "RunFolder", "open_folder", "path_of", "read_state", "write_text"]
+__all__ = [
+    "MODEL_FILE",
+    "RunFolder",
+    "check_folder",
+    "is_finished",
+    "open_folder",
+    "path_of",
+    "read_state",
+    "write_text",
+]

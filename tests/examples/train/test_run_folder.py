@@ -140,7 +140,15 @@ def test_a_whole_run_leaves_what_others_read(tmp_path, capsys):
     outcome = run("scn", f"--output={tmp_path}/run", "--seed=3")
     assert outcome.folder == tmp_path / "run"
     names = sorted(path.name for path in outcome.folder.iterdir())
-    assert names == [".lock", "config.yaml", "logs", "model.safetensors", "resume.pt", "run.json"]
+    assert names == [
+        ".lock",
+        "config.yaml",
+        "logs",
+        "model.safetensors",
+        "predictions.safetensors",
+        "resume.pt",
+        "run.json",
+    ]
     record = json.loads((outcome.folder / "run.json").read_text())
     assert record["settings"]["method"] == "scn"
     assert record["settings"]["seed"] == 3

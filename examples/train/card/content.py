@@ -1,0 +1,232 @@
+"""What stands on a card: the rows of its tables, and its pictures."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from examples.train.card.differences import Difference, Paired, find_differences
+from examples.train.card.runs import Group, differing
+from examples.train.judgement import at_temperature, fit_temperature, judge
+from examples.train.pictures import as_bytes, draw_confusion, draw_curves, draw_reliability
+from examples.train.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over seeds (``None`` for a single one)."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group's line in the table of results; figures over its seeds."""
+
+    name: str
+    seeds: int
+    epochs: int
+    steps: int
+    passes: int
+    last: Spread
+    best: Spread
+    best_epochs: str
+    mean_class: Spread
+    calibration: Spread
+    temperature: Spread
+    calibrated: Spread
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by the name of its file."""
+
+    name: str
+    title: str
+    svg: bytes
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a card shows.
+
+    Attributes:
+        title: its first line.
+        evaluated: on what.
+        rows: results of each group.
+        differences: of each group to the baselines of its budget.
+        fitted: images that the temperature was fitted on.
+        judged: the others, which calibration is reported on.
+        columns: names of the groups.
+        settings: option -> its value in each group, where these differ.
+        pictures: curves, reliability, confusion.
+        notes: what else to know.
+    """
+
+    title: str
+    evaluated: str
+    rows: list[Row]
+    differences: list[Difference]
+    fitted: int
+    judged: int
+    columns: list[str]
+    settings: list[tuple[str, list[str]]]
+    pictures: list[Picture]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration error of one half of the images, with a temperature of the other half."""
+
+    before: float
+    temperature: float
+    after: float
+
+
+def make_card(groups: Sequence[Group], baselines: Sequence[Group]) -> Card:
+    """Work out everything that the card shows."""
+    first = groups[0].first
+    half = first.predictions.first_half
+    settings = first.settings
+    data = str(settings.get("evaluate_data") or settings["data"])
+    images = int(first.record["evaluation_images"])
+    return Card(
+        title=" · ".join(group.name for group in groups),
+        evaluated=f"{data}, {settings['evaluate_on']}: {images:,} images",
+        rows=[_row(group) for group in groups],
+        differences=find_differences(groups, baselines),
+        fitted=int(half.sum()),
+        judged=int((~half).sum()),
+        columns=[group.name for group in groups],
+        settings=_settings(groups),
+        pictures=[_curves(groups), _reliability(groups), *map(_confusion, groups)],
+        notes=_notes(groups),
+    )
+
+
+def calibration(found: Predictions) -> Calibration:
+    """Fit a temperature on one half of the images and judge the other half with it."""
+    fitted, judged = found.first_half, ~found.first_half
+    logits, targets = found.logits[judged], found.targets[judged]
+    temperature = fit_temperature(found.logits[fitted], found.targets[fitted])
+    before, after = (
+        judge(at_temperature(logits, value), targets, found.classes).calibration_error
+        for value in (1.0, temperature)
+    )
+    return Calibration(before, temperature, after)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation)
+
+
+def _row(group: Group) -> Row:
+    calibrations = [calibration(run.predictions) for run in group.runs]
+    run = group.first
+    best = sorted({int(epoch) for epoch in group.best("epoch")})
+    return Row(
+        name=group.name,
+        seeds=len(group.runs),
+        epochs=len(run.record["epochs"]),
+        steps=run.steps,
+        passes=run.passes,
+        last=spread(group.last("accuracy")),
+        best=spread(group.best("accuracy")),
+        best_epochs=", ".join(map(str, best)),
+        mean_class=spread(group.last("mean_class_accuracy")),
+        calibration=spread([one.before for one in calibrations]),
+        temperature=spread([one.temperature for one in calibrations]),
+        calibrated=spread([one.after for one in calibrations]),
+    )
+
+
+def _settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    columns = [
+        {
+            **group.first.settings,
+            "device": group.first.record.get("device"),
+            "processes": group.first.record.get("processes"),
+            **{f"{k} version": v for k, v in group.first.record.get("versions", {}).items()},
+        }
+        for group in groups
+    ]
+    return [
+        (name.replace("_", " "), [_shown(own[name]) if name in own else "-" for own in columns])
+        for name in differing(columns)
+    ]
+
+
+def _notes(groups: Sequence[Group]) -> list[str]:
+    wrong = {group.name: group.first.record.get("wrong_labels") for group in groups}
+    known = {share for share in wrong.values() if share is not None}
+    if not known:
+        return []
+    if len(set(wrong.values())) == 1:
+        return [f"{known.pop():.1%} of the training labels are wrong."]
+    told = ", ".join(f"{name} {share:.1%}" for name, share in wrong.items() if share is not None)
+    return [f"Wrong training labels: {told}."]
+
+
+def _curves(groups: Sequence[Group]) -> Picture:
+    values = {
+        group.name: [[epoch["accuracy"] for epoch in run.record["epochs"]] for run in group.runs]
+        for group in groups
+    }
+    positions: dict[str, dict[str, Any]] = {"epoch": {}, "image passes, thousands": {}}
+    for group in groups:
+        run = group.first
+        epochs = range(1, len(run.record["epochs"]) + 1)
+        positions["epoch"][group.name] = list(epochs)
+        each = run.passes / len(epochs) / 1000
+        positions["image passes, thousands"][group.name] = [epoch * each for epoch in epochs]
+    figure = draw_curves(values, positions)
+    title = "Accuracy by epoch: each seed thin, their mean thick"
+    return Picture("curves.svg", title, as_bytes(figure, "svg"))
+
+
+def _reliability(groups: Sequence[Group]) -> Picture:
+    bins = {}
+    for group in groups:
+        logits = torch.cat([run.predictions.logits for run in group.runs])
+        targets = torch.cat([run.predictions.targets for run in group.runs])
+        bins[group.name] = judge(logits.softmax(1), targets, _classes(group)).reliability
+    figure = draw_reliability(bins)
+    title = "Reliability after the last epoch, without temperature"
+    return Picture("reliability.svg", title, as_bytes(figure, "svg"))
+
+
+def _confusion(group: Group) -> Picture:
+    confusion = sum(
+        judge(run.predictions.logits.softmax(1), run.predictions.targets, _classes(group)).confusion
+        for run in group.runs
+    )
+    figure = draw_confusion(confusion, _classes(group))
+    name = re.sub(r"[^a-z0-9]+", "-", group.name.lower()).strip("-")
+    title = f"{group.name}: confusion after the last epoch, % of a row, all seeds"
+    return Picture(f"confusion-{name}.svg", title, as_bytes(figure, "svg"))
+
+
+def _classes(group: Group) -> tuple[str, ...]:
+    return group.first.predictions.classes
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "default"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+__all__ = ["Card", "Paired", "Picture", "Row", "Spread", "calibration", "make_card", "spread"]

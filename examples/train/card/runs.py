@@ -1,0 +1,164 @@
+"""Finished runs, and groups of runs that differ only in their seed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from examples.train.options import FREE, Refused
+from examples.train.predictions import Predictions, read_predictions
+from examples.train.trained import check_finished, read_record
+from robustfer.metrics import History
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        record: its ``run.json``.
+        predictions: for the set it was evaluated on, after the last epoch.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    predictions: Predictions
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that decided what was computed, but the seed."""
+        return {k: v for k, v in self.record["settings"].items() if k not in (*FREE, "seed")}
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.record["settings"]["seed"])
+
+    @property
+    def history(self) -> History:
+        """The figures of each epoch."""
+        history = History()
+        history.load_state_dict(self.record)
+        return history
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimizer in all."""
+        return int(self.record["steps_per_epoch"]) * len(self.record["epochs"])
+
+    @property
+    def passes(self) -> int:
+        """Images that passed through the network in training."""
+        return self.steps * int(self.record["settings"]["batch_size"]) * int(self.record["passes"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed.
+
+    Attributes:
+        name: the method, and what tells it from others of the same method.
+        runs: by seed.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> Run:
+        """Any of the runs, for what they share."""
+        return self.runs[0]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.first.settings["method"])
+
+    def last(self, name: str) -> list[float]:
+        """Return a figure of the last epoch of each run."""
+        return [run.history.last[name] for run in self.runs]
+
+    def best(self, name: str) -> list[float]:
+        """Return a figure of each run's epoch of the best accuracy."""
+        return [run.history.best("accuracy")[name] for run in self.runs]
+
+    def mean(self) -> float:
+        """Return the mean accuracy of the last epochs."""
+        return statistics.fmean(self.last("accuracy"))
+
+
+def read_runs(folders: Sequence[str]) -> list[Run]:
+    """Read finished runs; a folder of several seeds stands for all of them.
+
+    Raises:
+        Refused: a folder is no finished run's, or the runs were not evaluated on the same images.
+    """
+    paths = [found for folder in folders for found in _runs_of(Path(folder))]
+    twice = [path for n, path in enumerate(paths) if path.resolve() in
+             [other.resolve() for other in paths[:n]]]  # fmt: skip
+    if twice:
+        raise Refused(f"{twice[0]} is given twice; name each run once")
+    runs = []
+    for path in paths:
+        check_finished(path)
+        runs.append(Run(path, read_record(path), read_predictions(path)))
+    first = runs[0]
+    for run in runs[1:]:
+        same = [one.record.get("evaluated_on") for one in (run, first)]
+        if run.record["classes"] != first.record["classes"] or same[0] != same[1]:
+            raise Refused(
+                f"{run.path} was evaluated on other images or classes than {first.path}; compare "
+                "runs with the same --data, --evaluate-on and --reader.classes"
+            )
+    return runs
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put the runs together that differ only in their seed, in the order they were given.
+
+    Raises:
+        Refused: two runs have the same settings and seed.
+    """
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        grouped.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+    groups = [sorted(found, key=lambda run: run.seed) for found in grouped.values()]
+    for found in groups:
+        for one, other in pairwise(found):
+            if one.seed == other.seed:
+                raise Refused(f"{one.path} and {other.path} are the same run; leave one out")
+    names = _names([found[0].settings for found in groups])
+    return [Group(name, tuple(found)) for name, found in zip(names, groups, strict=True)]
+
+
+def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the options whose values are not the same everywhere, in their order."""
+    names = list(dict.fromkeys(name for one in settings for name in one))
+    return [
+        name for name in names
+        if len({json.dumps(one.get(name), sort_keys=True) for one in settings}) > 1
+    ]  # fmt: skip
+
+
+def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
+    names = []
+    for number, own in enumerate(settings):
+        alike = [other for other in settings if other["method"] == own["method"]]
+        told = [f"{name.replace('_', ' ')} {own[name]}" for name in differing(alike)]
+        if len(told) > 3:
+            before = sum(other["method"] == own["method"] for other in settings[:number])
+            told = [f"settings {before + 1}"]
+        names.append(", ".join([own["method"], *told]))
+    return names
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """A folder with seed-0, seed-1, ... stands for these."""
+    seeds = [found for found in folder.glob("seed-*") if found.is_dir()]
+    return sorted(seeds, key=lambda path: (len(path.name), path.name)) or [folder]

@@ -1,0 +1,111 @@
+"""How good a trained run is on a data set: figures on the terminal, as JSON, and two pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from examples.train.data import Images, read_faces_to_judge
+from examples.train.evaluation import predict
+from examples.train.judgement import Judgement, judge
+from examples.train.options import DataOptions, NonNegativeInt, Refused
+from examples.train.pictures import draw_confusion, draw_reliability, written
+from examples.train.run_folder import write_text
+from examples.train.trained import Trained, load_trained
+from robustfer.data import LabeledFaces
+
+
+@dataclass(frozen=True)
+class Options:
+    """evaluation
+
+    Args:
+        run: folder of a finished run
+        data: demo, or KIND:PATH; default: what the run was evaluated on
+        reader: options of its reader; the images' size is the run's unless given
+        split: of the data; default: the run's, or test with --data
+        device: auto, cpu, cuda, cuda:1 or mps
+        workers: processes that read image files
+        output: folder for the figures and pictures; default: RUN/evaluation/DATA-SPLIT
+        progress: show a progress bar
+    """
+
+    run: str
+    data: str | None = None
+    reader: dict[str, Any] = field(default_factory=dict)
+    split: Literal["train", "validation", "test"] | None = None
+    device: str = "auto"
+    workers: NonNegativeInt = 0
+    output: str | None = None
+    progress: bool = True
+
+
+def run(options: Options) -> None:
+    """Evaluate, print the figures, and write them with their pictures."""
+    trained = load_trained(options.run)
+    chosen = data_options(trained, options)
+    faces = _faces_for(trained, chosen)
+    kind = (chosen.evaluate_data or chosen.data).partition(":")[0]
+    name = f"{kind}-{chosen.evaluate_on}"
+    folder = Path(options.output or trained.path / "evaluation" / name)
+    if folder.exists() and not folder.is_dir():
+        raise Refused(f"--output: {folder} is a file; choose a folder")
+    fabric = trained.fabric(options.device)
+    images = Images(
+        faces, chosen, fabric.device, title="reading the images" if options.progress else None
+    )
+    logits = predict(fabric, trained.classifier.to(fabric.device), trained.views, images)
+    found = judge(logits.softmax(1), faces.targets, faces.classes)
+    title = f"{trained.title}: {name}, {len(faces):,} images"
+    print(title, found.text(), sep="\n\n")
+    write(folder, found, title)
+    print(f"\nfigures and pictures written to {folder}")
+
+
+def write(folder: Path, found: Judgement, title: str) -> None:
+    """Write figures and pictures into a folder."""
+    confusion = draw_confusion(found.confusion, found.classes, title=title)
+    written(folder / "confusion.png", confusion)
+    written(folder / "reliability.png", draw_reliability({"": found.reliability}, title=title))
+    figures = {"title": title, **found.figures()}
+    write_text(folder / "evaluation.json", json.dumps(figures, indent=1) + "\n")
+
+
+def data_options(trained: Trained, options: Options) -> DataOptions:
+    """Return which data the run is evaluated on: its own, or what was asked for."""
+    own = {f.name: trained.settings[f.name] for f in dataclasses.fields(DataOptions)
+           if f.name in trained.settings}  # fmt: skip
+    chosen = DataOptions(**{**own, "workers": options.workers})
+    if options.data is not None:
+        height, width = trained.views.size
+        size = {"size": height} if height == width else {}
+        chosen = dataclasses.replace(
+            chosen, data=options.data, reader={**size, **options.reader}, evaluate_on="test",
+            evaluate_data=None, evaluate_reader={},
+        )  # fmt: skip
+    elif options.reader:
+        reader = {**chosen.evaluate_reader, **options.reader}
+        chosen = dataclasses.replace(chosen, evaluate_reader=reader)
+    return dataclasses.replace(chosen, evaluate_on=options.split or chosen.evaluate_on)
+
+
+def _faces_for(trained: Trained, chosen: DataOptions) -> LabeledFaces:
+    faces = read_faces_to_judge(chosen)
+    if faces.classes != trained.classes:
+        if sorted(faces.classes) != sorted(trained.classes):
+            raise Refused(
+                f"the data has the classes {', '.join(faces.classes)}, the run "
+                f"{', '.join(trained.classes)}; evaluate on data of the same classes"
+            )
+        faces = faces.with_classes(trained.classes)
+    size = tuple(faces[0]["image"].shape[1:])
+    if size != trained.views.size:
+        raise Refused(
+            f"the images have {size[0]} x {size[1]} pixels, the run's "
+            f"{trained.views.size[0]} x {trained.views.size[1]}; add --reader.size "
+            f"{trained.views.size[0]}"
+        )
+    return faces

@@ -1,0 +1,134 @@
+"""A trained network as ONNX, checked against onnxruntime before it is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from examples.train.options import Refused
+from examples.train.trained import Trained, load_trained
+from robustfer._files import write_whole
+from robustfer.models import CAMClassifier, strip_for_inference
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Options:
+    """export
+
+    Args:
+        run: folder of a finished run
+        onnx: file to write
+        maps: give the class maps too, as a second output
+    """
+
+    run: str
+    onnx: str | None = None
+    maps: bool = False
+
+
+def run(options: Options) -> None:
+    """Export, compare with the network itself, and write."""
+    if options.onnx is None:
+        raise Refused("export needs --onnx FILE, say --onnx model.onnx")
+    path = Path(options.onnx)
+    if path.is_dir():
+        raise Refused(f"--onnx: {path} is a folder; give a file")
+    trained = load_trained(options.run)
+    network: nn.Module = LogitsAndMaps(trained.classifier)
+    if not options.maps:
+        network = strip_for_inference(trained.classifier)
+    content, error = exported(network.requires_grad_(False), trained, maps=options.maps)
+    write_whole(path, lambda file: file.write(content))
+    outputs = "logits and class maps" if options.maps else "logits"
+    height, width = trained.views.size
+    print(
+        f"{path}: images (batch, 3, {height}, {width}) float32, normalised -> {outputs}; "
+        f"onnxruntime differs by {error:.1e} at most"
+    )
+
+
+class LogitsAndMaps(nn.Module):
+    """The two outputs of a classifier that are of use outside training."""
+
+    def __init__(self, classifier: CAMClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.classifier(images)
+        return output.logits, output.attention
+
+
+def exported(network: nn.Module, trained: Trained, *, maps: bool) -> tuple[bytes, float]:
+    """Return the file's content and the largest difference of any output, for several batches.
+
+    Raises:
+        Refused: ONNX is not installed, or its outputs are not the network's.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise Refused(f"export needs {error.name}: pip install 'robustfer[onnx]'") from error
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(n, 3, *trained.views.size, generator=generator) for n in (2, 1, 5)]
+    names = ["logits", "maps"][: 1 + maps]
+    with quiet():
+        program = torch.onnx.export(
+            network.eval(),
+            (batches[0],),
+            input_names=["images"],
+            output_names=names,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=65536)},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    settings = {"mean": trained.views.normalize.mean, "std": trained.views.normalize.std}
+    metadata = {
+        "classes": json.dumps(trained.classes),
+        "image_size": json.dumps(trained.views.size),
+        **{name: json.dumps(values) for name, values in settings.items()},
+    }
+    onnx.helper.set_model_props(model, metadata)
+    content: bytes = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for images in batches:
+        with torch.no_grad():
+            expected = network(images)
+        found = session.run(names, {"images": images.numpy()})
+        for one, other in zip((expected,) if not maps else expected, found, strict=True):
+            largest = max(largest, float((one - torch.from_numpy(other)).abs().max()))
+    if not largest <= TOLERANCE:
+        raise Refused(
+            f"the outputs of onnxruntime {onnxruntime.__version__} differ by {largest:.1e}, more "
+            f"than {TOLERANCE:.0e}; nothing is written; try another version of torch or onnxruntime"
+        )
+    return content, largest
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on itself from the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

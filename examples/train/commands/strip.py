@@ -1,0 +1,101 @@
+"""A trained network's weights for plain timm, checked before they are written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import timm
+import torch
+from safetensors.torch import save
+
+from examples.train.options import ModelOptions, Refused
+from examples.train.trained import Trained, load_trained
+from examples.train.weights import backbone_of
+from robustfer._files import write_whole
+from robustfer.models import strip_for_inference
+
+WEIGHTS = "timm.safetensors"
+
+
+@dataclass(frozen=True)
+class Options:
+    """strip
+
+    Args:
+        run: folder of a finished run
+        output: file to write, ending in .safetensors; default: RUN/timm.safetensors
+    """
+
+    run: str
+    output: str | None = None
+
+
+def run(options: Options) -> None:
+    """Write the weights and say how timm loads them."""
+    trained = load_trained(options.run)
+    path = Path(options.output or trained.path / WEIGHTS)
+    if path.is_dir() or path.suffix != ".safetensors":
+        raise Refused(f"--output must be a file that ends in .safetensors, got {path}")
+    if trained.classifier.head_kind == "replaced":
+        raise Refused(
+            f"plain timm cannot load this network: {trained.settings['backbone']} has no head with "
+            "class maps, so its head was replaced; use export --onnx FILE"
+        )
+    content = stripped(trained)
+    write_whole(path, lambda file: file.write(content))
+    views = trained.views.normalize
+    print(f"weights written to {path}; load them with")
+    print(f"timm.create_model({', '.join(map(str, call(trained, path)))})")
+    print(f"images: {trained.views.size}, mean {views.mean}, std {views.std}")
+    print(f"classes: {', '.join(trained.classes)}")
+
+
+def stripped(trained: Trained) -> bytes:
+    """Return a safetensors file that timm loads, having seen it load it.
+
+    Raises:
+        Refused: the network that timm makes of it gives other logits.
+    """
+    network = strip_for_inference(trained.classifier)
+    tensors = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
+    views = trained.views
+    metadata = {
+        "format": "pt",
+        "classes": json.dumps(trained.classes),
+        "image_size": json.dumps(views.size),
+        "mean": json.dumps(views.normalize.mean),
+        "std": json.dumps(views.normalize.std),
+    }
+    content: bytes = save(tensors, metadata)
+    images = torch.randn(2, 3, *views.size, generator=torch.Generator().manual_seed(0))
+    name, options = architecture(trained)
+    with TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder, WEIGHTS)
+        path.write_bytes(content)
+        again = timm.create_model(
+            name, num_classes=len(trained.classes), checkpoint_path=path, **options
+        )
+        same = torch.equal(again.eval()(images), network(images))
+    if not same:
+        raise Refused(
+            f"timm {timm.__version__} makes another network of {name}; nothing is written"
+        )
+    return content
+
+
+def architecture(trained: Trained) -> tuple[str, dict[str, object]]:
+    """Return timm's name and the options of the network."""
+    settings = trained.settings
+    return backbone_of(
+        ModelOptions(backbone=settings["backbone"], backbone_options=settings["backbone_options"])
+    )
+
+
+def call(trained: Trained, path: Path) -> list[str]:
+    """Return the arguments of timm.create_model, as one writes them."""
+    name, options = architecture(trained)
+    given = {"num_classes": len(trained.classes), **options, "checkpoint_path": str(path)}
+    return [repr(name), *(f"{key}={value!r}" for key, value in given.items())]

@@ -1,0 +1,133 @@
+"""Pictures of confusion, of reliability and of curves, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from examples.train.judgement import Bin
+from robustfer._files import write_whole
+
+# Distinct for colour-blind eyes too.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def draw_confusion(confusion: Tensor, classes: Sequence[str], *, title: str = "") -> Figure:
+    """Draw a confusion matrix, its rows in per cent."""
+    names = [_shortened(name) for name in classes]
+    counts = confusion.sum(1)
+    shares = 100 * confusion.double() / counts.clamp(min=1)[:, None]
+    side = 1.8 + 0.62 * len(names)
+    figure, axes = _figure(side + 0.6, side)
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    rows = [f"{name} ({count:,})" for name, count in zip(names, counts.tolist(), strict=True)]
+    axes.set_yticks(range(len(names)), rows)
+    axes.set(xlabel="predicted", ylabel="label (images)")
+    axes.set_title(title, fontsize=10, wrap=True)
+    if len(names) <= 20:
+        for row, values in enumerate(shares.tolist()):
+            for column, share in enumerate(values):
+                axes.text(
+                    column, row, f"{share:.0f}", ha="center", va="center", fontsize=9,
+                    color="white" if share > 55 else "black",
+                )  # fmt: skip
+    return figure
+
+
+def draw_reliability(runs: Mapping[str, Sequence[Bin]], *, title: str = "") -> Figure:
+    """Draw how often predictions are right against how sure they are; dots grow with images."""
+    figure, axes = _figure(4.8, 4.6)
+    axes.plot([0, 100], [0, 100], "--", color="#888888", linewidth=1, label="perfect")
+    for (name, bins), colour in zip(runs.items(), _colours(len(runs)), strict=True):
+        total = max(1, sum(one.count for one in bins))
+        sure, right = ([100 * value for value in column] for column in _columns(bins))
+        sizes = [12 + 300 * one.count / total for one in bins]
+        axes.plot(sure, right, "-", color=colour, linewidth=1.5, label=name or "the run")
+        axes.scatter(sure, right, s=sizes, color=colour, alpha=0.7, linewidths=0)
+    axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
+    axes.set_title(title, fontsize=10, wrap=True)
+    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    _tidy(axes)
+    return figure
+
+
+def draw_curves(
+    groups: Mapping[str, Sequence[Sequence[float]]],
+    positions: Mapping[str, Mapping[str, Sequence[float]]],
+) -> Figure:
+    """Draw the accuracy by epoch of each group: its seeds thin, their mean thick.
+
+    Args:
+        groups: name -> for each seed the accuracy of each epoch.
+        positions: title of the axis -> name of the group -> where its epochs lie on it.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(positions), sharey=True, squeeze=False)[0]
+    for axes, (label, places) in zip(panels, positions.items(), strict=True):
+        for (name, seeds), colour in zip(groups.items(), _colours(len(groups)), strict=True):
+            for values in seeds if len(seeds) > 1 else ():
+                axes.plot(places[name], _percent(values), color=colour, linewidth=0.8, alpha=0.4)
+            mean = [sum(values) / len(values) for values in zip(*seeds, strict=True)]
+            axes.plot(places[name], _percent(mean), color=colour, linewidth=2, label=name)
+            axes.plot(places[name][-1], 100 * mean[-1], "o", color=colour, markersize=5)
+        axes.set(xlabel=label)
+        _tidy(axes)
+    panels[0].set_ylabel("accuracy, %")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False,
+        ncols=min(len(groups), 4),
+    )  # fmt: skip
+    return figure
+
+
+def written(path: Path, figure: Figure) -> None:
+    """Write a picture whole or not at all; the ending of its name says the kind."""
+    content = as_bytes(figure, path.suffix.removeprefix("."))
+    write_whole(path, lambda file: file.write(content))
+
+
+def as_bytes(figure: Figure, kind: str) -> bytes:
+    """Return a picture as ``png`` or ``svg``, the same bytes for the same picture."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "robustfer"}):
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(buffer, format=kind, dpi=130, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _colours(number: int) -> list[str]:
+    return [COLOURS[place % len(COLOURS)] for place in range(number)]
+
+
+def _columns(bins: Sequence[Bin]) -> tuple[list[float], list[float]]:
+    return [one.confidence for one in bins], [one.accuracy for one in bins]
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _shortened(name: str) -> str:
+    # A dollar sign would begin a formula.
+    name = name.replace("$", r"\$")
+    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -1,0 +1,78 @@
+"""What a finished run predicts for the set it was evaluated on: ``predictions.safetensors``."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from examples.train.options import Refused
+from robustfer._files import write_whole
+from robustfer.data import LabeledFaces
+from robustfer.noise import fingerprint
+
+PREDICTIONS = "predictions.safetensors"
+
+
+class Predictions(NamedTuple):
+    """Logits of a set, image by image, with what they are judged by.
+
+    Attributes:
+        logits: float32 (N, C).
+        targets: int64 (N).
+        first_half: bool (N), one half of the images by their names: the same in every run.
+        classes: names of the classes.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    first_half: Tensor
+    classes: tuple[str, ...]
+
+
+def predictions_of(logits: Tensor, faces: LabeledFaces) -> Predictions:
+    """Return the logits of a data set with its labels and halves."""
+    names = [blake2b(name.encode(errors="surrogateescape")).digest() for name in faces.ids]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    first_half = torch.zeros(len(names), dtype=torch.bool)
+    first_half[order[: len(order) // 2]] = True
+    return Predictions(logits.float(), faces.targets, first_half, faces.classes)
+
+
+def write_predictions(folder: Path, logits: Tensor, faces: LabeledFaces) -> None:
+    """Write the logits of the last epoch into the folder of their run."""
+    found = predictions_of(logits, faces)
+    tensors = {"logits": found.logits, "targets": found.targets, "first_half": found.first_half}
+    content = save(tensors, {"classes": json.dumps(found.classes)})
+    write_whole(folder / PREDICTIONS, lambda file: file.write(content))
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """Read what :func:`write_predictions` wrote.
+
+    Raises:
+        Refused: the file is not there, or damaged.
+    """
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise Refused(f"{path} is not there; finish the run with --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = [file.get_tensor(name) for name in ("logits", "targets", "first_half")]
+            classes = tuple(json.loads(file.metadata()["classes"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise Refused(f"{path} is damaged: {error}; finish the run with --resume") from error
+    return Predictions(*tensors, classes)
+
+
+def labels_fingerprint(faces: LabeledFaces) -> str | None:
+    """Return what two sets share only if they have the same labels; ``None`` for probabilities."""
+    if faces.targets.ndim != 1:
+        return None
+    return fingerprint(faces.ids, faces.targets, faces.classes)

@@ -1,0 +1,44 @@
+"""One training for each seed, each in a folder of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from examples.train.engine import Outcome, train
+from examples.train.options import Settings
+from examples.train.run_folder import check_folder, is_finished, path_of
+
+
+def settings_of_each(settings: Settings) -> list[Settings]:
+    """Return the settings of each seed; with ``--output``, its folder is OUTPUT/seed-N."""
+    run = settings.run
+    if run.seeds == 1:
+        return [settings]
+    made = []
+    for seed in range(run.seed, run.seed + run.seeds):
+        output = None if run.output is None else str(Path(run.output, f"seed-{seed}"))
+        made.append(replace(settings, run=replace(run, seed=seed, seeds=1, output=output)))
+    return made
+
+
+def train_each_seed(settings: Settings) -> list[Outcome]:
+    """Train with each seed and return what was trained now; finished runs are skipped.
+
+    Raises:
+        Refused: a run cannot be taken up; that of a later seed too, before the first is trained.
+    """
+    each = settings_of_each(settings)
+    for one in each:
+        check_folder(one)
+    outcomes = []
+    for number, one in enumerate(each, 1):
+        finished = len(each) > 1 and is_finished(one)
+        if rank_zero_only.rank == 0 and len(each) > 1:
+            what = "finished already" if finished else "training"
+            print(f"seed {one.run.seed} ({number} of {len(each)}): {what}, {path_of(one)}")
+        if not finished:
+            outcomes.append(train(one))
+    return outcomes

@@ -1,0 +1,105 @@
+"""A finished run: its classifier, classes and settings, ready to be used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from examples.train.devices import make_fabric
+from examples.train.options import ModelOptions, Refused, RunOptions, ViewOptions
+from examples.train.run_folder import MODEL_FILE, RECORD
+from examples.train.views import Views
+from examples.train.weights import make_classifier
+from robustfer.checkpoint import load_model, read_model_info
+from robustfer.models import CAMClassifier
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        classifier: in eval mode, on the CPU.
+        classes: names of the classes, in the order of the logits.
+        settings: the options that decided what was computed.
+        views: normalises images as in training.
+    """
+
+    path: Path
+    classifier: CAMClassifier
+    classes: tuple[str, ...]
+    settings: dict[str, Any]
+    views: Views
+
+    @property
+    def title(self) -> str:
+        """Method and seed, in words."""
+        return f"{self.settings['method']}, seed {self.settings['seed']}"
+
+    def fabric(self, device: str) -> Fabric:
+        """Return Fabric for one device."""
+        return make_fabric(RunOptions(device=device), unused_parameters=False, loggers=[])
+
+
+def load_trained(folder: str) -> Trained:
+    """Load the classifier of a finished run.
+
+    Raises:
+        Refused: the folder is not there, not a run's, or the run is not finished.
+    """
+    path = Path(folder)
+    check_finished(path)
+    try:
+        classes, settings = read_model_info(path)
+        options = ModelOptions(
+            backbone=settings["backbone"], backbone_options=settings["backbone_options"]
+        )
+        size, mean, std = (tuple(settings[name]) for name in ("image_size", "mean", "std"))
+    except KeyError as error:
+        raise Refused(
+            f"{path / MODEL_FILE} says nothing of {error.args[0]}: it is not of this program"
+        ) from error
+    classifier, _ = make_classifier(options, classes)
+    load_model(path, classifier, classes=classes)
+    views = Views(size, ViewOptions(), mean=mean, std=std)
+    return Trained(path, classifier.eval(), classes, settings, views)
+
+
+def check_finished(path: Path) -> None:
+    """Refuse a folder that holds no finished run."""
+    if not path.is_dir():
+        raise Refused(f"{path} is not there; give the folder of a run, say runs/demo-ce-0-1a2b3c4d")
+    if (path / MODEL_FILE).is_file():
+        return
+    below = sorted(found.parent.name for found in path.glob(f"*/{MODEL_FILE}"))
+    if below:
+        raise Refused(f"{path} holds runs, but is none itself; give {path / below[0]}")
+    if not (path / RECORD).is_file():
+        raise Refused(f"{path} is not the folder of a run: it has no {MODEL_FILE}")
+    record = read_record(path)
+    raise Refused(
+        f"{path} is not finished: {len(record['epochs'])} of {record['settings']['epochs']} "
+        "epochs are done; go on with --resume"
+    )
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read ``run.json``.
+
+    Raises:
+        Refused: it is not there, or damaged.
+    """
+    try:
+        record: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        record["settings"]["epochs"], record["epochs"], record["classes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise Refused(
+            f"{path / RECORD} is missing or damaged ({reason}); resume the run"
+        ) from error
+    return record

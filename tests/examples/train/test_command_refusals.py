@@ -1,0 +1,121 @@
+"""What a command cannot do is said in one line, without a traceback, and nothing is written."""
+
+import json
+import shutil
+
+import pytest
+
+from examples.train.__main__ import main
+from tests.data.trees import write_image
+from tests.examples.train.runs import run
+
+NEEDED = {"evaluate": [], "predict": ["images"], "export": ["--onnx=x.onnx"], "strip": [],
+          "compare": []}  # fmt: skip
+
+
+@pytest.fixture
+def refusal(capsys, elsewhere):
+    """Call the program in an empty folder, which must stay as it is."""
+
+    def refused(*arguments):
+        before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
+        capsys.readouterr()
+        assert main(list(map(str, arguments))) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == before
+        return err
+
+    return refused
+
+
+@pytest.mark.parametrize("command", NEEDED)
+def test_every_command_wants_a_finished_run(command, refusal, elsewhere, finished):
+    write_image(elsewhere / "images/1.png")
+    more = NEEDED[command]
+
+    def told(folder):
+        return refusal(command, folder, *more)
+
+    assert "RUN" in refusal(command)
+    assert "nowhere is not there" in told("nowhere")
+    assert "images is not the folder of a run" in told("images")
+    run("ce", "--epochs=2", "--max-steps=1", "--stop-after=1", "--output=begun")
+    err = told("begun")
+    assert all(fact in err for fact in ("begun is not finished", "1 of 2 epochs", "--resume"))
+    shutil.copytree(finished["ce-0"], "damaged")
+    content = (elsewhere / "damaged/model.safetensors").read_bytes()
+    (elsewhere / "damaged/model.safetensors").write_bytes(content[:-9] + b"\0" * 9)
+    if command != "compare":
+        assert "model.safetensors is damaged" in told("damaged")
+        assert f"give {finished['ce-0'].parent}/seed-0" in told(finished["ce-0"].parent)
+
+
+@pytest.mark.parametrize("command", NEEDED)
+def test_every_command_knows_its_options(command, refusal, capsys):
+    err = refusal(command, "run", *NEEDED[command], "--bogus=1")
+    assert f"bogus is not an option of {command}" in err
+    assert main([command, "--help"]) == 0
+    assert "--" in capsys.readouterr().out
+
+
+BAD = {
+    "bogus device": (["evaluate", "RUN", "--device=bogus"], ["--device", "bogus"]),
+    "bogus split": (["evaluate", "RUN", "--split=bogus"], ["--split", "validation", "bogus"]),
+    "no such data": (["evaluate", "RUN", "--data=nope:/x"], ["nope", "rafdb:PATH"]),
+    "data nowhere": (["evaluate", "RUN", "--data=folder:/nowhere"], ["/nowhere"]),
+    "other classes": (["evaluate", "RUN", "--data=folder:two"], ["cat, dog", "surprise"]),
+    "other size": (
+        ["evaluate", "RUN", "--data=demo", "--reader={num_samples: 7, size: 40}"],
+        ["40 x 40", "32 x 32", "--reader.size 32"],
+    ),
+    "a file for output": (["evaluate", "RUN", "--output=letter.txt"], ["letter.txt", "folder"]),
+    "no folder of images": (["predict", "RUN", "nowhere"], ["nowhere", "folder"]),
+    "no image": (["predict", "RUN", "empty"], ["empty", ".png"]),
+    "no folder named": (["predict", "RUN"], ["FOLDER"]),
+    "a folder for output": (["predict", "RUN", "two", "--output=two"], ["--output", "two"]),
+    "predict on a bogus device": (["predict", "RUN", "two", "--device=tpu"], ["--device", "tpu"]),
+    "no file named": (["export", "RUN"], ["--onnx FILE"]),
+    "a folder for the file": (["export", "RUN", "--onnx=two"], ["--onnx", "two"]),
+    "weights of another kind": (["strip", "RUN", "--output=x.pt"], [".safetensors", "x.pt"]),
+    "a run twice": (["compare", "RUN", "RUN"], ["given twice"]),
+    "the same run again": (["compare", "RUN", "copy"], ["the same run"]),
+    "no such baseline": (["compare", "RUN", "--baseline=scn"], ["--baseline", "ce", "scn"]),
+    "a file for the card": (["compare", "RUN", "--output=letter.txt"], ["letter.txt", "folder"]),
+    "other images": (["compare", "RUN", "other"], ["other images", "--evaluate-on"]),
+    "a damaged record": (["compare", "RUN", "torn"], ["torn/run.json", "damaged"]),
+    "no predictions": (["compare", "RUN", "without"], ["predictions.safetensors", "--resume"]),
+    "damaged predictions": (["compare", "RUN", "half"], ["predictions.safetensors", "damaged"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_named_in_one_line_and_nothing_written(name, refusal, elsewhere, finished):
+    arguments, facts = BAD[name]
+    (elsewhere / "letter.txt").write_text("Dear")
+    (elsewhere / "empty").mkdir()
+    for number, label in enumerate(("cat", "dog")):
+        write_image(elsewhere / f"two/test/{label}/1.png", grey=number, size=(32, 32))
+        write_image(elsewhere / f"two/train/{label}/2.png", grey=number, size=(32, 32))
+    for copy in ("copy", "other", "torn", "without", "half"):
+        if copy in arguments:
+            shutil.copytree(finished["eac-0" if copy == "torn" else "ce-0"], elsewhere / copy)
+    change(elsewhere)
+    run = finished["ce-0"]
+    err = refusal(*(run if one == "RUN" else one for one in arguments))
+    assert all(fact in err for fact in facts), err
+
+
+def change(folder):
+    """Spoil the copies of a run, each in its own way."""
+    if (folder / "other").exists():
+        record = json.loads((folder / "other/run.json").read_text())
+        record["evaluated_on"] = "0" * 12
+        (folder / "other/run.json").write_text(json.dumps(record))
+    if (folder / "torn").exists():
+        (folder / "torn/run.json").write_text('{"settings"')
+    if (folder / "without").exists():
+        (folder / "without/predictions.safetensors").unlink()
+    if (folder / "half").exists():
+        (folder / "half/predictions.safetensors").write_bytes(b"no tensors")
