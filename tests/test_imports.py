@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "robustfer._files": set(),
     "robustfer._arrays": {"torch", "numpy"},
     "robustfer._ids": set(),
+    "robustfer._predictions": {"torch", "numpy", "robustfer._arrays", "robustfer._checks"},
     "robustfer._saved_state": {"torch"},
     "robustfer._tables": {"torch"},
     "robustfer._wrappers": {"torch"},
@@ -59,8 +60,8 @@ MAY_IMPORT = {
     },
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),
-        *("robustfer._checks", "robustfer._files", "robustfer._ids", "robustfer._tables"),
-        *("robustfer.data", "robustfer.metrics"),
+        *("robustfer._arrays", "robustfer._checks", "robustfer._files", "robustfer._ids"),
+        *("robustfer._predictions", "robustfer._tables", "robustfer.data", "robustfer.metrics"),
     },
     "robustfer.experiment": {
         *("torch", "numpy"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from robustfer.metrics import (
     History,
     accuracy,
+    adjust_to_shares,
     calibration_error,
     confusion_matrix,
     mean_class_accuracy,
@@ -204,3 +205,65 @@ def test_who_is_always_sure_and_right_is_calibrated():
 def test_calibration_refuses_what_does_not_fit(probability, target, bins, message):
     with pytest.raises(ValueError, match=message):
         calibration_error(probability, target, bins=bins)
+
+
+def slow_adjustment(rows, given, true, strength):
+    powered = [
+        [p * (t / g) ** strength for p, g, t in zip(row, given, true, strict=True)] for row in rows
+    ]
+    return [[value / sum(row) for value in row] for row in powered]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0])
+def test_adjusting_to_shares_is_the_loop(strength):
+    rows = torch.rand(9, 4, generator=torch.Generator().manual_seed(0)).double()
+    rows /= rows.sum(dim=1, keepdim=True)
+    given, true = torch.tensor([0.4, 0.3, 0.2, 0.1]), torch.tensor([0.1, 0.0, 0.6, 0.3])
+    found = adjust_to_shares(rows, given.double(), true.double(), strength)
+    expected = slow_adjustment(
+        rows.tolist(), given.double().tolist(), true.double().tolist(), strength
+    )
+    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-7, atol=1e-12)
+    assert adjust_to_shares(rows.half(), given, true, strength).dtype == torch.float32
+
+
+def test_adjusting_makes_predictions_right_where_the_shares_moved():
+    """Of a face, P(class) follows from the share of the class and what the face shows."""
+    shown = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)).double()
+    given, true = torch.tensor([0.6, 0.3, 0.1]).double(), torch.tensor([0.2, 0.3, 0.5]).double()
+
+    def posterior(shares):
+        rows = shown * shares
+        return rows / rows.sum(dim=1, keepdim=True)
+
+    torch.testing.assert_close(adjust_to_shares(posterior(given), given, true), posterior(true))
+
+
+def test_adjusting_leaves_no_row_without_a_class():
+    rows = torch.tensor([[1.0, 0.0]])
+    found = adjust_to_shares(rows, torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]))
+    assert found.tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"given": torch.tensor([1.0, 0.0])},
+            "given must be above 0 for each class, got 0 for class 1",
+        ),
+        ({"true": torch.tensor([0.9, 0.9])}, "rows of true must be probabilities that sum to 1"),
+        ({"given": torch.tensor([1.0])}, "given has C=1 but probabilities has C=2"),
+        ({"probabilities": torch.tensor([[3.0, 1.0]])}, "rows of probabilities must be"),
+        ({"strength": -1.0}, r"strength must lie in \[0, inf\)"),
+        ({"true": torch.tensor([1, 0])}, "true must have a floating-point dtype"),
+    ],
+)
+def test_adjusting_refuses(changed, message):
+    good = {
+        "probabilities": torch.tensor([[0.5, 0.5]]),
+        "given": torch.tensor([0.5, 0.5]),
+        "true": torch.tensor([0.5, 0.5]),
+    }
+    with pytest.raises(ValueError, match=message):
+        adjust_to_shares(**{**good, **changed})

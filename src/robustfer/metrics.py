@@ -14,6 +14,7 @@ from robustfer._checks import (
     check_distribution,
     check_floating,
     check_int64,
+    check_range,
     check_shapes,
     check_whole_number,
 )
@@ -133,6 +134,52 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
     surplus = right - confidence
     gaps = torch.zeros(bins, dtype=torch.float64, device="cpu")
     return float(gaps.index_add(0, place, surplus).abs().sum() / len(target))
+
+
+def adjust_to_shares(
+    probabilities: Tensor, given: Tensor, true: Tensor, strength: float = 1.0
+) -> Tensor:
+    r"""Correct predictions for labels whose class shares differ from those of the truth.
+
+    .. math:: p'_k = \frac{p_k \, (\pi_k / \rho_k)^\tau}{\sum_j p_j \, (\pi_j / \rho_j)^\tau}
+
+    Use it for a network that was trained plainly on the given labels. One that was trained with
+    forward correction predicts the truth already.
+
+    Args:
+        probabilities: :math:`p`, predicted probabilities.
+        given: :math:`\rho`, share of each class in the training labels.
+        true: :math:`\pi`, share of each class in the truth, see
+            :func:`robustfer.noise.transition_from_verified`.
+        strength: :math:`\tau`, 1 for accuracy; 0.5 is a compromise for mean-class accuracy.
+
+    Shape:
+        probabilities ``(N, C)``, given ``(C)``, true ``(C)`` -> ``(N, C)``, rows that sum to 1; in
+        the dtype of the probabilities, float32 for half inputs.
+
+    Raises:
+        ValueError: an argument does not fit, shares do not sum to 1, or a given share is 0.
+
+    >>> probabilities = torch.tensor([[0.5, 0.5]])
+    >>> adjust_to_shares(probabilities, given=torch.tensor([0.2, 0.8]), true=torch.tensor([0.5, 0.5]))
+    tensor([[0.8000, 0.2000]])
+    """  # noqa: E501 - the example is one line
+    check_shapes(probabilities=(probabilities, "N* C"), given=(given, "C"), true=(true, "C"))
+    check_floating(probabilities=probabilities, given=given, true=true)
+    check_range("strength", strength, 0.0)
+    check_distribution(probabilities=probabilities, given=given[None], true=true[None])
+    if bool((given <= 0).any()):
+        raise ValueError(
+            f"given must be above 0 for each class, got 0 for class {int(given.argmin())}; leave "
+            "out a class without a label"
+        )
+    rows = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+    # In logarithms: a small probability times the power of a large ratio may round to nothing.
+    logits = rows.clamp(min=torch.finfo(rows.dtype).tiny).log()
+    if strength:
+        ratio = true.cpu().double().log() - given.cpu().double().log()
+        logits = logits + (strength * ratio).to(logits)
+    return logits.softmax(dim=1)
 
 
 class History:

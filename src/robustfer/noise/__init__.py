@@ -1,6 +1,11 @@
 """Label noise: models of it, noise lists, and reports of how labels differ."""
 
 from robustfer.data.readers.votes import draw_targets
+from robustfer.noise.estimation import (
+    TransitionEstimate,
+    transition_from_confident_joint,
+    transition_from_verified,
+)
 from robustfer.noise.lists import (
     NoiseList,
     read_noise_list,
@@ -28,6 +33,7 @@ __all__ = [
     "LANET_CONFUSIONS",
     "NoiseList",
     "NoiseReport",
+    "TransitionEstimate",
     "class_noise",
     "confusion_counts",
     "crowd_counts",
@@ -38,6 +44,8 @@ __all__ = [
     "noise_report",
     "read_noise_list",
     "symmetric_noise",
+    "transition_from_confident_joint",
+    "transition_from_verified",
     "transition_matrix",
     "verify_noise_list",
     "with_class_noise",

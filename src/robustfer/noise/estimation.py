@@ -1,0 +1,300 @@
+"""How labels go wrong, estimated from a few verified ones or from predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from robustfer._arrays import to_tensor
+from robustfer._checks import (
+    check_int64,
+    check_range,
+    check_shapes,
+    check_whole_number,
+    check_within,
+)
+from robustfer._predictions import to_labels, to_probabilities
+from robustfer.noise._beta import Floats, beta_quantile
+
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class TransitionEstimate:
+    """How labels go wrong, as far as some verified ones tell.
+
+    Attributes:
+        matrix: probability that a sample of the true class (row) has the given label (column),
+            float64 ``(C, C)``, rows that sum to 1.
+        matrix_low: lower end of the credible interval of each entry, ``(C, C)``.
+        matrix_high: upper end, ``(C, C)``.
+        shares: share of each class in the truth, float64 ``(C)``, which sum to 1.
+        shares_low: lower end of the credible interval of each share, ``(C)``.
+        shares_high: upper end, ``(C)``.
+        counts: verified samples of each true class (row) and given label (column), ``(C, C)``.
+        level: probability of each interval.
+    """
+
+    matrix: Tensor
+    matrix_low: Tensor
+    matrix_high: Tensor
+    shares: Tensor
+    shares_low: Tensor
+    shares_high: Tensor
+    counts: Tensor
+    level: float
+
+    def text(self, classes: Sequence[str]) -> str:
+        """Return the estimate as a table: a line for each true class.
+
+        Args:
+            classes: names of the classes.
+
+        Raises:
+            ValueError: not one name per class.
+
+        >>> true, given = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+        >>> print(transition_from_verified(true, given, num_classes=2).text(["sad", "glad"]))
+        true class  verified           share  keeps its label
+        sad                3  72 % (29 - 98)   77 % (38 - 98)
+        glad               1   28 % (2 - 71)  92 % (53 - 100)
+        """
+        if len(classes) != len(self.shares):
+            raise ValueError(f"classes must hold {len(self.shares)} names, got {len(classes)}")
+        rows = [("true class", "verified", "share", "keeps its label")]
+        for k, name in enumerate(classes):
+            kept = self.matrix[k, k], self.matrix_low[k, k], self.matrix_high[k, k]
+            share = self.shares[k], self.shares_low[k], self.shares_high[k]
+            rows.append((name, str(int(self.counts[k].sum())), _percent(*share), _percent(*kept)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(
+                [row[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            )
+            for row in rows
+        )
+
+
+def transition_from_verified(
+    true: Tensor | ArrayLike,
+    given: Tensor | ArrayLike,
+    *,
+    num_classes: int,
+    given_counts: Tensor | ArrayLike | None = None,
+    prior: float = 0.3,
+    prior_diagonal: float = 2.0,
+    level: float = 0.95,
+) -> TransitionEstimate:
+    r"""Estimate the transition matrix and the true class shares from verified labels.
+
+    .. math:: T_{kl} = \frac{n_{kl} + a + b\,[k = l]}{\sum_j (n_{kj} + a + b\,[k = j])}
+
+    :math:`n_{kl}` are the verified samples of true class k that were given the label l. The
+    verified samples must be a random draw of the data set, or a draw stratified by the given label,
+    so that rare labels get their rows too. Suspects that a ranking picked are neither: they correct
+    labels, but do not tell how often labels are wrong.
+
+    For a stratified draw pass ``given_counts``. Each verified sample of given label l then counts
+    in proportion to :math:`N_l / n_{\cdot l}`, the samples in the data set per verified one. The
+    counts of a row are scaled to their effective number :math:`(\sum w)^2 / \sum w^2`.
+
+    The intervals are those of the Dirichlet posterior of each row, and of the shares.
+
+    Args:
+        true: true classes of the verified samples; -1 for an ambiguous sample, which is left out.
+        given: their labels in the data set.
+        num_classes: number of classes.
+        given_counts: samples of each given label in the whole data set, for a stratified draw.
+        prior: :math:`a`, what each entry of a row is worth before any sample.
+        prior_diagonal: :math:`b`, what the right label is worth in addition.
+        level: probability of the credible intervals, in (0, 1).
+
+    Shape:
+        true, given integers ``(N)``, given_counts ``(C)``.
+
+    Raises:
+        TypeError: labels that are not numbers.
+        ValueError: an argument does not fit, or a label of the data set has no verified sample.
+
+    Reference:
+        Hendrycks et al., Using Trusted Data to Train Deep Networks on Labels Corrupted by Severe
+        Noise, NeurIPS 2018.
+
+    >>> true, given = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    >>> estimate = transition_from_verified(true, given, num_classes=2)
+    >>> estimate.matrix
+    tensor([[0.7679, 0.2321],
+            [0.0833, 0.9167]], dtype=torch.float64)
+    >>> estimate.shares
+    tensor([0.7174, 0.2826], dtype=torch.float64)
+    """
+    num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
+    check_range("prior", prior, 0.0, open_low=True)
+    check_range("prior_diagonal", prior_diagonal, 0.0)
+    check_range("level", level, 0.0, 1.0, open_low=True, open_high=True)
+    truth = to_tensor("true", true)
+    labels = to_labels("given", given, num_classes=num_classes)
+    check_shapes(given=(labels, "N"), true=(truth, "N"))
+    check_int64(true=truth)
+    check_within(-1, num_classes - 1, true=truth)
+    known = truth >= 0
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device="cpu")
+    counts.index_put_((truth[known], labels[known]), torch.ones(1).long(), accumulate=True)
+
+    # Strata and their sizes in the data set; a random draw is a single one.
+    number = counts.double().numpy()
+    if given_counts is None:
+        drawn, size = number.sum(axis=1, keepdims=True), np.ones(1)
+        effective = number
+    else:
+        drawn, size = number, _stratum_shares(given_counts, number.sum(axis=0))
+        effective = _effective_counts(number, size)
+    shares, shares_variance = _class_shares(drawn, size, prior)
+    pseudo = effective + prior + prior_diagonal * np.eye(num_classes)
+    total = pseudo.sum(axis=1, keepdims=True)
+    matrix = pseudo / total
+    variance = matrix * (1 - matrix) / (total + 1)
+    if given_counts is not None:
+        spread = _stratified_variance(matrix, shares, size, number.sum(axis=0))
+        variance = np.maximum(variance, np.minimum(spread, 0.9 * matrix * (1 - matrix)))
+    matrix_low, matrix_high = _interval(matrix, variance, level)
+    shares_low, shares_high = _interval(shares, shares_variance, level)
+    return TransitionEstimate(
+        matrix=torch.from_numpy(matrix),
+        matrix_low=torch.from_numpy(matrix_low),
+        matrix_high=torch.from_numpy(matrix_high),
+        shares=torch.from_numpy(shares),
+        shares_low=torch.from_numpy(shares_low),
+        shares_high=torch.from_numpy(shares_high),
+        counts=counts,
+        level=level,
+    )
+
+
+def transition_from_confident_joint(
+    probabilities: Tensor | ArrayLike, given: Tensor | ArrayLike
+) -> Tensor:
+    r"""Estimate the transition matrix from predictions, without a verified label.
+
+    .. math::
+        T_{kl} = \frac{J_{kl} + 1}{\sum_j (J_{kj} + 1)}, \qquad
+        J_{kl} = \sum_i [k_i = k] \, [y_i = l]
+
+    with the given labels :math:`y` and the confident class :math:`k_i`: the most probable class of
+    those whose probability reaches their threshold. The threshold of a class is its mean
+    probability over the samples given it. A sample below all thresholds does not count.
+
+    The matrix ranks labels well. It reproduces the shares of the given labels, so it does not help
+    training: that needs :func:`transition_from_verified`.
+
+    Args:
+        probabilities: predictions of the data set, such as
+            :meth:`robustfer.state.TrainingDynamics.probabilities`.
+        given: the labels in the data set.
+
+    Shape:
+        probabilities ``(N, C)``, given integers ``(N)`` -> float64 ``(C, C)``, a row per true
+        class, a column per given label.
+
+    Raises:
+        TypeError: an argument does not hold numbers.
+        ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
+
+    Reference:
+        Northcutt et al., Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021.
+
+    >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7]]
+    >>> transition_from_confident_joint(probabilities, [0, 1, 1, 1])
+    tensor([[0.6667, 0.3333],
+            [0.2500, 0.7500]], dtype=torch.float64)
+    """
+    rows = to_probabilities("probabilities", probabilities)
+    num_classes = rows.shape[1]
+    labels = to_labels("given", given, num_classes=num_classes)
+    check_shapes(probabilities=(rows, "N C"), given=(labels, "N"))
+    # A column after the other: whole copies of large predictions would not fit into memory.
+    threshold = torch.empty(num_classes, dtype=rows.dtype, device="cpu")
+    for k in range(num_classes):
+        own = rows[:, k][labels == k]
+        threshold[k] = own.double().mean() if len(own) else torch.inf
+    counts = torch.zeros(num_classes**2, dtype=torch.int64, device="cpu")
+    for chunk, own_labels in zip(
+        torch.split(rows, _CHUNK), torch.split(labels, _CHUNK), strict=True
+    ):
+        confident = chunk.masked_fill(chunk < threshold, -1.0)
+        value, true = confident.max(dim=1)
+        known = value >= 0
+        counts += (true * num_classes + own_labels)[known].bincount(minlength=num_classes**2)
+    joint = counts.view(num_classes, num_classes).double() + 1
+    return joint / joint.sum(dim=1, keepdim=True)
+
+
+def _stratum_shares(given_counts: Tensor | ArrayLike, drawn: Floats) -> Floats:
+    counts = to_tensor("given_counts", given_counts)
+    check_shapes(given_counts=(counts, str(len(drawn))))
+    check_within(0, float("inf"), given_counts=counts)
+    size: Floats = counts.double().numpy()
+    if not size.sum():
+        raise ValueError("given_counts must count the samples of the data set, got only zeros")
+    missing = np.flatnonzero((size > 0) & (drawn == 0))
+    if len(missing):
+        raise ValueError(
+            f"true has no verified sample of the given label {missing[0]}, which "
+            f"{int(size[missing[0]])} samples of the data set have; verify some of each label"
+        )
+    strange = np.flatnonzero((size == 0) & (drawn > 0))
+    if len(strange):
+        raise ValueError(
+            f"given_counts must count every label in given, got 0 for label {strange[0]}, which "
+            f"{int(drawn[strange[0]])} verified samples have"
+        )
+    shares: Floats = size / size.sum()
+    return shares
+
+
+def _effective_counts(number: Floats, size: Floats) -> Floats:
+    """Counts reweighted to a random draw, the sum of a row being its effective number."""
+    weight = size / np.maximum(number.sum(axis=0) / number.sum(), 1e-300)
+    weighted = number * weight
+    total, squares = weighted.sum(axis=1), (number * weight**2).sum(axis=1)
+    scale = np.divide(total, squares, out=np.zeros_like(total), where=squares > 0)
+    scaled: Floats = weighted * scale[:, None]
+    return scaled
+
+
+def _class_shares(drawn: Floats, size: Floats, prior: float) -> tuple[Floats, Floats]:
+    """Mean and variance of the true shares: of each stratum Dirichlet, and independent."""
+    pseudo = drawn + prior * size
+    total = pseudo.sum(axis=0)
+    part = pseudo / total
+    variance = part * (1 - part) / (total + 1)
+    return (size * part).sum(axis=1), (size**2 * variance).sum(axis=1)
+
+
+def _stratified_variance(matrix: Floats, shares: Floats, size: Floats, drawn: Floats) -> Floats:
+    """Variance of each entry from that of its stratum, to the first order."""
+    joint = shares[:, None] * matrix
+    of_stratum = joint / joint.sum(axis=0)
+    variance = size**2 * of_stratum * (1 - of_stratum) / (drawn + 1)
+    others = variance.sum(axis=1, keepdims=True) - variance
+    spread: Floats = ((1 - matrix) ** 2 * variance + matrix**2 * others) / shares[:, None] ** 2
+    return spread
+
+
+def _interval(mean: Floats, variance: Floats, level: float) -> tuple[Floats, Floats]:
+    """The interval of the beta distribution with this mean and variance: Dirichlet's marginal."""
+    total = mean * (1 - mean) / variance - 1
+    alpha, beta = mean * total, (1 - mean) * total
+    ends = np.array([(1 - level) / 2, (1 + level) / 2]).reshape(2, *[1] * mean.ndim)
+    low, high = beta_quantile(alpha, beta, ends)
+    return low, high
+
+
+def _percent(value: Tensor, low: Tensor, high: Tensor) -> str:
+    return f"{100 * value:.0f} % ({100 * low:.0f} - {100 * high:.0f})"
