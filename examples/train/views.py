@@ -25,7 +25,7 @@ class Batch:
     Attributes:
         images: uint8 (B, 3, H, W).
         index: rows in the data set (B).
-        target: the labels as given (B), or (B, C).
+        target: the labels as given (B), or (B, C); a method with labels of its own puts them here.
         step: number of the optimizer's step over the whole run, from 0.
         epoch: from 1.
         rows: which rows of the whole batch these are.

@@ -85,6 +85,7 @@ class Compose(Method):
         return self.labels()
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        batch.target = targets_now(self.labels, batch)
         views: tuple[Tensor, ...]
         if self.needs & {"attention_flipped", "teacher_logits"}:
             views = self.views.pair(batch, mirror=True, erase=self.options.erase)
@@ -92,9 +93,8 @@ class Compose(Method):
             views = (self.views.single(batch),)
         both = "attention_flipped" in self.needs
         output, *flipped = network(*views[: 2 if both else 1])
-        target = targets_now(self.labels, batch)
         head = self.classifier.get_classifier()
-        tensors = {**output._asdict(), "index": batch.index, "target": target}
+        tensors = {**output._asdict(), "index": batch.index, "target": batch.target}
         tensors |= {"student_logits": output.logits, "classifier_weight": head.weight}
         tensors |= {"bias": head.bias} if head.bias is not None else {}
         if "permutation" in self.needs:

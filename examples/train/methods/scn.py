@@ -55,10 +55,12 @@ class SCN(Method):
         return self.labels()
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        batch.target = targets_now(self.labels, batch)
         output = network(self.views.single(batch))
         self.seen = output.logits.detach(), output.importance.detach()
-        target = targets_now(self.labels, batch)
-        return self.criterion.terms(output.logits, target, output.importance, self.network.bias)
+        return self.criterion.terms(
+            output.logits, batch.target, output.importance, self.network.bias
+        )
 
     def after_step(self, batch: Batch) -> None:
         logits, importance = self.seen
