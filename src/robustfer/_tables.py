@@ -248,6 +248,18 @@ class NamedOnce:
         )
 
 
+def existing_folder(folder: str | Path) -> Path:
+    """Return the path of a folder that is there, ``~`` being the home folder.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"the folder {path} is not there")
+    return path
+
+
 def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> None:
     """Refuse a table that names what is not there, or is not a file that can be read to its end.
 

@@ -23,6 +23,18 @@ EXPRESSIONS: tuple[str, ...] = (
 #: The same with contempt, which some data sets label too.
 EXPRESSIONS_WITH_CONTEMPT: tuple[str, ...] = (*EXPRESSIONS, "contempt")
 
+
+def expressions(num_classes: int) -> tuple[str, ...]:
+    """Return the seven expressions, or eight with contempt.
+
+    Raises:
+        ValueError: another number.
+    """
+    if num_classes not in (7, 8) or not isinstance(num_classes, int):
+        raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
+    return EXPRESSIONS if num_classes == 7 else EXPRESSIONS_WITH_CONTEMPT
+
+
 _SYNONYMS = {
     "surprise": ("surprised", "astonishment", "astonished"),
     "fear": ("fearful", "afraid", "scared"),
@@ -57,7 +69,7 @@ NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
 
 
 def class_name(name: str) -> str:
-    """Return robustfer's name where it is an expression, else the name itself.
+    """Return robustfer's name of an expression, and any other name as it is.
 
     >>> class_name("Happy"), class_name("bored")
     ('happiness', 'bored')
@@ -68,8 +80,7 @@ def class_name(name: str) -> str:
 def classes_of(names: Iterable[str]) -> tuple[str, ...]:
     """Return the classes, in order, that these names belong to.
 
-    Where all are expressions these are robustfer's, whether or not each occurs: all seven, or
-    eight where contempt occurs; else the sorted names.
+    If all are expressions: robustfer's seven, or eight if contempt occurs. Else the sorted names.
 
     >>> classes_of({"happy", "neutral"}) == EXPRESSIONS
     True
@@ -138,15 +149,14 @@ def translate_classes(
 ) -> Tensor:
     """Return where each class of one order stands in another.
 
-    ``logits[:, translate_classes(source, target)]`` are the logits of a model whose outputs are in
-    the order ``source``, in the order ``target``: so may a checkpoint be evaluated on a data set
-    of another order.
+    ``logits[:, translate_classes(source, target)]`` puts a model's outputs from the order
+    ``source`` into the order ``target``, to evaluate it on a data set of that order.
 
     Args:
         source: the order that things are in, names or a key of :data:`NUMBERINGS`.
         target: the order wanted.
-        extra: what to do with a class of ``source`` that is none of ``target``: ``"error"``, or
-            ``"drop"`` it, as for the contempt of a model of eight classes on data of seven.
+        extra: what to do with a class that only ``source`` has: ``"error"`` or ``"drop"``, such as
+            the contempt of a model of eight classes on data of seven.
 
     Shape:
         int64 (number of classes in ``target``)

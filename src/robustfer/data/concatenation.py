@@ -13,9 +13,8 @@ _CONCATENATION = ConcatDataset.__getitem__.__code__
 def row_in_concatenation(row: int) -> int:
     """Return a row as the outermost ``ConcatDataset`` counts it, for a data set's ``__getitem__``.
 
-    A ``ConcatDataset`` asks each of its data sets for rows from 0 on and tells it nothing of those
-    before it. Only its call has the row of the whole, so this looks at the calls. Without it two
-    samples would have one ``index``, and a ``LabelStore`` would give one the label of the other.
+    A ``ConcatDataset`` asks each of its data sets for rows from 0 on; only its own call knows the
+    row of the whole. Else two samples would have one ``index``, and one label in a ``LabelStore``.
 
     Raises:
         TypeError: something between the two asks for other rows, as torch's ``Subset`` does.

@@ -23,7 +23,7 @@ from robustfer.functional._gather import several_processes
 
 
 class ProgressiveBalancedSampler(DistributedSampler[int]):
-    r"""Draws the classes as often as they come at first, and each alike in the end.
+    r"""Draw the classes as often as they come at first, and equally often in the end.
 
     Of the N samples of epoch e class c has the share
 
@@ -37,24 +37,21 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
     what training has made of them. The order depends only on seed, epoch and labels, so a resumed
     run goes on as it would have.
 
-    With several processes each gets every ``num_replicas``-th index of the same order, and as many
-    as the others: some of the first come twice where the number does not divide. They must have the
-    same labels, which a ``LabelStore`` sees to. Lightning takes it as it is, like any
-    ``DistributedSampler``. accelerate splits every sampler once more: where
-    ``accelerator.prepare`` gets the loader, pass ``num_replicas=1, rank=0``, and call
-    ``set_epoch`` of the loader that it returns.
+    Of several processes each gets every ``num_replicas``-th index of one order; some indices come
+    twice if the number does not divide. Their labels must be equal, as those of a ``LabelStore``
+    are. Lightning takes the sampler as it is. accelerate splits every sampler once more: for
+    ``accelerator.prepare`` pass ``num_replicas=1, rank=0``, and call ``set_epoch`` of the loader
+    that it returns.
 
     Args:
-        labels: the class of each sample ``(N,)``, a tensor, a numpy array or a list, or a function
-            that returns them.
+        labels: the class of each sample ``(N,)``, or a function that returns them.
         num_classes: number of classes.
-        max_epoch: the epoch E from which on every class is drawn alike.
+        max_epoch: the epoch E from which on every class is drawn equally often.
         seed: which of the possible orders.
-        num_replicas: number of processes; default: those of ``torch.distributed`` when an epoch
-            begins, else 1.
+        num_replicas: number of processes; default: those of ``torch.distributed``.
         rank: which of them this is; default: as above.
         variant: ``"paper"``, the equation; ``"official"``, the public program's floating-point
-            sums, which now and then round a share that is a whole number up by one.
+            sums, which sometimes round a whole share up by one.
 
     Raises:
         ValueError: an argument out of its range, or a label outside the classes.

@@ -4,13 +4,13 @@ import torch
 from PIL import Image
 
 from robustfer.data import EXPRESSIONS, FER2013
-from robustfer.data.readers.fer2013 import NamedFace, read_fer2013_labels
+from robustfer.data.readers.fer2013 import read_fer2013_labels
 from tests.data.trees import write_fer2013
 
 FACES = [
-    NamedFace("Training", "a.png"),
-    NamedFace("Training", ""),
-    NamedFace("PublicTest", "b.png"),
+    ("Training", "a.png"),
+    ("Training", ""),
+    ("PublicTest", "b.png"),
 ]
 
 

@@ -174,7 +174,7 @@ def test_images_that_the_table_does_not_name_are_counted(root):
         ({"num_classes": 6}, "num_classes must be 7, or 8 with contempt, got 6"),
         ({"duplicates": "keep"}, "duplicates must be error or drop, got 'keep'"),
         ({"labels": "fer2013"}, "labels='fer2013' needs fer2013_labels="),
-        ({"fer2013_labels": "a.csv"}, "fer2013_labels is for labels='fer2013' alone"),
+        ({"fer2013_labels": "a.csv"}, "fer2013_labels is only for labels='fer2013'"),
         ({"size": 0}, "size must be a whole number from 1 on, got 0"),
     ],
 )

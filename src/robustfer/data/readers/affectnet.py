@@ -20,13 +20,14 @@ from robustfer._tables import (
     NamedOnce,
     check_files,
     check_inside,
+    existing_folder,
     parse_number,
     parse_whole_number,
     read_table,
     read_whole_number,
     shortened,
 )
-from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, numbering
+from robustfer.data.classes import expressions, numbering
 from robustfer.data.readers.image_folders import is_hidden, walk_images
 from robustfer.data.readers.images import Box, FileFaces, ImageFiles
 
@@ -54,15 +55,13 @@ class AffectNet(FileFaces):
         train_set/images/0.jpg          val_set/images/0.jpg
         train_set/annotations/0_exp.npy, 0_lnd.npy, ...
 
-    The expressions 0 to 7 are neutral, happiness, sadness, surprise, fear, disgust, anger and
-    contempt. Images of 8 (none), 9 (uncertain) and 10 (no face) and, with seven classes, contempt
-    are left out and counted in ``excluded``. ``ids`` are the paths in the table, or the files'
-    names.
+    Images labelled none, uncertain or no face are left out and counted in ``excluded``, and with
+    seven classes contempt too. ``ids`` are the paths in the table, or the files' names.
 
     Args:
         root: the data set's folder.
-        split: ``"train"`` or ``"validation"``; the labels of AffectNet's test set were not
-            released, and its validation set is what others call their test set.
+        split: ``"train"`` or ``"validation"``, on which others test: the labels of AffectNet's
+            test set were not released.
         num_classes: 7, or 8 with contempt.
         crop: with tables: cut out the faces; else whole photographs are given.
         size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
@@ -107,12 +106,9 @@ class AffectNet(FileFaces):
                 f"split must be train or validation, got {split!r}; the labels of AffectNet's "
                 "test set were not released"
             )
-        if num_classes not in (7, 8) or not isinstance(num_classes, int):
-            raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
+        classes = expressions(num_classes)
         check_bool("crop", crop)
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(f"the folder {root} is not there")
+        root = existing_folder(root)
         table, folder = _find_table(root, split), root / _SPLITS[split][1]
         excluded: Counter[str] = Counter()
         self._annotations: Path | None = None
@@ -135,7 +131,6 @@ class AffectNet(FileFaces):
             check_files(table, images, ((face.line, face.name) for face in faces))
 
         codes = numbering("affectnet")
-        classes = EXPRESSIONS if num_classes == 7 else EXPRESSIONS_WITH_CONTEMPT
         ids = [face.name for face in faces]
         super().__init__(
             classes=classes,
@@ -224,8 +219,7 @@ def _points(where: str, words: Sequence[str]) -> Tensor:
 
 def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -> list[_Face]:
     for folder in (annotations, images):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"the folder {folder} is not there")
+        existing_folder(folder)
     paths = list(walk_images(images, excluded))
     inner = next((parts for parts in paths if len(parts) > 1), None)
     if inner is not None:

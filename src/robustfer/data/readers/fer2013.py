@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -101,40 +101,22 @@ def check_usage(path: Path, line: int, usage: str) -> None:
         )
 
 
-class NamedFace(NamedTuple):
-    """A row of FERPlus's table as far as FER2013's labels need it."""
-
-    usage: str
-    image: str
-
-
 def read_fer2013_labels(
-    path: Path, rows: Sequence[NamedFace], *, duplicates: Duplicates = "error"
+    path: Path, rows: Sequence[tuple[str, str]], *, duplicates: Duplicates = "error"
 ) -> dict[str, int]:
-    r"""Read FER2013's own label of each image: name -> position in ``EXPRESSIONS``.
+    """Read FER2013's own label of each image: name -> position in ``EXPRESSIONS``.
 
     A csv with columns ``image`` and ``emotion`` is matched by name. The original ``fer2013.csv``
-    (``emotion``, ``pixels``, ``Usage``) has no names: its rows are those of the complete
-    ``fer2013new.csv``, in the same order, so both must have as many rows and the same ``Usage`` in
-    each.
+    has no names: its rows must be those of the complete ``fer2013new.csv``, in the same order.
 
     Args:
         path: either kind of csv.
-        rows: the rows of FERPlus's table, with an empty image name where FERPlus has none.
+        rows: usage and image of each row of FERPlus's table; the name is empty if it has none.
         duplicates: ``"drop"`` accepts an image named again with the same emotion.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, an emotion is none of 0 to 6, an image is named twice, or
-            the rows do not match. The message names file and line.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "fer2013.csv")
-    ...     _ = path.write_text("emotion,pixels,Usage\n0,1 2 3,Training\n3,4 5 6,PublicTest")
-    ...     rows = [NamedFace("Training", "a.png"), NamedFace("PublicTest", "b.png")]
-    ...     read_fer2013_labels(path, rows)
-    {'a.png': 5, 'b.png': 3}
+        ValueError: a row is not as described; the message names file and line.
     """
     named: dict[str, int] = {}
     names = NamedOnce(path, duplicates)
@@ -156,7 +138,7 @@ def read_fer2013_labels(
 
 
 def _match_by_row(
-    path: Path, labels: Sequence[tuple[int, str, int]], rows: Sequence[NamedFace]
+    path: Path, labels: Sequence[tuple[int, str, int]], rows: Sequence[tuple[str, str]]
 ) -> dict[str, int]:
     if len(labels) != len(rows):
         raise ValueError(
@@ -164,14 +146,14 @@ def _match_by_row(
             "image names can only be matched to the complete fer2013new.csv, row by row"
         )
     matched: dict[str, int] = {}
-    for (line, usage, emotion), face in zip(labels, rows, strict=True):
-        if usage != face.usage:
+    for (line, usage, emotion), (expected, image) in zip(labels, rows, strict=True):
+        if usage != expected:
             raise ValueError(
-                f"{path}, line {line}: Usage is {usage!r}, but {face.usage!r} in the same row of "
+                f"{path}, line {line}: Usage is {usage!r}, but {expected!r} in the same row of "
                 "fer2013new.csv; the two files do not belong together"
             )
-        if face.image:
-            matched[face.image] = emotion
+        if image:
+            matched[image] = emotion
     return matched
 
 

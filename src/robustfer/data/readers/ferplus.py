@@ -18,8 +18,8 @@ from robustfer._tables import (
     read_table,
     read_whole_number,
 )
-from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
-from robustfer.data.readers.fer2013 import USAGES, NamedFace, check_usage, read_fer2013_labels
+from robustfer.data.classes import expressions
+from robustfer.data.readers.fer2013 import USAGES, check_usage, read_fer2013_labels
 from robustfer.data.readers.image_folders import is_hidden
 from robustfer.data.readers.images import FileFaces, ImageFiles
 from robustfer.data.readers.votes import VOTE_COLUMNS, VoteRule, judge
@@ -35,39 +35,33 @@ class FERPlus(FileFaces):
     Below ``root`` lie ``fer2013new.csv`` (the votes) and ``data/FER2013Train``, ``FER2013Valid``
     and ``FER2013Test`` (the images). What ``target`` is, ``labels`` says:
 
-    - ``"majority"``: the class with more than half of the votes.
-    - ``"probability"``, ``"crossentropy"``: the leading classes' shares of the votes. As their
-      authors use them, the first are to be drawn from (:func:`robustfer.noise.draw_targets`), the
-      second are the target itself.
-    - ``"multi_target"``: the classes with three tenths of the votes or more, alike.
+    - ``"majority"``, ``"probability"``, ``"crossentropy"``, ``"multi_target"``: by the rules of
+      its authors, :func:`robustfer.data.readers.votes.judge`. From the shares of
+      ``"probability"`` the loop draws a class (:func:`robustfer.noise.draw_targets`).
     - ``"fer2013"``: the label that FER2013 itself gave, often wrong, for the same images as
       ``"majority"``; the majority stands in ``true_targets``.
 
-    :func:`robustfer.data.readers.votes.judge` has the rules in full; votes of one person alone are dropped
-    in each. An image is left out where the votes are too divided for the rule, or led by unknown,
-    no face (NF) or, with seven classes, contempt. ``excluded`` counts what was left out and why;
-    ``ids`` are the image names; ``votes`` the votes for the classes as they were given.
+    An image is left out if the votes are too divided for the rule, or led by unknown, no face (NF)
+    or, with seven classes, contempt. ``excluded`` counts what was left out and why; ``ids`` are the
+    image names; ``votes`` the votes for the classes as they were given.
 
     Args:
         root: the data set's folder.
         split: ``"train"``, ``"validation"`` (FER2013's public test) or ``"test"`` (its private
             test).
         labels: what ``target`` is.
-        fer2013_labels: for ``labels="fer2013"``: FER2013's original csv (``emotion``, ``pixels``,
-            ``Usage``; matched row by row to the complete ``fer2013new.csv``), or any csv with
-            columns ``image`` and ``emotion`` (0 anger, 1 disgust, 2 fear, 3 happiness, 4 sadness,
-            5 surprise, 6 neutral).
+        fer2013_labels: for ``labels="fer2013"``: the original ``fer2013.csv``, matched row by row
+            to the complete ``fer2013new.csv``, or any csv with columns ``image`` and ``emotion``
+            (FER2013's numbers).
         num_classes: 7, or 8 with contempt.
         size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
-        duplicates: what to do with an image that the table names again in the very same row:
-            ``"error"``, or ``"drop"`` to count it once and note it in ``excluded``. Rows that
-            contradict each other are an error always.
+        duplicates: ``"error"``, or ``"drop"`` to count an image once that is named again with the
+            same votes.
         in_memory: read all images now and none later; 97 MB for 14,000 faces.
 
     Raises:
         FileNotFoundError: root, table or an image is not there.
-        ValueError: an option, a table or an image is not as described above. The message names
-            file and line.
+        ValueError: an option or a file is not as described; the message names file and line.
 
     Reference:
         Barsoum et al., Training Deep Networks for Facial Expression Recognition with
@@ -100,7 +94,8 @@ class FERPlus(FileFaces):
         duplicates: Duplicates = "error",
         in_memory: bool = False,
     ) -> None:
-        _check_options(split, labels, fer2013_labels, num_classes)
+        _check_options(split, labels, fer2013_labels)
+        classes = expressions(num_classes)
         usage, folder_name = USAGES[split], _FOLDERS[split]
         root = Path(root).expanduser()
         folder = root / "data" / folder_name
@@ -144,7 +139,7 @@ class FERPlus(FileFaces):
             targets = _fer2013_targets(Path(fer2013_labels).expanduser(), faces, chosen, duplicates)
         ids = [face.image for face in chosen]
         super().__init__(
-            classes=EXPRESSIONS if num_classes == 7 else EXPRESSIONS_WITH_CONTEMPT,
+            classes=classes,
             ids=ids,
             targets=targets,
             true_targets=true_targets,
@@ -162,25 +157,18 @@ class _Face(NamedTuple):
     repeated: bool
 
 
-def _check_options(
-    split: str,
-    labels: str,
-    fer2013_labels: str | Path | None,
-    num_classes: int,
-) -> None:
+def _check_options(split: str, labels: str, fer2013_labels: str | Path | None) -> None:
     if split not in USAGES:
         raise ValueError(f"split must be one of {', '.join(USAGES)}, got {split!r}")
     if labels not in get_args(Labels):
         raise ValueError(f"labels must be one of {', '.join(get_args(Labels))}, got {labels!r}")
-    if num_classes not in (7, 8) or not isinstance(num_classes, int):
-        raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
     if labels == "fer2013" and fer2013_labels is None:
         raise ValueError(
             "labels='fer2013' needs fer2013_labels=, the path of fer2013.csv or of a csv with "
             "columns image and emotion"
         )
     if labels != "fer2013" and fer2013_labels is not None:
-        raise ValueError(f"fer2013_labels is for labels='fer2013' alone, got labels={labels!r}")
+        raise ValueError(f"fer2013_labels is only for labels='fer2013', got labels={labels!r}")
 
 
 def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
@@ -199,13 +187,10 @@ def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
 
 
 def _reason(rule: VoteRule, column: int) -> str:
-    if rule == "majority":
-        return (
-            f"with a majority for {VOTE_COLUMNS[column]}" if column >= 0 else "without a majority"
-        )
-    return (
-        f"with most votes for {VOTE_COLUMNS[column]}" if column >= 0 else "with votes too divided"
-    )
+    if column < 0:
+        return "without a majority" if rule == "majority" else "with votes too divided"
+    lead = "a majority" if rule == "majority" else "most votes"
+    return f"with {lead} for {VOTE_COLUMNS[column]}"
 
 
 def _fer2013_targets(
@@ -214,7 +199,7 @@ def _fer2013_targets(
     chosen: Sequence[_Face],
     duplicates: Duplicates,
 ) -> Tensor:
-    rows = [NamedFace(face.usage, face.image) for face in faces]
+    rows = [(face.usage, face.image) for face in faces]
     labels = read_fer2013_labels(path, rows, duplicates=duplicates)
     missing = [face.image for face in chosen if face.image not in labels]
     if missing:

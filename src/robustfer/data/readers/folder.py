@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from robustfer._tables import SPLITS
+from robustfer._tables import SPLITS, existing_folder
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_name
 from robustfer.data.readers.image_folders import is_hidden, walk_images
 from robustfer.data.readers.images import FileFaces, ImageFiles
@@ -17,22 +17,21 @@ from robustfer.data.readers.label_names import name_classes
 class ImageFolder(FileFaces):
     """Images in ``root/class/*.png``, or in ``root/split/class/*.png``.
 
-    The classes are robustfer's expressions in their usual order where the folders bear their
-    names or synonyms ("Happy", "joy"), whether or not each of them has a folder; else the folders'
-    sorted names, over all the splits below ``root``, so that a class means the same in each. A
-    folder one letter away from an expression ("Suprise") is an error, unless ``classes`` names it.
+    If all folders bear the names of expressions, or synonyms ("Happy", "joy"), the classes are
+    robustfer's, in their usual order; else the sorted names of the folders of all splits. A folder
+    one letter away from an expression ("Suprise") is an error, unless ``classes`` names it.
 
     A folder is a class if it has an image. Images in folders below it (one per person, say) belong
-    to it where it is an expression or one of ``classes``; otherwise they are an error, because the
+    to it if it is an expression or one of ``classes``; otherwise they are an error, because the
     inner folder might be the class. Hidden files and folders are left out, and what archives add
     (``__MACOSX``). ``ids`` are the paths below ``root``; ``excluded`` counts what was left out.
 
     Args:
         root: the folder.
-        split: ``"train"``, ``"validation"`` (its folder may be called ``valid`` or ``val`` too) or
-            ``"test"``; ``None`` where the classes lie directly below ``root``.
-        size: side of the square to resize to, in pixels, so that images of several sizes make a
-            batch; ``None``: all images are of one size. Faces should be cropped before.
+        split: ``"train"``, ``"validation"`` (or a folder ``valid`` or ``val``) or ``"test"``;
+            ``None`` if the classes lie directly below ``root``.
+        size: side of the square to resize to, in pixels; ``None``: all images are of one size.
+            Faces should be cropped before.
         classes: names and order of the classes, or a data set of
             :data:`robustfer.data.NUMBERINGS` for its order; a folder of another name is an error.
         numbers: what folders called by numbers mean: a data set of
@@ -66,9 +65,7 @@ class ImageFolder(FileFaces):
         numbers: str | None = None,
         in_memory: bool = False,
     ) -> None:
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(f"the folder {root} is not there")
+        root = existing_folder(root)
         folders = _split_folders(root)
         if split is None:
             if folders:

@@ -38,15 +38,6 @@ def walk_images(folder: Path, excluded: Counter[str]) -> Iterator[tuple[str, ...
     Raises:
         ValueError: an image is a broken link, a pipe or a device, or of a kind that is not read; a
             link leads to a folder above it. The message names it.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Path(folder, "anna").mkdir()
-    ...     for name in ("0.png", "anna/1.JPG", "anna/._1.JPG", "notes.txt"):
-    ...         Path(folder, name).touch()
-    ...     excluded = Counter()
-    ...     sorted(walk_images(Path(folder), excluded)), excluded["hidden"]
-    ([('0.png',), ('anna', '1.JPG')], 1)
     """
     return _walk(folder, (), (), excluded)
 

@@ -53,25 +53,17 @@ def read_label_list(path: Path) -> list[Entry]:
 
 
 def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
-    r"""Write names and numbers, a line each; the file is there whole or not at all.
+    """Write names and numbers, a line each, whole or not at all.
 
     Raises:
-        ValueError: a name or a number that :func:`read_label_list` would not read again. Nothing
-            is written then.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "list.txt")
-    ...     write_label_list(path, [("train_00001.jpg", 5)])
-    ...     path.read_text()
-    'train_00001.jpg 5\n'
+        ValueError: a name or a number that :func:`read_label_list` would not read again.
     """
     text = b"".join(_line(path, name, number) for name, number in rows)
     write_whole(path, lambda file: file.write(text))
 
 
 def aligned_name(name: str) -> str:
-    """Return the name of an image's aligned copy; that of an aligned copy stays as it is.
+    """Return the name of an image's aligned copy, from it or from the image's own.
 
     >>> aligned_name("train_00001.jpg"), aligned_name("train_00001_aligned.jpg")
     ('train_00001_aligned.jpg', 'train_00001_aligned.jpg')

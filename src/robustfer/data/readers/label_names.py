@@ -35,18 +35,17 @@ def name_classes(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the class that each label stands for, and the classes in order.
 
-    Without ``classes`` they are robustfer's expressions where all labels are, else the sorted
-    names. Then a label is refused that would quietly make another class: one letter away from an
-    expression, another spelling of a label, a number, or a word for a missing value. Naming it in
-    ``classes`` accepts it.
+    Without ``classes`` they are those of :func:`classes_of`. Then a label is refused that would
+    silently make a class of its own: one letter away from an expression, another spelling of a
+    label, a number, or a word for a missing value.
 
     Args:
         labels: label -> where it stands, for messages.
         numbers: what numbers mean: a key of :data:`NUMBERINGS`, or ``"classes"`` for positions in
             ``classes``.
         classes: names of the classes, or a key of :data:`NUMBERINGS`.
-        numbers_are_names: without ``numbers``, plain numbers are names of classes where no label is
-            an expression.
+        numbers_are_names: without ``numbers``, plain numbers are names if no label is an
+            expression.
 
     Raises:
         ValueError: an option or a label is not as described; the message says where it stands.

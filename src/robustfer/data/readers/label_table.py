@@ -43,11 +43,10 @@ class LabelTable(FileFaces):
     - ``landmarks``: ``"x;y;x;y;..."`` in pixels of the file; an empty cell: not known.
 
     A label is a name, for an expression also a synonym ("happy", "Joy"). Numbers mean something
-    else in every data set, so they are refused unless ``numbers`` says what they mean; 3 may be
-    written as 3.0. Where all labels of the table are expressions the classes are robustfer's, in
-    their usual order; else the sorted labels. A label one letter away from an expression
-    ("suprise") is an error, unless ``classes`` names it. ``ids`` are the paths from ``root`` on,
-    with forward slashes; absolute paths below ``root`` are accepted.
+    else in every data set, so ``numbers`` must say what. If all labels are expressions, the classes
+    are robustfer's, in their usual order; else the sorted labels. A label one letter away from an
+    expression ("suprise") is an error, unless ``classes`` names it. ``ids`` are the paths from
+    ``root`` on, with forward slashes; absolute paths below ``root`` are accepted.
 
     Args:
         table: the csv file.
@@ -55,8 +54,8 @@ class LabelTable(FileFaces):
         separator: what stands between two values of a row: ``","``, ``";"``, ``"\t"``, ...
         root: the folder that the paths start from; default: the table's own.
         split: which rows; ``None`` for all of them, where the table has no column ``split``.
-        labels: ``"label"`` for the column, or the rule that makes a label of the votes, as in
-            :class:`robustfer.data.FERPlus`; rows that are too divided are left out.
+        labels: ``"label"`` for the column, or a rule of :class:`robustfer.data.FERPlus` that makes
+            a label of the votes; rows that are too divided are left out.
         classes: names of the classes, or a data set of :data:`robustfer.data.NUMBERINGS` for its
             order; a label that is none of them is an error.
         numbers: what numbers in ``label`` mean: a data set of
@@ -110,14 +109,15 @@ class LabelTable(FileFaces):
             names, order = name_classes(rows.labels, numbers=numbers, classes=classes)
         else:
             order = _voted_classes(table, rows, classes)
-        if not rows.path:
+        paths = rows.cells["path"]
+        if not paths:
             raise ValueError(f"{table} names no image{f' of the split {split}' if split else ''}")
 
         targets: Tensor | list[int]
         votes = _votes(table, rows, len(order))
         if labels == "label":
             places = {label: order.index(name) for label, name in names.items()}
-            targets = [places[label] for label in rows.label]
+            targets = [places[label] for label in rows.cells["label"]]
         else:
             assert votes is not None  # _read_rows has asked for the column
             shares, leader = judge(votes, num_classes=len(order), rule=labels)
@@ -127,12 +127,13 @@ class LabelTable(FileFaces):
             rows.excluded["with votes too divided"] = int((~kept).sum())
             targets, votes = (leader if labels == "majority" else shares)[kept], votes[kept]
             rows.keep(kept.tolist())
-        check_files(table, root, zip(rows.line, rows.path, strict=True))
+            paths = rows.cells["path"]
+        check_files(table, root, zip(rows.lines, paths, strict=True))
         super().__init__(
-            classes=order, ids=rows.path, targets=targets, votes=votes, excluded=+rows.excluded
+            classes=order, ids=paths, targets=targets, votes=votes, excluded=+rows.excluded
         )
         self._points = _points(table, rows)
-        self._images = ImageFiles(root, rows.path, size=size, in_memory=in_memory)
+        self._images = ImageFiles(root, paths, size=size, in_memory=in_memory)
 
     def load_landmarks(self, row: int) -> Tensor:
         if self._points is None:
@@ -144,22 +145,16 @@ class _Rows:
     """The rows of a split, column by column: a million tuples would keep the collector busy."""
 
     def __init__(self) -> None:
-        self.line: list[int] = []
-        self.path: list[str] = []
-        self.label: list[str] = []
-        self.votes: list[str] = []
-        self.landmarks: list[str] = []
+        self.lines: list[int] = []
+        self.cells: dict[str, list[str]] = {name: [] for name in _COLUMNS}
         #: Of all splits: label -> where it stands first.
         self.labels: dict[str, str] = {}
         self.excluded: Counter[str] = Counter()
 
     def keep(self, kept: Sequence[bool]) -> None:
         """Drop the other rows."""
-        self.line = list(compress(self.line, kept))
-        self.path = list(compress(self.path, kept))
-        self.label = list(compress(self.label, kept))
-        self.votes = list(compress(self.votes, kept))
-        self.landmarks = list(compress(self.landmarks, kept))
+        self.lines = list(compress(self.lines, kept))
+        self.cells = {name: list(compress(cells, kept)) for name, cells in self.cells.items()}
 
 
 def _open_table(
@@ -190,26 +185,20 @@ def _read_rows(
     names, starts = NamedOnce(table, duplicates), absolute_starts(root)
     rows = _Rows()
     for line, cells in table_rows:
-        if split is None and "split" in cells:
+        cells["path"] = check_inside(table, line, cells["path"], starts)
+        if split is not None:
+            cells["split"] = _split(table, line, cells["split"])
+        elif "split" in cells:
             raise ValueError(f"{table} has a column split; say which rows with split=")
-        path = check_inside(table, line, cells["path"], starts)
-        found = _split(table, line, cells["split"]) if split else None
-        label, votes = cells.get("label"), cells.get("votes")
-        landmarks = cells.get("landmarks")
-        if not names.is_new(line, path, (found, label, votes, landmarks)):
+        if not names.is_new(line, cells["path"], tuple(cells.values())):
             rows.excluded["named again in the same words"] += 1
             continue
-        if label is not None and label not in rows.labels:
-            rows.labels[label] = f"{table}, line {line}"
-        if found == split:
-            rows.line.append(line)
-            rows.path.append(path)
-            if label is not None:
-                rows.label.append(label)
-            if votes is not None:
-                rows.votes.append(votes)
-            if landmarks is not None:
-                rows.landmarks.append(landmarks)
+        if "label" in cells and cells["label"] not in rows.labels:
+            rows.labels[cells["label"]] = f"{table}, line {line}"
+        if cells.get("split") == split:
+            rows.lines.append(line)
+            for name, cell in cells.items():
+                rows.cells[name].append(cell)
     return rows
 
 
@@ -225,22 +214,22 @@ def _voted_classes(
 ) -> tuple[str, ...]:
     if classes is not None:
         return class_order(classes)
-    count = len(_cells(rows.votes[0])) if rows.votes else 0
-    known = {7: EXPRESSIONS, 8: EXPRESSIONS_WITH_CONTEMPT}
+    first = next(iter(rows.cells["votes"]), "")
+    known = {len(each): each for each in (EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT)}
+    count = len(_cells(first))
     if count not in known:
-        shown = shortened(rows.votes[0]) if rows.votes else "none"
         raise ValueError(
             f"{table}: votes for {count} classes need classes=, their names; votes are written "
-            f"like 7;0;3, got {shown}"
+            f"like 7;0;3, got {shortened(first)}"
         )
     return known[count]
 
 
 def _votes(table: Path, rows: _Rows, num_classes: int) -> Tensor | None:
-    if not rows.votes:
+    if not rows.cells["votes"]:
         return None
     votes: list[list[int]] = []
-    for line, text in zip(rows.line, rows.votes, strict=True):
+    for line, text in zip(rows.lines, rows.cells["votes"], strict=True):
         cells = _cells(text) or ["0"] * num_classes
         if len(cells) != num_classes:
             raise ValueError(
@@ -251,17 +240,17 @@ def _votes(table: Path, rows: _Rows, num_classes: int) -> Tensor | None:
 
 
 def _points(table: Path, rows: _Rows) -> Tensor | None:
-    known = {place: _cells(text) for place, text in enumerate(rows.landmarks) if text}
+    known = {place: text for place, text in enumerate(rows.cells["landmarks"]) if text}
     if not known:
         return None
-    count = len(next(iter(known.values())))
-    points = torch.full((len(rows.path), count), torch.nan, dtype=torch.float32, device="cpu")
-    for place, cells in known.items():
-        values = [parse_number(cell) for cell in cells]
+    count = len(_cells(next(iter(known.values()))))
+    points = torch.full((len(rows.lines), count), torch.nan, dtype=torch.float32, device="cpu")
+    for place, text in known.items():
+        values = [parse_number(cell) for cell in _cells(text)]
         if len(values) != count or count % 2 or None in values:
             raise ValueError(
-                f"{table}, line {rows.line[place]}: landmarks must be x;y;x;y;..., as many as in "
-                f"the other rows, got {shortened(rows.landmarks[place])}"
+                f"{table}, line {rows.lines[place]}: landmarks must be x;y;x;y;..., as many as in "
+                f"the other rows, got {shortened(text)}"
             )
         points[place] = torch.tensor(values, dtype=torch.float32, device="cpu")
     warn_if_normalized(points, f"landmarks of {table}")

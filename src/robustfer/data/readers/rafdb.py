@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from robustfer._tables import (
     NamedOnce,
     check_files,
     check_inside,
+    existing_folder,
     parse_number,
     shortened,
 )
@@ -96,28 +98,25 @@ class RAFDB(FileFaces):
             raise ValueError(f"images must be aligned, original or face, got {images!r}")
         if landmark_file not in _LANDMARKS:
             raise ValueError(f"landmark_file must be manual or auto, got {landmark_file!r}")
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(f"the folder {root} is not there")
+        root = existing_folder(root)
         self._root = root / "basic" if (root / "basic").is_dir() else root
         self._kind, self._landmark_file = images, landmark_file
 
         table = self._root / "EmoLabel" / "list_patition_label.txt"
-        faces = [face for face in _read_list(table, duplicates) if face.split == split]
-        new = [face for face in faces if not face.repeated]
-        if not new:
+        excluded: Counter[str] = Counter()
+        faces = _read_list(table, split, duplicates, excluded)
+        if not faces:
             raise ValueError(f"{table} names no image whose name begins with {_SPLITS[split]}")
-        ids = [face.name for face in new]
+        ids = [face.name for face in faces]
         folder = self._root / "Image" / ("aligned" if images == "aligned" else "original")
         names = [aligned_name(name) for name in ids] if images == "aligned" else ids
-        check_files(table, folder, zip((face.line for face in new), names, strict=True))
+        check_files(table, folder, zip((face.line for face in faces), names, strict=True))
         boxes = [self._box(name) for name in ids] if images == "face" else None
-        repeated = len(faces) - len(new)
         super().__init__(
             classes=EXPRESSIONS,
             ids=ids,
-            targets=[face.target for face in new],
-            excluded={"named again with the same label": repeated} if repeated else None,
+            targets=[face.target for face in faces],
+            excluded=excluded,
         )
         self._images = ImageFiles(folder, names, size=size, boxes=boxes, in_memory=in_memory)
 
@@ -150,26 +149,28 @@ class RAFDB(FileFaces):
 class _Face(NamedTuple):
     line: int
     name: str
-    split: str
     target: int
-    repeated: bool
 
 
-def _read_list(table: Path, duplicates: Duplicates) -> list[_Face]:
+def _read_list(
+    table: Path, split: str, duplicates: Duplicates, excluded: Counter[str]
+) -> list[_Face]:
     codes = numbering("rafdb")
     names = NamedOnce(table, duplicates)
     faces: list[_Face] = []
     for line, name, number in read_label_list(table):
-        split = next((split for split, start in _SPLITS.items() if name.startswith(start)), None)
-        if split is None:
+        if not name.startswith(tuple(_SPLITS.values())):
             raise ValueError(
                 f"{table}, line {line}: a name must begin with train_ or test_: {name}"
             )
         if number not in codes:
             raise ValueError(f"{table}, line {line}: a label must lie in 1 to 7, got {number}")
         name = check_inside(table, line, name)
-        repeated = not names.is_new(line, name, number)
-        faces.append(_Face(line, name, split, EXPRESSIONS.index(codes[number]), repeated))
+        new, here = names.is_new(line, name, number), name.startswith(_SPLITS[split])
+        if here and new:
+            faces.append(_Face(line, name, EXPRESSIONS.index(codes[number])))
+        elif here:
+            excluded["named again with the same label"] += 1
     return faces
 
 

@@ -34,27 +34,10 @@ class Verdict(NamedTuple):
     leader: Tensor
 
 
-def without_single_votes(votes: Tensor) -> Tensor:
-    """Drop what one person alone saw: such votes count as slips.
-
-    Shape:
-        ``votes`` (N, V) -> (N, V)
-
-    Reference:
-        Barsoum et al., Training Deep Networks for Facial Expression Recognition with
-        Crowd-Sourced Label Distribution, ICMI 2016.
-
-    >>> without_single_votes(torch.tensor([[7, 1, 2]]))
-    tensor([[7, 0, 2]])
-    """
-    check_shapes(votes=(votes, "N V"))
-    return votes.where(votes > 1, 0)
-
-
 def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
     """Say what class, or what mixture of classes, the votes stand for.
 
-    Single votes are dropped first (:func:`without_single_votes`). Then
+    Votes of one person are dropped first: they count as slips. Then
 
     - ``"majority"``: the column with more than half of the votes.
     - ``"probability"`` and ``"crossentropy"``: the columns with the most votes, one after the
@@ -92,7 +75,8 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
     """
     if rule not in get_args(VoteRule):
         raise ValueError(f"rule must be one of {', '.join(get_args(VoteRule))}, got {rule!r}")
-    kept = without_single_votes(votes)
+    check_shapes(votes=(votes, "N V"))
+    kept = votes.where(votes > 1, 0)
     if not 1 <= num_classes <= votes.shape[1]:
         raise ValueError(f"num_classes must lie in [1, {votes.shape[1]}], got {num_classes}")
     total = kept.sum(dim=1)
