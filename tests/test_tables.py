@@ -37,7 +37,7 @@ def test_rows_come_with_their_lines(tmp_path: Path) -> None:
         ("name,old\na,1\n", r"line 1: .*age missing from name, old"),
         ("name,age,age\na,1,2\n", r"line 1: the header names age twice"),
         ("name,age,old,old\na,1,2,3\n", r"line 1: the header names old twice"),
-        ("name;age\na;1\n", r"line 1: .* columns must be separated by commas"),
+        ("name;age\na;1\n", r"line 1: .* columns must be separated by ',', not ';'"),
         ("name,age\na,1\nb\n", r"line 3: 1 values, but the header names 2 columns"),
         ("name,age\na,1,2\n", r"line 2: 3 values, but the header names 2 columns"),
         ('name,age\na,1\nb,"2\n', r"table\.csv, line \d: no csv text"),

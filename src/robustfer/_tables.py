@@ -33,7 +33,7 @@ _PLAIN = re.compile(r"[^./\\:\0][^/\\:\0]*(?:/[^./\\:\0][^/\\:\0]*)*")
 
 
 def read_table(
-    path: Path, columns: Sequence[str], *, separator: str | None = None
+    path: Path, columns: Sequence[str], *, separator: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
     r"""Read a csv file with a header, row by row.
 
@@ -43,8 +43,7 @@ def read_table(
     Args:
         path: the csv file, UTF-8.
         columns: names that the header must have.
-        separator: what stands between two values; ``None``: a comma, and the caller has no option
-            for another.
+        separator: what stands between two values.
 
     Yields:
         The line number, counted from 1, and the row: column -> value.
@@ -64,7 +63,7 @@ def read_table(
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True, delimiter=separator or ",")
+        reader = csv.reader(file, strict=True, delimiter=separator)
         try:
             header = _header(path, next(reader, []), columns, separator)
             unnamed = "" in header
@@ -321,16 +320,14 @@ def _loose(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _header(
-    path: Path, values: Sequence[str], columns: Sequence[str], separator: str | None
-) -> list[str]:
+def _header(path: Path, values: Sequence[str], columns: Sequence[str], separator: str) -> list[str]:
     header = [value.strip() for value in values]
     missing = [column for column in columns if column not in header]
     if missing:
         apart = re.search("[,;\t|]", values[0]) if len(header) == 1 else None
-        hint = "; columns must be separated by commas" if apart else ""
-        if apart and separator is not None:
-            hint = f"; are the columns separated by {apart[0]!r}? Say so with separator="
+        hint = (
+            f"; the columns must be separated by {separator!r}, not {apart[0]!r}" if apart else ""
+        )
         raise ValueError(
             f"{path}, line 1: the header must name the columns {', '.join(columns)}; "
             f"{', '.join(missing)} missing from {', '.join(header) or 'an empty line'}{hint}"

@@ -106,7 +106,7 @@ def test_a_part_keeps_its_transform_and_the_whole_has_one_of_its_own():
         (
             lambda: [DemoFaces(7), DemoFaces(7, seed=1, size=32)],
             ValueError,
-            r"same shape of images, got .*48, 48.* in part 0 and .*32, 32.* in part 1; give size=",
+            r"same shape of images, got .*48, 48.* in part 0 and .*32, 32.* in part 1; .*one size",
         ),
     ],
 )

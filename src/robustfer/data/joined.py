@@ -90,7 +90,7 @@ def _check_alike(parts: Mapping[str, LabeledFaces] | Mapping[int, LabeledFaces])
         ),
         "shape of images": (
             lambda part: getattr(part._image(0), "shape", None),
-            "give size= to their readers",
+            "let their readers resize all to one size",
         ),
     }
     (first_name, first), *others = parts.items()

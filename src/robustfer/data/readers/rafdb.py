@@ -92,7 +92,7 @@ class RAFDB(FileFaces):
         if split not in _SPLITS:
             raise ValueError(
                 f"split must be train or test, got {split!r}; RAF-DB has no validation set, so "
-                "keep some of train apart: train, validation = faces.split(0.9, seed=0)"
+                "keep some of train apart with split"
             )
         if images not in ("aligned", "original", "face"):
             raise ValueError(f"images must be aligned, original or face, got {images!r}")
