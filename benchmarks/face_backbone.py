@@ -1,0 +1,241 @@
+"""Start accuracy runs from a backbone that has seen faces, as the papers do.
+
+The network recognises faces (dlib's residual network). Its weights are in the folder that
+``ROBUSTFER_FACE_WEIGHTS`` names: a manifest and a file of 8-bit values, as face-api ships them.
+They serve for measuring only: nothing of them enters this repository.
+
+    backbone = face_backbone(Path(os.environ["ROBUSTFER_FACE_WEIGHTS"]))
+    normalize_batches(backbone, images)
+    model = CAMClassifier(backbone, num_classes=7)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+# The network subtracts this mean colour from images in [0, 1], and divides by nothing.
+MEAN = (122.782 / 255, 117.001 / 255, 104.298 / 255)
+STD = (1.0, 1.0, 1.0)
+
+# The start of the descriptor of an image that goes evenly from 0 to 1, as the weights' notes say.
+_KNOWN = (-0.09223, 0.17873, 0.05286, -0.13123, -0.05601, 0.03924)
+
+# Each block: its name, output channels, and whether it halves the maps. The network as it was
+# trained halves them in conv256_down too; at 96 pixels that would leave maps of 2x2.
+_BLOCKS = (
+    *((f"conv32_{number}", 32, False) for number in (1, 2, 3)),
+    ("conv64_down", 64, True),
+    *((f"conv64_{number}", 64, False) for number in (1, 2, 3)),
+    ("conv128_down", 128, True),
+    *((f"conv128_{number}", 128, False) for number in (1, 2)),
+    ("conv256_down", 256, False),
+    *((f"conv256_{number}", 256, False) for number in (1, 2)),
+)
+
+
+class ChannelAffine(nn.Module):
+    """Scale and shift each channel: a batch normalisation that was folded."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut.
+
+    A block that halves the maps does not pad its first convolution, and averages 2x2 places in its
+    shortcut. Missing channels, rows and columns are filled with zeros.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, down: bool) -> None:
+        super().__init__()
+        self.down = down
+        stride, padding = (2, 0) if down else (1, 1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=padding)
+        self.norm1: nn.Module = ChannelAffine(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm2: nn.Module = ChannelAffine(outputs)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(maps)))))
+        shortcut = F.avg_pool2d(maps, 2) if self.down else maps
+        shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, out.shape[1] - shortcut.shape[1]))
+        height, width = (max(out.shape[axis], shortcut.shape[axis]) for axis in (2, 3))
+        return F.relu(_padded(out, height, width) + _padded(shortcut, height, width))
+
+
+class FaceBackbone(nn.Module):
+    """Turn face images into maps (B, 256, H, W): 5x5 at 96 pixels, 6x6 at 112.
+
+    Attributes:
+        num_features: channels of the maps, named as in timm.
+    """
+
+    num_features = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv32_down = nn.Conv2d(3, 32, 7, stride=2)
+        self.norm: nn.Module = ChannelAffine(32)
+        self.blocks = nn.ModuleDict()
+        inputs = 32
+        for name, outputs, down in _BLOCKS:
+            self.blocks[name] = Block(inputs, outputs, down=down)
+            inputs = outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = F.max_pool2d(F.relu(self.norm(self.conv32_down(images))), 3, stride=2)
+        for block in self.blocks.values():
+            maps = block(maps)
+        return maps
+
+
+class FaceRecognition(nn.Module):
+    """The backbone with the end that describes a face by 128 numbers; it shows the weights fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = FaceBackbone()
+        self.conv256_down_out = Block(256, 256, down=True)
+        self.fc = nn.Linear(256, 128, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        descriptor: Tensor = self.fc(self.conv256_down_out(self.backbone(images)).mean(dim=(2, 3)))
+        return descriptor
+
+
+def face_backbone(folder: Path) -> FaceBackbone:
+    """Build the backbone with the weights of a folder.
+
+    Raises:
+        ValueError: the folder does not hold these weights, or with them the network does not
+            describe a known image by its known numbers.
+    """
+    values = read_weights(folder)
+    model = FaceRecognition().eval()
+    state = {}
+    for name in model.state_dict():
+        stored = _stored_name(name)
+        if stored not in values:
+            raise ValueError(f"{folder} has no tensor {stored}, which {name} needs")
+        value = values[stored]
+        # Kernels are stored as (height, width, in, out), the last layer as (in, out).
+        state[name] = value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t()
+    model.load_state_dict(state)
+    image = torch.linspace(0, 1, 3 * 150 * 150).reshape(1, 3, 150, 150)
+    with torch.no_grad():
+        found = model(image - torch.tensor(MEAN)[:, None, None])[0, : len(_KNOWN)]
+    if not torch.allclose(found, torch.tensor(_KNOWN), atol=2e-5):
+        raise ValueError(
+            f"{folder}: the known image must give {list(_KNOWN)}, got {found.tolist()}; "
+            "are these other weights?"
+        )
+    return model.backbone
+
+
+def read_weights(folder: Path) -> Mapping[str, Tensor]:
+    """Read the tensors of a folder: 8-bit values are scaled, the others are float32."""
+    manifests = sorted(folder.glob("*weights_manifest.json"))
+    if len(manifests) != 1:
+        raise ValueError(f"{folder} must hold one *weights_manifest.json, got {len(manifests)}")
+    values: dict[str, Tensor] = {}
+    for group in json.loads(manifests[0].read_text()):
+        raw = b"".join((folder / name).read_bytes() for name in group["paths"])
+        start = 0
+        for entry in group["weights"]:
+            packed = entry.get("quantization")
+            kind = np.dtype(np.uint8 if packed else "<f4")
+            count = math.prod(entry["shape"])
+            flat = np.frombuffer(raw, kind, count, start).astype(np.float32)
+            start += count * kind.itemsize
+            if packed:
+                flat = flat * packed["scale"] + packed["min"]
+            values[entry["name"]] = torch.from_numpy(flat.astype(np.float32)).reshape(
+                entry["shape"]
+            )
+    return values
+
+
+@torch.no_grad()
+def normalize_batches(backbone: nn.Module, images: Tensor, *, batch_size: int = 256) -> None:
+    """Put batch normalisation in place of each fixed scale. The function in eval mode stays.
+
+    Running means and variances are those of the images; weight and bias undo them.
+
+    Args:
+        backbone: a network with fixed scales; changed in place.
+        images: training faces as the network takes them (N, 3, H, W).
+        batch_size: images that go through the network at once.
+    """
+    scales = list(_scales(backbone))
+    sums = {
+        name: torch.zeros(2, len(scale.weight), dtype=torch.float64) for *_, name, scale in scales
+    }
+    counts = dict.fromkeys(sums, 0)
+
+    def watch(name: str) -> object:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            maps = inputs[0].double()
+            sums[name] += torch.stack([maps.sum((0, 2, 3)), maps.square().sum((0, 2, 3))]).cpu()
+            counts[name] += maps.numel() // maps.shape[1]
+
+        return hook
+
+    handles = [scale.register_forward_pre_hook(watch(name)) for *_, name, scale in scales]
+    backbone.eval()
+    for batch in tqdm(images.split(batch_size), desc="batch statistics", disable=None):
+        backbone(batch)
+    for handle in handles:
+        handle.remove()
+    for owner, attribute, name, scale in scales:
+        mean, square = sums[name] / counts[name]
+        variance = square - mean.square()
+        norm = nn.BatchNorm2d(len(mean)).to(scale.weight.device)
+        spread = (variance + norm.eps).sqrt()
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_(scale.weight.cpu().double() * spread)
+        norm.bias.copy_(scale.bias.cpu().double() + scale.weight.cpu().double() * mean)
+        setattr(owner, attribute, norm)
+
+
+def _scales(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, str, ChannelAffine]]:
+    for path, owner in backbone.named_modules():
+        for attribute, child in owner.named_children():
+            if isinstance(child, ChannelAffine):
+                yield owner, attribute, f"{path}.{attribute}", child
+
+
+def _stored_name(name: str) -> str:
+    """Translate a name of the state dict into the manifest's.
+
+    ``blocks.conv32_1.norm2.bias`` is stored as ``conv32_1/conv2/scale/biases``.
+    """
+    if name == "fc.weight":
+        return "fc"
+    *path, layer, kind = name.removeprefix("backbone.").removeprefix("blocks.").split(".")
+    if layer.startswith("norm"):
+        part = "scale/weights" if kind == "weight" else "scale/biases"
+    else:
+        part = "conv/filters" if kind == "weight" else "conv/bias"
+    if not path:  # the first layer is no block
+        return f"conv32_down/{part}"
+    return f"{path[0]}/conv{layer[-1]}/{part}"
+
+
+def _padded(maps: Tensor, height: int, width: int) -> Tensor:
+    return F.pad(maps, (0, width - maps.shape[3], 0, height - maps.shape[2]))
