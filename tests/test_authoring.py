@@ -2,19 +2,44 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from robustfer import authoring
+from robustfer.losses import check_values
 
 
 def test_authors_may_check_what_the_core_checks():
     with pytest.raises(ValueError, match="prior must be finite, got 1 NaN or infinite of 2"):
         authoring.check_finite(prior=torch.tensor([0.5, torch.nan]))
-    with pytest.raises(ValueError, match="rows of prior must be probabilities that sum to 1"):
-        authoring.check_distribution(prior=torch.tensor([[0.5, 0.6]]))
-    with pytest.raises(ValueError, match="variant must be 'paper' or 'official', got 'mine'"):
-        authoring.check_variant("mine")
+    with pytest.raises(ValueError, match="kind must be 'one' or 'other', got 'mine'"):
+        authoring.check_choice("kind", "mine", ("one", "other"))
 
 
-def test_all_that_is_offered_is_there():
-    assert sorted(authoring.__all__) == authoring.__all__
-    assert all(hasattr(authoring, name) for name in authoring.__all__)
+def test_floating_tensors_are_finite_where_values_are_checked():
+    prior = torch.tensor([0.5, torch.nan])
+    authoring.check_floating(prior=prior)
+    with check_values(), pytest.raises(ValueError, match="prior must be finite"):
+        authoring.check_floating(prior=prior)
+    with pytest.raises(ValueError, match="index must have a floating-point dtype, got torch.int64"):
+        authoring.check_floating(prior=prior, index=torch.tensor([0]))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_takes_classes_and_probabilities(reduction):
+    logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 6, 3, 3, 1])
+    expected = -logits.log_softmax(1)[range(5), target]
+    for labels in (target, F.one_hot(target, 7).float()):
+        found = authoring.cross_entropy(logits, labels, reduction=reduction)
+        torch.testing.assert_close(found, authoring.reduce(expected, reduction))
+        picked = authoring.at_label(-logits.log_softmax(1), labels)
+        torch.testing.assert_close(authoring.reduce(picked, reduction), found)
+
+
+def test_autocast_rounds_no_product_inside_without_autocast():
+    matrix = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (matrix @ matrix).dtype == torch.bfloat16
+        with authoring.without_autocast(matrix):
+            torch.testing.assert_close(matrix @ matrix, matrix.mm(matrix))
+            assert (matrix @ matrix).dtype == torch.float32

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
 
 Variant = Literal["paper", "official"]
+_Choice = TypeVar("_Choice", bound=str)
 
 # What a word means where text comes in: an environment variable, an option of a command line.
 SWITCHES = dict.fromkeys(("true", "yes", "on", "1"), True)
@@ -36,7 +37,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
         The size of each axis letter.
 
     Raises:
-        TypeError: an argument is no tensor.
+        TypeError: an argument is not a tensor.
         ValueError: number of axes, a size or the device does not fit, or an axis is empty. The
             message names the argument, what came and what was expected.
 
@@ -85,20 +86,47 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
 
 
 def check_floating(**arguments: Tensor) -> None:
-    """Refuse tensors that are not of a floating-point dtype, by name.
+    """Require floating-point tensors; under :func:`check_values` they must also be finite.
 
     >>> check_floating(logits=torch.zeros(2, 3, dtype=torch.int64))
     Traceback (most recent call last):
     ...
     ValueError: logits must have a floating-point dtype, got torch.int64
     """
+    check_floating_dtype(**arguments)
+    if values_are_checked():
+        check_finite(**arguments)
+
+
+def check_floating_dtype(**arguments: Tensor) -> None:
+    """Require floating-point tensors of any value: landmarks may be NaN."""
     for name, tensor in arguments.items():
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must have a floating-point dtype, got {tensor.dtype}")
 
 
+def check_probabilities(**arguments: Tensor) -> None:
+    """Require floating-point tensors; under :func:`check_values` rows must be distributions."""
+    check_floating_dtype(**arguments)
+    if values_are_checked():
+        check_distribution(**arguments)
+
+
+def check_mask(**arguments: Tensor) -> None:
+    """Require bool tensors.
+
+    >>> check_mask(visible=torch.ones(2, 5))
+    Traceback (most recent call last):
+    ...
+    ValueError: visible must be bool, got torch.float32
+    """
+    for name, tensor in arguments.items():
+        if tensor.dtype != torch.bool:
+            raise ValueError(f"{name} must be bool, got {tensor.dtype}")
+
+
 def check_int64(**arguments: Tensor) -> None:
-    """Refuse tensors of another dtype than int64, by name.
+    """Require int64 tensors.
 
     >>> check_int64(index=torch.zeros(2, dtype=torch.int32))
     Traceback (most recent call last):
@@ -134,18 +162,14 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
     sizes = check_shapes(logits=(logits, "B C"), target=(target, "B C" if soft else "B"), **others)
     check_floating(logits=logits)
     if soft:
-        check_floating(target=target)
+        check_probabilities(target=target)
     elif target.dtype != torch.int64:
         raise ValueError(
             "target must be int64 class indices of shape (B), or probabilities of shape (B, C); "
             f"got {target.dtype} of shape {_shown(target)}"
         )
-    if values_are_checked():
-        check_finite(logits=logits)
-        if soft:
-            check_distribution(target=target)
-        else:
-            check_class_index(sizes["C"], target=target)
+    elif values_are_checked():
+        check_class_index(sizes["C"], target=target)
     return sizes
 
 
@@ -274,11 +298,12 @@ def check_within(low: float, high: float, **arguments: Tensor) -> None:
 
 
 def check_distribution(**arguments: Tensor) -> None:
-    """Refuse rows that are no probability distribution. Synchronises.
+    """Refuse rows that are not probability distributions. Synchronises.
 
     The tolerance on the sum follows the dtype: a float16 row rounds to about 1e-3.
     """
     for name, rows in arguments.items():
+        rows = rows.detach()  # its numbers go into a text
         sums = rows.sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
         tolerance = 4 * torch.finfo(rows.dtype).eps * rows.shape[1] ** 0.5 + 1e-6
         bad = (((sums - 1).abs() <= tolerance) & (rows >= 0).all(dim=1)).logical_not().nonzero()
@@ -303,7 +328,7 @@ def check_range(
     """Return ``value`` if it is a finite number within the bounds, else name it in an error.
 
     Raises:
-        TypeError: ``value`` is no number.
+        TypeError: ``value`` is not a number.
         ValueError: it lies outside the bounds.
 
     >>> check_range("temperature", 0.0, 0.0, open_low=True)
@@ -364,10 +389,10 @@ def check_bool(name: str, value: bool) -> bool:
     return value
 
 
-def check_floating_dtype(dtype: torch.dtype) -> torch.dtype:
+def check_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return ``dtype`` if it is a floating-point dtype.
 
-    >>> check_floating_dtype(torch.int64)
+    >>> check_dtype(torch.int64)
     Traceback (most recent call last):
     ...
     ValueError: dtype must be a floating-point dtype, got torch.int64
@@ -377,16 +402,53 @@ def check_floating_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def check_variant(variant: str) -> None:
-    """Refuse a variant that is neither the paper's nor the public program's.
+def check_size(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a size as (height, width); one whole number stands for both.
 
-    >>> check_variant("other")
+    >>> check_size("image_size", 224)
+    (224, 224)
+    >>> check_size("image_size", (48, 0))
     Traceback (most recent call last):
     ...
-    ValueError: variant must be 'paper' or 'official', got 'other'
+    ValueError: image_size must be a positive whole number or (height, width), got (48, 0)
     """
-    if variant not in ("paper", "official"):
-        raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
+    try:
+        height, width = size if isinstance(size, (tuple, list)) else (size, size)
+        return check_whole_number(name, height, 1), check_whole_number(name, width, 1)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be a positive whole number or (height, width), got {_told(size)}"
+        ) from None
+
+
+def check_seed(seed: SupportsIndex) -> int:
+    """Return a seed as an int, if torch's generators take it.
+
+    >>> check_seed(1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: seed must be a whole number from 0 to 18446744073709551615, got 1.5
+    """
+    return check_whole_number("seed", seed, 0, 2**64 - 1)
+
+
+def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
+    """Return ``value`` if it is one of the texts.
+
+    >>> check_choice("scope", "some", ("low_importance", "all"))
+    Traceback (most recent call last):
+    ...
+    ValueError: scope must be 'low_importance' or 'all', got 'some'
+    """
+    if not (isinstance(value, str) and value in choices):
+        *others, last = map(repr, choices)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {_told(value)}")
+    return value
+
+
+def check_variant(variant: Variant) -> Variant:
+    """Return the variant if it is ``"paper"`` or ``"official"``, the public program's way."""
+    return check_choice("variant", variant, ("paper", "official"))
 
 
 def _first_outside(values: Tensor, low: float, high: float) -> str:

@@ -26,6 +26,8 @@ from robustfer import __version__
 from robustfer._files import write_whole
 from robustfer._wrappers import unwrapped
 
+__all__ = ["load_model", "load_resume", "read_model_info", "save_model", "save_resume"]
+
 MODEL_FILE = "model.safetensors"
 
 # What torch.load(weights_only=True) rebuilds. torch's own state_dicts hold the last two: modules

@@ -19,6 +19,8 @@ from robustfer._checks import (
     check_whole_number,
 )
 
+__all__ = ["History", "accuracy", "calibration_error", "confusion_matrix", "mean_class_accuracy"]
+
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Count how often each class was taken for each; the matrices of several batches add up.

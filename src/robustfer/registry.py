@@ -15,29 +15,12 @@ from inspect import Parameter, Signature
 from typing import Any, NoReturn
 
 from robustfer import _shown, plugins
-from robustfer._description import (
-    Description,
-    Option,
-    StateMethod,
-    TensorArgument,
-    describe_offer,
-    options_of,
-    signature_of,
-)
+from robustfer._description import Description as Description
+from robustfer._description import describe_offer, options_of, signature_of
 from robustfer.hookspecs import KINDS, Kind
 from robustfer.plugins import Offer, Plugin, PluginError
 
-__all__ = [
-    "AmbiguousComponentError",
-    "Description",
-    "Option",
-    "StateMethod",
-    "TensorArgument",
-    "UnknownComponentError",
-    "available",
-    "create",
-    "describe",
-]
+__all__ = ["available", "create", "describe"]
 
 
 class UnknownComponentError(LookupError):

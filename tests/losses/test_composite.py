@@ -131,7 +131,7 @@ class TakesByPosition(nn.Module):
         (
             lambda: CompositeLoss(Term("a", TakesByPosition())),
             TypeError,
-            "takes 'logits' by position alone",
+            "takes logits; a term must take each tensor by its name",
         ),
         (
             lambda: CompositeLoss(Term("a", Scaled(), inputs={"logit": "logits"})),
@@ -251,7 +251,7 @@ class ForgetsItsProposal(Remembering):
 
 
 def test_half_a_contract_is_refused():
-    with pytest.raises(TypeError, match="term 'a': UpdatesAlone has update but no propose"):
+    with pytest.raises(TypeError, match="term 'a': UpdatesAlone has no propose"):
         CompositeLoss(Term("a", UpdatesAlone()))
     message = r"updates 'moved', which its forward does not take; it takes \['logits'\]"
     with pytest.raises(TypeError, match=message):

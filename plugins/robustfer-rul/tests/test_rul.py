@@ -311,7 +311,7 @@ ERRORS = {
     ),
     "partners as numbers": (
         {"permutation": torch.arange(6.0)},
-        "permutation must be int64 positions in the batch, got torch.float32",
+        "permutation must be int64, got torch.float32",
     ),
     "a bias of other classes": (
         {"bias": torch.zeros(5)},

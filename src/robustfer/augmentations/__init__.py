@@ -5,19 +5,17 @@
 landmarks of the faces along. kornia itself is imported only when a ``KorniaPipeline`` is made.
 """
 
-from robustfer.augmentations._points import LandmarkView
-from robustfer.augmentations.erasing import erase_boxes, sample_boxes
-from robustfer.augmentations.mirrored_pair import LandmarkViews, MirroredPair, Views
+from robustfer.augmentations._points import LandmarkView as LandmarkView
+from robustfer.augmentations.erasing import erase_boxes as erase_boxes
+from robustfer.augmentations.erasing import sample_boxes as sample_boxes
+from robustfer.augmentations.mirrored_pair import LandmarkViews as LandmarkViews
+from robustfer.augmentations.mirrored_pair import MirroredPair
+from robustfer.augmentations.mirrored_pair import Views as Views
 from robustfer.augmentations.pipeline import KorniaPipeline
 from robustfer.augmentations.single_view import SingleView
 
 __all__ = [
     "KorniaPipeline",
-    "LandmarkView",
-    "LandmarkViews",
     "MirroredPair",
     "SingleView",
-    "Views",
-    "erase_boxes",
-    "sample_boxes",
 ]

@@ -3,34 +3,28 @@
 from robustfer.data.classes import (
     EXPRESSIONS,
     EXPRESSIONS_WITH_CONTEMPT,
-    NUMBERINGS,
     class_order,
-    renumber,
     translate_classes,
 )
+from robustfer.data.classes import NUMBERINGS as NUMBERINGS
+from robustfer.data.classes import renumber as renumber
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.demo.faces import DemoFaces
 from robustfer.data.joined import JoinedFaces
 from robustfer.data.loading import load
-from robustfer.data.readers.affectnet import AffectNet
-from robustfer.data.readers.fer2013 import FER2013
-from robustfer.data.readers.ferplus import FERPlus
-from robustfer.data.readers.folder import ImageFolder
+from robustfer.data.readers.affectnet import AffectNet as AffectNet
+from robustfer.data.readers.fer2013 import FER2013 as FER2013
+from robustfer.data.readers.ferplus import FERPlus as FERPlus
+from robustfer.data.readers.folder import ImageFolder as ImageFolder
 from robustfer.data.readers.label_table import LabelTable
-from robustfer.data.readers.rafdb import RAFDB
+from robustfer.data.readers.rafdb import RAFDB as RAFDB
 from robustfer.data.readers.wrapped import WrappedFaces
 from robustfer.data.sampling import ProgressiveBalancedSampler
 
 __all__ = [
     "EXPRESSIONS",
     "EXPRESSIONS_WITH_CONTEMPT",
-    "FER2013",
-    "NUMBERINGS",
-    "RAFDB",
-    "AffectNet",
     "DemoFaces",
-    "FERPlus",
-    "ImageFolder",
     "JoinedFaces",
     "LabelTable",
     "LabeledFaces",
@@ -38,6 +32,5 @@ __all__ = [
     "WrappedFaces",
     "class_order",
     "load",
-    "renumber",
     "translate_classes",
 ]

@@ -16,6 +16,7 @@ from robustfer._arrays import to_tensor
 from robustfer._checks import (
     Variant,
     check_class_index,
+    check_seed,
     check_variant,
     check_whole_number,
 )
@@ -85,7 +86,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         self.num_classes = check_whole_number("num_classes", num_classes, 1)
         self.max_epoch = check_whole_number("max_epoch", max_epoch, 1)
         self.variant = variant
-        seed = check_whole_number("seed", seed, 0, 2**64 - 1)
+        seed = check_seed(seed)
         self._given = num_replicas, rank
         self._size = len(self._labels())
         places: Any = range(self._size)

@@ -1,15 +1,17 @@
 """The mathematics of the losses as pure functions of tensors."""
 
-from robustfer.functional._contrast_kernel import UNFILLED
+from robustfer.functional._contrast_kernel import UNFILLED as UNFILLED
 from robustfer.functional.adaptive_wing import adaptive_wing, landmark_adaptive_wing
 from robustfer.functional.attention import attention_consistency, class_attention
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
 from robustfer.functional.distillation import self_distillation
 from robustfer.functional.forward_correction import forward_correction
-from robustfer.functional.heatmaps import Heatmaps, render_heatmaps
-from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
+from robustfer.functional.heatmaps import Heatmaps as Heatmaps
+from robustfer.functional.heatmaps import render_heatmaps
+from robustfer.functional.neighbors import cosine_neighbors as cosine_neighbors
+from robustfer.functional.neighbors import neighbor_distribution as neighbor_distribution
+from robustfer.functional.ranking import ImportanceHealth as ImportanceHealth
 from robustfer.functional.ranking import (
-    ImportanceHealth,
     importance_health,
     importance_weighted_cross_entropy,
     importance_weighted_logits,
@@ -17,20 +19,15 @@ from robustfer.functional.ranking import (
 )
 
 __all__ = [
-    "UNFILLED",
-    "Heatmaps",
-    "ImportanceHealth",
     "adaptive_wing",
     "attention_consistency",
     "class_attention",
-    "cosine_neighbors",
     "expression_landmark_contrast",
     "forward_correction",
     "importance_health",
     "importance_weighted_cross_entropy",
     "importance_weighted_logits",
     "landmark_adaptive_wing",
-    "neighbor_distribution",
     "pseudo_labels",
     "rank_regularization",
     "render_heatmaps",

@@ -1,4 +1,4 @@
-"""Cross entropy as the methods here take it: in float32 for half inputs."""
+"""Cross entropy as the methods here take it, and the value of each row at its label."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Cross entropy of checked arguments that ignores no class, in float32 for half inputs.
+    r"""Return the cross entropy with classes or probabilities, in float32 for half inputs.
 
     .. math:: \ell_n = -\log \operatorname{softmax}(z_n)_{y_n}
 
     torch's own leaves out samples of the class -100. Here -100 is an error, as every other number
-    that is not a class.
+    that is not a class. Shapes and dtypes are those that ``check_target`` has checked.
 
     Args:
         logits: scores of the classes, before softmax.
@@ -54,6 +54,26 @@ def cross_entropy(
     )
 
 
+def at_label(values: Tensor, target: Tensor) -> Tensor:
+    """Return the value of each row at its label; of probabilities the mean over their labels.
+
+    Args:
+        values: one for each class, such as ``-log_softmax``.
+        target: classes, or probabilities.
+
+    Shape:
+        values ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> ``(B)``.
+
+    >>> import torch
+    >>> values = torch.tensor([[1.0, 3.0]])
+    >>> at_label(values, torch.tensor([1])), at_label(values, torch.tensor([[0.5, 0.5]]))
+    (tensor([3.]), tensor([2.]))
+    """
+    if target.ndim == 2:
+        return (target.to(values.dtype) * values).sum(dim=1)
+    return values.gather(1, target[:, None]).squeeze(1)
+
+
 def negative_log_likelihood(log_p: Tensor, target: Tensor) -> Tensor:
     """Mean of :func:`cross_entropy`, where the logarithms of the probabilities are there already.
 
@@ -65,5 +85,5 @@ def negative_log_likelihood(log_p: Tensor, target: Tensor) -> Tensor:
     tensor(0.2877)
     """
     if target.ndim == 2:
-        return -(target.to(log_p.dtype) * log_p).sum(dim=1).mean()
+        return -at_label(log_p, target).mean()
     return F.nll_loss(log_p, target, ignore_index=_IGNORED_BY_NONE)

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robustfer._checks import check_choice
+
 Reduction = Literal["mean", "sum", "none"]
 
 _NOTHING = nullcontext()
@@ -35,20 +37,19 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     return _NOTHING  # entering autocast to switch off nothing takes as long as a small product
 
 
-def check_reduction(reduction: str) -> None:
-    """Refuse a reduction that is none of the three, at construction and at call alike.
+def check_reduction(reduction: Reduction) -> Reduction:
+    """Return the reduction if it is one of the three.
 
     >>> check_reduction("average")
     Traceback (most recent call last):
     ...
     ValueError: reduction must be 'mean', 'sum' or 'none', got 'average'
     """
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    return check_choice("reduction", reduction, ("mean", "sum", "none"))
 
 
 def reduce(per_sample: Tensor, reduction: Reduction) -> Tensor:
-    """Mean, sum or none of a value a sample (B,).
+    """Return the mean or the sum of a value per sample (B,), or the values themselves.
 
     >>> reduce(torch.tensor([1.0, 3.0]), "mean")
     tensor(2.)

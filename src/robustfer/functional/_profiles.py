@@ -11,9 +11,11 @@ from torch import Tensor
 
 from robustfer._checks import (
     Variant,
-    check_floating,
+    check_floating_dtype,
+    check_mask,
     check_range,
     check_shapes,
+    check_size,
     check_variant,
     values_are_checked,
     warn_if_normalized,
@@ -49,7 +51,7 @@ def landmark_profiles(
     landmarks: Tensor,
     *,
     image_size: int | tuple[int, int],
-    heatmap_size: int | tuple[int, int],
+    heatmap_size: tuple[int, int],
     visible: Tensor | None,
     sigma: float,
     truncate: float,
@@ -62,8 +64,8 @@ def landmark_profiles(
 
     >>> options = {"truncate": 3.0, "near_weight": 10.0, "far_weight": 1.0, "near_threshold": 0.2}
     >>> profiles = landmark_profiles(
-    ...     torch.tensor([[[9.5, 5.5]]]), image_size=16, heatmap_size=4, visible=None, sigma=0.5,
-    ...     variant="paper", **options
+    ...     torch.tensor([[[9.5, 5.5]]]), image_size=16, heatmap_size=(4, 4), visible=None,
+    ...     sigma=0.5, variant="paper", **options
     ... )
     >>> profiles.along_x
     tensor([[[0.0000, 0.1353, 1.0000, 0.1353]]])
@@ -72,13 +74,12 @@ def landmark_profiles(
     if visible is not None:
         shaped["visible"] = (visible, "B K")
     check_shapes(**shaped)
-    check_floating(landmarks=landmarks)
-    if visible is not None and visible.dtype != torch.bool:
-        raise ValueError(f"visible must be bool, got {visible.dtype}")
-    image_height, image_width = height_width("image_size", image_size)
+    check_mask(**({} if visible is None else {"visible": visible}))
+    check_floating_dtype(landmarks=landmarks)
+    image_height, image_width = check_size("image_size", image_size)
     if values_are_checked():  # in every step of training, so not for each batch on a CPU either
         warn_if_normalized(landmarks, side=min(image_height, image_width))
-    height, width = height_width("heatmap_size", heatmap_size)
+    height, width = heatmap_size
     check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
 
     x, y = full_precision(landmarks).unbind(dim=-1)
@@ -107,7 +108,7 @@ def check_profile_options(
     near_weight: float,
     far_weight: float,
     near_threshold: float,
-    variant: str,
+    variant: Variant,
 ) -> None:
     """Refuse options out of range, at construction and at call alike."""
     check_range("sigma", sigma, 0.0, open_low=True)
@@ -116,20 +117,6 @@ def check_profile_options(
     check_range("far_weight", far_weight, 0.0)
     check_range("near_threshold", near_threshold, 0.0, 1.0, open_low=True, open_high=True)
     check_variant(variant)
-
-
-def height_width(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return a size as (height, width); one number stands for both.
-
-    >>> height_width("image_size", 224)
-    (224, 224)
-    """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    # A bool is an int, too.
-    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in pair)
-    if len(pair) != 2 or not whole or min(pair) < 1:
-        raise ValueError(f"{name} must be a positive whole number or (height, width), got {size}")
-    return pair
 
 
 def samples_at_once(maps: Tensor, *, copies: int = 1) -> int:

@@ -135,9 +135,9 @@ def adaptive_wing(
     check_wing_options(alpha, omega, epsilon, theta)
     check_reduction(reduction)
     if values_are_checked():
-        check_finite(**{name: tensor for name, (tensor, _) in shaped.items()})
         check_within(0, 1, heatmap_target=heatmap_target)
         if heatmap_weights is not None:
+            check_finite(heatmap_weights=heatmap_weights)
             check_within(0, math.inf, heatmap_weights=heatmap_weights)
     curve = _Curve(alpha, omega, epsilon, theta)
     with torch.no_grad():
@@ -212,8 +212,6 @@ def landmark_adaptive_wing(
     check_floating(heatmaps=heatmaps)
     check_wing_options(alpha, omega, epsilon, theta)
     check_reduction(reduction)
-    if values_are_checked():
-        check_finite(heatmaps=heatmaps)
     curve = _Curve(alpha, omega, epsilon, theta)
     with torch.no_grad():
         profiles = landmark_profiles(

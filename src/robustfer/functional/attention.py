@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustfer._checks import check_finite, check_floating, check_shapes, values_are_checked
+from robustfer._checks import check_floating, check_shapes
 from robustfer.functional._precision import Reduction, full_precision, reduce, without_autocast
 
 
@@ -42,8 +42,6 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
     """
     sizes = check_shapes(features=(features, "B D H W"), weight=(weight, "C D"))
     check_floating(features=features, weight=weight)
-    if values_are_checked():
-        check_finite(features=features, weight=weight)
     features = full_precision(features)
     weight = weight.detach().to(features.dtype)
     # Autocast would round the maps to half again, and their difference is what matters later.
@@ -92,8 +90,6 @@ def attention_consistency(
     if sizes["H"] <= 2 and sizes["W"] <= 2 and not torch.compiler.is_compiling():
         _warn_of_few_places()
     check_floating(attention=attention, attention_flipped=attention_flipped)
-    if values_are_checked():
-        check_finite(attention=attention, attention_flipped=attention_flipped)
     maps, mirrored = full_precision(attention), full_precision(attention_flipped).flip(-1)
     if reduction == "mean":  # the mean of the samples' means, in one kernel
         return F.mse_loss(maps, mirrored)

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from robustfer._checks import (
     Variant,
-    check_distribution,
-    check_finite,
     check_floating,
     check_int64,
+    check_probabilities,
     check_range,
     check_shapes,
     check_variant,
@@ -112,15 +111,6 @@ def expression_landmark_contrast(
     check_int64(pseudo_label=pseudo_label, queue_label=queue_label)
     check_range("temperature", temperature, 0.0, open_low=True)
     check_variant(variant)
-    if values_are_checked():
-        check_finite(
-            expression_query=expression_query,
-            landmark_query=landmark_query,
-            expression_key=expression_key,
-            landmark_key=landmark_key,
-            expression_queue=expression_queue,
-            landmark_queue=landmark_queue,
-        )
     queries = full_precision(expression_query), full_precision(landmark_query)
     dtype = torch.promote_types(queries[0].dtype, queries[1].dtype)
     rows = [row.to(dtype) for row in (*queries, expression_key, landmark_key)]
@@ -168,11 +158,10 @@ def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7)
     tensor([ 0, -1])
     """
     check_shapes(soft_target=(soft_target, "B C"), index=(index, "B"))
-    check_floating(soft_target=soft_target)
+    check_probabilities(soft_target=soft_target)
     check_int64(index=index)
     check_range("threshold", threshold, 0.0, 1.0)
     if values_are_checked():
-        check_distribution(soft_target=soft_target)
         check_within(0, 2**63 - 1, index=index)
     confidence, label = soft_target.detach().max(dim=1)
     return torch.where(confidence >= threshold, label, -1 - index)

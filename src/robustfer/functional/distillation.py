@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robustfer._checks import (
-    check_finite,
-    check_floating,
-    check_range,
-    check_shapes,
-    values_are_checked,
-)
+from robustfer._checks import check_floating, check_range, check_shapes
 from robustfer.functional._precision import Reduction, full_precision, reduce
 
 
@@ -58,8 +52,6 @@ def self_distillation(
     check_shapes(student_logits=(student_logits, "B C"), teacher_logits=(teacher_logits, "B C"))
     check_floating(student_logits=student_logits, teacher_logits=teacher_logits)
     check_range("temperature", temperature, 0.0, open_low=True)
-    if values_are_checked():
-        check_finite(student_logits=student_logits, teacher_logits=teacher_logits)
     student, teacher = full_precision(student_logits), full_precision(teacher_logits)
     if temperature != 1:
         student, teacher = student / temperature, teacher / temperature

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer._checks import Variant
+from robustfer._checks import Variant, check_size
 from robustfer.functional._profiles import landmark_profiles, samples_at_once
 
 
@@ -99,7 +99,7 @@ def render_heatmaps(
     along_y, along_x, reach_x, least_x, far = landmark_profiles(
         landmarks,
         image_size=image_size,
-        heatmap_size=heatmap_size,
+        heatmap_size=check_size("heatmap_size", heatmap_size),
         visible=visible,
         sigma=sigma,
         truncate=truncate,

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from robustfer._checks import (
     Variant,
-    check_distribution,
-    check_finite,
     check_floating,
     check_int64,
+    check_mask,
+    check_probabilities,
     check_shapes,
     check_variant,
     check_whole_number,
@@ -75,10 +75,8 @@ def cosine_neighbors(
         check_int64(rows=rows)
     num_neighbors = check_whole_number("num_neighbors", num_neighbors, 1)
     check_variant(variant)
-    if values_are_checked():
-        check_finite(embeddings=embeddings)
-        if rows is not None:
-            check_within(0, sizes["B"] - 1, rows=rows)
+    if rows is not None and values_are_checked():
+        check_within(0, sizes["B"] - 1, rows=rows)
     unit = F.normalize(full_precision(embeddings), dim=1)
     place = torch.arange(sizes["B"], device=index.device)
     own = place if rows is None else rows
@@ -137,13 +135,11 @@ def neighbor_distribution(
         neighbors=(neighbors, "R K*"),
         valid=(valid, "R K*"),
     )
-    check_floating(probabilities=probabilities, scores=scores)
+    check_probabilities(probabilities=probabilities)
+    check_floating(scores=scores)
     check_int64(neighbors=neighbors)
-    if valid.dtype != torch.bool:
-        raise ValueError(f"valid must be bool, got {valid.dtype}")
+    check_mask(valid=valid)
     if values_are_checked():
-        check_distribution(probabilities=probabilities)
-        check_finite(scores=scores)
         check_within(0, math.inf, scores=scores)
         check_within(0, len(probabilities) - 1, neighbors=neighbors)
     probabilities, scores = full_precision(probabilities), full_precision(scores)

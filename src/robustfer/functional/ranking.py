@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robustfer._checks import (
     Variant,
-    check_finite,
     check_floating,
     check_range,
     check_shapes,
@@ -55,8 +54,6 @@ def importance_weighted_logits(
     """
     check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
     check_floating(logits=logits)
-    if values_are_checked():
-        check_finite(logits=logits)
     _check_values(importance)
     check_bias(bias, logits)
     return weighted_logits(logits, importance, bias)
@@ -252,7 +249,7 @@ def low_importance(importance: Tensor, *, high_ratio: float, variant: Variant = 
 
 
 def check_importance(importance: Tensor) -> None:
-    """Require floating-point (B), B may be 0; values are checked only under check_values()."""
+    """Require a floating-point tensor of shape (B), where B may be 0."""
     check_shapes(importance=(importance, "B*"))
     _check_values(importance)
 
@@ -260,33 +257,28 @@ def check_importance(importance: Tensor) -> None:
 def _check_values(importance: Tensor) -> None:
     check_floating(importance=importance)
     if values_are_checked():
-        check_finite(importance=importance)
         check_within(0, 1, **{"importance (after the sigmoid)": importance})
 
 
 def check_margin(margin: float | Tensor) -> None:
-    """Refuse a number outside [0, 1], or a tensor that is no scalar."""
+    """Require a number in [0, 1], or a scalar tensor."""
     if isinstance(margin, Tensor):
         check_shapes(margin=(margin, ""))
         check_floating(margin=margin)
-        if values_are_checked():
-            check_finite(margin=margin)
     else:
         check_range("margin", margin, 0.0, 1.0)
 
 
-def check_high_ratio(high_ratio: float) -> None:
-    """Refuse a share that leaves one group empty whatever the batch."""
-    check_range("high_ratio", high_ratio, 0.0, 1.0, open_low=True, open_high=True)
+def check_high_ratio(high_ratio: float) -> float:
+    """Return the share if it leaves no group empty in every batch."""
+    return check_range("high_ratio", high_ratio, 0.0, 1.0, open_low=True, open_high=True)
 
 
 def check_bias(bias: Tensor | None, logits: Tensor) -> None:
-    """Refuse a bias that is not the classifier's; its values only under check_values()."""
+    """Require a bias of shape (C), or none."""
     if bias is not None:
         check_shapes(logits=(logits, "B* C"), bias=(bias, "C"))
         check_floating(bias=bias)
-        if values_are_checked():
-            check_finite(bias=bias)
 
 
 def weighted_logits(logits: Tensor, importance: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import check_floating_dtype, check_mask, check_shapes
 from robustfer.landmarks.layouts import LandmarkLayout
 
 
@@ -44,9 +44,8 @@ def convert_landmarks(
     tensor([ 7., 10., 13., 15., 17.])
     """
     sizes = check_shapes(landmarks=(landmarks, "B K 2"), visible=(visible, "B K"))
-    check_floating(landmarks=landmarks)
-    if visible.dtype != torch.bool:
-        raise ValueError(f"visible must be bool, got {visible.dtype}")
+    check_floating_dtype(landmarks=landmarks)
+    check_mask(visible=visible)
     if sizes["K"] != source.num_points:
         raise ValueError(
             f"landmarks must have the {source.num_points} points of {source.name}, got {sizes['K']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import check_floating_dtype, check_shapes, check_size, check_whole_number
 from robustfer.landmarks.layouts import LandmarkLayout
 
 
@@ -101,9 +101,8 @@ def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -
     [[2.0, 4.0], [7.0, 3.0], [5.0, 5.0], [4.0, 9.0], [6.0, 8.0]]
     """
     check_shapes(landmarks=(landmarks, "B K 2"))
-    check_floating(landmarks=landmarks)
-    if width < 1:
-        raise ValueError(f"width must be a positive number of pixels, got {width}")
+    check_floating_dtype(landmarks=landmarks)
+    width = check_whole_number("width", width, 1)
     return mirror_points(swap_left_right(landmarks, layout), width)
 
 
@@ -130,15 +129,6 @@ def resize_landmarks(
     tensor([[[ 0.5000, 94.5000]]])
     """
     check_shapes(landmarks=(landmarks, "B K 2"))
-    check_floating(landmarks=landmarks)
-    (from_height, from_width), (to_height, to_width) = _pair(from_size), _pair(to_size)
-    if min(from_height, from_width, to_height, to_width) < 1:
-        raise ValueError(
-            f"from_size and to_size must be positive numbers of pixels, got {from_size} and "
-            f"{to_size}"
-        )
-    return resize_points(landmarks, (from_height, from_width), (to_height, to_width))
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
+    check_floating_dtype(landmarks=landmarks)
+    before, now = check_size("from_size", from_size), check_size("to_size", to_size)
+    return resize_points(landmarks, before, now)

@@ -9,7 +9,8 @@ from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkCont
 from robustfer.losses.forward_correction import ForwardCorrectionLoss
 from robustfer.losses.gsmc import GSMCLoss
 from robustfer.losses.lanet import LANetLoss
-from robustfer.losses.parameters import param_groups, warn_if_not_optimized
+from robustfer.losses.parameters import param_groups
+from robustfer.losses.parameters import warn_if_not_optimized as warn_if_not_optimized
 from robustfer.losses.rank_regularization import RankRegularizationLoss
 from robustfer.losses.scn import SCNLoss
 from robustfer.losses.self_distillation import SelfDistillationLoss
@@ -30,5 +31,4 @@ __all__ = [
     "Term",
     "check_values",
     "param_groups",
-    "warn_if_not_optimized",
 ]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import Variant
+from robustfer._checks import Variant, check_size
 from robustfer.functional import adaptive_wing, landmark_adaptive_wing
 from robustfer.functional._precision import Reduction, check_reduction
-from robustfer.functional._profiles import check_profile_options, height_width
+from robustfer.functional._profiles import check_profile_options
 from robustfer.functional.adaptive_wing import check_wing_options
 
 
@@ -56,12 +56,11 @@ class AdaptiveWingLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_wing_options(alpha, omega, epsilon, theta)
-        check_reduction(reduction)
         self.alpha = alpha
         self.omega = omega
         self.epsilon = epsilon
         self.theta = theta
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(
         self, heatmaps: Tensor, heatmap_target: Tensor, heatmap_weights: Tensor | None = None
@@ -143,8 +142,7 @@ class LandmarkAdaptiveWingLoss(nn.Module):
         super().__init__()
         check_wing_options(alpha, omega, epsilon, theta)
         check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
-        check_reduction(reduction)
-        self.image_size = height_width("image_size", image_size)
+        self.image_size = check_size("image_size", image_size)
         self.alpha = alpha
         self.omega = omega
         self.epsilon = epsilon
@@ -155,7 +153,7 @@ class LandmarkAdaptiveWingLoss(nn.Module):
         self.far_weight = far_weight
         self.near_threshold = near_threshold
         self.variant: Variant = variant
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, heatmaps: Tensor, landmarks: Tensor, visible: Tensor | None = None) -> Tensor:
         return landmark_adaptive_wing(

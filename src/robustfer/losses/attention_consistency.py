@@ -36,8 +36,7 @@ class AttentionConsistencyLoss(nn.Module):
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, attention: Tensor, attention_flipped: Tensor) -> Tensor:
         return attention_consistency(attention, attention_flipped, reduction=self.reduction)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_range
+from robustfer._checks import check_bool, check_range
 from robustfer._saved_state import load_whole
+from robustfer.losses._routes import Routes, routes_of
 from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.parameters import warn_if_not_optimized
 
 
+@dataclass(eq=False)
 class Term:
     """One loss of a :class:`CompositeLoss`.
 
@@ -25,33 +27,24 @@ class Term:
         inputs: parameter of ``forward`` -> name of the tensor, where the two differ.
 
     Raises:
-        ValueError: the name is no identifier, the weight not finite.
-        TypeError: ``loss`` is no module.
+        ValueError: the name is not an identifier, or the weight is not finite.
+        TypeError: ``loss`` is not a module.
 
     >>> Term("ce", nn.CrossEntropyLoss(), inputs={"input": "logits"})
-    Term('ce', CrossEntropyLoss(), weight=1.0, inputs={'input': 'logits'})
+    Term(name='ce', loss=CrossEntropyLoss(), weight=1.0, inputs={'input': 'logits'})
     """
 
-    def __init__(
-        self,
-        name: str,
-        loss: nn.Module,
-        *,
-        weight: float = 1.0,
-        inputs: Mapping[str, str] | None = None,
-    ) -> None:
-        if not name.isidentifier():
-            raise ValueError(f"name of a term must be an identifier, got {name!r}")
-        if not isinstance(loss, nn.Module):
-            raise TypeError(f"loss of term {name!r} must be an nn.Module, got {loss!r}")
-        self.name = name
-        self.loss = loss
-        self.weight = check_range(f"weight of term {name!r}", weight)
-        self.inputs = dict(inputs or {})
+    name: str
+    loss: nn.Module
+    weight: float = field(default=1.0, kw_only=True)
+    inputs: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
-    def __repr__(self) -> str:
-        inputs = f", inputs={self.inputs}" if self.inputs else ""
-        return f"Term({self.name!r}, {self.loss!r}, weight={self.weight}{inputs})"
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name of a term must be an identifier, got {self.name!r}")
+        if not isinstance(self.loss, nn.Module):
+            raise TypeError(f"loss of term {self.name!r} must be an nn.Module, got {self.loss!r}")
+        self.weight = check_range(f"weight of term {self.name!r}", self.weight)
 
 
 class CompositeLoss(nn.Module):
@@ -59,14 +52,13 @@ class CompositeLoss(nn.Module):
 
     .. math:: L = \sum_i w_i L_i
 
-    The routes are worked out once, here. A tensor that no term takes is an error and so is one
-    that is missing: a misspelt name never passes silently. A parameter with a default is filled
-    only when its tensor is given. Should a term have parameters of its own and no optimizer hold
-    them, a warning says so once.
+    A tensor that no term takes is an error, and so is one that is missing. A parameter with a
+    default is filled only if its tensor is given. A warning says once if no optimizer holds the
+    parameters of a term.
 
-    A term that remembers its samples has ``propose`` and ``update``: what it will remember is
-    asked for with :meth:`propose`, given to the loss, and written with :meth:`update` after the
-    optimizer's step. Where no term has state, both do nothing, so that one loop serves all.
+    A term that remembers its samples has ``propose`` and ``update``. Call :meth:`propose`, give its
+    result to the loss, and call :meth:`update` after the optimizer's step. Without such a term both
+    do nothing.
 
     Args:
         terms: the losses with their weights; ``weights`` may be changed in the loop.
@@ -81,7 +73,7 @@ class CompositeLoss(nn.Module):
 
     Raises:
         ValueError: no term, two of one name, an entry of ``inputs`` that names no parameter, two
-            terms that propose a tensor of one name, or a term whose result is no scalar.
+            terms that propose a tensor of one name, or a term whose result is not a scalar.
         TypeError: a term takes ``*args`` or ``**kwargs``, or has only one of ``propose`` and
             ``update``; at call, a tensor nobody takes or a missing one.
 
@@ -112,20 +104,16 @@ class CompositeLoss(nn.Module):
         self.losses = nn.ModuleList(term.loss for term in terms)
         self.names = tuple(names)
         self.weights = {term.name: term.weight for term in terms}
-        self._routes = tuple(_routes(term, term.loss.forward) for term in terms)
-        # Position of a term with state -> what it takes to propose a tensor, and the tensor's name.
-        remembering = {i: term for i, term in enumerate(terms) if _has_state(term)}
-        self._proposals = {i: _routes(term, term.loss.propose) for i, term in remembering.items()}
-        self._proposed = {i: _proposed(term) for i, term in remembering.items()}
-        for i, term in enumerate(terms):
-            _check_inputs(term, (*self._routes[i], *self._proposals.get(i, ())))
-        routes = (*self._routes, *self._proposals.values())
-        self.accepts = frozenset(tensor for route in routes for _, tensor, _ in route)
-        self.proposes = frozenset(self._proposed.values())
-        if len(self.proposes) < len(self._proposed):
+        self._routes = tuple(routes_of(term.name, term.loss, term.inputs) for term in terms)
+        self.accepts = frozenset(
+            tensor for term in self._routes for _, tensor, _ in (*term.forward, *term.propose)
+        )
+        with_state = {term.name: term.proposed for term in self._routes if term.proposed}
+        self.proposes = frozenset(with_state.values())
+        if len(self.proposes) < len(with_state):
             raise ValueError(
-                f"the terms {[names[i] for i in self._proposed]} propose "
-                f"{list(self._proposed.values())}; tell them apart by inputs of their Term"
+                f"the terms {list(with_state)} propose {list(with_state.values())}; tell them "
+                "apart by inputs of their Term"
             )
         load_whole(self)
         warn_if_not_optimized(self)
@@ -133,17 +121,16 @@ class CompositeLoss(nn.Module):
     def propose(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Return what the terms with state will remember of this batch, and write nothing.
 
-        Tensors that they do not take are left aside, so that the loop can pass all it has.
+        The loop can pass all tensors that it has.
 
         Raises:
             TypeError: a tensor nobody takes, or a missing one.
         """
         self._check_known(tensors)
-        proposed = {}
-        for i, name in self._proposed.items():
-            given = _given(self.names[i], self._proposals[i], tensors)
-            proposed[name] = self.losses[i].propose(**given)  # type: ignore[operator]
-        return proposed
+        return {
+            routes.proposed: loss.propose(**routes.given("propose", tensors))
+            for routes, loss in self._with_state()
+        }
 
     def update(self, index: Tensor, proposed: Mapping[str, Tensor], *, gather: bool = True) -> None:
         """Have the terms with state remember what :meth:`propose` returned for these samples.
@@ -155,15 +142,17 @@ class CompositeLoss(nn.Module):
                 point; nothing to do without ``torch.distributed``.
 
         Raises:
+            TypeError: ``gather`` is not a bool.
             ValueError: ``proposed`` does not hold what the terms propose.
         """
+        check_bool("gather", gather)
         if proposed.keys() != self.proposes:
             raise ValueError(
                 f"proposed must hold what propose() returned, {sorted(self.proposes)}, "
                 f"got {sorted(proposed)}"
             )
-        for i, name in self._proposed.items():
-            self.losses[i].update(index, proposed[name], gather=gather)  # type: ignore[operator]
+        for routes, loss in self._with_state():
+            loss.update(index, proposed[routes.proposed], gather=gather)
 
     def terms(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
@@ -173,14 +162,14 @@ class CompositeLoss(nn.Module):
                 f"weights must be those of the terms {list(self.names)}, got {list(self.weights)}"
             )
         values = {}
-        for name, loss, routes in zip(self.names, self.losses, self._routes, strict=True):
-            value = loss(**_given(name, routes, tensors))
+        for routes, loss in zip(self._routes, self.losses, strict=True):
+            value = loss(**routes.given("forward", tensors))
             if value.ndim:
                 raise ValueError(
-                    f"term {name!r} must give a scalar, got shape {tuple(value.shape)}; "
+                    f"term {routes.name!r} must give a scalar, got shape {tuple(value.shape)}; "
                     "choose its reduction"
                 )
-            values[name] = self.weights[name] * value
+            values[routes.name] = self.weights[routes.name] * value
         return values
 
     forward = sum_of_terms(terms)
@@ -188,78 +177,13 @@ class CompositeLoss(nn.Module):
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={self.weights[name]:g}" for name in self.names)
 
+    def _with_state(self) -> Iterator[tuple[Routes, Any]]:
+        pairs = zip(self._routes, self.losses, strict=True)
+        return ((routes, loss) for routes, loss in pairs if routes.proposed)
+
     def _check_known(self, tensors: Mapping[str, Tensor]) -> None:
         unknown = sorted(tensors.keys() - self.accepts)
         if unknown:
             near = [match for name in unknown for match in get_close_matches(name, self.accepts, 1)]
             hint = f"; did you mean {near}?" if near else ""
             raise TypeError(f"no term takes {unknown}; the terms take {sorted(self.accepts)}{hint}")
-
-
-# Parameter, name of its tensor, whether it must be given.
-_Routes: TypeAlias = tuple[tuple[str, str, bool], ...]
-
-
-def _given(name: str, routes: _Routes, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of one call of a term, by its parameters."""
-    given = {}
-    for parameter, tensor, required in routes:
-        if tensor in tensors:
-            given[parameter] = tensors[tensor]
-        elif required:
-            raise TypeError(f"term {name!r} needs the tensor {tensor!r}; given {sorted(tensors)}")
-    return given
-
-
-def _routes(term: Term, method: Any) -> _Routes:
-    """Where each parameter of a term's method comes from."""
-    parameters = inspect.signature(method).parameters
-    what = f"{method.__name__} of {type(term.loss).__name__}"
-    for parameter in parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise TypeError(
-                f"term {term.name!r}: {what} takes {parameter}; a term must name its tensors"
-            )
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise TypeError(
-                f"term {term.name!r}: {what} takes {parameter.name!r} by position alone; "
-                "a term must take tensors by name"
-            )
-    return tuple(
-        (name, term.inputs.get(name, name), parameter.default is parameter.empty)
-        for name, parameter in parameters.items()
-    )
-
-
-def _has_state(term: Term) -> bool:
-    proposes, updates = (hasattr(term.loss, name) for name in ("propose", "update"))
-    if proposes != updates:
-        has, lacks = ("propose", "update") if proposes else ("update", "propose")
-        raise TypeError(
-            f"term {term.name!r}: {type(term.loss).__name__} has {has} but no {lacks}; a loss with "
-            "state needs both"
-        )
-    return proposes
-
-
-def _proposed(term: Term) -> str:
-    """Name of the tensor that a term proposes: that of what its ``update`` writes."""
-    update: Any = term.loss.update
-    _, parameter, *_ = inspect.signature(update).parameters
-    taken = list(inspect.signature(term.loss.forward).parameters)
-    if parameter not in taken:
-        raise TypeError(
-            f"term {term.name!r}: {type(term.loss).__name__} updates {parameter!r}, which its "
-            f"forward does not take; it takes {taken}"
-        )
-    return term.inputs.get(parameter, parameter)
-
-
-def _check_inputs(term: Term, routes: _Routes) -> None:
-    taken = dict.fromkeys(parameter for parameter, _, _ in routes)
-    stray = sorted(term.inputs.keys() - taken)
-    if stray:
-        raise ValueError(
-            f"inputs of term {term.name!r} name {stray}, but {type(term.loss).__name__} takes "
-            f"{list(taken)}"
-        )

@@ -51,8 +51,7 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature = check_range("temperature", temperature, 0.0, open_low=True)
-        check_variant(variant)
-        self.variant: Variant = variant
+        self.variant = check_variant(variant)
         self.gather = check_bool("gather", gather)
 
     def forward(

@@ -8,14 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import (
-    Variant,
-    check_distribution,
-    check_floating,
-    check_range,
-    check_target,
-    values_are_checked,
-)
+from robustfer._checks import Variant, check_probabilities, check_range, check_target
 from robustfer.functional._cross_entropy import cross_entropy
 from robustfer.functional._precision import full_precision
 from robustfer.losses._terms import sum_of_terms
@@ -130,9 +123,7 @@ class LANetLoss(nn.Module):
             soft_target=(soft_target, "B C"),
             expression_query=(expression_query, "B D"),
         )
-        check_floating(soft_target=soft_target)
-        if values_are_checked():
-            check_distribution(soft_target=soft_target.detach())
+        check_probabilities(soft_target=soft_target)
         terms = {
             "cross_entropy": cross_entropy(logits, target),
             "label_distribution": self.distribution_weight * _divergence(soft_target, logits),

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import Variant, check_bool, check_variant
+from robustfer._checks import Variant, check_bool, check_range, check_variant
 from robustfer.functional import rank_regularization
 from robustfer.functional._gather import gather_rows, several_processes
-from robustfer.functional.ranking import check_high_ratio, check_importance, check_margin
+from robustfer.functional.ranking import check_high_ratio, check_importance
 
 
 class RankRegularizationLoss(nn.Module):
@@ -59,13 +59,9 @@ class RankRegularizationLoss(nn.Module):
         gather: bool = True,
     ) -> None:
         super().__init__()
-        check_margin(margin)
-        check_high_ratio(high_ratio)
-        check_variant(variant)
-        learnt = check_bool("learnable_margin", learnable_margin)
-        self.margin = nn.Parameter(torch.tensor(float(margin))) if learnt else margin
-        self.high_ratio = high_ratio
-        self.variant: Variant = variant
+        self.margin = make_margin(margin, learnable=learnable_margin)
+        self.high_ratio = check_high_ratio(high_ratio)
+        self.variant = check_variant(variant)
         self.gather = check_bool("gather", gather)
 
     def forward(self, importance: Tensor) -> Tensor:
@@ -77,8 +73,20 @@ class RankRegularizationLoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        learnt = isinstance(self.margin, nn.Parameter)
         return (
-            f"margin={'learnt' if learnt else self.margin}, high_ratio={self.high_ratio}, "
+            f"{told_margin(self.margin)}, high_ratio={self.high_ratio}, "
             f"variant={self.variant!r}, gather={self.gather}"
         )
+
+
+def make_margin(margin: float, *, learnable: bool) -> float | nn.Parameter:
+    """Return a margin in [0, 1], as a parameter if it is to be learned."""
+    check_range("margin", margin, 0.0, 1.0)
+    if check_bool("learnable_margin", learnable):
+        return nn.Parameter(torch.tensor(float(margin)))
+    return margin
+
+
+def told_margin(margin: float | nn.Parameter) -> str:
+    """Return what a repr says of a margin."""
+    return f"margin={'learnt' if isinstance(margin, nn.Parameter) else margin}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_bool, check_range, check_variant
 from robustfer.functional import importance_weighted_cross_entropy
 from robustfer.functional._gather import gather_rows, several_processes
-from robustfer.functional.ranking import check_bias, check_high_ratio, check_margin, ranked
+from robustfer.functional.ranking import check_bias, check_high_ratio, ranked
 from robustfer.losses._terms import sum_of_terms
+from robustfer.losses.rank_regularization import make_margin, told_margin
 
 
 class SCNLoss(nn.Module):
@@ -73,9 +73,8 @@ class SCNLoss(nn.Module):
         gather: bool = True,
     ) -> None:
         super().__init__()
-        check_margin(margin)
-        check_high_ratio(high_ratio)
-        check_variant(variant)
+        self.margin = make_margin(margin, learnable=learnable_margin)
+        self.high_ratio = check_high_ratio(high_ratio)
         if variant == "official" and rank_weight is not None:
             raise ValueError(
                 "rank_weight must be left out for variant='official', which adds the two terms as "
@@ -85,11 +84,8 @@ class SCNLoss(nn.Module):
             rank_weight = check_range(
                 "rank_weight", 0.5 if rank_weight is None else rank_weight, 0, 1
             )
-        learnt = check_bool("learnable_margin", learnable_margin)
-        self.margin = nn.Parameter(torch.tensor(float(margin))) if learnt else margin
-        self.high_ratio = high_ratio
         self.rank_weight = rank_weight
-        self.variant: Variant = variant
+        self.variant = check_variant(variant)
         self.gather = check_bool("gather", gather)
 
     def terms(
@@ -119,8 +115,7 @@ class SCNLoss(nn.Module):
     forward = sum_of_terms(terms)
 
     def extra_repr(self) -> str:
-        learnt = isinstance(self.margin, nn.Parameter)
         return (
-            f"margin={'learnt' if learnt else self.margin}, high_ratio={self.high_ratio}, "
+            f"{told_margin(self.margin)}, high_ratio={self.high_ratio}, "
             f"rank_weight={self.rank_weight}, variant={self.variant!r}, gather={self.gather}"
         )

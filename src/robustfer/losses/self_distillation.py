@@ -41,8 +41,7 @@ class SelfDistillationLoss(nn.Module):
     def __init__(self, *, temperature: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.temperature = check_range("temperature", temperature, 0.0, open_low=True)
-        check_reduction(reduction)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         return self_distillation(

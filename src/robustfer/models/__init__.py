@@ -8,35 +8,37 @@ the logits.
 """
 
 from robustfer.models.cam_classifier import CAMClassifier
-from robustfer.models.exactness import CAMExactness, cam_exactness
-from robustfer.models.importance import ImportanceClassifier, ImportanceHead, ImportanceOutput
+from robustfer.models.exactness import CAMExactness as CAMExactness
+from robustfer.models.exactness import cam_exactness
+from robustfer.models.importance import ImportanceClassifier, ImportanceHead
+from robustfer.models.importance import ImportanceOutput as ImportanceOutput
 from robustfer.models.inference import strip_for_inference
-from robustfer.models.label_distribution import LabelDistributionEstimator, PairScorer
-from robustfer.models.landmark_branch import LandmarkBranch, LandmarkHead, LandmarkOutput
-from robustfer.models.landmark_classifier import LandmarkClassifier, LandmarkClassifierOutput
+from robustfer.models.label_distribution import (
+    LabelDistributionEstimator as LabelDistributionEstimator,
+)
+from robustfer.models.label_distribution import PairScorer as PairScorer
+from robustfer.models.landmark_branch import LandmarkBranch
+from robustfer.models.landmark_branch import LandmarkHead as LandmarkHead
+from robustfer.models.landmark_branch import LandmarkOutput as LandmarkOutput
+from robustfer.models.landmark_classifier import LandmarkClassifier
+from robustfer.models.landmark_classifier import (
+    LandmarkClassifierOutput as LandmarkClassifierOutput,
+)
 from robustfer.models.landmark_coordinates import LandmarkCoordinates
-from robustfer.models.lanet import LANetModel, LANetOutput
-from robustfer.models.outputs import CAMOutput, cam_outputs
-from robustfer.models.projection import ProjectionHead
+from robustfer.models.lanet import LANetModel
+from robustfer.models.lanet import LANetOutput as LANetOutput
+from robustfer.models.outputs import CAMOutput as CAMOutput
+from robustfer.models.outputs import cam_outputs
+from robustfer.models.projection import ProjectionHead as ProjectionHead
 
 __all__ = [
     "CAMClassifier",
-    "CAMExactness",
-    "CAMOutput",
     "ImportanceClassifier",
     "ImportanceHead",
-    "ImportanceOutput",
     "LANetModel",
-    "LANetOutput",
-    "LabelDistributionEstimator",
     "LandmarkBranch",
     "LandmarkClassifier",
-    "LandmarkClassifierOutput",
     "LandmarkCoordinates",
-    "LandmarkHead",
-    "LandmarkOutput",
-    "PairScorer",
-    "ProjectionHead",
     "cam_exactness",
     "cam_outputs",
     "strip_for_inference",

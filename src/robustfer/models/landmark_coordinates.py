@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_shapes
+from robustfer._checks import check_floating_dtype, check_shapes
 from robustfer.functional._precision import full_precision
 from robustfer.landmarks.geometry import mirror_points
 from robustfer.landmarks.layouts import check_swap
@@ -66,7 +66,7 @@ class LandmarkCoordinates(nn.Module):
     def __init__(self, landmarks: Tensor, *, swap: Sequence[int]) -> None:
         super().__init__()
         points = check_shapes(landmarks=(landmarks, "N K 2"))["K"]
-        check_floating(landmarks=landmarks)
+        check_floating_dtype(landmarks=landmarks)
         order = list(check_swap(swap, points))
         self.dim = 2 * points
         whole = full_precision(landmarks[self.known(landmarks)])
@@ -93,7 +93,7 @@ class LandmarkCoordinates(nn.Module):
 
     def forward(self, landmarks: Tensor) -> Tensor:
         check_shapes(landmarks=(landmarks, f"B {self.dim // 2} 2"))
-        check_floating(landmarks=landmarks)
+        check_floating_dtype(landmarks=landmarks)
         differing = (_shapes(full_precision(landmarks)) - self.mean) / self.spread
         return differing.flatten(1).where(self.known(landmarks)[:, None], 0.0)
 

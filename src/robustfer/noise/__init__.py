@@ -1,17 +1,13 @@
 """Label noise: models of it, noise lists, and reports of how labels differ."""
 
 from robustfer.data.readers.votes import draw_targets
+from robustfer.noise.estimation import TransitionEstimate as TransitionEstimate
 from robustfer.noise.estimation import (
-    TransitionEstimate,
     transition_from_confident_joint,
     transition_from_verified,
 )
-from robustfer.noise.lists import (
-    NoiseList,
-    read_noise_list,
-    with_noise_list,
-    write_noise_list,
-)
+from robustfer.noise.lists import NoiseList as NoiseList
+from robustfer.noise.lists import read_noise_list, with_noise_list, write_noise_list
 from robustfer.noise.matrices import (
     LANET_CONFUSIONS,
     confusion_counts,
@@ -26,20 +22,18 @@ from robustfer.noise.models import (
     with_class_noise,
     with_symmetric_noise,
 )
-from robustfer.noise.report import NoiseReport, draw_noise, fingerprint, noise_report
-from robustfer.noise.verification import verify_noise_list
+from robustfer.noise.report import NoiseReport as NoiseReport
+from robustfer.noise.report import draw_noise as draw_noise
+from robustfer.noise.report import fingerprint as fingerprint
+from robustfer.noise.report import noise_report
+from robustfer.noise.verification import verify_noise_list as verify_noise_list
 
 __all__ = [
     "LANET_CONFUSIONS",
-    "NoiseList",
-    "NoiseReport",
-    "TransitionEstimate",
     "class_noise",
     "confusion_counts",
     "crowd_counts",
-    "draw_noise",
     "draw_targets",
-    "fingerprint",
     "noise_matrix",
     "noise_report",
     "read_noise_list",
@@ -47,7 +41,6 @@ __all__ = [
     "transition_from_confident_joint",
     "transition_from_verified",
     "transition_matrix",
-    "verify_noise_list",
     "with_class_noise",
     "with_noise_list",
     "with_symmetric_noise",

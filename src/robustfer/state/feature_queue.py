@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from robustfer._checks import (
     check_bool,
+    check_dtype,
     check_finite,
-    check_floating,
     check_floating_dtype,
     check_int64,
     check_shapes,
@@ -89,7 +89,7 @@ class FeatureQueue(nn.Module):
         super().__init__()
         dim = check_whole_number("dim", dim, 1, 2**20)
         self.capacity = check_whole_number("capacity", capacity, 1, 2**40)
-        check_floating_dtype(dtype)
+        check_dtype(dtype)
         source = "cpu" if generator is None else generator.device
         for name in ("expression", "landmark"):
             drawn = torch.randn(
@@ -150,7 +150,7 @@ class FeatureQueue(nn.Module):
             landmark_key=(landmark_key, f"B* {dim}"),
             pseudo_label=(pseudo_label, "B*"),
         )
-        check_floating(expression_key=expression_key, landmark_key=landmark_key)
+        check_floating_dtype(expression_key=expression_key, landmark_key=landmark_key)
         check_int64(pseudo_label=pseudo_label)
         if pseudo_label.device != self.label.device:
             raise ValueError(
@@ -162,23 +162,26 @@ class FeatureQueue(nn.Module):
             *keys, pseudo_label = gather_in_rank_order(*keys, pseudo_label)
         if values_are_checked():
             check_finite(expression_key=keys[0], landmark_key=keys[1])
-        # Skipped rows first, so that those to keep end at the cursor of the next batch. The slots
-        # of the former, before the cursor of this one, are written as they are.
-        finite, order = finite_rows(*keys).view(torch.uint8).sort(stable=True)
-        last = slice(max(0, len(order) - self.capacity), None)
-        arrived, kept, order = finite.sum(), finite[last].view(torch.bool), order[last]
-        places = torch.arange(-len(order), 0, device=order.device)
-        slots = (self.cursor + arrived + places) % self.capacity
-        for buffer, rows in (
-            (self.expression, keys[0]),
-            (self.landmark, keys[1]),
-            (self.label, pseudo_label),
+        # The slot before the cursor must not be reached from the cursor on: see _write.
+        most = max(1, self.capacity - 1)
+        for start in range(0, len(pseudo_label), most):
+            part = slice(start, start + most)
+            self._write(keys[0][part], keys[1][part], pseudo_label[part])
+
+    def _write(self, expression: Tensor, landmark: Tensor, label: Tensor) -> None:
+        # A skipped row writes what is there already into the slot before the cursor.
+        finite = finite_rows(expression, landmark)
+        arrived = finite.cumsum(0)
+        slots = (self.cursor - 1 + arrived * finite).remainder_(self.capacity)
+        column = finite[:, None]
+        for buffer, rows, keep in (
+            (self.expression, expression, column),
+            (self.landmark, landmark, column),
+            (self.label, label, finite),
         ):
-            new, old = rows.index_select(0, order), buffer.index_select(0, slots)
-            keep = kept if rows.ndim == 1 else kept[:, None]
-            buffer.index_copy_(0, slots, torch.where(keep, new, old))
-        self.cursor.add_(arrived).remainder_(self.capacity)
-        self.count.add_(arrived).clamp_(max=self.capacity)
+            buffer.index_copy_(0, slots, torch.where(keep, rows, buffer.index_select(0, slots)))
+        self.cursor.add_(arrived[-1]).remainder_(self.capacity)
+        self.count.add_(arrived[-1]).clamp_(max=self.capacity)
 
     def extra_repr(self) -> str:
         return f"dim={self.expression.shape[1]}, capacity={self.capacity}"

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from robustfer._checks import (
-    check_distribution,
+    check_dtype,
     check_finite,
-    check_floating,
-    check_floating_dtype,
+    check_mask,
+    check_probabilities,
     check_range,
     check_shapes,
     check_whole_number,
-    values_are_checked,
 )
 from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
@@ -91,7 +90,7 @@ class LabelDistributionBank(nn.Module):
         super().__init__()
         self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
         self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
-        check_floating_dtype(dtype)
+        check_dtype(dtype)
         labels, _ = checks.given_labels(given, self.num_classes, soft_targets=False)
         self.num_samples = len(labels)
         self.register_buffer("distribution", one_hot(labels, self.num_classes, dtype))
@@ -108,8 +107,7 @@ class LabelDistributionBank(nn.Module):
         if known is None:
             return moved
         check_shapes(estimate=(estimate, "B* C"), known=(known, "B*"))
-        if known.dtype != torch.bool:
-            raise ValueError(f"known must be bool, got {known.dtype}")
+        check_mask(known=known)
         return moved.where(known[:, None], believed)
 
     @torch.no_grad()
@@ -140,9 +138,7 @@ class LabelDistributionBank(nn.Module):
 
     def _check(self, index: Tensor, name: str, rows: Tensor) -> None:
         check_shapes(**{name: (rows, f"B* {self.num_classes}"), "index": (index, "B*")})
-        check_floating(**{name: rows})
-        if values_are_checked():
-            check_distribution(**{name: rows})
+        check_probabilities(**{name: rows})
 
 
 def _check_saved(bank: LabelDistributionBank, saved: Mapping[str, Tensor]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robustfer._checks import (
     check_bool,
+    check_choice,
     check_finite,
     check_range,
     check_within,
@@ -92,10 +93,8 @@ class ModelEMA(nn.Module):
     ) -> None:
         super().__init__()
         self.decay = check_range("decay", decay, 0.0, 1.0, open_high=True)
-        if buffers not in ("copy", "ema", "keep"):
-            raise ValueError(f"buffers must be 'copy', 'ema' or 'keep', got {buffers!r}")
         self.warmup = check_bool("warmup", warmup)
-        self.buffer_rule: Buffers = buffers
+        self.buffer_rule = check_choice("buffers", buffers, get_args(Buffers))
         self.module = independent_copy(unwrapped(model)).requires_grad_(False)
         self.module._apply(full_precision)  # type: ignore[no-untyped-call]
         self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from robustfer._checks import (
     check_bool,
-    check_finite,
+    check_choice,
     check_floating,
     check_range,
     check_shapes,
@@ -96,16 +96,11 @@ class Relabeler:
     ) -> None:
         if not isinstance(labels, LabelStore):
             raise TypeError(f"labels must be a LabelStore, got {type(labels).__name__}")
-        if scope not in ("low_importance", "all"):
-            raise ValueError(f"scope must be 'low_importance' or 'all', got {scope!r}")
-        if weighting not in ("importance", "none"):
-            raise ValueError(f"weighting must be 'importance' or 'none', got {weighting!r}")
-        check_high_ratio(high_ratio)
         self.labels = labels
         self.margin = check_range("margin", margin, 0.0, 1.0, open_high=True)
-        self.scope: Scope = scope
-        self.weighting: Weighting = weighting
-        self.high_ratio = high_ratio
+        self.scope = check_choice("scope", scope, get_args(Scope))
+        self.weighting = check_choice("weighting", weighting, get_args(Weighting))
+        self.high_ratio = check_high_ratio(high_ratio)
         self.start_epoch = check_whole_number("start_epoch", start_epoch, 0, checks.LAST_EPOCH)
         self.cooldown = check_whole_number("cooldown", cooldown, 0, checks.LAST_EPOCH)
 
@@ -164,7 +159,6 @@ class Relabeler:
         check_importance(importance)
         check_bias(bias, logits)
         if values_are_checked():
-            check_finite(logits=logits)
             checks.check_rows(index, self.labels.num_samples)
         if epoch < self.start_epoch:
             return 0
@@ -177,7 +171,8 @@ class Relabeler:
         current = self.labels(index)
         confidence, label = probability.max(dim=1)
         own = probability.gather(1, current[:, None])[:, 0]
-        doubted = (confidence - own > self.margin) & finite_rows(probability, importance)
+        # A NaN in the prediction makes its confidence NaN, which is above no margin.
+        doubted = (confidence - own > self.margin) & finite_rows(importance)
         if self.scope == "low_importance":
             doubted &= low_importance(importance, high_ratio=self.high_ratio)
         changed_epoch = self.labels.changed_epoch(index)

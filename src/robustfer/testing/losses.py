@@ -259,7 +259,7 @@ class LossConformance:
             result,
             loss(**inputs),
             "autocast rounds a product inside the loss to half precision; compute it under "
-            "torch.autocast(tensor.device.type, enabled=False)",
+            "robustfer.authoring.without_autocast(tensor)",
         )
 
     # What forward leaves alone

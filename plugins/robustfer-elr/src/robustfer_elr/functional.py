@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustfer.authoring import (
-    check_finite,
-    check_floating,
-    check_range,
-    check_shapes,
-    full_precision,
-    values_are_checked,
-)
+from robustfer.authoring import check_floating, check_range, check_shapes, full_precision
 
 # Keeps the logarithm of 1 - <t, p> away from that of 0.
 _LEAST_PROBABILITY = 1e-4
@@ -89,8 +82,6 @@ def early_learning_regularization(logits: Tensor, early_target: Tensor) -> Tenso
 def _check_pair(logits: Tensor, early_target: Tensor) -> None:
     check_shapes(logits=(logits, "B* C"), early_target=(early_target, "B* C"))
     check_floating(logits=logits, early_target=early_target)
-    if values_are_checked():
-        check_finite(logits=logits, early_target=early_target)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustfer.authoring import (
     Reduction,
+    at_label,
     check_range,
     check_reduction,
     check_target,
@@ -55,17 +56,10 @@ def generalized_cross_entropy(
     check_range("q", q, 0.0, 1.0, open_low=True)
     check_target(target, logits)
     log_p = F.log_softmax(full_precision(logits), dim=1)
-    if target.ndim == 2:
-        per_sample = (target.to(log_p.dtype) * _box_cox(log_p, q)).sum(dim=1)
-    else:
-        per_sample = _box_cox(log_p.gather(1, target[:, None]), q).squeeze(1)
-    return reduce(per_sample, reduction)
-
-
-def _box_cox(log_p: Tensor, q: float) -> Tensor:
-    # From log p, as p itself rounds to 0, where the slope of p**q is infinite; and by expm1, as
-    # 1 - p**q loses its digits where q or the doubt is small.
-    return -torch.expm1(q * log_p) / q
+    # From log p, since p itself rounds to 0, where the slope of p**q is infinite. By expm1, which
+    # keeps the digits of 1 - p**q where q or the doubt is small.
+    losses = -torch.expm1(q * log_p) / q
+    return reduce(at_label(losses, target), reduction)
 
 
 class GeneralizedCrossEntropyLoss(nn.Module):
@@ -95,9 +89,8 @@ class GeneralizedCrossEntropyLoss(nn.Module):
 
     def __init__(self, *, q: float = 0.7, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return generalized_cross_entropy(logits, target, q=self.q, reduction=self.reduction)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer.authoring import (
-    check_finite,
     check_floating,
     check_shapes,
     check_whole_number,
     full_precision,
-    values_are_checked,
+    without_autocast,
 )
 
 
@@ -22,9 +20,8 @@ def make_uncertainty_branch(num_features: int, dim: int) -> nn.Linear:
     So all uncertainties are nearly equal and the first mixtures nearly halves. Not quite: rows of
     a layer of zeros would receive equal gradients and stay copies of one another for good.
     """
-    check_whole_number("num_features", num_features, 1)
-    check_whole_number("dim", dim, 1)
-    branch = nn.Linear(num_features, dim)
+    num_features = check_whole_number("num_features", num_features, 1)
+    branch = nn.Linear(num_features, check_whole_number("dim", dim, 1))
     nn.init.normal_(branch.weight, std=0.01)
     nn.init.zeros_(branch.bias)
     return branch
@@ -34,9 +31,7 @@ def apply_branch(branch: nn.Linear, embeddings: Tensor) -> Tensor:
     """Apply a linear layer in float32 to half embeddings and under autocast; (B, D) -> (B, dim)."""
     check_shapes(embeddings=(embeddings, f"B {branch.in_features}"))
     check_floating(embeddings=embeddings)
-    if values_are_checked():
-        check_finite(embeddings=embeddings)
     embeddings = full_precision(embeddings)
     weight, bias = branch.weight.to(embeddings.dtype), branch.bias.to(embeddings.dtype)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with without_autocast(embeddings):
         return F.linear(embeddings, weight, bias)

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustfer.authoring import (
-    check_finite,
     check_floating,
+    check_int64,
     check_shapes,
     check_target,
     cross_entropy,
     full_precision,
     values_are_checked,
+    without_autocast,
 )
 
 
@@ -42,8 +43,6 @@ def log_uncertainty(log_variance: Tensor) -> Tensor:
     """
     width = check_shapes(log_variance=(log_variance, "B D"))["D"]
     check_floating(log_variance=log_variance)
-    if values_are_checked():
-        check_finite(log_variance=log_variance)
     return full_precision(log_variance).logsumexp(dim=1) - math.log(width)
 
 
@@ -78,12 +77,8 @@ def relative_uncertainty_weights(log_uncertainty: Tensor, permutation: Tensor) -
     """
     check_shapes(log_uncertainty=(log_uncertainty, "B"), permutation=(permutation, "B"))
     check_floating(log_uncertainty=log_uncertainty)
-    if permutation.dtype != torch.int64:
-        raise ValueError(
-            f"permutation must be int64 positions in the batch, got {permutation.dtype}"
-        )
+    check_int64(permutation=permutation)
     if values_are_checked():
-        check_finite(log_uncertainty=log_uncertainty)
         _check_permutation(permutation)
     own = full_precision(log_uncertainty)
     return torch.sigmoid(own - own.index_select(0, permutation))
@@ -122,8 +117,6 @@ def mix_by_uncertainty(embeddings: Tensor, log_uncertainty: Tensor, permutation:
     """
     check_shapes(embeddings=(embeddings, "B D"), log_uncertainty=(log_uncertainty, "B"))
     check_floating(embeddings=embeddings)
-    if values_are_checked():
-        check_finite(embeddings=embeddings)
     weights = relative_uncertainty_weights(log_uncertainty, permutation)
     embeddings = full_precision(embeddings)
     own = weights.to(embeddings.dtype)[:, None]
@@ -175,7 +168,7 @@ def relative_uncertainty(
     tensor(0.6931)
     """
     _check(embeddings, target, classifier_weight, permutation, bias)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with without_autocast(embeddings):
         mixed = mix_by_uncertainty(embeddings, log_uncertainty, permutation)
         weight = classifier_weight.to(mixed.dtype)
         logits = F.linear(mixed, weight, None if bias is None else bias.to(mixed.dtype))
@@ -202,8 +195,6 @@ def _check(
     )
     weights = {"classifier_weight": classifier_weight, **({} if bias is None else {"bias": bias})}
     check_floating(**weights)
-    if values_are_checked():
-        check_finite(**weights)
 
 
 def _check_permutation(permutation: Tensor) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_range, check_whole_number
+from robustfer._checks import check_range, check_seed, check_whole_number
 from robustfer.data.classes import EXPRESSIONS
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.demo.drawing import colours, paint, photograph
@@ -102,7 +102,7 @@ class DemoFaces(LabeledFaces):
             raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
         num_samples = check_whole_number("num_samples", num_samples, 1)
         size = check_whole_number("size", size, 16)
-        seed = check_whole_number("seed", seed, 0, 2**64 - 1)
+        seed = check_seed(seed)
         check_range("ambiguity", ambiguity, 0.0, 1.0)
         self._split, self._size, self._seed, self.ambiguity = split, size, seed, ambiguity
         # Each seven faces in a row show each expression once, in a random order.

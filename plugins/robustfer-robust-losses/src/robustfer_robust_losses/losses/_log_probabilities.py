@@ -15,20 +15,6 @@ def log_probabilities(logits: Tensor, target: Tensor) -> Tensor:
     return F.log_softmax(full_precision(logits), dim=1)
 
 
-def at_label(values: Tensor, target: Tensor) -> Tensor:
-    """Value (B) of each row of ``values`` (B, C) at its label.
-
-    Of probabilities it is the mean over labels drawn from them, as cross entropy is.
-
-    >>> values = torch.tensor([[1.0, 3.0]])
-    >>> at_label(values, torch.tensor([1])), at_label(values, torch.tensor([[0.5, 0.5]]))
-    (tensor([3.]), tensor([2.]))
-    """
-    if target.ndim == 2:
-        return (target.to(values.dtype) * values).sum(dim=1)
-    return values.gather(1, target[:, None]).squeeze(1)
-
-
 def box_cox(log_p: Tensor, q: float) -> Tensor:
     """Return (1 - p**q) / q, also where p rounds to 0 and where q or 1 - p is small.
 

@@ -7,7 +7,13 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction, sum_of_terms
+from robustfer.authoring import (
+    Reduction,
+    check_choice,
+    check_range,
+    check_reduction,
+    sum_of_terms,
+)
 from robustfer_robust_losses.losses.mean_absolute_error import mean_absolute_error
 from robustfer_robust_losses.losses.normalized import (
     normalized_cross_entropy,
@@ -70,16 +76,13 @@ class ActivePassiveLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        _check_choice("active", active, get_args(Active))
-        _check_choice("passive", passive, get_args(Passive))
-        check_reduction(reduction)
-        self.active: Active = active
-        self.passive: Passive = passive
+        self.active = check_choice("active", active, get_args(Active))
+        self.passive = check_choice("passive", passive, get_args(Passive))
         self.active_weight = check_range("active_weight", active_weight, 0.0)
         self.passive_weight = check_range("passive_weight", passive_weight, 0.0)
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
         self.floor = check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def terms(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
@@ -108,8 +111,3 @@ class ActivePassiveLoss(nn.Module):
             f"active_weight={self.active_weight}, passive_weight={self.passive_weight}, "
             f"q={self.q}, floor={self.floor}, reduction={self.reduction!r}"
         )
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction, reduce
-from robustfer_robust_losses.losses._log_probabilities import at_label, log_probabilities
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
+from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 
 
 def soft_bootstrapping(
@@ -114,9 +114,8 @@ class SoftBootstrappingLoss(nn.Module):
 
     def __init__(self, *, label_weight: float = 0.95, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
         self.label_weight = check_range("label_weight", label_weight, 0.0, 1.0)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return soft_bootstrapping(
@@ -154,9 +153,8 @@ class HardBootstrappingLoss(nn.Module):
 
     def __init__(self, *, label_weight: float = 0.8, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
         self.label_weight = check_range("label_weight", label_weight, 0.0, 1.0)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return hard_bootstrapping(

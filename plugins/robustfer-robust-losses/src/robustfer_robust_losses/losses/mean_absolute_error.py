@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_reduction, reduce
-from robustfer_robust_losses.losses._log_probabilities import at_label, log_probabilities
+from robustfer.authoring import Reduction, at_label, check_reduction, reduce
+from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 
 
 def mean_absolute_error(logits: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -71,8 +71,7 @@ class MeanAbsoluteErrorLoss(nn.Module):
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return mean_absolute_error(logits, target, reduction=self.reduction)

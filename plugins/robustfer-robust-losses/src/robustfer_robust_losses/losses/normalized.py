@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction, reduce
-from robustfer_robust_losses.losses._log_probabilities import at_label, box_cox, log_probabilities
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
+from robustfer_robust_losses.losses._log_probabilities import box_cox, log_probabilities
 
 
 def normalized_cross_entropy(
@@ -114,8 +114,7 @@ class NormalizedCrossEntropyLoss(nn.Module):
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return normalized_cross_entropy(logits, target, reduction=self.reduction)
@@ -150,9 +149,8 @@ class NormalizedGeneralizedCrossEntropyLoss(nn.Module):
 
     def __init__(self, *, q: float = 0.7, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return normalized_generalized_cross_entropy(

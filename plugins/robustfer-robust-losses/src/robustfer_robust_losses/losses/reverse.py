@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction, reduce
-from robustfer_robust_losses.losses._log_probabilities import at_label, log_probabilities
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
+from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 
 
 def reverse_cross_entropy(
@@ -80,9 +80,8 @@ class ReverseCrossEntropyLoss(nn.Module):
 
     def __init__(self, *, floor: float = 1e-4, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_reduction(reduction)
         self.floor = check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return reverse_cross_entropy(logits, target, floor=self.floor, reduction=self.reduction)

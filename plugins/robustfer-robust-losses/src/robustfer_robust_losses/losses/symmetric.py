@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction, reduce, sum_of_terms
-from robustfer_robust_losses.losses._log_probabilities import at_label, log_probabilities
+from robustfer.authoring import Reduction, check_range, check_reduction, cross_entropy, sum_of_terms
 from robustfer_robust_losses.losses.reverse import reverse_cross_entropy
 
 
@@ -48,13 +47,10 @@ def symmetric_cross_entropy(
     """
     check_range("cross_entropy_weight", cross_entropy_weight, 0.0)
     check_range("reverse_weight", reverse_weight, 0.0)
-    return cross_entropy_weight * _cross_entropy(
-        logits, target, reduction
-    ) + reverse_weight * reverse_cross_entropy(logits, target, floor=floor, reduction=reduction)
-
-
-def _cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
-    return reduce(at_label(-log_probabilities(logits, target), target), reduction)
+    # First, since it checks the tensors.
+    reverse = reverse_cross_entropy(logits, target, floor=floor, reduction=reduction)
+    entropy = cross_entropy(logits, target, reduction=reduction)
+    return cross_entropy_weight * entropy + reverse_weight * reverse
 
 
 class SymmetricCrossEntropyLoss(nn.Module):
@@ -93,18 +89,17 @@ class SymmetricCrossEntropyLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        check_reduction(reduction)
         self.cross_entropy_weight = check_range("cross_entropy_weight", cross_entropy_weight, 0.0)
         self.reverse_weight = check_range("reverse_weight", reverse_weight, 0.0)
         self.floor = check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def terms(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         reverse = reverse_cross_entropy(logits, target, floor=self.floor, reduction=self.reduction)
+        entropy = cross_entropy(logits, target, reduction=self.reduction)
         return {
-            "cross_entropy": self.cross_entropy_weight
-            * _cross_entropy(logits, target, self.reduction),
+            "cross_entropy": self.cross_entropy_weight * entropy,
             "reverse_cross_entropy": self.reverse_weight * reverse,
         }
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_range, check_reduction, reduce
-from robustfer_robust_losses.losses._log_probabilities import at_label, box_cox, log_probabilities
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
+from robustfer_robust_losses.losses._log_probabilities import box_cox, log_probabilities
 
 
 def truncated_generalized_cross_entropy(
@@ -104,10 +104,9 @@ class TruncatedGeneralizedCrossEntropyLoss(nn.Module):
         self, *, q: float = 0.7, threshold: float = 0.5, reduction: Reduction = "mean"
     ) -> None:
         super().__init__()
-        check_reduction(reduction)
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
         self.threshold = check_range("threshold", threshold, 0.0, 1.0, open_high=True)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return truncated_generalized_cross_entropy(

@@ -1,0 +1,59 @@
+"""The public surface: what ``__all__`` names, each with its place in the API reference."""
+
+import importlib
+import pkgutil
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import robustfer
+
+DOCS = Path(__file__).parents[1] / "docs"
+ROOMS = ["robustfer"] + [
+    f"robustfer.{found.name}"
+    for found in pkgutil.iter_modules(robustfer.__path__)
+    if not found.name.startswith("_")
+]
+
+
+def public() -> list[str]:
+    rooms = {name: importlib.import_module(name) for name in ROOMS}
+    return [
+        f"{name}.{part}"
+        for name, room in rooms.items()
+        for part in getattr(room, "__all__", ())
+        if part != "__version__"
+    ]
+
+
+def documented() -> Counter[str]:
+    pages = [page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")]
+    return Counter(name for page in pages for name in re.findall(r"^::: (\S+)", page, re.MULTILINE))
+
+
+def test_every_public_name_is_on_exactly_one_page_of_the_reference():
+    places = documented()
+    assert {name: places[name] for name in public() if places[name] != 1} == {}
+
+
+def test_every_page_of_the_reference_is_in_the_navigation():
+    navigation = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("api/*.md")]
+    assert pages
+    assert [page for page in pages if f": {page}\n" not in navigation] == []
+
+
+def test_what_the_reference_shows_can_be_imported():
+    for name in documented():
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_public_names_are_sorted_and_there(name):
+    room = importlib.import_module(name)
+    names = getattr(room, "__all__", [])
+    assert len(set(names)) == len(names)
+    assert [part for part in names if not hasattr(room, part)] == []
