@@ -107,12 +107,13 @@ def callers() -> dict[Function, set[Function]]:
 
 @cache
 def public() -> set[Function]:
-    """Functions and classes that a module's ``__all__`` names, by where they are defined."""
+    """Functions and classes that a module hands out, by where they are defined."""
     found = set()
     for module in sources():
         if not module.rpartition(".")[2].startswith("_"):
             loaded = importlib.import_module(module)
-            for name in getattr(loaded, "__all__", ()):
+            handed = vars(loaded) if hasattr(loaded, "__path__") else getattr(loaded, "__all__", ())
+            for name in handed:
                 value = getattr(loaded, name)
                 if inspect.isclass(value) or inspect.isfunction(value):
                     found.add(Function(value.__module__, value.__qualname__))

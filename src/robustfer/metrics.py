@@ -19,7 +19,14 @@ from robustfer._checks import (
     check_whole_number,
 )
 
-__all__ = ["History", "accuracy", "calibration_error", "confusion_matrix", "mean_class_accuracy"]
+__all__ = [
+    "History",
+    "accuracy",
+    "adjust_to_shares",
+    "calibration_error",
+    "confusion_matrix",
+    "mean_class_accuracy",
+]
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:

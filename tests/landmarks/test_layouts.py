@@ -243,7 +243,7 @@ def refused():
         lambda: mirror_landmarks(five, FACE_5, width=0),
         "width must be a whole number from 1 on, got 0",
     )
-    yield lambda: resize_landmarks(five, from_size=0, to_size=9), "from_size must be a positive whole number or"
+    yield lambda: resize_landmarks(five, from_size=0, to_size=9), "from_size must be a positive"
     yield lambda: resize_landmarks(five.int(), from_size=9, to_size=9), "must have a floating"
     yield lambda: convert_landmarks(five, seen[:, :5], **whole), "68 points of ibug-68, got 5"
     yield lambda: convert_landmarks(many, seen.float(), **whole), "visible must be bool"

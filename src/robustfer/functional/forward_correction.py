@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import (
-    check_finite,
     check_floating,
+    check_mask,
     check_range,
     check_target,
     check_within,
     values_are_checked,
 )
+from robustfer.functional._cross_entropy import at_label
 from robustfer.functional._precision import Reduction, full_precision, reduce
 
 
@@ -72,11 +73,10 @@ def forward_correction(
     others = {} if verified is None else {"verified": (verified, "B")}
     check_target(target, logits, transition=(transition, "C C"), **others)
     check_floating(transition=transition)
-    if verified is not None and verified.dtype != torch.bool:
-        raise ValueError(f"verified must be bool, got {verified.dtype}")
+    if verified is not None:
+        check_mask(verified=verified)
     check_range("q", q, 0.0, 1.0)
     if values_are_checked():
-        check_finite(transition=transition)
         check_within(0, 1, transition=transition)
     log_p = full_precision(logits).log_softmax(dim=1)
     log_t = full_precision(transition.detach()).to(log_p.dtype).log()
@@ -87,7 +87,7 @@ def forward_correction(
     log_s = torch.logsumexp(log_p[:, :, None] + log_t, dim=1)
     if verified is not None:
         log_s = log_p.where(verified[:, None], log_s)
-    return reduce((target.to(log_s.dtype) * _loss(log_s, q)).sum(dim=1), reduction)
+    return reduce(at_label(_loss(log_s, q), target), reduction)
 
 
 def _log_given(log_p: Tensor, columns: Tensor, verified: Tensor | None, target: Tensor) -> Tensor:

@@ -51,11 +51,10 @@ class ForwardCorrectionLoss(nn.Module):
         self, *, transition: Tensor, q: float = 0.0, reduction: Reduction = "mean"
     ) -> None:
         super().__init__()
-        check_reduction(reduction)
         _check_transition(transition)
         self.q = check_range("q", q, 0.0, 1.0)
         self.register_buffer("transition", transition.detach().clone(), persistent=False)
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor, verified: Tensor | None = None) -> Tensor:
         return forward_correction(

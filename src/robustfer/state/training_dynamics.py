@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from robustfer._checks import (
     check_bool,
     check_class_index,
+    check_dtype,
     check_finite,
     check_floating,
-    check_floating_dtype,
     check_shapes,
     check_whole_number,
     check_within,
@@ -109,7 +109,7 @@ class TrainingDynamics(nn.Module):
         self.num_samples = check_whole_number("num_samples", num_samples, 1, 2**40)
         self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
         self.early = _check_early(early)
-        check_floating_dtype(dtype)
+        check_dtype(dtype)
         labels = None
         if given is not None:
             labels, _ = checks.given_labels(given, self.num_classes, soft_targets=False)
