@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -17,12 +18,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from robustfer import checkpoint
 from robustfer.checkpoint import (
+    load_classifier,
     load_model,
     load_resume,
     read_model_info,
     save_model,
     save_resume,
 )
+from robustfer.models import CAMClassifier, strip_for_inference
 
 CLASSES = ("fear", "anger", "neutral")
 
@@ -549,3 +552,50 @@ def test_the_file_says_who_wrote_it(tmp_path):
     length = int.from_bytes(path.read_bytes()[:8], "little")
     metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
     assert set(metadata) == {"format", "robustfer", "classes", "settings", "checksum"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "head"),
+    [
+        ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "in_chans": 1}, "keep"),
+        ("mobilenetv3_small_050", {"drop_rate": 0.1}, "auto"),
+        ("convnext_atto", {}, "replace"),
+    ],
+)
+def test_a_classifier_is_rebuilt_from_its_file(tmp_path, name, options, head):
+    model = CAMClassifier(name, num_classes=3, head=head, model_options=options)
+    save_model(tmp_path, torch.nn.DataParallel(model), classes=CLASSES, settings={})
+    again = load_classifier(tmp_path)
+    assert again.head_kind == model.head_kind
+    assert not again.training
+    images = torch.rand(2, model.input_size[0], 64, 64)
+    for ours, theirs in zip(again(images), model.eval()(images), strict=True):
+        assert torch.equal(ours, theirs)
+    assert again.architecture == model.architecture
+    assert read_model_info(tmp_path) == (CLASSES, {})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(4, 3),
+        lambda: CAMClassifier(nn.Conv2d(3, 8, 3, stride=4), num_classes=3),
+        lambda: CAMClassifier("resnet10t", num_classes=3, model_options={"act_layer": nn.SiLU}),
+    ],
+)
+def test_a_file_that_does_not_say_how_to_build_its_model(tmp_path, make):
+    path = save_model(tmp_path, make(), classes=CLASSES, settings={})
+    with pytest.raises(ValueError, match=r"model\.safetensors does not say how .* load_model$"):
+        load_classifier(tmp_path)
+    assert path.is_file()
+    with pytest.raises(FileNotFoundError):
+        load_classifier(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto"])
+def test_timm_reads_a_stripped_network(tmp_path, name):
+    model = CAMClassifier(name, num_classes=3).eval()
+    path = save_model(tmp_path, strip_for_inference(model), classes=CLASSES, settings={})
+    plain = timm.create_model(name, num_classes=3, checkpoint_path=str(path)).eval()
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(plain(images), model(images).logits)

@@ -283,6 +283,19 @@ def test_listing_imports_nothing_slow(arguments):
     assert "eac" in finished.stdout
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["noise", "--help"], ["noise", "make", "-h"]])
+def test_help_imports_nothing_slow(arguments):
+    code = (
+        "import sys\nfrom robustfer import cli\n"
+        f"try:\n    cli.main({arguments})\nexcept SystemExit as stopped:\n"
+        "    slow = {'torch', 'torchvision', 'kornia', 'timm', 'numpy', 'packaging'}\n"
+        "    print(stopped.code, sorted(slow & set(sys.modules)), file=sys.stderr)"
+    )
+    finished = run_python("-c", code, ROBUSTFER_PLUGINS="")
+    assert finished.stderr == "0 []\n"
+    assert finished.stdout.startswith("usage: robustfer")
+
+
 def test_it_runs_as_a_module():
     finished = run_python("-m", "robustfer", "show", "eeac", ROBUSTFER_PLUGINS="")
     assert (finished.returncode, finished.stdout) == (1, "")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -26,7 +26,17 @@ from robustfer import __version__
 from robustfer._files import write_whole
 from robustfer._wrappers import unwrapped
 
-__all__ = ["load_model", "load_resume", "read_model_info", "save_model", "save_resume"]
+if TYPE_CHECKING:
+    from robustfer.models import CAMClassifier
+
+__all__ = [
+    "load_classifier",
+    "load_model",
+    "load_resume",
+    "read_model_info",
+    "save_model",
+    "save_resume",
+]
 
 MODEL_FILE = "model.safetensors"
 
@@ -53,7 +63,9 @@ def save_model(
     """Write ``model.safetensors`` into a folder, with class names, settings and a checksum.
 
     Weights that share memory are written under each of their names. Of a model that is wrapped for
-    data parallelism, by ``AveragedModel`` or by ``torch.compile``, the plain model is written.
+    data parallelism, by ``AveragedModel`` or by ``torch.compile``, the plain model is written. For
+    a :class:`robustfer.models.CAMClassifier` built by name, the file also says how to build it:
+    :func:`load_classifier` reads that.
 
     Args:
         folder: it is made if it does not exist.
@@ -89,6 +101,10 @@ def save_model(
         "settings": _settings_as_json(settings),
         "checksum": _NO_CHECKSUM,
     }
+    architecture = getattr(model, "architecture", None)
+    if isinstance(architecture, dict):
+        with suppress(TypeError, ValueError, RecursionError):  # an option that JSON does not have
+            metadata["architecture"] = json.dumps(architecture)
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
@@ -148,7 +164,7 @@ def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) 
     """  # noqa: E501 - the message is one line
     path = Path(folder) / MODEL_FILE
     classes = _checked_classes(classes)
-    info, content = _read(path)
+    info, content, _ = _read(path)
     if list(info.classes) != classes:
         same = sorted(info.classes) == sorted(classes)
         raise ValueError(
@@ -175,6 +191,39 @@ def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) 
         raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:8])}{more}")
     model.load_state_dict({own: tensors[name] for name, own in names.items()})
     return info.settings
+
+
+def load_classifier(folder: str | Path) -> CAMClassifier:
+    """Rebuild a classifier and its weights from ``model.safetensors``, on the CPU in eval mode.
+
+    Args:
+        folder: where :func:`save_model` wrote a :class:`robustfer.models.CAMClassifier` that was
+            built by the name of a timm model. :func:`read_model_info` has its classes.
+
+    Raises:
+        FileNotFoundError: the folder has no ``model.safetensors``.
+        ValueError: the file is damaged, or does not say how to build its model.
+
+    >>> import tempfile
+    >>> from robustfer.models import CAMClassifier
+    >>> model = CAMClassifier("resnet10t", num_classes=2, model_options={"output_stride": 8})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_model(folder, model, classes=["sad", "glad"], settings={})
+    ...     load_classifier(folder)(torch.rand(1, 3, 48, 48)).attention.shape
+    torch.Size([1, 2, 6, 6])
+    """
+    from robustfer.models import CAMClassifier  # it loads timm, which the other functions spare
+
+    path = Path(folder) / MODEL_FILE
+    info, _, architecture = _read(path)
+    if not isinstance(architecture, dict):
+        raise ValueError(
+            f"{path} does not say how to build its model, as it does for a CAMClassifier made by "
+            "name; build the model and load its weights with load_model"
+        )
+    model = CAMClassifier(num_classes=len(info.classes), **_with_tuples(architecture))
+    load_model(folder, model, classes=info.classes)
+    return model.eval()
 
 
 def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -248,8 +297,8 @@ def _check_archive(file: IO[bytes]) -> None:
         raise zipfile.BadZipFile(f"{damaged} in it was changed")
 
 
-def _read(path: Path) -> tuple[ModelInfo, bytes]:
-    """What a model file says, and its content, read in one go and compared with its checksum."""
+def _read(path: Path) -> tuple[ModelInfo, bytes, dict[str, Any] | None]:
+    """What a model file says, its content, compared with its checksum, and how to build it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
     content = path.read_bytes()
@@ -258,16 +307,17 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
         metadata = dict(header.get("__metadata__") or {})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
-    classes, settings = None, None
+    classes, settings, architecture = None, None, None
     if "checksum" in metadata:
         if metadata["checksum"] != _checksum(*_around_checksum(content)):
             raise ValueError(f"{path} is damaged: its checksum does not fit its content")
         with suppress(KeyError, TypeError, ValueError, RecursionError):
             classes, settings = json.loads(metadata["classes"]), json.loads(metadata["settings"])
+            architecture = json.loads(metadata.get("architecture", "null"))
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not named or not isinstance(settings, dict):
         raise ValueError(f"{path} has no class names and settings as save_model writes them")
-    return ModelInfo(tuple(classes or ()), settings), content
+    return ModelInfo(tuple(classes or ()), settings), content, architecture
 
 
 def _around_checksum(content: bytes) -> tuple[memoryview, memoryview]:
@@ -280,6 +330,13 @@ def _checksum(before: memoryview, after: memoryview) -> str:
     digest = sha256(before)
     digest.update(after)
     return digest.hexdigest()
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has no tuples, and timm takes few lists."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _plain_name(name: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from textwrap import fill
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from robustfer import __version__, _shown, plugins, registry
+from robustfer import __version__, _noise_arguments, _shown, plugins, registry
 from robustfer.hookspecs import KINDS
 from robustfer.new_plugin import new_plugin
 from robustfer.plugins import Plugin, PluginError, PluginWarning
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _every_sign_printed() -> Iterator[None]:
     """Print "?" for a character that the console does not have, such as Greek on Windows.
 
-    One character stands for one, so that the columns of tables stay where they are.
+    One character replaces one, so the columns of tables stay where they are.
     """
     with ExitStack() as after:
         for stream in (sys.stdout, sys.stderr):
@@ -78,7 +78,7 @@ def _every_sign_printed() -> Iterator[None]:
 
 def _add_list(commands: Commands) -> None:
     parser = commands.add_parser("list", help="list losses and augmentations")
-    parser.add_argument("kind", nargs="?", choices=KINDS, help="list these alone")
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="list only these")
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.set_defaults(run=_list)
 
@@ -263,22 +263,21 @@ def _new_plugin(options: argparse.Namespace) -> int:
 
 
 def _add_noise(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "noise",
-        help="make, show and verify noisy labels",
-        description="make: write a list of noisy labels; show: compare given labels with the true "
-        "ones; verify: hold a list against the clean labels. Each has a --help of its own.",
-    )
-    parser.add_argument("action", choices=["make", "show", "verify"])
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see ACTION --help")
+    parser = commands.add_parser("noise", help="make, show and verify noisy labels")
+    _noise_arguments.add_actions(parser)
     parser.set_defaults(run=_noise)
 
 
 def _noise(options: argparse.Namespace) -> int:
     with plugins.torch_importable():
         from robustfer.noise import commands  # the other commands do without torch
-
-    return commands.run([options.action, *options.arguments])
+    try:
+        return commands.run(options)
+    except BrokenPipeError:
+        raise  # nobody reads on
+    except (OSError, ImportError, ValueError) as error:
+        _print_error(error)
+        return 1
 
 
 def _print_section(title: str, lines: Iterable[str]) -> None:

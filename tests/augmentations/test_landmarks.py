@@ -16,7 +16,7 @@ from robustfer.augmentations import (
     MirroredPair,
     SingleView,
 )
-from robustfer.augmentations._following import _RIGID
+from robustfer.augmentations._moving_landmarks import _RIGID
 from robustfer.data import DemoFaces
 from robustfer.landmarks import landmark_layout, mirror_landmarks, swap_left_right
 from tests.augmentations.drawn_points import (

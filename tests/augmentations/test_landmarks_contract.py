@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from robustfer.augmentations import KorniaPipeline, MirroredPair, SingleView
-from robustfer.augmentations._following import check_followable
+from robustfer.augmentations._moving_landmarks import check_followable
 from robustfer.testing._state import changes, state_of
 from tests.augmentations.drawn_points import SWAP_5, scattered, seeded
 

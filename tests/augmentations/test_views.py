@@ -348,7 +348,7 @@ def test_kornia_is_not_imported_for_a_pair_without_a_pipeline():
         ({"noise_probability": 2.0}, "noise_probability must lie"),
         ({"mean": 0.5}, "mean and std must be sequences of numbers, got 0.5"),
         ({"mean": (), "std": ()}, "mean and std must be sequences"),
-        ({"mean": (0.5,)}, "mean and std must hold one value a channel each, got 1 and 3"),
+        ({"mean": (0.5,)}, "mean and std must hold one value per channel, got 1 and 3"),
         ({"mean": (0.5, float("nan"), 0.5)}, "mean must lie"),
         ({"std": (0.2, 0.0, 0.2)}, r"std must lie in \(0, inf\), got 0.0"),
         ({"size": 0}, "size must be a whole number from 1 on, got 0"),

@@ -20,15 +20,15 @@ from robustfer.data import (
     translate_classes,
 )
 from robustfer.landmarks import CallableLandmarks, DatasetLandmarks, LandmarkFile
+from robustfer.metrics import confusion_matrix
 from robustfer.noise import (
     LANET_CONFUSIONS,
     class_noise,
-    confusion_counts,
     crowd_counts,
-    draw_targets,
     noise_matrix,
     noise_report,
     read_noise_list,
+    sample_targets,
     symmetric_noise,
     transition_matrix,
     verify_noise_list,
@@ -145,7 +145,7 @@ def test_classes(other_defaults):
 def test_matrices(other_defaults):
     for matrix in (
         noise_matrix(LANET_CONFUSIONS, EXPRESSIONS),
-        confusion_counts(TARGETS, TARGETS, num_classes=7),
+        confusion_matrix(TARGETS, TARGETS, num_classes=7),
         crowd_counts(COUNTS),
         transition_matrix(COUNTS),
         without_diagonal(COUNTS / 10),
@@ -177,4 +177,4 @@ def test_sampler(other_defaults):
 
 
 def test_drawing(other_defaults):
-    on_cpu(draw_targets(torch.eye(3, dtype=torch.float32, device="cpu")))
+    on_cpu(sample_targets(torch.eye(3, dtype=torch.float32, device="cpu")))

@@ -117,5 +117,5 @@ def test_both_refuse_the_same_files(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     for read in (read_image, images.read_image):
-        with pytest.raises(ValueError, match="cannot identify image file"):
+        with pytest.raises(ValueError, match="it is damaged, or not PNG"):
             read(path)

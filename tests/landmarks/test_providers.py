@@ -108,7 +108,10 @@ def test_providers_reach_loader_workers(tmp_path):
     [
         ({"image": np.array(["a", "b", "a"])}, "row 2: a is named a second time, .* than in row 0"),
         ({"image": np.arange(3)}, "image must be a row of names, got int64"),
-        ({"image": np.array(NAMES, dtype=object)}, "is no npz file of plain arrays: Object arrays"),
+        (
+            {"image": np.array(NAMES, dtype=object)},
+            "is not an npz file of plain arrays: Object arrays",
+        ),
         ({"landmarks": POINTS[:2]}, r"landmarks must have shape \(3, points, 2\), got \(2, 5, 2\)"),
         ({"landmarks": POINTS.astype("U")}, "landmarks must be numbers, got <U"),
         ({"landmarks": np.zeros((3, 7, 2))}, "landmarks.npz has 7 points: layouts of 5, 19, 68"),
@@ -127,11 +130,13 @@ def test_files_that_are_no_npz(tmp_path):
     with pytest.raises(ValueError, match="image missing, it has points, landmarks, notes$"):
         LandmarkFile(path)
     path.write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"is no npz file of plain arrays: it is no zip archive"):
+    with pytest.raises(
+        ValueError, match=r"is not an npz file of plain arrays: it is not a zip archive"
+    ):
         LandmarkFile(path)
     whole = npz(tmp_path).read_bytes()
     path.write_bytes(whole[:60] + b"\x00\x01\x02\x03" + whole[64:])
-    with pytest.raises(ValueError, match="is no npz file of plain arrays"):
+    with pytest.raises(ValueError, match="is not an npz file of plain arrays"):
         LandmarkFile(path)
 
 

@@ -112,8 +112,9 @@ def test_refuses_maps_that_do_not_fit():
 
 
 def test_refuses_networks():
-    with pytest.raises(ValueError, match="made with features_only=True, got Conv2d"):
-        LandmarkBranch(nn.Conv2d(3, 4, 1), num_landmarks=5)
+    for network in (nn.Conv2d(3, 4, 1), nn.Flatten()):
+        with pytest.raises(ValueError, match="made with features_only=True, or .* got (Conv|Flat)"):
+            LandmarkBranch(network, num_landmarks=5)
     with pytest.raises(ValueError, match="model_options must not hold features_only"):
         LandmarkBranch("resnet10t", num_landmarks=5, model_options={"features_only": True})
     with pytest.raises(ValueError, match="pretrained and model_options are for a name"):

@@ -1,12 +1,14 @@
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
-from robustfer import cli
-from robustfer.data import EXPRESSIONS, RAFDB
+from robustfer import _names, cli
+from robustfer.data import EXPRESSIONS, NUMBERINGS, RAFDB, loading
+from robustfer.data.readers.ferplus import Labels
 from robustfer.noise import read_noise_list, with_symmetric_noise
 from tests.data.trees import vote_row, write_ferplus, write_image, write_rafdb
 
@@ -272,11 +274,28 @@ def test_picture(run, raf, tmp_path):
     assert f"picture: {picture}" in out
 
 
+@pytest.mark.parametrize("name", ["matrix.foo", "matrix"])
+def test_a_picture_that_cannot_be_drawn_leaves_no_list(run, raf, tmp_path, name):
+    pytest.importorskip("matplotlib")
+    noisy = tmp_path / "noise.txt"
+    options = ("--rate", 0.3, "--output", noisy, "--picture", tmp_path / name)
+    status, out, err = run("make", f"rafdb:{raf}", *options)
+    assert (status, out) == (1, "")
+    assert re.search(rf"must end in one of .*\.png.*, got .*{name}$", err.strip())
+    assert not noisy.exists()
+
+
+def test_the_names_that_may_be_chosen_are_those_that_exist():
+    assert loading.KINDS == _names.DATA_SETS
+    assert tuple(NUMBERINGS) == _names.NUMBERINGS
+    assert {*get_args(Labels), "label"} == set(_names.LABELS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("show", "rafdb:nowhere"), "the folder nowhere is not there"),
-        (("show", "demo"), "knows no labels but its own"),
+        (("show", "demo"), "has no true_targets"),
         (("show", "demo", "--crowd"), "has no votes of several people"),
         (("make", "demo", "--rate", 2, "--output", "n.txt"), r"rate must lie in \[0, 1\]"),
         (("verify", "none.txt", "--clean", "demo"), r"none\.txt is not there"),
@@ -308,6 +327,10 @@ def test_help(run, capsys):
             cli.main(["noise", *arguments])
         assert stopped.value.code == 0
         assert "usage: robustfer noise" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["noise", "make", "demo", "--rate", "0.1", "--model", "uniform"])
+    assert stopped.value.code == 2
+    assert "symmetric-included" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         cli.main(["noise", "make", "demo"])
     assert stopped.value.code == 2

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from robustfer.data import EXPRESSIONS
 from robustfer.noise import (
     LANET_CONFUSIONS,
-    confusion_counts,
     crowd_counts,
     noise_matrix,
     transition_matrix,
@@ -45,31 +44,6 @@ def test_synonyms_and_shares():
 def test_bad_confusions(confusions, message):
     with pytest.raises(ValueError, match=message):
         noise_matrix(confusions, EXPRESSIONS)
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
-def test_counts_by_counting(pairs):
-    given_labels, true = torch.tensor(pairs).unbind(1)
-    counts = confusion_counts(given_labels, true, num_classes=5)
-    for row in range(5):
-        for column in range(5):
-            assert counts[row, column] == pairs.count((column, row))
-    with pytest.raises(ValueError, match="true must hold class indices from 0 to 4, got 5"):
-        confusion_counts(given_labels, true * 0 + 5, num_classes=5)
-
-
-def test_counts_refuse_small_integers_which_would_overflow():
-    labels = torch.tensor([19, 13])
-    assert confusion_counts(labels, labels, num_classes=20).nonzero().tolist() == [
-        [13] * 2,
-        [19] * 2,
-    ]
-    for dtype in (torch.uint8, torch.int32):
-        with pytest.raises(ValueError, match=f"given must be int64, got {dtype}"):
-            confusion_counts(labels.to(dtype), labels, num_classes=20)
-        with pytest.raises(ValueError, match=f"true must be int64, got {dtype}"):
-            confusion_counts(labels, labels.to(dtype), num_classes=20)
 
 
 @settings(deadline=None, max_examples=25)

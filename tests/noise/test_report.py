@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from robustfer.data import DemoFaces
-from robustfer.noise import NoiseReport, draw_noise, noise_report, with_symmetric_noise
+from robustfer.noise import NoiseReport, noise_report, with_symmetric_noise
 
 
 def report():
@@ -24,7 +24,7 @@ def test_of_a_data_set():
     faces = DemoFaces(num_samples=20)
     found = noise_report(with_symmetric_noise(faces, rate=0.5, seed=0))
     assert found.rate == 0.5
-    with pytest.raises(ValueError, match="knows no labels but its own"):
+    with pytest.raises(ValueError, match="has no true_targets"):
         noise_report(faces)
     soft = faces.with_targets(torch.full((20, 7), 1 / 7))
     with pytest.raises(ValueError, match="labels that are probabilities cannot be counted"):
@@ -34,7 +34,7 @@ def test_of_a_data_set():
 def test_picture(tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "pictures" / "noise.png"
-    draw_noise(report(), path, title="one of eight")
+    report().plot(path, title="one of eight")
     with Image.open(path) as picture:
         assert min(picture.size) > 200
         assert len(picture.convert("RGB").getcolors(2**16)) > 20
@@ -45,5 +45,13 @@ def test_without_matplotlib(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"needs matplotlib: pip install 'robustfer\[examples\]'"):
-        draw_noise(report(), tmp_path / "noise.png")
+        report().plot(tmp_path / "noise.png")
     assert not (tmp_path / "noise.png").exists()
+
+
+@pytest.mark.parametrize("name", ["noise.foo", "noise", "noise.png.txt"])
+def test_a_picture_of_an_unknown_format(tmp_path, name):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match=rf"path must end in one of .*\.png.*, got .*{name}$"):
+        report().plot(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from robustfer.functional import UNFILLED
 from robustfer.losses import ExpressionLandmarkContrastiveLoss, LANetLoss, check_values
 from robustfer.state import FeatureQueue
-from robustfer.testing._waiting import refused_host_synchronisation
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
 
 DIM = 3
 

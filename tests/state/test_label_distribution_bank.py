@@ -6,7 +6,7 @@ import torch
 
 from robustfer.losses import check_values
 from robustfer.state import LabelDistributionBank
-from robustfer.testing._waiting import refused_host_synchronisation
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
 
 GIVEN = torch.tensor([2, 0, 1, 1, 2, 0])
 

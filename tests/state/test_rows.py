@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from robustfer.authoring import read_rows, write_rows
 from robustfer.losses import check_values
-from robustfer.testing._waiting import refused_host_synchronisation
-from robustfer.testing._writing import writing_backwards
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
+from robustfer.testing._write_order import writing_backwards
 
 INDEX = torch.tensor([3, 0, 3, 4])
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from robustfer.losses import check_values
 from robustfer.state import TrainingDynamics
-from robustfer.testing._waiting import refused_host_synchronisation
-from robustfer.testing._writing import writing_backwards
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
+from robustfer.testing._write_order import writing_backwards
 from tests.reference.training_dynamics import SlowDynamics
 from tests.state.processes import run_in_processes
 

@@ -66,7 +66,7 @@ def to_float(images: Tensor) -> Tensor:
 def uniform(
     *shape: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Draw from U(0, 1) on the CPU, whatever the default dtype and device are."""
+    """Draw from U(0, 1) on the CPU, of any default dtype and device."""
     if generator is None:
         # Compiled code cannot trace the argument for a batch of unknown size, not even as None.
         return torch.rand(shape, dtype=dtype, device="cpu")

@@ -88,7 +88,7 @@ def erase_boxes(images: Tensor, boxes: Tensor, *, value: float = 0.0) -> Tensor:
     """Return the images with each sample's box filled with one value.
 
     Args:
-        images: images after normalisation, so that 0 is the mean colour.
+        images: images after normalisation, where 0 is the mean colour.
         boxes: left, top, right, bottom in pixels, right and bottom excluded, as
             :func:`sample_boxes` draws them; an empty box erases nothing.
         value: what the box is filled with, in units of the images.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustfer.augmentations._points import check_points
+from robustfer.augmentations._preparation import Preparation
 from robustfer.augmentations.pipeline import KorniaPipeline
-from robustfer.augmentations.single_view import SingleView
 
 
 class Views(NamedTuple):
@@ -46,7 +46,7 @@ class LandmarkViews(NamedTuple):
     visible_flipped: Tensor
 
 
-class MirroredPair(nn.Module):
+class MirroredPair(Preparation):
     """Turn a batch of images into EAC's pair: the images and their mirror images, both erased.
 
     Each is prepared as by :class:`SingleView`, whose options these are. What the pipeline does
@@ -72,7 +72,7 @@ class MirroredPair(nn.Module):
         changes it.
 
     Raises:
-        TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
+        TypeError: ``pipeline`` is not a :class:`KorniaPipeline`.
         ValueError: an option does not fit, or the images do not, see :class:`SingleView`.
 
     Reference:
@@ -102,11 +102,7 @@ class MirroredPair(nn.Module):
         size: int | tuple[int, int] | None = None,
         pipeline: KorniaPipeline | None = None,
     ) -> None:
-        super().__init__()
-        if erase not in ("independent", "shared"):
-            raise ValueError(f'erase must be "independent" or "shared", got {erase!r}')
-        self.erase = erase
-        self.single = SingleView(
+        super().__init__(
             erase_probability=erase_probability,
             erase_scale=erase_scale,
             erase_ratio=erase_ratio,
@@ -117,10 +113,13 @@ class MirroredPair(nn.Module):
             size=size,
             pipeline=pipeline,
         )
+        if erase not in ("independent", "shared"):
+            raise ValueError(f'erase must be "independent" or "shared", got {erase!r}')
+        self.erase = erase
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Views:
-        return self._views(self.single._pixels(images, generator), generator)[0]
+        return self._views(self._pixels(images, generator), generator)[0]
 
     @torch.no_grad()
     def with_landmarks(
@@ -160,7 +159,7 @@ class MirroredPair(nn.Module):
                  [32., 20.]]])
         """
         points = check_points(images, landmarks, visible, swap)
-        pixels, points = self.single._pixels_and_points(images, points, generator)
+        pixels, points = self._pixels_and_points(images, points, generator)
         views, boxes = self._views(pixels, generator)
         width = views.view.shape[-1]
         points = points.resized(old=pixels.shape, new=views.view.shape)
@@ -175,15 +174,14 @@ class MirroredPair(nn.Module):
 
     def _views(self, pixels: Tensor, generator: torch.Generator | None) -> tuple[Views, Tensor]:
         """Both views, and the erased boxes: those of the second after those of the first."""
-        single = self.single
         if self.erase == "shared" or not self.training:
-            view, boxes = single._finished(pixels, generator)
+            view, boxes = self._finished(pixels, generator)
             return Views(view, view.flip(-1)), boxes
-        view = single._normalized(pixels)
+        view = self._normalized(pixels)
         view_flipped = view.flip(-1)
-        single._add_noise_(view, pixels, generator)
-        boxes = single._erase_((view, view_flipped), generator)
+        self._add_noise_(view, pixels, generator)
+        boxes = self._erase_((view, view_flipped), generator)
         return Views(view, view_flipped), boxes
 
     def extra_repr(self) -> str:
-        return f"erase={self.erase!r}"
+        return f"erase={self.erase!r}, {super().extra_repr()}"

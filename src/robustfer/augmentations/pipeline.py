@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 class KorniaPipeline(nn.Module):
     """Run kornia's operations (crop, rotation, colour, ...) on a batch, where the batch lies.
 
-    What kornia leaves to its user is done here: uint8 is converted, ``eval()`` switches the random
-    operations off, one generator decides everything, and probabilities that are none are refused.
-    torch's own random state is untouched where a generator is given. Nothing is remembered:
-    parameters are drawn on the CPU in float32, the same for every device, and forgotten. No
-    gradient flows back to the images. Half precision is refused, as it moves the geometry.
+    It converts uint8, switches random operations off in ``eval()``, and draws everything from one
+    generator, on the CPU, the same for every device. It refuses probabilities outside [0, 1] and
+    half precision, which moves the geometry. No gradient flows back to the images.
 
     Operations with nothing random about them run in ``eval()`` too: ``Normalize``, ``Denormalize``,
     ``Resize``, ``CenterCrop``, ``PadTo``, ``LongestMaxSize`` and ``SmallestMaxSize`` with ``p=1``,
@@ -40,7 +38,7 @@ class KorniaPipeline(nn.Module):
         float32 or float64. Operations on hue and saturation need three channels.
 
     Raises:
-        TypeError: an operation is no two-dimensional kornia augmentation.
+        TypeError: an operation is not a two-dimensional kornia augmentation.
         ValueError: no operation, a probability outside [0, 1], or images that do not fit.
 
     Reference:
@@ -62,7 +60,7 @@ class KorniaPipeline(nn.Module):
 
     def __init__(self, *operations: AugmentationBase2D | ImageSequential) -> None:
         super().__init__()
-        # Imported here: erasing and mirroring alone do without kornia.
+        # Imported here: erasing and mirroring do not need kornia.
         import kornia.augmentation as K
 
         if not operations:
@@ -152,22 +150,23 @@ class KorniaPipeline(nn.Module):
                  [41., 16.]]]), tensor([[ True, False]]))
         """
         points = check_points(images, landmarks, visible, swap)
-        images, points = self._carry(images, points, generator)
+        images, points = carried(self, images, points, generator)
         return points.on(images)
-
-    def _carry(
-        self, images: Tensor, points: Points, generator: torch.Generator | None
-    ) -> tuple[Tensor, Points]:
-        """Images and points after the operations."""
-        from robustfer.augmentations._following import check_followable, following
-
-        check_followable(self._all, points.swap)
-        with following(self._all, points) as follower:
-            images = self(images, generator=generator)
-        return images, follower.points
 
     def extra_repr(self) -> str:
         return "\n".join(repr(operation) for operation in self._all[0])
+
+
+def carried(
+    pipeline: KorniaPipeline, images: Tensor, points: Points, generator: torch.Generator | None
+) -> tuple[Tensor, Points]:
+    """Return images and points after the operations of a pipeline."""
+    from robustfer.augmentations._moving_landmarks import check_followable, following
+
+    check_followable(pipeline._all, points.swap)
+    with following(pipeline._all, points) as follower:
+        images = pipeline(images, generator=generator)
+    return images, follower.points
 
 
 def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:

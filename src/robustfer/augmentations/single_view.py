@@ -5,34 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustfer._checks import check_range, check_whole_number
-from robustfer.augmentations._pixels import (
-    check_generator,
-    check_images,
-    draw_seed,
-    to_device,
-    to_float,
-    uniform,
-)
-from robustfer.augmentations._points import LandmarkView, Points, check_points
-from robustfer.augmentations.erasing import check_erasing, fill_boxes_, sample_boxes
-from robustfer.augmentations.pipeline import KorniaPipeline
+from robustfer.augmentations._points import LandmarkView, check_points
+from robustfer.augmentations._preparation import Preparation
 
 
-class SingleView(nn.Module):
+class SingleView(Preparation):
     r"""Turn a batch of images into the normalised, randomly erased view that a network trains on.
 
     In this order: ``pipeline``; Gaussian noise on some samples, clipped to the range of pixels;
     resizing; :math:`(x - \text{mean}) / \text{std}`; erasing of a box in some samples, filled with
-    0, which is the mean colour. In ``eval()`` resizing and normalisation alone are left, and what
-    in the pipeline is not random.
+    0, which is the mean colour. In ``eval()`` only resizing, normalisation and what is not
+    random in the pipeline remain.
 
-    It holds no tensor: it works on the batch's device without being moved there, and adds nothing
-    to a checkpoint. Boxes and choices are drawn on the CPU, the same for every device; the values
-    of the noise are drawn on the batch's device. No gradient flows back to the images.
+    It holds no tensor and works on the batch's device. Boxes and choices are drawn on the CPU, the
+    same for every device; the noise is drawn on the batch's device. No gradient flows back to the
+    images.
 
     Args:
         erase_probability: chance of each sample to be erased.
@@ -51,7 +40,7 @@ class SingleView(nn.Module):
         float32 or float64, in the images' memory format unless a pipeline changes it.
 
     Raises:
-        TypeError: ``pipeline`` is no :class:`KorniaPipeline`.
+        TypeError: ``pipeline`` is not a :class:`KorniaPipeline`.
         ValueError: an option does not fit, or shape, dtype or channels of the images; on the CPU
             also floats far outside [0, 1], such as pixels normalised before or up to 255.
 
@@ -65,44 +54,6 @@ class SingleView(nn.Module):
     """
 
     __call__: Callable[..., Tensor]
-
-    def __init__(
-        self,
-        *,
-        erase_probability: float = 0.5,
-        erase_scale: tuple[float, float] = (0.02, 0.25),
-        erase_ratio: tuple[float, float] = (0.3, 3.3),
-        noise_std: float = 0.0,
-        noise_probability: float = 0.5,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        size: int | tuple[int, int] | None = None,
-        pipeline: KorniaPipeline | None = None,
-    ) -> None:
-        super().__init__()
-        check_erasing(erase_probability, erase_scale, erase_ratio, prefix="erase_")
-        self.erase_probability = erase_probability
-        self.erase_scale, self.erase_ratio = erase_scale, erase_ratio
-        self.noise_std = check_range("noise_std", noise_std, 0.0)
-        self.noise_probability = check_range("noise_probability", noise_probability, 0.0, 1.0)
-        if not (isinstance(mean, Sequence) and isinstance(std, Sequence) and mean and std):
-            raise ValueError(f"mean and std must be sequences of numbers, got {mean} and {std}")
-        if len(mean) != len(std):
-            raise ValueError(
-                f"mean and std must hold one value a channel each, got {len(mean)} and {len(std)}"
-            )
-        self.mean = tuple(check_range("mean", value) for value in mean)
-        self.std = tuple(check_range("std", value, 0.0, open_low=True) for value in std)
-        pair = (size, size) if isinstance(size, int) else size
-        if pair is not None and len(pair) != 2:
-            raise ValueError(f"size must be a whole number or (height, width), got {size}")
-        self.size = None if pair is None else tuple(check_whole_number("size", n, 1) for n in pair)
-        if not (pipeline is None or isinstance(pipeline, KorniaPipeline)):
-            raise TypeError(
-                f"pipeline must be a KorniaPipeline(...) around the operations, "
-                f"got {type(pipeline).__name__}"
-            )
-        self.pipeline = pipeline
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -149,101 +100,3 @@ class SingleView(nn.Module):
         pixels, points = self._pixels_and_points(images, points, generator)
         view, boxes = self._finished(pixels, generator)
         return points.resized(old=pixels.shape, new=view.shape).hidden_under(boxes).on(view)
-
-    def _pixels(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Images after the pipeline, as uint8 as long as nothing needs floats."""
-        self._check(images, generator)
-        return images if self.pipeline is None else self.pipeline(images, generator=generator)
-
-    def _pixels_and_points(
-        self, images: Tensor, points: Points, generator: torch.Generator | None
-    ) -> tuple[Tensor, Points]:
-        """Images and landmarks after the pipeline."""
-        self._check(images, generator)
-        if self.pipeline is None:
-            return images, points
-        return self.pipeline._carry(images, points, generator)
-
-    def _check(self, images: Tensor, generator: torch.Generator | None) -> None:
-        channels = check_images(images)["C"]
-        check_generator(generator)
-        if channels != len(self.mean):
-            raise ValueError(
-                f"images have C={channels} but mean and std have {len(self.mean)} values; give "
-                "one value a channel, or repeat grey images with images.expand(-1, 3, -1, -1)"
-            )
-
-    def _finished(self, pixels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The view and its erased boxes."""
-        view = self._normalized(pixels)
-        if self.training:
-            self._add_noise_(view, pixels, generator)
-        return view, self._erase_((view,), generator)
-
-    def _normalized(self, pixels: Tensor) -> Tensor:
-        """Pixels resized and normalised, in a tensor of their own."""
-        if self.size is not None and self.size != tuple(pixels.shape[-2:]):
-            pixels = F.interpolate(
-                to_float(pixels), self.size, mode="bilinear", antialias=True, align_corners=False
-            )
-        from_bytes = pixels.dtype == torch.uint8
-        top = 255 if from_bytes else 1
-        dtype = torch.float32 if from_bytes else pixels.dtype
-        scaled = ([top * value for value in values] for values in (self.mean, self.std))
-        mean, std = (
-            to_device(torch.tensor(values, dtype=dtype, device="cpu"), pixels.device)
-            for values in scaled
-        )
-        if pixels.is_cpu and not from_bytes:
-            # Memory is the cost: one pass over it, where subtraction and division take two.
-            return F.batch_norm(pixels, mean, std.square(), eps=0.0)
-        mean, std = mean[:, None, None], std[:, None, None]
-        # In place on the copy that the conversion has made.
-        centred = pixels.float().sub_(mean) if from_bytes else pixels.sub(mean)
-        return centred.div_(std)
-
-    def _add_noise_(self, view: Tensor, pixels: Tensor, generator: torch.Generator | None) -> None:
-        """Make the chosen rows of the view anew from noisy pixels."""
-        if not self.noise_std:
-            return
-        chosen = uniform(len(pixels), generator=generator)
-        rows = to_device((chosen < self.noise_probability).nonzero()[:, 0], pixels.device)
-        if len(rows):
-            clean = to_float(pixels[rows])
-            noise = _normal_like(clean, generator).mul_(self.noise_std)
-            view[rows] = self._normalized(noise.add_(clean).clamp_(0, 1))
-
-    def _erase_(self, views: Sequence[Tensor], generator: torch.Generator | None) -> Tensor:
-        """Fill a box in some samples of each view, and return all of them, view after view."""
-        batch, _, height, width = views[0].shape
-        if not (self.training and self.erase_probability):
-            return torch.zeros(len(views) * batch, 4, dtype=torch.int64, device="cpu")
-        boxes = sample_boxes(
-            len(views) * batch,
-            height,
-            width,
-            probability=self.erase_probability,
-            scale=self.erase_scale,
-            ratio=self.erase_ratio,
-            generator=generator,
-        )
-        for view, own in zip(views, boxes.chunk(len(views)), strict=True):
-            fill_boxes_(view, own)
-        return boxes
-
-    def extra_repr(self) -> str:
-        return (
-            f"erase_probability={self.erase_probability}, erase_scale={self.erase_scale}, "
-            f"erase_ratio={self.erase_ratio}, "
-            f"noise_std={self.noise_std}, noise_probability={self.noise_probability}, "
-            f"mean={self.mean}, std={self.std}, size={self.size}"
-        )
-
-
-def _normal_like(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers drawn where the images lie, which the CPU's generator decides."""
-    if generator is not None and not images.is_cpu:
-        generator = torch.Generator(images.device).manual_seed(draw_seed(generator))
-    if generator is None:  # an argument that compiled code cannot trace, see uniform
-        return torch.randn(images.shape, dtype=images.dtype, device=images.device)
-    return torch.randn(images.shape, generator=generator, dtype=images.dtype, device=images.device)

@@ -14,7 +14,7 @@ from robustfer.landmarks.layouts import LandmarkLayout
 def convert_landmarks(
     landmarks: Tensor, visible: Tensor, *, source: LandmarkLayout, target: LandmarkLayout
 ) -> tuple[Tensor, Tensor]:
-    """Landmarks of a sparser layout: 98 to 68, 19 or 5 points, 68 to 19 or 5, 19 to 5.
+    """Return landmarks of a sparser layout: 98 to 68, 19 or 5 points, 68 to 19 or 5, 19 to 5.
 
     A point is the one at the same place of the face, or the mean of those around it: the middle of
     an eye is the mean of its lids, that of the mouth the mean of where the lips meet. It is visible

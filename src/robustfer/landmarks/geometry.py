@@ -51,10 +51,10 @@ def inside(position: Tensor, pixels: int) -> Tensor:
 
 
 def swap_left_right(values: Tensor, layout: LandmarkLayout, *, dim: int = 1) -> Tensor:
-    """Reorder values a point, say visibility or heat maps, as the mirrored picture names them.
+    """Reorder what belongs to points, such as heat maps, as the mirrored picture names them.
 
     Args:
-        values: one slice a point along ``dim``.
+        values: one slice per point along ``dim``.
         layout: what the points are.
         dim: the axis of the points.
 
@@ -62,7 +62,7 @@ def swap_left_right(values: Tensor, layout: LandmarkLayout, *, dim: int = 1) -> 
         any, with K at ``dim`` -> the same.
 
     Raises:
-        ValueError: there is not one slice a point.
+        ValueError: there is not one slice per point.
 
     >>> from robustfer.landmarks import landmark_layout
     >>> swap_left_right(torch.tensor([[True, False, True, True, True]]), landmark_layout(5))
@@ -79,10 +79,9 @@ def swap_left_right(values: Tensor, layout: LandmarkLayout, *, dim: int = 1) -> 
 
 
 def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -> Tensor:
-    """Landmarks of the mirrored images: ``x`` becomes ``width - 1 - x``, left becomes right.
+    """Return landmarks of the mirrored images: ``x`` becomes ``width - 1 - x``, left becomes right.
 
-    The middle of a pixel is a whole number, so that the first and the last column trade places.
-    ``visible`` and heat maps go through :func:`swap_left_right`.
+    :func:`swap_left_right` reorders ``visible`` and heat maps.
 
     Args:
         landmarks: points (x, y) in pixels of the image.
@@ -109,15 +108,14 @@ def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -
 def resize_landmarks(
     landmarks: Tensor, *, from_size: int | tuple[int, int], to_size: int | tuple[int, int]
 ) -> Tensor:
-    """Landmarks of images that were resized, say by a reader's ``size=``.
+    """Return landmarks of images that were resized, for example by a reader's ``size=``.
 
-    The middle of a pixel is a whole number, so a point moves to ``(x + 0.5) * to / from - 0.5``;
-    without the halves all points are off by half of what a pixel grew.
+    The middle of a pixel is a whole number, so a point moves to ``(x + 0.5) * to / from - 0.5``.
 
     Args:
         landmarks: points (x, y) in pixels of the images before.
         from_size: size of the images before, (height, width) or one number for both.
-        to_size: size of the images now, likewise.
+        to_size: size of the images now, in the same form.
 
     Shape:
         landmarks ``(B, K, 2)`` -> the same.

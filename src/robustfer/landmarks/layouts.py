@@ -41,7 +41,7 @@ class LandmarkLayout:
             ``nose``, ``mouth``, ``jaw``, those that the layout has) -> their points.
 
     Raises:
-        ValueError: ``swap`` does not pair all points, or a group has a point that there is not.
+        ValueError: ``swap`` does not pair all points, or a group has a point outside the layout.
     """
 
     name: str
@@ -71,7 +71,7 @@ def landmark_layout(points: int | LandmarkLayout) -> LandmarkLayout:
     - 98: WFLW: as 68, but denser, the brows with both edges, and the pupils last.
 
     Args:
-        points: number of points; a layout, of one's own too, is returned as it is.
+        points: number of points; a layout is returned as it is.
 
     Raises:
         ValueError: no layout of that many points is known.

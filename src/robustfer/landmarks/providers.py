@@ -6,7 +6,7 @@ import math
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class LandmarkFile:
         if reader is None:
             raise ValueError(f"path must end in .npz or .csv, got {self.path}")
         if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path} is not there, or is no file")
+            raise FileNotFoundError(f"{self.path} is not there, or is not a file")
         names, points, places = reader(self.path)
         self.layout = _fitting(layout, points.shape[1], str(self.path))
         self._rows: dict[str, int] = {}
@@ -114,7 +114,7 @@ class LandmarkFile:
             )
         rows = [self._rows.get(name, -1) for name in ids]
         known = self._landmarks[torch.tensor(rows, dtype=torch.int64, device="cpu")]
-        return _with_visibility(known)
+        return known, known.isfinite().all(dim=-1)
 
 
 class _HasLandmarks(Protocol):
@@ -155,23 +155,19 @@ class DatasetLandmarks:
 
     def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Landmarks of the samples and which of them are known."""
-        ids = check_ids(ids)
-        unknown = [name for name in ids if name not in self._rows]
-        if unknown:
+        return _collect(check_ids(ids), self._points_of, self.layout, type(self.dataset).__name__)
+
+    def _points_of(self, name: str) -> Tensor:
+        if name not in self._rows:
             raise ValueError(
-                f"{type(self.dataset).__name__} has no sample {unknown[0]!r}; its own are like "
+                f"{type(self.dataset).__name__} has no sample {name!r}; its own are like "
                 f"{next(iter(self._rows))!r}"
             )
-        return _collect(
-            ids,
-            lambda name: self.dataset.landmarks(self._rows[name]),
-            self.layout,
-            type(self.dataset).__name__,
-        )
+        return self.dataset.landmarks(self._rows[name])
 
 
 class CallableLandmarks:
-    """Landmarks from any function of the sample's id: a detector, a look-up, a table of one's own.
+    """Landmarks from any function of the sample's id: a detector or a look-up.
 
     Args:
         function: id -> points (K, 2), a tensor or an array, NaN where one is not known; ``None``
@@ -202,10 +198,6 @@ class CallableLandmarks:
         return _collect(check_ids(ids), self.function, self.layout, "the function")
 
 
-def _with_visibility(landmarks: Tensor) -> tuple[Tensor, Tensor]:
-    return landmarks, landmarks.isfinite().all(dim=-1)
-
-
 def _collect(
     ids: Sequence[str],
     find: Callable[[str], Tensor | ArrayLike | None],
@@ -228,7 +220,7 @@ def _collect(
             )
         landmarks[row] = points
     warn_if_normalized(landmarks, f"landmarks of {source}")
-    return _with_visibility(landmarks)
+    return landmarks, landmarks.isfinite().all(dim=-1)
 
 
 def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> LandmarkLayout:
@@ -245,9 +237,14 @@ def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> L
 
 def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
     try:
-        arrays, there = _arrays(path)
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is not a zip archive")
+        with np.load(path, allow_pickle=False) as file:
+            there = file.files
+            wanted = {"image", "landmarks", "detected"}.intersection(there)
+            arrays = {name: file[name] for name in sorted(wanted)}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no npz file of plain arrays: {error}") from error
+        raise ValueError(f"{path} is not an npz file of plain arrays: {error}") from error
     missing = [name for name in ("image", "landmarks") if name not in arrays]
     if missing:
         raise ValueError(
@@ -277,15 +274,6 @@ def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
             )
         points[~detected] = np.nan
     return names.tolist(), points, [f"row {row}" for row in range(len(names))]
-
-
-def _arrays(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """The arrays wanted, and the names of all; only those wanted are read."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is no zip archive")
-    with np.load(path, allow_pickle=False) as arrays:
-        wanted = {"image", "landmarks", "detected"}.intersection(arrays.files)
-        return {name: arrays[name] for name in sorted(wanted)}, arrays.files
 
 
 def _read_csv(path: Path) -> tuple[list[str], _Points, list[str]]:

@@ -1,20 +1,77 @@
-"""Where the maps are in what a timm model's ``forward_features`` returns."""
+"""Where the maps of a network are.
+
+A timm model returns them from ``forward_features``, and a network without a head as its plain
+output. In a whole classifier of another library they are the output of a module inside, which is
+found by running it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 OWN_MODULE_HINT = (
     "choose another architecture, or build a module of your own and hand its maps and its "
     "classifier's weight to robustfer.models.cam_outputs"
 )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read (B, D, H, W) out of one backbone.
+
+    Attributes:
+        axes: order of the axes; ``"NLC"`` are tokens in rows of a grid.
+        channels: D.
+        prefix: tokens before those of the grid (class, distillation, register tokens).
+        patch: height and width of a token's part of the image, if the network tells them.
+        tap: path of the module inside a whole classifier whose output is the features.
+        relu: whether a ReLU without a module follows it.
+        named_logits: whether the classifier returns an object with ``logits``.
+    """
+
+    axes: Literal["NCHW", "NHWC", "NLC"]
+    channels: int
+    prefix: int = 0
+    patch: tuple[int, int] | None = None
+    tap: str | None = None
+    relu: bool = False
+    named_logits: bool = False
+
+    def read(self, backbone: Any, images: Tensor) -> tuple[Any, Any]:
+        """Return what the backbone's own head goes on from, and the features as they come."""
+        if self.tap is None:
+            raw = forward_features(backbone, images)
+            return raw, tensor_of(raw)
+        with outputs_of(backbone, [self.tap]) as outputs:
+            raw = backbone(images)
+        features = tensor_of(outputs[0])
+        return raw, F.relu(features) if self.relu else features
+
+    def maps(self, features: Tensor, backbone: nn.Module, images: Tensor) -> Tensor:
+        """Return ``features`` as (B, D, H, W), a view where that is possible."""
+        if self.axes == "NCHW":
+            return features
+        if self.axes == "NHWC":
+            return features.permute(0, 3, 1, 2)
+        tokens = features[:, self.prefix :]
+        height, width = images.shape[2:]
+        if self.patch is not None:
+            grid = height // self.patch[0], width // self.patch[1]
+        else:
+            grid = _token_grid(backbone, tokens.shape[1], height, width)
+        # Not len(tokens): torch.export would take the number for the one batch size there is.
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], self.channels, *grid)
+
+    def logits(self, backbone: Any, raw: Any) -> Any:
+        """Return the logits of the backbone's own head."""
+        return backbone.forward_head(raw) if self.tap is None else logits_of(raw)
 
 
 def forward_features(backbone: Any, images: Tensor) -> Any:
@@ -24,163 +81,34 @@ def forward_features(backbone: Any, images: Tensor) -> Any:
     return backbone(images)
 
 
-def probe_size(
-    backbone: nn.Module, options: Mapping[str, Any], asked: tuple[int, int, int] | None
-) -> tuple[int, int, int]:
-    """Return (channels, height, width) of images on which the backbone is examined.
-
-    A fixed size is kept; else 128, where networks of stride 32 and 64 still give several
-    places to average over, so that mean and maximum pooling differ.
-    """
-    if asked is not None:
-        return asked
-    config: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", None) or {}
-    channels, height, width = config.get("input_size", (3, 128, 128))
-    fixed = options.get("img_size") or getattr(
-        getattr(backbone, "patch_embed", None), "img_size", None
-    )
-    if fixed is not None:
-        height, width = (fixed, fixed) if isinstance(fixed, int) else fixed
-    elif not config.get("fixed_input_size", False):
-        height = width = 128
-    return options.get("in_chans", channels), height, width
+def tensor_of(output: Any) -> Any:
+    """Return the features in an output: a Hugging Face model names them."""
+    return output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", output)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How to read (B, D, H, W) out of the features of one backbone.
-
-    Attributes:
-        axes: order of the axes; ``"NLC"`` are tokens in rows of a grid.
-        channels: D.
-        prefix: tokens before those of the grid (class, distillation, register tokens).
-    """
-
-    axes: Literal["NCHW", "NHWC", "NLC"]
-    channels: int
-    prefix: int = 0
-
-    def maps(self, features: Tensor, backbone: nn.Module, images: Tensor) -> Tensor:
-        """Return ``features`` as (B, D, H, W), a view where that is possible."""
-        if self.axes == "NCHW":
-            return features
-        if self.axes == "NHWC":
-            return features.permute(0, 3, 1, 2)
-        tokens = features[:, self.prefix :]
-        grid = _token_grid(backbone, tokens.shape[1], images.shape[2], images.shape[3])
-        # Not len(tokens): torch.export would take the number for the one batch size there is.
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], self.channels, *grid)
-
-
-def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor]:
-    """Return the features of random images, as they come, and their layout.
-
-    Raises:
-        ValueError: the features are no maps, or the images do not suit the network.
-    """
-    shown = "x".join(map(str, images.shape[1:]))
-    try:
-        with torch.no_grad():
-            features = forward_features(probe, images)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{name} does not take images of {shown} (channels x height x width): {error}; "
-            "give input_size"
-        ) from error
-    layout = _layout_of(name, probe, features)
-    if layout.maps(features, probe, images)[0, 0].numel() == 1:
-        raise ValueError(
-            f"{name} gives maps of a single place for images of {shown}: give a larger input_size, "
-            f"or {OWN_MODULE_HINT}"
-        )
-    return layout, features
-
-
-def examine_training(name: str, probe: nn.Module, images: Tensor, evaluated: Tensor) -> None:
-    """Refuse a network whose features have other places in training than in evaluation.
-
-    Args:
-        name: of the network.
-        probe: a copy of it, left in eval mode; a forward in training may change its buffers.
-        images: (B, C, H, W) random images.
-        evaluated: their features in eval mode.
-
-    Raises:
-        ValueError: the features in training are of another shape, or not one tensor.
-    """
-    with torch.no_grad(), in_training(probe):
-        features = forward_features(probe, images)
-    if isinstance(features, Tensor) and features.shape == evaluated.shape:
-        return
-    got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-    raise ValueError(
-        f"{name} gives features of shape {tuple(evaluated.shape)} in eval mode and {got} in "
-        "training mode, but class maps need the same places in both: build it without what drops "
-        f"or merges tokens (timm: patch_drop_rate=0), or {OWN_MODULE_HINT}"
-    )
+def logits_of(output: Any) -> Any:
+    """Return the logits in an output: a Hugging Face model names them."""
+    return output if isinstance(output, Tensor) else getattr(output, "logits", output)
 
 
 @contextmanager
-def in_training(probe: nn.Module) -> Iterator[None]:
-    """Put a network into training mode, but for its batch norms, and into eval mode afterwards.
+def outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Any]]:
+    """Collect what the modules at these paths return, in the order in which they run.
 
-    Those would fail on one image, change their statistics and, if synchronised, wait for others.
+    Hooks for the time of a call keep no maps, and stay out of copies of the network.
     """
-    probe.train()
-    for part in probe.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.eval()
+    outputs: list[Any] = []
+    handles = [
+        network.get_submodule(path).register_forward_hook(
+            lambda _, __, output: outputs.append(output)
+        )
+        for path in paths
+    ]
     try:
-        yield
+        yield outputs
     finally:
-        probe.eval()
-
-
-def _layout_of(name: str, backbone: nn.Module, features: object) -> Layout:
-    if not isinstance(features, Tensor):
-        raise ValueError(
-            f"{name} gives a {type(features).__name__} as features, not one tensor with a place "
-            f"for each part of the image: {OWN_MODULE_HINT}"
-        )
-    shape = tuple(features.shape)
-    if not hasattr(backbone, "forward_features"):
-        if len(shape) != 4:
-            raise ValueError(
-                f"{name} must return maps of shape (B, D, H, W), got {shape}; leave its pooling "
-                "and its classifier out"
-            )
-        return Layout("NCHW", shape[1])
-    channels = getattr(backbone, "num_features", None)
-    if channels is None:
-        raise ValueError(
-            f"{name} has forward_features but no num_features, so its channels cannot be told "
-            "apart from places: set self.num_features to their number"
-        )
-    axes = _axes(backbone, shape, channels)
-    if axes is None:
-        raise ValueError(
-            f"{name} gives features of shape {shape}, in which its {channels} channels cannot be "
-            f"told apart from places: {OWN_MODULE_HINT}"
-        )
-    if axes == "NLC":
-        return Layout("NLC", shape[2], prefix=getattr(backbone, "num_prefix_tokens", 0) or 0)
-    return Layout(axes, shape[1] if axes == "NCHW" else shape[3])
-
-
-def _axes(
-    backbone: nn.Module, shape: tuple[int, ...], channels: int | None
-) -> Literal["NCHW", "NHWC", "NLC"] | None:
-    if len(shape) == 3:
-        return "NLC" if shape[2] == channels else None
-    if len(shape) != 4:
-        return None
-    declared = str(getattr(backbone, "output_fmt", ""))
-    first, last = shape[1] == channels, shape[3] == channels
-    if declared == "NHWC" or (last and not first):
-        return "NHWC"
-    if declared == "NCHW" or (first and not last):
-        return "NCHW"
-    return None
+        for handle in handles:
+            handle.remove()
 
 
 def _token_grid(backbone: nn.Module, count: int, height: int, width: int) -> tuple[int, int]:

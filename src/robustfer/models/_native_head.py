@@ -1,17 +1,21 @@
-"""Examining the head of a timm model: which layers it is made of and whether maps follow."""
+"""Examining the head of a network: which layers it is made of and whether maps follow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustfer.models._layout import Layout, forward_features, in_training
-from robustfer.models.exactness import TOLERANCE, relative_error
+from robustfer.models._layout import Layout, logits_of
+from robustfer.models._probe import (
+    TOLERANCE,
+    Call,
+    in_training,
+    recorded_calls,
+    relative_error,
+)
 from robustfer.models.outputs import class_bias, class_maps
 
 
@@ -38,27 +42,34 @@ def linear_parts(classifier: Any) -> tuple[Tensor, Tensor | None]:
     return classifier.weight.flatten(1), classifier.bias
 
 
-def find_native_head(probe: Any, images: Tensor, raw: Tensor, layout: Layout) -> NativeHead:
+def find_native_head(
+    probe: nn.Module, images: Tensor, raw: Any, features: Tensor, layout: Layout
+) -> NativeHead:
     """Find the layers of the head of ``probe`` and check that class maps made of them are exact.
 
     Args:
         probe: a copy of the backbone with randomised norms and classifier, in eval mode.
         images: (B, C, H, W) random images.
-        raw: the features of ``images``, as the probe gives them.
+        raw: what the head goes on from, see :meth:`Layout.read`.
+        features: of ``images``, as the probe gives them.
         layout: of these features.
 
     Raises:
         UnsuitedHeadError: no mean pooling followed by an optional layer norm and one linear layer.
     """
-    if not hasattr(probe, "forward_head"):
+    if layout.tap is None and not hasattr(probe, "forward_head"):
         raise UnsuitedHeadError("is not to be found (it has no forward_head)")
     paths = {module: path for path, module in probe.named_modules()}
     try:
-        with torch.no_grad(), _recorded_calls(probe) as called:
-            logits = probe.forward_head(raw)
+        with torch.no_grad(), recorded_calls(probe) as calls:
+            if layout.tap is not None:
+                raw, features = layout.read(probe, images)
+            logits = layout.logits(probe, raw)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as raised:
         raise UnsuitedHeadError(f"does not take its own features ({raised})") from raised
-    layers = [module for module in called if any(True for _ in module.parameters(recurse=False))]
+    behind = _after(calls, None if layout.tap is None else probe.get_submodule(layout.tap))
+    layers = list(dict.fromkeys(call.module for call in behind if call.has_own_parameters))
+    layers = [layer for layer in layers if layer is not probe]
     names = ", ".join(f"{paths[layer]} ({type(layer).__name__})" for layer in layers)
     if not layers or not _is_linear(layers[-1]):
         raise UnsuitedHeadError(f"does not end in a linear classifier; its layers: {names}")
@@ -67,28 +78,42 @@ def find_native_head(probe: Any, images: Tensor, raw: Tensor, layout: Layout) ->
     found = NativeHead(paths[layers[-1]], paths[layers[0]] if len(layers) == 2 else None)
 
     classifier, norm = found.parts(probe)
+    if layout.tap is not None:  # drawn anew, since a classifier that starts at zero hides errors
+        with torch.no_grad():
+            for parameter in classifier.parameters():
+                parameter.normal_(generator=torch.Generator("cpu").manual_seed(0))
+            raw, features = layout.read(probe, images)
+            logits = layout.logits(probe, raw)
     weight, bias = linear_parts(classifier)
-    features = layout.maps(raw, probe, images)
+    maps = layout.maps(features, probe, images)
     _check_logits(logits, (len(images), len(weight)))
-    if weight.shape[1] != features.shape[1]:
+    if weight.shape[1] != maps.shape[1]:
         raise UnsuitedHeadError(
-            f"classifies {weight.shape[1]} numbers pooled from {features.shape[1]} channels"
+            f"classifies {weight.shape[1]} numbers pooled from {maps.shape[1]} channels"
         )
     with torch.no_grad():
-        maps = class_maps(features, weight, norm)
-        error = relative_error(maps, class_bias(weight, bias, norm), logits)
+        error = relative_error(
+            class_maps(maps, weight, norm), class_bias(weight, bias, norm), logits
+        )
     if not error <= TOLERANCE:
         raise UnsuitedHeadError(
             "does not classify the mean over the maps (a class token, or another pooling): "
             f"maps and logits are {error:.0%} of the largest logit apart"
         )
     with torch.no_grad():
-        whole = probe(images)
+        whole = logits_of(probe(images))
     if not torch.allclose(logits, whole, rtol=TOLERANCE, atol=TOLERANCE):
         raise UnsuitedHeadError("is not all that its forward does after forward_features")
     with torch.no_grad(), in_training(probe):
-        _check_logits(probe.forward_head(raw), logits.shape, " in training")
+        in_training_raw = raw if layout.tap is None else layout.read(probe, images)[0]
+        _check_logits(layout.logits(probe, in_training_raw), logits.shape, " in training")
     return found
+
+
+def _after(calls: list[Call], tapped: nn.Module | None) -> list[Call]:
+    """The calls that finished after that of the module; all of them if there is none."""
+    places = [place for place, call in enumerate(calls) if call.module is tapped]
+    return calls[places[0] + 1 :] if places else calls
 
 
 def _check_logits(logits: object, shape: tuple[int, ...], when: str = "") -> None:
@@ -100,7 +125,7 @@ def _check_logits(logits: object, shape: tuple[int, ...], when: str = "") -> Non
         )
 
 
-def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor) -> list[str]:
+def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: Layout) -> list[str]:
     """Replace the children of ``backbone`` that its features do not need by ``nn.Identity``.
 
     That is the head. Left in place, its parameters would never get a gradient, which
@@ -110,24 +135,28 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor) -> list[s
         backbone: the module to change.
         probe: a copy of it, in which the use is found out.
         images: (B, C, H, W) random images.
+        layout: of the features.
 
     Returns:
         The names of the children dropped.
     """
     probe.requires_grad_(True)
     used: set[str] = set()
-    with torch.enable_grad(), in_training(probe), _recorded_calls(probe) as called:
-        features = forward_features(probe, images)
+    with torch.enable_grad(), in_training(probe), recorded_calls(probe) as calls:
+        features = layout.read(probe, images)[1]
         if features.requires_grad:
             names, parameters = zip(*probe.named_parameters(), strict=True)
             gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
             used = {name for name, grad in zip(names, gradients, strict=True) if grad is not None}
+    if layout.tap is not None:
+        calls = calls[: -len(_after(calls, probe.get_submodule(layout.tap)))]
+    called = {call.module for call in calls}
 
     dropped = []
     for name, child in probe.named_children():
         own = {f"{name}.{path}" for path, _ in child.named_parameters()}
         # Not run is not enough: parameters may be read without a call of their module.
-        if own and not own & used and called.keys().isdisjoint(child.modules()):
+        if own and not own & used and called.isdisjoint(child.modules()):
             setattr(backbone, name, nn.Identity())
             dropped.append(name)
     return dropped
@@ -137,18 +166,3 @@ def _is_linear(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         return layer.kernel_size == (1, 1) and layer.groups == 1
     return isinstance(layer, nn.Linear)
-
-
-@contextmanager
-def _recorded_calls(module: nn.Module) -> Iterator[dict[nn.Module, None]]:
-    """Collect the submodules that run, in the order in which they first finish."""
-    called: dict[nn.Module, None] = {}
-    handles = [
-        part.register_forward_hook(lambda part, *_: called.setdefault(part))
-        for part in module.modules()
-    ]
-    try:
-        yield called
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,4 +1,4 @@
-"""A timm network, or any module that returns maps, with class attention maps in one forward."""
+"""Any network for images, with class attention maps in one forward."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustfer._checks import check_bool, check_whole_number
-from robustfer.models._layout import (
-    examine_features,
-    examine_training,
-    forward_features,
-    probe_size,
-)
+from robustfer.models._find_maps import examine_features, examine_training, probe_size
 from robustfer.models._native_head import (
     NativeHead,
     UnsuitedHeadError,
@@ -24,7 +19,7 @@ from robustfer.models._native_head import (
     find_native_head,
     linear_parts,
 )
-from robustfer.models.exactness import random_images, randomized_copy, undisturbed
+from robustfer.models._probe import random_images, randomized_copy, undisturbed
 from robustfer.models.outputs import CAMOutput, class_bias, class_maps, pooled_embeddings
 
 Head = Literal["auto", "keep", "replace"]
@@ -43,9 +38,9 @@ class CAMClassifier(nn.Module):
       ``global_pool="avg"``). Kept; the maps take the pooled vector's deviation as a constant, see
       :func:`robustfer.models.cam_outputs`.
     - ``"replaced"``: mean pooling and a new linear layer, with the drop-out rate of the head that
-      they replace. For heads without exact maps: class tokens (ViT), hidden layers (MobileNetV3),
-      several classifiers (LeViT). What the features do not depend on is then taken out of the
-      backbone.
+      they replace. For heads without exact maps: class tokens (ViT), hidden layers (MobileNetV3,
+      VGG), several classifiers (LeViT). What the features do not depend on is then taken out of
+      the backbone.
 
     Logits are those of the head, with its drop-out; attention and embeddings come from the
     features without drop-out. A loss on ``attention`` moves the backbone, never the classifier.
@@ -57,8 +52,9 @@ class CAMClassifier(nn.Module):
     (2x2 of 48x48): enlarge small images, or lower the stride as the example shows.
 
     Args:
-        backbone: name of a timm model; or a timm model, changed in place if its head goes; or
-            any module that returns maps (B, D, H, W), such as a network without its last layers.
+        backbone: name of a timm model; or a whole classifier of timm, torchvision or Hugging Face,
+            changed in place if its head is replaced; or any module that returns maps
+            (B, D, H, W), such as a network without its last layers.
         num_classes: C, the number of classes.
         pretrained: load timm's pretrained weights (for a name).
         head: ``"auto"`` keeps the network's head where it gives exact maps and else replaces it,
@@ -116,6 +112,7 @@ class CAMClassifier(nn.Module):
         if isinstance(backbone, str):
             self.name, may_be_trained = backbone, pretrained
             backbone = _create(backbone, num_classes, pretrained, options)
+            self._options: dict[str, Any] | None = options
         elif pretrained or options:
             raise ValueError(
                 "pretrained and model_options are for a backbone given by name; this "
@@ -123,6 +120,7 @@ class CAMClassifier(nn.Module):
             )
         else:
             self.name, may_be_trained = type(backbone).__name__, True
+            self._options = None
         if any(parameter.is_meta for parameter in backbone.parameters()):
             raise ValueError(
                 "backbone must hold values, which the examination needs, got parameters on the "
@@ -135,7 +133,7 @@ class CAMClassifier(nn.Module):
         with undisturbed():
             probe = randomized_copy(backbone, seed=0)
             images = random_images((2, *self.input_size), seed=0)
-            self._layout, raw = examine_features(self.name, probe, images)
+            self._layout, raw, features = examine_features(self.name, probe, images)
         self.num_features = self._layout.channels
         self._native: NativeHead | None = None
         self.own_head: nn.Linear | None = None
@@ -143,12 +141,12 @@ class CAMClassifier(nn.Module):
         if head != "replace":
             try:
                 with undisturbed():
-                    self._native = find_native_head(probe, images, raw, self._layout)
+                    self._native = find_native_head(probe, images, raw, features, self._layout)
                 self._check_num_classes()
             except UnsuitedHeadError as error:
                 refusal = f"{self.name} gives no exact class maps: its own head {error}"
         with undisturbed():
-            examine_training(self.name, probe, images, raw)
+            examine_training(self.name, self._layout, probe, images, features)
         if head == "keep" and refusal:
             hint = "head='auto' or 'replace'"
             if getattr(backbone, "global_pool", None) == "token":
@@ -171,6 +169,18 @@ class CAMClassifier(nn.Module):
             return "replaced"
         return "linear" if self._native.norm is None else "norm_linear"
 
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        """Arguments that build the same classifier; ``None`` for a backbone not given by name."""
+        if self._options is None:
+            return None
+        return {
+            "backbone": self.name,
+            "head": "replace" if self._native is None else "keep",
+            "model_options": self._options,
+            "input_size": self.input_size,
+        }
+
     def get_classifier(self) -> nn.Module:
         """Return the linear layer (or 1x1 convolution) that makes the logits."""
         return self._head_parts()[0]
@@ -181,12 +191,12 @@ class CAMClassifier(nn.Module):
         return class_bias(*linear_parts(classifier), norm)
 
     def forward(self, images: Tensor) -> CAMOutput:
-        raw = forward_features(self.backbone, images)
-        features = self._layout.maps(raw, self.backbone, images)
+        raw, features = self._layout.read(self.backbone, images)
+        features = self._layout.maps(features, self.backbone, images)
         classifier, norm = self._head_parts()
         embeddings = pooled_embeddings(features, norm)
         if self.own_head is None:
-            logits = self.backbone.forward_head(raw)  # type: ignore[operator]
+            logits = self._layout.logits(self.backbone, raw)
         else:
             logits = self.own_head(self.dropout(embeddings))
         maps = class_maps(features, linear_parts(classifier)[0], norm)
@@ -207,18 +217,21 @@ class CAMClassifier(nn.Module):
     def _take_own_head(
         self, probe: nn.Module, images: Tensor, options: Mapping[str, Any]
     ) -> list[str]:
-        """Make our own head; return what it replaces. A module that is no timm model is kept."""
+        """Make our own head; return what it replaces. A module without a head is kept."""
         like = next(self.backbone.parameters(), torch.empty(0))
         self.own_head = nn.Linear(
             self.num_features, self.num_classes, device=like.device, dtype=like.dtype
         )
-        if not hasattr(self.backbone, "forward_features"):
+        if self._layout.tap is None and not hasattr(self.backbone, "forward_features"):
             self.dropout = nn.Dropout(0.0)
             return []
-        rate = options.get("drop_rate", getattr(self.backbone, "drop_rate", 0.0))
-        self.dropout = nn.Dropout(float(rate))
         with undisturbed():
-            return drop_unused(self.backbone, probe, images)
+            dropped = drop_unused(self.backbone, probe, images, self._layout)
+        heads = [part for name in dropped for part in probe.get_submodule(name).modules()]
+        rates = [part.p for part in heads if isinstance(part, nn.Dropout)]
+        rate = options.get("drop_rate", getattr(self.backbone, "drop_rate", [0.0, *rates][-1]))
+        self.dropout = nn.Dropout(float(rate))
+        return dropped
 
     def _check_num_classes(self) -> None:
         found = len(linear_parts(self.get_classifier())[0])

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustfer._checks import check_whole_number
-from robustfer._copying import independent_copy
 from robustfer._wrappers import unwrapped
+from robustfer.models._probe import (
+    TOLERANCE,
+    random_images,
+    randomized_copy,
+    relative_error,
+    undisturbed,
+)
 from robustfer.models.outputs import check_cam_output
-
-TOLERANCE = 1e-5
-"""Largest error of exact maps, relative to the largest logit; float32 leaves about 1e-6."""
-
-_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -110,54 +109,3 @@ def _image_shape(
             f"{asked}"
         )
     return asked
-
-
-def relative_error(attention: Tensor, bias: Tensor, logits: Tensor) -> float:
-    """Return the largest ``|mean of map + bias - logit|``, relative to the largest logit."""
-    difference = attention.mean(dim=(2, 3)) + bias - logits
-    return float(difference.abs().max() / logits.abs().max().clamp_min(1e-30))
-
-
-def random_images(shape: tuple[int, int, int, int], seed: int) -> Tensor:
-    """Return standard normal images on the CPU, the same for the same seed."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Take no random numbers from the program, and no notice of its modes and device.
-
-    Gradients are on inside, since leaving inference mode turns them on.
-    """
-    with (
-        torch.inference_mode(False),
-        torch.random.fork_rng(devices=[]),
-        torch.autocast("cpu", enabled=False),
-        torch.device("cpu"),
-    ):
-        yield
-
-
-def randomized_copy(module: _Module, seed: int) -> _Module:
-    """Return a float32 copy in eval mode on the CPU, its norms and classifier drawn anew.
-
-    Fresh norms scale by one and shift by zero, and some classifiers start at zero: all of that
-    would hide a head that is read wrongly.
-    """
-    generator = torch.Generator("cpu").manual_seed(seed)
-    probe = independent_copy(module).cpu().float().eval()
-    with torch.no_grad():
-        for part in probe.modules():
-            if "norm" not in type(part).__name__.lower():
-                continue
-            for name, parameter in part.named_parameters(recurse=False):
-                if parameter.ndim == 1 and name == "bias":
-                    parameter.normal_(0.0, 0.5, generator=generator)
-                elif parameter.ndim == 1:
-                    parameter.uniform_(0.5, 1.5, generator=generator)
-        classifier = getattr(probe, "get_classifier", lambda: None)()
-        if isinstance(classifier, nn.Module):
-            for parameter in classifier.parameters():
-                parameter.normal_(generator=generator)
-    return probe

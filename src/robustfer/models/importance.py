@@ -15,13 +15,13 @@ from robustfer.models.outputs import check_cam_output
 
 
 class ImportanceHead(nn.Module):
-    r"""A linear layer and a sigmoid: one importance a sample.
+    r"""A linear layer and a sigmoid: one importance per sample.
 
     .. math:: \alpha_n = \operatorname{sigmoid}(w \cdot f_n + b)
 
-    In float32 for half inputs, also under autocast: in half precision a sigmoid is exactly 1
-    from 10 on, and learns nothing from there. That all importances end near 1 is what goes wrong
-    most often: look at :func:`robustfer.functional.importance_health` each epoch.
+    It works in float32 for half inputs, also under autocast: in half precision a sigmoid is
+    exactly 1 from 10 on and stops learning. Often all importances end near 1: look at
+    :func:`robustfer.functional.importance_health` each epoch.
 
     Args:
         dim: D, the width of the embeddings.
@@ -30,7 +30,7 @@ class ImportanceHead(nn.Module):
         embeddings ``(B, D)`` -> importance ``(B)`` in [0, 1].
 
     Raises:
-        ValueError: the width is no positive whole number, or not that of the embeddings.
+        ValueError: the width is not a positive whole number, or not that of the embeddings.
 
     Reference:
         Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
@@ -76,7 +76,7 @@ class ImportanceOutput(NamedTuple):
 class ImportanceClassifier(nn.Module):
     """A classifier with an importance head beside it, as one module to train, save and wrap.
 
-    For inference the head has no use: :func:`robustfer.models.strip_for_inference`.
+    Inference does not need the head: :func:`robustfer.models.strip_for_inference` removes it.
 
     Args:
         model: the classifier, part of this from now on: a :class:`CAMClassifier`, or any module

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robustfer._copying import independent_copy
 from robustfer._wrappers import unwrapped
-from robustfer.models._layout import Layout, forward_features
+from robustfer.models._layout import Layout
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.importance import ImportanceClassifier
 from robustfer.models.landmark_classifier import LandmarkClassifier
@@ -18,11 +18,12 @@ from robustfer.models.outputs import check_cam_output, pooled_embeddings
 def strip_for_inference(model: nn.Module) -> nn.Module:
     """Copy what makes the logits, in eval mode, without what only training needs.
 
-    Class maps are not made, and landmarks neither. An importance head is gone: its factor is the
-    same for all logits of a sample, so it changes how sure the network seems, not its class (but
-    for the classifier's bias, which the paper's form does not weight). Where the network's own head
-    was kept, what comes back is that timm model itself, whose weights load without robustfer.
-    Of a module of your own everything is kept, and its logits come back.
+    It makes no class maps and no landmarks. It drops an importance head: that scales all logits of
+    a sample alike (but for the bias, which the paper's form does not weight). If the network kept
+    its own head, the result is that network itself. For a timm model,
+    :func:`robustfer.checkpoint.save_model` then writes a file for
+    ``timm.create_model(name, num_classes=7, checkpoint_path=...)``. A module of your own is kept
+    whole and returns its logits.
 
     Args:
         model: a trained model, not changed. A :class:`CAMClassifier`, an
@@ -52,7 +53,8 @@ def strip_for_inference(model: nn.Module) -> nn.Module:
     if not isinstance(model, CAMClassifier):
         kept: nn.Module = _Logits(model)
     elif model.own_head is None:
-        kept = model.backbone
+        named = model._layout.named_logits
+        kept = _Logits(model.backbone) if named else model.backbone
     else:
         kept = _PooledClassifier(model.backbone, model.own_head, model._layout)
     with torch.inference_mode(False):  # a copy made inside could not be used outside
@@ -60,14 +62,18 @@ def strip_for_inference(model: nn.Module) -> nn.Module:
 
 
 class _Logits(nn.Module):
-    """The logits of a module that returns a CAMOutput."""
+    """The logits of a module that returns a CAMOutput, or of a Hugging Face classifier."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return check_cam_output(self.model(images), self.model).logits
+        output = self.model(images)
+        if isinstance(output, Tensor) or not hasattr(output, "logits"):
+            output = check_cam_output(output, self.model)
+        logits: Tensor = output.logits
+        return logits
 
 
 class _PooledClassifier(nn.Module):
@@ -80,7 +86,7 @@ class _PooledClassifier(nn.Module):
         self._layout = layout
 
     def forward(self, images: Tensor) -> Tensor:
-        raw = forward_features(self.backbone, images)
-        features = self._layout.maps(raw, self.backbone, images)
+        features = self._layout.read(self.backbone, images)[1]
+        features = self._layout.maps(features, self.backbone, images)
         logits: Tensor = self.head(pooled_embeddings(features, None))
         return logits

@@ -23,14 +23,13 @@ from robustfer.functional.neighbors import cosine_neighbors, neighbor_distributi
 
 
 class PairScorer(nn.Module):
-    r"""How far one sample's prediction is of use to another, learnt; the order of the pair counts.
+    r"""Score how far one sample's prediction is of use to another; the order of the pair counts.
 
     .. math:: c_{ij} = \operatorname{softmax}(\mathrm{MLP}([g^1_i;\, g^2_j]))_0,
         \qquad [g^1;\, g^2] = W f + b
 
-    The first layer of the MLP is split into one part for :math:`g^1` and one for :math:`g^2`, so
-    that each sample passes it once, whatever the number of pairs. In float32 for half inputs, also
-    under autocast.
+    The first layer of the MLP is split into one part for :math:`g^1` and one for :math:`g^2`: each
+    sample passes it once. It works in float32 for half inputs, also under autocast.
 
     Args:
         dim: D, the width of the features, even and at least 4.
@@ -90,27 +89,23 @@ class LabelDistributionEstimator(nn.Module):
         t_i = \tfrac{1}{2} (d^u_i + d^v_i), \qquad
         d^s_i = \sum_j w^s_{ij} \operatorname{softmax}(z_j)
 
-    with :math:`u` the expression space, :math:`v` the landmark space, and :math:`w` normalised
-    scores of the ``num_neighbors`` samples nearest by cosine similarity, learnt in each space by a
-    :class:`PairScorer`; see :func:`robustfer.functional.neighbor_distribution`. Which samples are
-    neighbours is a constant; gradients reach the scorers, which learn from nothing else, the
-    features through them, and the neighbours' logits. The training target is made of it by
-    :class:`robustfer.state.LabelDistributionBank`.
+    with :math:`u` the expression space, :math:`v` the landmark space, and :math:`w` the normalised
+    scores of the ``num_neighbors`` nearest samples by cosine similarity. A :class:`PairScorer` of
+    each space makes the scores; see :func:`robustfer.functional.neighbor_distribution`. Which
+    samples are neighbours is a constant. Gradients reach the scorers, the features through them,
+    and the neighbours' logits. :class:`robustfer.state.LabelDistributionBank` makes the training
+    target from the estimate.
 
-    The landmark space may be any second space, such as :class:`LandmarkCoordinates` (beyond the
-    paper).
-
-    Only chosen pairs pass the scorers. With several processes the batches of all are joined, and
-    each estimates for its own samples. It has parameters and belongs to the model, inside
-    ``DistributedDataParallel``, as in :class:`LANetModel`; inference needs nothing of it.
+    It has parameters and belongs to the model, inside ``DistributedDataParallel``, as in
+    :class:`LANetModel`. Inference does not need it.
 
     Args:
         expression_dim: D, the width of the expression space, even.
         landmark_dim: E, the width of the landmark space, even.
         num_neighbors: neighbours in each space, at most; of fewer other samples all are taken.
         detach_neighbor_probabilities: let no gradient reach the neighbours' logits.
-        gather: join the batches of all processes, each of which must then call this at the same
-            point; nothing to do without ``torch.distributed``.
+        gather: join the batches of all processes, which must all call this at the same point; each
+            estimates for its own samples. With one process it does nothing.
         variant: ``"paper"``, or ``"official"``, where a sample may be its own neighbour; see
             :func:`robustfer.functional.cosine_neighbors`.
 

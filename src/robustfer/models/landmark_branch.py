@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import timm
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import check_bool, check_shapes, check_whole_number
+from robustfer.models._probe import random_images, randomized_copy, undisturbed
 
 _STRIDE = 4
 
@@ -104,17 +106,16 @@ class LandmarkHead(nn.Module):
 
 
 class LandmarkBranch(nn.Module):
-    """A timm network that gives its maps, with a :class:`LandmarkHead` on them.
+    """A network that gives its maps, with a :class:`LandmarkHead` on them.
 
     It is trained beside the classifier, by heat maps and as the landmark space of
-    :class:`LANetModel`, and not needed for inference: the classifier's logits are the same with
-    and without it.
-
-    It shares nothing with the classifier. In the paper the two share the stem and the first stage:
-    :class:`LandmarkClassifier`.
+    :class:`LANetModel`. Inference does not need it. It shares nothing with the classifier; in the
+    paper the two share the stem and the first stage: :class:`LandmarkClassifier`.
 
     Args:
-        pyramid: name of a timm model, or one made with ``features_only=True``.
+        pyramid: name of a timm model, or one made with ``features_only=True``; or any module that
+            returns its maps as a sequence or a dict, finest first, such as one of torchvision's
+            ``create_feature_extractor(network, ["layer1", "layer2", "layer3", "layer4"])``.
         num_landmarks: K.
         dim: D, channels of the merged map and width of the embeddings.
         pretrained: load timm's pretrained weights (for a name).
@@ -166,19 +167,37 @@ class LandmarkBranch(nn.Module):
                 "pretrained and model_options are for a name; build the network with them"
             )
         info: Any = getattr(pyramid, "feature_info", None)
-        if not hasattr(info, "channels"):
-            raise ValueError(
-                "pyramid must be a timm model made with features_only=True, got "
-                f"{type(pyramid).__name__}"
-            )
+        if hasattr(info, "channels"):
+            channels, strides = info.channels(), info.reduction()
+        else:
+            channels, strides = _measured(pyramid)
         self.pyramid = pyramid
-        self.head = LandmarkHead(
-            info.channels(), info.reduction(), num_landmarks=num_landmarks, dim=dim
-        )
+        self.head = LandmarkHead(channels, strides, num_landmarks=num_landmarks, dim=dim)
         self.dim = self.head.dim
 
     def forward(self, images: Tensor) -> LandmarkOutput:
-        return self.head(channels_first(self.pyramid(images), self.pyramid))
+        return self.head(channels_first(_sequence(self.pyramid(images)), self.pyramid))
+
+
+def _measured(pyramid: nn.Module) -> tuple[list[int], list[int]]:
+    """Channels and strides of the maps that a copy of a network gives for a random image."""
+    side = 128
+    with undisturbed(), torch.no_grad():
+        maps = _sequence(randomized_copy(pyramid, seed=0)(random_images((1, 3, side, side), 0)))
+    if isinstance(maps, Tensor) or not all(
+        isinstance(each, Tensor) and each.ndim == 4 for each in maps
+    ):
+        raise ValueError(
+            "pyramid must be a timm model made with features_only=True, or a module that returns "
+            f"several maps (B, channels, H, W), got {type(pyramid).__name__}"
+        )
+    return [each.shape[1] for each in maps], [round(side / each.shape[2]) for each in maps]
+
+
+def _sequence(maps: Any) -> Sequence[Tensor]:
+    """Return the maps of a pyramid as a sequence; a Hugging Face backbone names them."""
+    maps = getattr(maps, "feature_maps", maps)
+    return list(maps.values()) if isinstance(maps, Mapping) else maps
 
 
 def channels_first(maps: Sequence[Tensor], network: Any) -> Sequence[Tensor]:

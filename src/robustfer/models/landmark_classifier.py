@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +10,9 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from robustfer._copying import independent_copy
-from robustfer.models._layout import forward_features
+from robustfer.models._layout import forward_features, outputs_of
+from robustfer.models._probe import random_images, randomized_copy, undisturbed
 from robustfer.models.cam_classifier import CAMClassifier
-from robustfer.models.exactness import random_images, randomized_copy, undisturbed
 from robustfer.models.landmark_branch import LandmarkHead, channels_first
 
 
@@ -40,15 +39,12 @@ class LandmarkClassifierOutput(NamedTuple):
 class LandmarkClassifier(nn.Module):
     """A classifier and a landmark branch beside it, as one module to train, save and wrap.
 
-    The branch is the classifier's later stages once more, on the maps of the stem and first stage
-    that the two share and that run once, with a :class:`LandmarkHead` on the maps of all of
-    these. Its stages begin as copies of the classifier's: give that its pretrained weights first.
-
-    For inference the branch has no use: ``model`` alone makes the same logits, and
-    :func:`robustfer.models.strip_for_inference` takes it.
+    The two share the stem and the first stage, which run once. The branch goes on with copies of
+    the classifier's later stages and a :class:`LandmarkHead`: load pretrained weights first.
+    Inference does not need the branch: :func:`robustfer.models.strip_for_inference` removes it.
 
     Stages must follow each other, the first of stride 4, as those of ResNet, ConvNeXt, EfficientNet
-    and Swin do; whether they do is found out at construction, by running a copy on random images.
+    and Swin do. The constructor runs a copy on random images to see that they do.
     :class:`LandmarkBranch`, which shares nothing, takes any pyramid of maps.
 
     Args:
@@ -128,8 +124,7 @@ class LandmarkClassifier(nn.Module):
         self.shared = shared
 
     def forward(self, images: Tensor) -> LandmarkClassifierOutput:
-        # A hook for the time of a call keeps no maps, and stays out of copies of the classifier.
-        with _outputs_of(self.model.backbone, [self.shared]) as maps:
+        with outputs_of(self.model.backbone, [self.shared]) as maps:
             logits, attention, features, embeddings = self.model(images)
         if not maps:
             raise RuntimeError(
@@ -181,7 +176,7 @@ def _check_that_stages_follow(model: CAMClassifier, shared: str) -> None:
     images = random_images((2, *model.input_size), seed=0)
     try:
         later = _after(_pyramid(probe), shared)
-        with undisturbed(), torch.no_grad(), _outputs_of(probe, names) as maps:
+        with undisturbed(), torch.no_grad(), outputs_of(probe, names) as maps:
             forward_features(probe, images)
             again = later(maps[0])
         follow = len(maps) == len(names) and all(map(torch.allclose, again, maps[1:]))
@@ -196,20 +191,3 @@ def _refusal(model: CAMClassifier) -> ValueError:
         f"model must wrap a timm network whose stages follow each other, the first of stride 4, as "
         f"those of ResNet and ConvNeXt do; {model.name} has none. LandmarkBranch takes any pyramid"
     )
-
-
-@contextmanager
-def _outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Tensor]]:
-    """Collect what the modules at these paths return, in the order in which they run."""
-    outputs: list[Tensor] = []
-    handles = [
-        network.get_submodule(path).register_forward_hook(
-            lambda _, __, output: outputs.append(output)
-        )
-        for path in paths
-    ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -14,20 +14,19 @@ from robustfer.landmarks.layouts import check_swap
 
 
 class LandmarkCoordinates(nn.Module):
-    r"""How the shape of a face differs from the mean face, in no unit; nothing of it is learnt.
+    r"""Tell how the shape of a face differs from the mean face; it has no parameters.
 
     .. math::
         s_n = \frac{p_n - \bar p_n}{\operatorname{rms}(p_n - \bar p_n)}, \qquad
         e_n = \frac{s_n - m}{\sigma}
 
-    with :math:`p_n` the points of a face and :math:`\bar p_n` their centre: where the face lies
-    and how large it is does not count. :math:`m` is the mean of :math:`s` over the faces given at
-    construction and their mirror images, and :math:`\sigma` the root mean square of :math:`s - m`,
-    one number, so that directions in which faces differ more keep their weight.
+    with :math:`p_n` the points of a face and :math:`\bar p_n` their centre: place and size do not
+    count. :math:`m` is the mean of :math:`s` over the faces given at construction and their mirror
+    images. :math:`\sigma` is the root mean square of :math:`s - m`, one number.
 
-    A face of which a point is not known has no place in this space and gives zeros;
-    :meth:`known` says which do have one. This is beyond the paper, whose landmark space is that of
-    a trained branch, :class:`LandmarkClassifier`.
+    A face with an unknown point gives zeros; :meth:`known` says which faces have all points. This
+    is beyond the paper, whose landmark space is that of a trained branch,
+    :class:`LandmarkClassifier`.
 
     Args:
         landmarks: points (x, y) in pixels of the faces to train on, NaN where not known; faces
@@ -85,10 +84,7 @@ class LandmarkCoordinates(nn.Module):
             )
 
     def known(self, landmarks: Tensor) -> Tensor:
-        """Return which faces have a place in the space, (B) bool: all of their points are known.
-
-        The others are alike in nothing but what is not known: leave out what is estimated of them.
-        """
+        """Return which faces have all points, (B) bool; leave out what is estimated of others."""
         return landmarks.isfinite().flatten(1).all(dim=1)
 
     def forward(self, landmarks: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ def cam_outputs(
         \cdot (f_{h,w} - \mu(f_{h,w}))
 
     Either way ``attention.mean((2, 3)) + class_bias == logits``, where the bias is :math:`b`, or
-    :math:`b + W \beta`. A loss on the maps moves the features alone; :math:`\mathrm{sg}` marks
-    the constants.
+    :math:`b + W \beta`. A loss on the maps moves only the features: :math:`\mathrm{sg}` marks
+    constants.
 
     Four lines give this to a module of your own::
 

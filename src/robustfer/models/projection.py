@@ -12,12 +12,12 @@ from robustfer.functional._precision import full_precision
 
 
 class ProjectionHead(nn.Module):
-    r"""Two linear layers with a ReLU between, and a result of length one.
+    r"""Project embeddings by two linear layers with a ReLU between, to rows of length one.
 
     .. math:: e = \frac{W_2 \max(0, W_1 f + b_1) + b_2}{\|W_2 \max(0, W_1 f + b_1) + b_2\|}
 
-    LA-Net has one for the expression's embeddings and one for the landmarks'; it needs them in
-    training alone.
+    LA-Net has one for the expression's embeddings and one for the landmarks'. Inference does not
+    need them.
 
     Args:
         in_dim: D, the width of the embeddings.
@@ -28,7 +28,7 @@ class ProjectionHead(nn.Module):
         embeddings ``(B, D)`` -> ``(B, d)``, rows of length one; float32 for half inputs.
 
     Raises:
-        ValueError: a width is no positive whole number, or not that of the embeddings.
+        ValueError: a width is not a positive whole number, or not that of the embeddings.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition

@@ -1,6 +1,6 @@
 """Label noise: models of it, noise lists, and reports of how labels differ."""
 
-from robustfer.data.readers.votes import draw_targets
+from robustfer.data.readers.votes import sample_targets
 from robustfer.noise.estimation import TransitionEstimate as TransitionEstimate
 from robustfer.noise.estimation import (
     transition_from_confident_joint,
@@ -10,7 +10,6 @@ from robustfer.noise.lists import NoiseList as NoiseList
 from robustfer.noise.lists import read_noise_list, with_noise_list, write_noise_list
 from robustfer.noise.matrices import (
     LANET_CONFUSIONS,
-    confusion_counts,
     crowd_counts,
     noise_matrix,
     transition_matrix,
@@ -23,7 +22,6 @@ from robustfer.noise.models import (
     with_symmetric_noise,
 )
 from robustfer.noise.report import NoiseReport as NoiseReport
-from robustfer.noise.report import draw_noise as draw_noise
 from robustfer.noise.report import fingerprint as fingerprint
 from robustfer.noise.report import noise_report
 from robustfer.noise.verification import verify_noise_list as verify_noise_list
@@ -31,12 +29,11 @@ from robustfer.noise.verification import verify_noise_list as verify_noise_list
 __all__ = [
     "LANET_CONFUSIONS",
     "class_noise",
-    "confusion_counts",
     "crowd_counts",
-    "draw_targets",
     "noise_matrix",
     "noise_report",
     "read_noise_list",
+    "sample_targets",
     "symmetric_noise",
     "transition_from_confident_joint",
     "transition_from_verified",

@@ -59,10 +59,9 @@ def read_noise_list(
 ) -> NoiseList:
     r"""Read a list of labels, a name and a number a line, in any of the ways in circulation.
 
-    Known are numbers from 1 with plain names (``train_00001.jpg 5``) and numbers from 0 with the
-    names of aligned copies, whole paths too (``/faces/train_00001_aligned.jpg 4``), and what may
-    be mixed of these. Which it is shows by the names, and by a 0 or the greatest number; where
-    neither occurs, by comparison with the clean labels.
+    It takes numbers from 1 with plain names (``train_00001.jpg 5``), numbers from 0 with the names
+    of aligned copies, whole paths too (``/faces/train_00001_aligned.jpg 4``), and mixtures. A 0 or
+    the greatest number tells the base; if neither occurs, the clean labels do.
 
     Args:
         path: the list.
@@ -170,8 +169,8 @@ def write_noise_list(
 def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
     """Return a data set with the labels of a list; ``true_targets`` keep the old.
 
-    A name of the list means the sample whose id it is, or that it is the end of, or that is its
-    end, from a folder on. So a list of ``test/1.jpg`` is not one of ``train/1.jpg``.
+    A name of the list means the sample with this id. One of the two may have more folders before
+    it, so ``1.jpg`` is ``train/1.jpg``, and ``test/1.jpg`` is not.
 
     Args:
         dataset: a data set with one class per sample.
@@ -215,7 +214,7 @@ def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
 def hard_targets(labels: LabeledFaces | NoiseList) -> Tensor:
     """Return the classes; refuse probabilities."""
     if labels.targets.ndim != 1:
-        raise ValueError("a list has one class a sample, but the clean labels are probabilities")
+        raise ValueError("a list has one class per sample, but the clean labels are probabilities")
     return labels.targets
 
 
@@ -237,42 +236,30 @@ def _find_base(
     from_1 = least.number >= 1 and greatest.number <= len(order)
     if from_0 != from_1:
         return 0 if from_0 else 1
-    if not from_0:
-        hint = ""
-        if clean is not None:
-            numbers = torch.tensor([entry.number for entry in entries], device="cpu")
-            rows = match_names(path, ids, clean.ids)
-            known = rows >= 0
-            true = hard_targets(clean)[rows[known]]
-            better = fitting_order(numbers[known], true, clean.classes) if len(true) else None
-            hint = "" if better is None else f". {better.hint()} Give {better.options()}"
-        raise ValueError(
-            f"{path} counts {len(order)} classes neither from 0 nor from 1: line {least.line} has "
-            f"{least.number}, line {greatest.line} has {greatest.number}{hint}"
-        )
+    hint = ""
     if clean is not None:
-        places = match_names(path, ids, clean.ids).tolist()
-        agree = [_agreement(entries, places, order, base, clean) for base in (0, 1)]
-        if agree[0] != agree[1]:
-            return 0 if agree[0] > agree[1] else 1
+        rows = match_names(path, ids, clean.ids)
+        known = rows >= 0
+        true = hard_targets(clean)[rows[known]]
+        numbers = torch.tensor([entry.number for entry in entries], device="cpu")[known]
+        if from_0:
+            places = torch.tensor(
+                [clean.classes.index(name) if name in clean.classes else -1 for name in order],
+                device="cpu",
+            )
+            agree = [int((places[numbers - base] == true).sum()) for base in (0, 1)]
+            if agree[0] != agree[1]:
+                return 0 if agree[0] > agree[1] else 1
+        elif len(true) and (better := fitting_order(numbers, true, clean.classes)):
+            hint = f". {better.hint()} Give {better.options()}"
+    if from_0:
+        raise ValueError(
+            f"{path} has neither 0 nor {len(order)}, so it may count from 0 or from 1; say base=, "
+            "or give the clean labels"
+        )
     raise ValueError(
-        f"{path} has neither 0 nor {len(order)}, so that it may count from 0 or from 1; say base=, "
-        "or give the clean labels"
-    )
-
-
-def _agreement(
-    entries: Sequence[Entry],
-    rows: Sequence[int],
-    order: tuple[str, ...],
-    base: int,
-    clean: LabeledFaces | NoiseList,
-) -> int:
-    targets = hard_targets(clean).tolist()
-    return sum(
-        order[entry.number - base] == clean.classes[targets[row]]
-        for entry, row in zip(entries, rows, strict=True)
-        if row >= 0
+        f"{path} counts {len(order)} classes neither from 0 nor from 1: line {least.line} has "
+        f"{least.number}, line {greatest.line} has {greatest.number}{hint}"
     )
 
 

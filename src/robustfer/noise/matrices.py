@@ -10,7 +10,6 @@ from torch import Tensor
 
 from robustfer._checks import check_class_index, check_finite, check_int64, check_shapes
 from robustfer.data.classes import class_name, class_order
-from robustfer.metrics import confusion_matrix
 
 #: The confusions of LA-Net's protocol for class-dependent noise.
 LANET_CONFUSIONS: Mapping[str, str] = MappingProxyType(
@@ -70,25 +69,6 @@ def noise_matrix(
     return matrix
 
 
-def confusion_counts(given: Tensor, true: Tensor, *, num_classes: int) -> Tensor:
-    """Count which class was given for each true one.
-
-    Shape:
-        ``given`` and ``true`` int64 (N) -> int64 (C, C), a row for each true class.
-
-    Raises:
-        ValueError: shapes that differ, another dtype, or a value that is no class.
-
-    >>> confusion_counts(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
-    tensor([[1, 1],
-            [0, 1]])
-    """
-    check_shapes(given=(given, "N"), true=(true, "N"))
-    check_int64(given=given, true=true)
-    check_class_index(num_classes, given=given, true=true)
-    return confusion_matrix(given, true, num_classes)
-
-
 def crowd_counts(votes: Tensor, *, true: Tensor | None = None) -> Tensor:
     """Count what single people saw in faces of each class: the noise of one annotator's labels.
 
@@ -129,11 +109,15 @@ def crowd_counts(votes: Tensor, *, true: Tensor | None = None) -> Tensor:
 
 
 def transition_matrix(counts: Tensor) -> Tensor:
-    r"""Return counts of :func:`confusion_counts` or :func:`crowd_counts` as probabilities.
+    r"""Return the probability of each given class for each true one, from counts.
 
     .. math:: T_{ck} = \frac{n_{ck}}{\sum_j n_{cj}}
 
     A class without a sample keeps its label: :math:`T_{cc} = 1`.
+
+    Args:
+        counts: of :func:`robustfer.metrics.confusion_matrix`, with the given labels as the
+            predicted ones, or of :func:`crowd_counts`.
 
     Shape:
         ``counts`` (C, C) -> float64 (C, C), on the CPU: not every device has float64.

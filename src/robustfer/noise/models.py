@@ -1,4 +1,4 @@
-"""Label noise that depends on a seed and the samples' names alone, never on their order."""
+"""Label noise that depends only on a seed and the samples' names, never on their order."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from robustfer._checks import (
     check_whole_number,
 )
 from robustfer._ids import check_ids, name_bytes
-from robustfer.data.classes import renumber
+from robustfer._names import NoiseVariant as Variant
+from robustfer.data.classes import class_order, renumber
 from robustfer.data.dataset import LabeledFaces, check_faces
-
-Variant = Literal["exact", "bernoulli", "official"]
 
 _FacesT = TypeVar("_FacesT", bound=LabeledFaces)
 
@@ -41,18 +40,17 @@ def symmetric_noise(
 ) -> Tensor:
     r"""Give some samples another class, each class being equally likely.
 
-    Each name has two 64-bit numbers, the halves of a hash of seed and name. Those samples are drawn
-    whose first number is among the :math:`\operatorname{round}(\text{rate} \cdot N)` least
-    (``"exact"``) or less than :math:`\text{rate} \cdot 2^{64}` (``"bernoulli"``). They change to
+    A hash of seed and name gives each sample two 64-bit numbers. A sample is drawn if its first
+    number is among the :math:`\operatorname{round}(\text{rate} \cdot N)` least (``"exact"``) or
+    less than :math:`\text{rate} \cdot 2^{64}` (``"bernoulli"``). It changes to
 
     .. math:: y' = (y + 1 + h_2 \bmod (C - 1)) \bmod C \quad\text{or}\quad y' = h_2 \bmod C
 
-    without and with the true class among the possible ones. So neither the order of the samples nor
-    which other samples are loaded changes a label, and the same seed changes more and more samples
-    as the rate grows.
+    without and with the true class among the possible ones. The order of the samples does not
+    matter, nor which other samples are loaded. A higher rate changes the same samples and more.
 
-    ``"official"`` draws as LA-Net's public program does: one after the other, in the order of the
-    rows, by Python's generator. There a sample's label depends on all rows before it.
+    ``"official"`` draws as LA-Net's public program does: in the order of the rows, by Python's
+    generator. There a label depends on all rows before it.
 
     Args:
         targets: the labels before.
@@ -92,9 +90,7 @@ def symmetric_noise(
                 f"program has it; got num_classes={num_classes}, true_class={true_class!r}"
             )
         generator = random.Random(seed)
-        shifts = [
-            generator.randint(1, 6) if generator.random() < rate else 0 for _ in range(len(ids))
-        ]
+        shifts = [generator.randint(1, 6) if generator.random() < rate else 0 for _ in ids]
         return (targets + torch.tensor(shifts, device=targets.device)) % 7
     drawn = _draw(ids, all_ids, rate, seed, variant)
     if true_class == "included":
@@ -117,11 +113,10 @@ def class_noise(
 ) -> Tensor:
     r"""Give some samples another class, which one depending on the class they have.
 
-    The samples are drawn as in :func:`symmetric_noise`, the same ones for the same seed; a drawn
-    sample of class :math:`c` gets class :math:`k` with probability :math:`T_{ck}`. For a matrix
-    measured on labels (:func:`robustfer.noise.transition_matrix`), whose diagonal says how many
-    stay right, let ``rate`` be 1; :func:`robustfer.noise.without_diagonal` makes it one of wrong
-    labels only, for any rate.
+    The samples are drawn as in :func:`symmetric_noise`, the same ones for the same seed. A drawn
+    sample of class :math:`c` gets class :math:`k` with probability :math:`T_{ck}`. Use ``rate=1``
+    with a matrix of :func:`robustfer.noise.transition_matrix`, whose diagonal says how many labels
+    stay. For any other rate, :func:`robustfer.noise.without_diagonal` removes the diagonal.
 
     Args:
         targets: the labels before.
@@ -138,7 +133,7 @@ def class_noise(
         ``targets`` int64 (N), ``matrix`` (C, C) -> int64 (N), a new tensor.
 
     Raises:
-        ValueError: as :func:`symmetric_noise`, or the matrix is no matrix of probabilities.
+        ValueError: as :func:`symmetric_noise`, or the rows of the matrix are not probabilities.
 
     >>> from robustfer.data import class_order
     >>> from robustfer.noise import LANET_CONFUSIONS, noise_matrix
@@ -160,10 +155,9 @@ def class_noise(
                 "matrix of zeros and ones"
             )
         generator = random.Random(seed)
-        hits = torch.tensor([generator.random() < rate for _ in range(len(ids))], device="cpu")
-        return (
-            matrix.argmax(dim=1).to(targets.device)[targets].where(hits.to(targets.device), targets)
-        )
+        hits = [generator.random() < rate for _ in ids]
+        new = matrix.argmax(dim=1).to(targets.device)[targets]
+        return new.where(torch.tensor(hits, device=targets.device), targets)
     drawn = _draw(ids, all_ids, rate, seed, variant)
     # On the CPU, for not every device has float64, whose 53 bits they fill.
     points = [0.0 if number is None else (number >> 11) / 2**53 for number in drawn]
@@ -190,7 +184,7 @@ def with_symmetric_noise(
     the same label. A part of the split therefore has about, not exactly, the rate.
 
     Args:
-        dataset: a data set with one class a sample.
+        dataset: a data set with one class per sample.
         rate: share of the full split's samples to draw, in [0, 1].
         seed: which of the possible draws.
         true_class: whether a drawn sample may get its own class again.
@@ -206,29 +200,19 @@ def with_symmetric_noise(
     6
     """
     _check_dataset(dataset, variant)
-    if variant == "official":
-        targets = renumber(dataset.targets, source=dataset.classes, target="lanet")
-        noisy = symmetric_noise(
-            targets,
-            dataset.ids,
-            num_classes=7,
-            rate=rate,
-            seed=seed,
-            true_class=true_class,
-            variant=variant,
-        )
-        return dataset.with_targets(renumber(noisy, source="lanet", target=dataset.classes))
+    # The public program's draws are for its own order of the classes.
+    order = class_order("lanet") if variant == "official" else dataset.classes
     noisy = symmetric_noise(
-        dataset.targets,
+        renumber(dataset.targets, source=dataset.classes, target=order),
         dataset.ids,
-        num_classes=len(dataset.classes),
+        num_classes=len(order),
         rate=rate,
         seed=seed,
         true_class=true_class,
         variant=variant,
         all_ids=dataset.all_ids,
     )
-    return dataset.with_targets(noisy)
+    return dataset.with_targets(renumber(noisy, source=order, target=dataset.classes))
 
 
 def with_class_noise(
@@ -237,7 +221,7 @@ def with_class_noise(
     """Return a data set with :func:`class_noise` on its labels; ``true_targets`` keep the old.
 
     Args:
-        dataset: a data set with one class a sample.
+        dataset: a data set with one class per sample.
         matrix: probabilities (C, C) in the order of the data set's classes.
         rate: share of the full split's samples to draw, in [0, 1].
         seed: which of the possible draws.
@@ -274,7 +258,7 @@ def with_class_noise(
 def _check_dataset(dataset: LabeledFaces, variant: str) -> None:
     check_faces(dataset)
     if dataset.targets.ndim != 1:
-        raise ValueError("label noise needs one class a sample, got probabilities as targets")
+        raise ValueError("label noise needs one class per sample, got probabilities as targets")
     if variant == "official" and len(dataset.all_ids) != len(dataset):
         raise ValueError(
             "variant='official' draws by row: put the noise on the full split and take the subset "

@@ -10,9 +10,11 @@ from pathlib import Path
 from torch import Tensor
 
 from robustfer._checks import check_class_index, check_int64, check_shapes
+from robustfer._files import write_whole
 from robustfer._ids import check_ids, name_bytes
 from robustfer.data.dataset import LabeledFaces, check_faces
-from robustfer.noise.matrices import confusion_counts, transition_matrix
+from robustfer.metrics import confusion_matrix
+from robustfer.noise.matrices import transition_matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,9 @@ class NoiseReport:
     def text(self) -> str:
         """Return the rate, the matrix in per cent and the counts of each class as a table.
 
-        >>> counts = confusion_counts(Tensor([0, 0, 1]).long(), Tensor([0, 1, 1]).long(), num_classes=2)
+        >>> import torch
+        >>> given, true = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+        >>> counts = confusion_matrix(given, true, num_classes=2)
         >>> print(NoiseReport(classes=("sad", "glad"), counts=counts).text())
         1 of 3 labels differ from the true ones: 33.33 %
         <BLANKLINE>
@@ -62,7 +66,7 @@ class NoiseReport:
                sad  glad   true  given  differ
          sad 100.0   0.0      1      2   0.0 %
         glad  50.0  50.0      2      1  50.0 %
-        """  # noqa: E501 - the example is one line
+        """
         width = max(map(len, self.classes))
         cell = max(6, *(len(name) + 1 for name in self.classes))
         lines = [
@@ -84,6 +88,42 @@ class NoiseReport:
         lines += [*self.notes, *(f"PROBLEM: {problem}" for problem in self.problems)]
         return "\n".join(lines)
 
+    def plot(self, path: str | Path, *, title: str = "") -> None:
+        """Plot the matrix as a picture, its rows in per cent.
+
+        Args:
+            path: the file; its ending says the format. It is there whole or not at all.
+            title: a line above the matrix.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: matplotlib knows no format of this ending.
+            OSError: the file cannot be written.
+        """
+        kind = picture_format(path)
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        names, shares = self.classes, 100 * self.matrix
+        side = 1.8 + 0.62 * len(names)
+        figure = Figure(figsize=(side + 1.3, side - 0.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        shown = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        counts = self.counts.sum(dim=1).tolist()
+        rows = [f"{name} ({n})" for name, n in zip(names, counts, strict=True)]
+        axes.set_yticks(range(len(names)), rows)
+        axes.set(xlabel="given label", ylabel="true label (number)", title=title)
+        for row, values in enumerate(shares.tolist()):
+            for column, share in enumerate(values):
+                color = "white" if share > 55 else "black"
+                axes.text(
+                    column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color
+                )
+        figure.colorbar(shown, label="per cent of the row", shrink=0.8)
+        write_whole(Path(path), lambda file: figure.savefig(file, format=kind, dpi=110))
+
 
 def noise_report(dataset: LabeledFaces) -> NoiseReport:
     """Compare the labels of a data set with the true ones that it knows.
@@ -101,27 +141,26 @@ def noise_report(dataset: LabeledFaces) -> NoiseReport:
     if dataset.targets.ndim != 1:
         raise ValueError("the noise of labels that are probabilities cannot be counted")
     if dataset.true_targets is None:
-        raise ValueError(
-            "the data set knows no labels but its own, so that there is no noise to see"
-        )
+        raise ValueError("this data set has no true_targets, so its label noise cannot be measured")
     num_classes = len(dataset.classes)
-    counts = confusion_counts(dataset.targets, dataset.true_targets, num_classes=num_classes)
+    counts = confusion_matrix(dataset.targets, dataset.true_targets, num_classes)
     return NoiseReport(classes=dataset.classes, counts=counts)
 
 
 def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> str:
     """Return a text that two sets of labels share only if each sample has the same class in both.
 
-    Neither the order of the samples nor that of the classes matters. To be published with a
-    result, so that others can tell whether they have the same noise.
+    Neither the order of the samples nor that of the classes matters. Publish it with a
+    result: others see whether they have the same noise.
 
     Raises:
         TypeError: ids that are not an ordered sequence of texts.
         ValueError: not one label per name, or a label outside the classes.
 
-    >>> fingerprint(["a", "b"], Tensor([0, 1]).long(), ["sad", "glad"])
+    >>> import torch
+    >>> fingerprint(["a", "b"], torch.tensor([0, 1]), ["sad", "glad"])
     'f16b1f11bc8d'
-    >>> fingerprint(["b", "a"], Tensor([0, 1]).long(), ["glad", "sad"])
+    >>> fingerprint(["b", "a"], torch.tensor([0, 1]), ["glad", "sad"])
     'f16b1f11bc8d'
     """
     check_shapes(targets=(targets, "N"))
@@ -133,42 +172,21 @@ def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> 
     return sha256(b"\n".join(map(name_bytes, lines))).hexdigest()[:12]
 
 
-def draw_noise(report: NoiseReport, path: str | Path, *, title: str = "") -> None:
-    """Draw the matrix of a report as a picture, its rows in per cent.
-
-    Args:
-        report: what to draw.
-        path: where to write the picture; its ending says the kind.
-        title: a line above it.
+def picture_format(path: str | Path) -> str:
+    """Return the format that the ending of a picture's name says, such as ``"png"``.
 
     Raises:
         ImportError: matplotlib is not installed.
+        ValueError: matplotlib knows no such ending.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
             "a picture needs matplotlib: pip install 'robustfer[examples]'"
         ) from error
-    names, shares = report.classes, 100 * report.matrix
-    side = 1.8 + 0.62 * len(names)
-    figure = Figure(figsize=(side + 1.3, side - 0.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    shown = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    counts = report.counts.sum(dim=1).tolist()
-    axes.set_yticks(
-        range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts, strict=True)]
-    )
-    axes.set(xlabel="given label", ylabel="true label (number)", title=title)
-    for row in range(len(names)):
-        for column in range(len(names)):
-            share = float(shares[row, column])
-            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=9,
-                      color="white" if share > 55 else "black")  # fmt: skip
-    figure.colorbar(shown, label="per cent of the row", shrink=0.8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    ending = Path(path).suffix.lower().removeprefix(".")
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if ending not in known:
+        raise ValueError(f"path must end in one of .{', .'.join(sorted(known))}, got {path}")
+    return ending

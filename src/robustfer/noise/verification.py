@@ -1,4 +1,4 @@
-"""Lists of noisy labels held against the clean ones: do they belong together, and what changed."""
+"""Lists of noisy labels compared with the clean ones: do they fit, and what changed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from robustfer.data.classes import renumber
 from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.metrics import confusion_matrix
 from robustfer.noise.lists import NoiseList, hard_targets, last_part
 from robustfer.noise.matching import fitting_order, match_names
-from robustfer.noise.matrices import confusion_counts
 from robustfer.noise.report import NoiseReport
 
 
@@ -22,11 +22,10 @@ def verify_noise_list(
     *,
     other_splits: Sequence[LabeledFaces] | None = None,
 ) -> NoiseReport:
-    """Hold a list of noisy labels against the clean ones.
+    """Compare a list of noisy labels with the clean ones.
 
-    On either side there may be folders before a name. Labels of images of other splits must stay
-    as they are: those of ``other_splits``, and RAF-DB's test images beside its training images.
-    They are no part of the rate.
+    Either may have more folders before a name. Labels of other splits must not differ: those of
+    ``other_splits``, and RAF-DB's test images beside its training images. The rate leaves them out.
 
     Args:
         noisy: the list.
@@ -59,7 +58,7 @@ def verify_noise_list(
             f"{noisy.path} shares no name with the clean labels: it has {noisy.ids[0]!r}, they "
             f"have {clean.ids[0]!r}"
         )
-    counts = confusion_counts(given[compared], true[compared], num_classes=len(clean.classes))
+    counts = confusion_matrix(given[compared], true[compared], num_classes=len(clean.classes))
     report = NoiseReport(classes=tuple(clean.classes), counts=counts)
     notes = [f"the list counts from {noisy.base} and has {noisy.names} names"]
     if bool(of_others.any()):

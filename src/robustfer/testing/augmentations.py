@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustfer.testing._requirements import (
+from robustfer.testing._assertions import (
     require_close,
     require_keyword_options,
     require_own_call,

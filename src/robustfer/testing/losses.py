@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import gradcheck
 
 from robustfer._checks import check_values
-from robustfer.testing._requirements import (
+from robustfer.testing._assertions import (
     explained,
     other_defaults,
     require_close,
@@ -24,8 +24,8 @@ from robustfer.testing._requirements import (
     require_registered_tensors,
     require_sections,
 )
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from robustfer.testing._state import changes, random_state, same, state_of
-from robustfer.testing._waiting import refused_host_synchronisation
 
 
 class LossConformance:

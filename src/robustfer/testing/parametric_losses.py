@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from robustfer._checks import check_values
 from robustfer.losses import param_groups
-from robustfer.testing._requirements import explained, require_close
+from robustfer.testing._assertions import explained, require_close
 from robustfer.testing._state import changes, random_state, state_of
 from robustfer.testing.losses import LossConformance
 

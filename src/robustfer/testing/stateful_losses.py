@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import check_values
-from robustfer.testing._processes import run_as_processes
-from robustfer.testing._requirements import (
+from robustfer.testing._assertions import (
     explained,
     other_defaults,
     require_close,
     require_named_tensors,
     require_refusal,
 )
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
+from robustfer.testing._processes import run_as_processes
 from robustfer.testing._state import changes, random_state, same, state_of
-from robustfer.testing._waiting import refused_host_synchronisation
-from robustfer.testing._writing import writing_backwards
+from robustfer.testing._write_order import writing_backwards
 from robustfer.testing.losses import LossConformance
 
 

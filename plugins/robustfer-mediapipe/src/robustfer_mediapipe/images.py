@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 #: File name endings that are taken for images; robustfer's own.
 SUFFIXES = frozenset(
@@ -51,5 +51,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
             colour = image.convert("RGBA") if "transparency" in image.info else image
             return np.array(colour.convert("RGB"))
+    except UnidentifiedImageError:  # its text shows the open file as an object
+        raise ValueError(f"it is damaged, or not {', '.join(_FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files.
         raise ValueError(str(error) or type(error).__name__) from error

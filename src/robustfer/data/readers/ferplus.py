@@ -37,7 +37,7 @@ class FERPlus(FileFaces):
 
     - ``"majority"``, ``"probability"``, ``"crossentropy"``, ``"multi_target"``: by the rules of
       its authors, :func:`robustfer.data.readers.votes.judge`. From the shares of
-      ``"probability"`` the loop draws a class (:func:`robustfer.noise.draw_targets`).
+      ``"probability"`` the loop draws a class (:func:`robustfer.noise.sample_targets`).
     - ``"fer2013"``: the label that FER2013 itself gave, often wrong, for the same images as
       ``"majority"``; the majority stands in ``true_targets``.
 

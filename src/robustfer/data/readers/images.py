@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -74,6 +74,10 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
             return decode(image, size=size, box=box)
     except FileNotFoundError:
         raise
+    except UnidentifiedImageError:  # its text shows the open file as an object
+        raise ValueError(
+            f"{path} cannot be read as an image: it is damaged, or not {', '.join(_FORMATS)}"
+        ) from None
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files.
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 

@@ -45,7 +45,7 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
       column that is no class ends it and is not taken. What was taken must be more than half of
       the votes and no more than three columns. Its shares are the probabilities. (For
       ``"crossentropy"`` these are the target; for ``"probability"`` the loop draws a class from
-      them whenever it sees the image: :func:`draw_targets`.)
+      them whenever it sees the image: :func:`sample_targets`.)
     - ``"multi_target"``: the columns with three tenths of the votes or more, which together must
       have more than half; the classes among them count alike. (The authors' loss then asks for
       any of these classes: those with ``shares > 0``.)
@@ -98,8 +98,8 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
     return Verdict(wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1), leader)
 
 
-def draw_targets(probabilities: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw a class for each row of probabilities, as the authors' ``"probability"`` does.
+def sample_targets(probabilities: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Sample a class for each row of probabilities, as the authors' ``"probability"`` does.
 
     Args:
         probabilities: rows that sum to 1.
@@ -112,7 +112,7 @@ def draw_targets(probabilities: Tensor, *, generator: torch.Generator | None = N
         ValueError: shape or dtype does not fit; under :func:`robustfer.losses.check_values` also:
             a row is no distribution.
 
-    >>> draw_targets(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    >>> sample_targets(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     tensor([1, 0])
     """
     check_shapes(probabilities=(probabilities, "B C"))

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustfer.testing._waiting import refused_host_synchronisation
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
 
 VALUES = torch.tensor([3.0, 1.0, 2.0])
 MASK = VALUES > 1

@@ -66,7 +66,7 @@ def following(operations: Iterable[nn.Module], points: Points) -> Iterator[Follo
 
 
 def check_followable(operations: Iterable[nn.Module], swap: Sequence[int] | None) -> None:
-    """Refuse operations of which it is not known where they put a point of the image."""
+    """Refuse operations that are not known to put points where they put the image."""
     for part in _leaves(operations):
         name = type(part).__name__
         if isinstance(part, K.RandomErasing):

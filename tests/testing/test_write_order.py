@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from robustfer.testing._writing import writing_backwards
+from robustfer.testing._write_order import writing_backwards
 
 INDEX = torch.tensor([1, 0, 1])
 ROWS = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])

@@ -1,0 +1,229 @@
+"""Finding the maps of a network by running a copy of it on random images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustfer.models._layout import (
+    OWN_MODULE_HINT,
+    Layout,
+    forward_features,
+    logits_of,
+    tensor_of,
+)
+from robustfer.models._probe import in_training, recorded_calls
+
+#: More tokens before those of the grid than any network has.
+_MOST_PREFIX = 16
+
+
+def probe_size(
+    backbone: nn.Module, options: Mapping[str, Any], asked: tuple[int, int, int] | None
+) -> tuple[int, int, int]:
+    """Return (channels, height, width) of images on which the backbone is examined.
+
+    A fixed size is kept; else 128, where networks of stride 64 still give several places, over
+    which mean and maximum differ.
+    """
+    if asked is not None:
+        return asked
+    of_timm: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", None) or {}
+    channels, height, width = of_timm.get("input_size", (3, 128, 128))
+    fixed = options.get("img_size") or getattr(
+        getattr(backbone, "patch_embed", None), "img_size", None
+    )
+    if not hasattr(backbone, "forward_features"):
+        config = getattr(backbone, "config", backbone)  # of Hugging Face; else torchvision's own
+        channels = getattr(config, "num_channels", channels)
+        fixed = getattr(config, "image_size", None)
+    if fixed is not None:
+        height, width = (fixed, fixed) if isinstance(fixed, int) else fixed
+    elif not of_timm.get("fixed_input_size", False):
+        height = width = 128
+    return options.get("in_chans", channels), height, width
+
+
+def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layout, Any, Tensor]:
+    """Return the layout of a network's features, what its head goes on from, and the features.
+
+    Raises:
+        ValueError: the features are not maps, or the images do not suit the network.
+    """
+    shown = "x".join(map(str, images.shape[1:]))
+    try:
+        with torch.no_grad():
+            raw = forward_features(probe, images)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} does not take images of {shown} (channels x height x width): {error}; "
+            "give input_size"
+        ) from error
+    logits = None if hasattr(probe, "forward_features") else logits_of(raw)
+    found = None
+    if isinstance(logits, Tensor) and logits.ndim == 2:
+        found = _find_tap(probe, images)
+    if found is not None:
+        layout, features = found
+        layout = replace(layout, named_logits=logits is not raw)
+    else:
+        features = tensor_of(raw)
+        layout = _layout_of(name, probe, features, images)
+    if layout.maps(features, probe, images)[0, 0].numel() == 1:
+        raise ValueError(
+            f"{name} gives maps of a single place for images of {shown}: give a larger input_size, "
+            f"or {OWN_MODULE_HINT}"
+        )
+    return layout, raw, features
+
+
+def examine_training(
+    name: str, layout: Layout, probe: nn.Module, images: Tensor, evaluated: Tensor
+) -> None:
+    """Refuse a network whose features have other places in training than in evaluation.
+
+    Args:
+        name: of the network.
+        layout: of its features.
+        probe: a copy of it, left in eval mode; a forward in training may change its buffers.
+        images: (B, C, H, W) random images.
+        evaluated: their features in eval mode.
+
+    Raises:
+        ValueError: the features in training are of another shape, or not one tensor.
+    """
+    with torch.no_grad(), in_training(probe):
+        features = layout.read(probe, images)[1]
+    if isinstance(features, Tensor) and features.shape == evaluated.shape:
+        return
+    got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    raise ValueError(
+        f"{name} gives features of shape {tuple(evaluated.shape)} in eval mode and {got} in "
+        "training mode, but class maps need the same places in both: build it without what drops "
+        f"or merges tokens (timm: patch_drop_rate=0), or {OWN_MODULE_HINT}"
+    )
+
+
+def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
+    """The module inside a whole classifier that returns the maps, and what it returned.
+
+    That is the last one whose output, averaged over places, is what the classifier or the norm
+    before it takes in; else, for a head without exact maps, the last one with parameters.
+    """
+    with torch.no_grad(), recorded_calls(probe) as calls:
+        probe(images)
+    paths = {module: path for path, module in probe.named_modules()}
+    times = Counter(call.module for call in calls)
+    # What the classifier and perhaps a norm before it take in.
+    behind = [call.taken for call in calls[:-1] if call.has_own_parameters][-2:]
+    vectors = [taken.flatten(1) for taken in behind if isinstance(taken, Tensor)]
+    fallback = None
+    for call in reversed(calls):
+        if call.module is probe or times[call.module] > 1:
+            continue
+        features = tensor_of(call.given)
+        for layout in _possible_layouts(features, probe, images):
+            for relu in (False, True):
+                tapped = replace(layout, tap=paths[call.module], relu=relu)
+                seen = F.relu(features) if relu else features
+                pooled = tapped.maps(seen, probe, images).mean(dim=(2, 3))
+                if any(_alike(pooled, vector) for vector in vectors):
+                    return tapped, seen
+            has_parameters = any(True for _ in call.module.parameters())
+            if fallback is None and has_parameters and layout.axes != "NHWC":
+                fallback = replace(layout, tap=paths[call.module]), features
+    return fallback
+
+
+def _possible_layouts(features: Any, probe: nn.Module, images: Tensor) -> Iterator[Layout]:
+    if not isinstance(features, Tensor) or features.numel() == 0:
+        return
+    shape = tuple(features.shape)
+    if len(shape) == 4 and shape[2] * shape[3] > 1:
+        yield Layout("NCHW", shape[1])
+        yield Layout("NHWC", shape[3])
+    elif len(shape) == 3 and shape[1] > 1:
+        try:
+            layout = _token_layout(shape, _patch(probe), images)
+            layout.maps(features, probe, images)
+        except (RuntimeError, ValueError):  # not tokens, or in no grid
+            return
+        yield layout
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    close = 1e-4 * float(other.abs().max())
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=close)
+
+
+def _patch(backbone: nn.Module) -> tuple[int, int] | None:
+    """Height and width of a token's part of the image, as Hugging Face or torchvision has it."""
+    told = getattr(getattr(backbone, "config", backbone), "patch_size", None)
+    pair = (told, told) if isinstance(told, int) else told
+    return tuple(pair) if isinstance(pair, (tuple, list)) and len(pair) == 2 else None
+
+
+def _token_layout(shape: tuple[int, ...], patch: tuple[int, int] | None, images: Tensor) -> Layout:
+    """The layout of tokens (B, L, D): those beyond the grid of patches come first."""
+    if patch is not None:
+        height, width = images.shape[2:]
+        prefix = shape[1] - (height // patch[0]) * (width // patch[1])
+        if 0 <= prefix <= _MOST_PREFIX:
+            return Layout("NLC", shape[2], prefix, patch)
+    return Layout("NLC", shape[2])
+
+
+def _layout_of(name: str, backbone: nn.Module, features: object, images: Tensor) -> Layout:
+    if not isinstance(features, Tensor):
+        raise ValueError(
+            f"{name} gives a {type(features).__name__} as features, not one tensor with a place "
+            f"for each part of the image: {OWN_MODULE_HINT}"
+        )
+    shape = tuple(features.shape)
+    if not hasattr(backbone, "forward_features"):
+        patch = _patch(backbone)
+        if len(shape) == 3 and patch is not None:
+            return _token_layout(shape, patch, images)
+        if len(shape) != 4:
+            raise ValueError(
+                f"{name} must return maps of shape (B, D, H, W), got {shape}; leave its pooling "
+                "and its classifier out"
+            )
+        return Layout("NCHW", shape[1])
+    channels = getattr(backbone, "num_features", None)
+    if channels is None:
+        raise ValueError(
+            f"{name} has forward_features but no num_features, so its channels cannot be told "
+            "apart from places: set self.num_features to their number"
+        )
+    axes = _axes(backbone, shape, channels)
+    if axes is None:
+        raise ValueError(
+            f"{name} gives features of shape {shape}, in which its {channels} channels cannot be "
+            f"told apart from places: {OWN_MODULE_HINT}"
+        )
+    if axes == "NLC":
+        return Layout("NLC", shape[2], prefix=getattr(backbone, "num_prefix_tokens", 0) or 0)
+    return Layout(axes, shape[1] if axes == "NCHW" else shape[3])
+
+
+def _axes(
+    backbone: nn.Module, shape: tuple[int, ...], channels: int | None
+) -> Literal["NCHW", "NHWC", "NLC"] | None:
+    if len(shape) == 3:
+        return "NLC" if shape[2] == channels else None
+    if len(shape) != 4:
+        return None
+    declared = str(getattr(backbone, "output_fmt", ""))
+    first, last = shape[1] == channels, shape[3] == channels
+    if declared == "NHWC" or (last and not first):
+        return "NHWC"
+    if declared == "NCHW" or (first and not last):
+        return "NCHW"
+    return None

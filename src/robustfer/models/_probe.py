@@ -1,0 +1,114 @@
+"""Examining a network on a copy of it and random images, which disturbs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robustfer._copying import independent_copy
+
+TOLERANCE = 1e-5
+"""Largest error of exact maps, relative to the largest logit; float32 leaves about 1e-6."""
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def relative_error(attention: Tensor, bias: Tensor, logits: Tensor) -> float:
+    """Return the largest ``|mean of map + bias - logit|``, relative to the largest logit."""
+    difference = attention.mean(dim=(2, 3)) + bias - logits
+    return float(difference.abs().max() / logits.abs().max().clamp_min(1e-30))
+
+
+def random_images(shape: tuple[int, int, int, int], seed: int) -> Tensor:
+    """Return standard normal images on the CPU, the same for the same seed."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Take no random numbers from the program, and no notice of its modes and device.
+
+    Gradients are on inside, since leaving inference mode turns them on.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.random.fork_rng(devices=[]),
+        torch.autocast("cpu", enabled=False),
+        torch.device("cpu"),
+    ):
+        yield
+
+
+def randomized_copy(module: _Module, seed: int) -> _Module:
+    """Return a float32 copy in eval mode on the CPU, its norms and classifier drawn anew.
+
+    Fresh norms scale by one and shift by zero, and some classifiers start at zero: all of that
+    would hide a head that is read wrongly.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    probe = independent_copy(module).cpu().float().eval()
+    with torch.no_grad():
+        for part in probe.modules():
+            if "norm" not in type(part).__name__.lower():
+                continue
+            for name, parameter in part.named_parameters(recurse=False):
+                if parameter.ndim == 1 and name == "bias":
+                    parameter.normal_(0.0, 0.5, generator=generator)
+                elif parameter.ndim == 1:
+                    parameter.uniform_(0.5, 1.5, generator=generator)
+        classifier = getattr(probe, "get_classifier", lambda: None)()
+        if isinstance(classifier, nn.Module):
+            for parameter in classifier.parameters():
+                parameter.normal_(generator=generator)
+    return probe
+
+
+@contextmanager
+def in_training(probe: nn.Module) -> Iterator[None]:
+    """Put a network into training mode, but for its batch norms, and into eval mode afterwards.
+
+    Those would fail on one image, change their statistics and, if synchronised, wait for others.
+    """
+    probe.train()
+    for part in probe.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
+    try:
+        yield
+    finally:
+        probe.eval()
+
+
+class Call(NamedTuple):
+    """A call of a module, with its first argument and its output."""
+
+    module: nn.Module
+    taken: Any
+    given: Any
+
+    @property
+    def has_own_parameters(self) -> bool:
+        """Whether the module itself has parameters, not only the modules inside it."""
+        return any(True for _ in self.module.parameters(recurse=False))
+
+
+@contextmanager
+def recorded_calls(network: nn.Module) -> Iterator[list[Call]]:
+    """Collect the calls of all modules, in the order in which they finish."""
+    calls: list[Call] = []
+    handles = [
+        part.register_forward_hook(
+            lambda part, taken, given: calls.append(Call(part, taken[0] if taken else None, given))
+        )
+        for part in network.modules()
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
