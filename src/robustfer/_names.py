@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 #: Kinds of data set that :func:`robustfer.data.load` takes.
-DATA_SETS = ("demo", "rafdb", "ferplus", "affectnet", "folder", "table")
+DATA_SETS = ("demo", "rafdb", "ferplus", "fer2013", "affectnet", "folder", "table")
 
 #: Keys of :data:`robustfer.data.NUMBERINGS`.
 NUMBERINGS = ("rafdb", "affectnet", "ferplus", "fer2013", "lanet")
