@@ -24,7 +24,7 @@ def draw_confusion(confusion: Tensor, classes: Sequence[str], *, title: str = ""
     names = [_shortened(name) for name in classes]
     counts = confusion.sum(1)
     shares = 100 * confusion.double() / counts.clamp(min=1)[:, None]
-    side = 1.8 + 0.62 * len(names)
+    side = 1.5 + 0.45 * len(names)
     figure, axes = _figure(side + 0.6, side)
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
@@ -50,7 +50,9 @@ def draw_reliability(runs: Mapping[str, Sequence[Bin]], *, title: str = "") -> F
         total = max(1, sum(one.count for one in bins))
         sure, right = ([100 * value for value in column] for column in _columns(bins))
         sizes = [12 + 300 * one.count / total for one in bins]
-        axes.plot(sure, right, "-", color=colour, linewidth=1.5, label=name or "the run")
+        axes.plot(
+            sure, right, "-", color=colour, linewidth=1.5, label=_shortened(name) or "the run"
+        )
         axes.scatter(sure, right, s=sizes, color=colour, alpha=0.7, linewidths=0)
     axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102))
     axes.set_title(title, fontsize=10, wrap=True)
@@ -61,31 +63,31 @@ def draw_reliability(runs: Mapping[str, Sequence[Bin]], *, title: str = "") -> F
 
 def draw_curves(
     groups: Mapping[str, Sequence[Sequence[float]]],
-    positions: Mapping[str, Mapping[str, Sequence[float]]],
+    positions: Mapping[str, Sequence[float]],
+    *,
+    label: str,
 ) -> Figure:
     """Draw the accuracy by epoch of each group: its seeds thin, their mean thick.
 
     Args:
         groups: name -> for each seed the accuracy of each epoch.
-        positions: title of the axis -> name of the group -> where its epochs lie on it.
+        positions: name -> where its epochs lie on the horizontal axis.
+        label: of that axis.
     """
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(positions), sharey=True, squeeze=False)[0]
-    for axes, (label, places) in zip(panels, positions.items(), strict=True):
-        for (name, seeds), colour in zip(groups.items(), _colours(len(groups)), strict=True):
-            for values in seeds if len(seeds) > 1 else ():
-                axes.plot(places[name], _percent(values), color=colour, linewidth=0.8, alpha=0.4)
-            mean = [sum(values) / len(values) for values in zip(*seeds, strict=True)]
-            axes.plot(places[name], _percent(mean), color=colour, linewidth=2, label=name)
-            axes.plot(places[name][-1], 100 * mean[-1], "o", color=colour, markersize=5)
-        axes.set(xlabel=label)
-        _tidy(axes)
-    panels[0].set_ylabel("accuracy, %")
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False,
-        ncols=min(len(groups), 4),
-    )  # fmt: skip
+    figure, axes = _figure(5.2, 4.6)
+    for (name, seeds), colour in zip(groups.items(), _colours(len(groups)), strict=True):
+        places = positions[name]
+        for values in seeds if len(seeds) > 1 else ():
+            axes.plot(places, _percent(values), color=colour, linewidth=0.8, alpha=0.4)
+        mean = _percent([sum(values) / len(values) for values in zip(*seeds, strict=True)])
+        axes.plot(places, mean, color=colour, linewidth=2, label=_shortened(name))
+        axes.plot(places[-1], mean[-1], "o", color=colour, markersize=5)
+    axes.set(xlabel=label, ylabel="accuracy, %")
+    axes.xaxis.get_major_locator().set_params(
+        integer=all(isinstance(place, int) for place in places)
+    )
+    axes.legend(frameon=False, loc="best", fontsize=9)
+    _tidy(axes)
     return figure
 
 
@@ -130,4 +132,4 @@ def _percent(values: Sequence[float]) -> list[float]:
 def _shortened(name: str) -> str:
     # A dollar sign would begin a formula.
     name = name.replace("$", r"\$")
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    return name if len(name) <= 40 else f"{name[:39]}…"

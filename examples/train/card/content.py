@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -106,7 +106,11 @@ def make_card(groups: Sequence[Group], baselines: Sequence[Group]) -> Card:
         judged=int((~half).sum()),
         columns=[group.name for group in groups],
         settings=_settings(groups),
-        pictures=[_curves(groups), _reliability(groups), *map(_confusion, groups)],
+        pictures=[
+            *_curves(groups),
+            _reliability(groups),
+            *starmap(_confusion, enumerate(groups, 1)),
+        ],
         notes=_notes(groups),
     )
 
@@ -176,21 +180,26 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     return [f"Wrong training labels: {told}."]
 
 
-def _curves(groups: Sequence[Group]) -> Picture:
+def _curves(groups: Sequence[Group]) -> list[Picture]:
     values = {
         group.name: [[epoch["accuracy"] for epoch in run.record["epochs"]] for run in group.runs]
         for group in groups
     }
-    positions: dict[str, dict[str, Any]] = {"epoch": {}, "image passes, thousands": {}}
-    for group in groups:
-        run = group.first
-        epochs = range(1, len(run.record["epochs"]) + 1)
-        positions["epoch"][group.name] = list(epochs)
-        each = run.passes / len(epochs) / 1000
-        positions["image passes, thousands"][group.name] = [epoch * each for epoch in epochs]
-    figure = draw_curves(values, positions)
-    title = "Accuracy by epoch: each seed thin, their mean thick"
-    return Picture("curves.svg", title, as_bytes(figure, "svg"))
+    epochs = {group.name: range(1, 1 + len(group.first.record["epochs"])) for group in groups}
+    thousands = {
+        group.name: [epoch * group.first.passes / len(epochs[group.name]) / 1000
+                     for epoch in epochs[group.name]]
+        for group in groups
+    }  # fmt: skip
+    drawn = [("epochs", "epoch", epochs), ("passes", "image passes, thousands", thousands)]
+    return [
+        Picture(
+            f"curve-{name}.svg",
+            f"Accuracy by {label.partition(',')[0]}: each seed thin, their mean thick",
+            as_bytes(draw_curves(values, positions, label=label), "svg"),
+        )
+        for name, label, positions in drawn
+    ]
 
 
 def _reliability(groups: Sequence[Group]) -> Picture:
@@ -204,15 +213,14 @@ def _reliability(groups: Sequence[Group]) -> Picture:
     return Picture("reliability.svg", title, as_bytes(figure, "svg"))
 
 
-def _confusion(group: Group) -> Picture:
+def _confusion(number: int, group: Group) -> Picture:
     confusion = sum(
         judge(run.predictions.logits.softmax(1), run.predictions.targets, _classes(group)).confusion
         for run in group.runs
     )
     figure = draw_confusion(confusion, _classes(group))
-    name = re.sub(r"[^a-z0-9]+", "-", group.name.lower()).strip("-")
     title = f"{group.name}: confusion after the last epoch, % of a row, all seeds"
-    return Picture(f"confusion-{name}.svg", title, as_bytes(figure, "svg"))
+    return Picture(f"confusion-{number}.svg", title, as_bytes(figure, "svg"))
 
 
 def _classes(group: Group) -> tuple[str, ...]:

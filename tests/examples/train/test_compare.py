@@ -161,7 +161,7 @@ def test_the_card_is_whole_in_both_formats(card, finished, tmp_path, capsys):
     html = (tmp_path / "card/card.html").read_text()
     page = Page(html)
     assert page.tables == 3
-    assert len(page.images) == 2 + 3  # curves, reliability, a confusion for each group
+    assert len(page.images) == 3 + 3  # two curves, reliability, a confusion for each group
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.images)
     assert "http://" not in html.replace("http://www.w3.org", "")  # self-contained
     groups = group_runs(read_runs(runs))
