@@ -115,7 +115,7 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
     """Return class names in order, of a data set or as given, expressions by robustfer's names.
 
     Args:
-        classes: a key of :data:`NUMBERINGS`, or names; a name that is no expression stays as it is.
+        classes: a key of :data:`NUMBERINGS`, or names; one that is not an expression stays as it is.
 
     Raises:
         ValueError: no such data set, names without an order, fewer than two classes, or one twice.
@@ -162,8 +162,8 @@ def translate_classes(
         int64 (number of classes in ``target``)
 
     Raises:
-        ValueError: a class of ``target`` is none of ``source``, or with ``extra="error"`` the
-            other way round.
+        ValueError: a class of ``target`` is not in ``source``, or with ``extra="error"`` one of
+            ``source`` is not in ``target``.
 
     >>> translate_classes("fer2013", ["happy", "sad", "neutral"], extra="drop")
     tensor([3, 4, 6])
@@ -200,7 +200,7 @@ def renumber(
         ``targets`` int64 (N) -> int64 (N), or (N, C) -> (N, C').
 
     Raises:
-        ValueError: a class that occurs in ``targets`` is none of ``target``.
+        ValueError: a class that occurs in ``targets`` is not in ``target``.
 
     >>> renumber(torch.tensor([0, 3]), source="fer2013", target=EXPRESSIONS)
     tensor([5, 3])

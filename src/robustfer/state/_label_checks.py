@@ -1,4 +1,4 @@
-"""What a LabelStore refuses, with the words it does it in."""
+"""What a LabelStore requires of its arguments and of saved states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustfer._checks import (
     check_within,
 )
 
-LAST_EPOCH = 2**15 - 1  # two bytes a sample
+LAST_EPOCH = 2**15 - 1  # two bytes per sample
 
 
 def when_and_why(step: int, epoch: int, reason: int) -> tuple[int, int, int]:
@@ -52,7 +52,7 @@ def given_labels(
 
 
 def check_index(index: Tensor) -> None:
-    """Refuse what is no ``(B,)`` int64; looks at no value."""
+    """Require ``(B,)`` int64, without looking at values."""
     if not isinstance(index, Tensor):
         raise TypeError(f"index must be a torch.Tensor, got {type(index).__name__}")
     if index.ndim != 1 or index.dtype != torch.int64:
@@ -60,7 +60,7 @@ def check_index(index: Tensor) -> None:
 
 
 def check_labels(target: Tensor, batch: int, num_classes: int, soft_targets: bool) -> None:
-    """Refuse what is neither ``(B,)`` int64 nor, with soft targets, ``(B, C)`` floating point."""
+    """Require ``(B,)`` int64, or with soft targets ``(B, C)`` floating point."""
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
     shape = tuple(target.shape)
@@ -74,7 +74,7 @@ def check_labels(target: Tensor, batch: int, num_classes: int, soft_targets: boo
 
 
 def check_confidence(confidence: Tensor, batch: int) -> None:
-    """Refuse what is no ``(B,)`` floating point; looks at no value."""
+    """Require ``(B,)`` floating point, without looking at values."""
     if not isinstance(confidence, Tensor):
         raise TypeError(f"confidence must be a torch.Tensor, got {type(confidence).__name__}")
     if tuple(confidence.shape) != (batch,) or not confidence.is_floating_point():
@@ -104,13 +104,13 @@ def check_change(
 
 
 def check_names(name: str, names: Sequence[str] | None, size: int) -> None:
-    """Refuse names that are not one for each."""
+    """Require one name for each."""
     if names is not None and len(names) != size:
         raise ValueError(f"{name} must hold {size} names, got {len(names)}")
 
 
 def check_saved(saved: Mapping[str, Tensor], num_samples: int, num_classes: int) -> None:
-    """Refuse what no LabelStore of this size holds."""
+    """Require the state of a LabelStore of this size."""
     journal = {
         name.removeprefix("history."): values
         for name, values in saved.items()
@@ -131,7 +131,7 @@ def check_saved(saved: Mapping[str, Tensor], num_samples: int, num_classes: int)
 
 
 def check_same_given(name: str, saved: Mapping[str, Tensor], own: Tensor) -> None:
-    """Refuse the state of what was made from other labels."""
+    """Require the state of a store that was made from the same labels."""
     differ = saved[name].to(own.device) != own
     rows = (differ if differ.ndim == 1 else differ.any(dim=1)).nonzero()
     if len(rows):

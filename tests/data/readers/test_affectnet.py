@@ -132,7 +132,7 @@ def test_nothing_is_unpickled(tmp_path):
     write_affectnet_arrays(tmp_path, [1, 2])
     path = tmp_path / "train_set" / "annotations" / "1_exp.npy"
     np.save(path, np.array([{"code": "harmful"}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"1_exp\.npy is no array that can be read safely"):
+    with pytest.raises(ValueError, match=r"1_exp\.npy is not an array that can be read safely"):
         AffectNet(tmp_path)
 
 

@@ -253,7 +253,7 @@ def _load(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no array that can be read safely: {error}") from error
+        raise ValueError(f"{path} is not an array that can be read safely: {error}") from error
     return array
 
 

@@ -42,7 +42,7 @@ def read_label_list(path: Path) -> list[Entry]:
     [('train_00001.jpg', 5), ('train_00002.jpg', 1)]
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, or is no file")
+        raise FileNotFoundError(f"{path} is not there, or is not a file")
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         entries = [
             _entry(path, line, text) for line, text in enumerate(file, start=1) if text.strip()
