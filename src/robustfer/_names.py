@@ -10,9 +10,6 @@ DATA_SETS = ("demo", "rafdb", "ferplus", "fer2013", "affectnet", "folder", "tabl
 #: Keys of :data:`robustfer.data.NUMBERINGS`.
 NUMBERINGS = ("rafdb", "affectnet", "ferplus", "fer2013", "lanet")
 
-#: What a reader's ``labels=`` may be.
-LABELS = ("majority", "probability", "crossentropy", "multi_target", "fer2013", "label")
-
 #: How :func:`robustfer.noise.symmetric_noise` draws the samples.
 NoiseVariant = Literal["exact", "bernoulli", "official"]
 

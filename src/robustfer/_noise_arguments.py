@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+from ast import literal_eval
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from robustfer._names import DATA_SETS, LABELS, NOISE_MODELS, NUMBERINGS, NoiseVariant
+from robustfer._names import DATA_SETS, NOISE_MODELS, NUMBERINGS, NoiseVariant
 
 _SPECS = ", ".join(kind if kind == "demo" else f"{kind}:PATH" for kind in DATA_SETS)
 
@@ -69,13 +70,27 @@ def _data_options() -> ArgumentParser:
     parser.add_argument(
         "--split", default="train", help="train, validation, test, or all where there are none"
     )
-    parser.add_argument("--labels", choices=LABELS, help="what a label is")
-    parser.add_argument("--fer2013-labels", type=Path, metavar="FILE", help="ferplus: this csv")
-    parser.add_argument("--num-classes", type=int, choices=[7, 8])
-    parser.add_argument("--numbers", choices=NUMBERINGS, help="folder, table: what numbers mean")
-    parser.add_argument("--duplicates", choices=["error", "drop"])
+    parser.add_argument(
+        "--reader",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the data set's reader, such as labels=fer2013; repeat for each",
+    )
     parser.add_argument("--classes", choices=NUMBERINGS, help="the order to count classes in")
     return parser
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Read ``OPTION=VALUE``; a value is a Python literal, or else text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"must be OPTION=VALUE, got {text!r}")
+    try:
+        return name, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _reading_options() -> ArgumentParser:

@@ -42,7 +42,7 @@ def test_synonyms(word, name):
 
 def test_unknown_names():
     assert class_name("surprize") == "surprize"
-    with pytest.raises(ValueError, match="numbering must be one of rafdb, .* got 'raf'"):
+    with pytest.raises(ValueError, match="numbering must be 'rafdb', .* got 'raf'"):
         class_order("raf")
     with pytest.raises(ValueError, match="at least two classes"):
         class_order(["sad"])
@@ -88,7 +88,7 @@ def test_other_classes_are_refused_or_dropped():
     assert [class_order("affectnet")[place] for place in dropped] == list(EXPRESSIONS)
     with pytest.raises(ValueError, match="contempt of .* missing from"):
         translate_classes(EXPRESSIONS, eight, extra="drop")
-    with pytest.raises(ValueError, match="extra must be error or drop, got 'keep'"):
+    with pytest.raises(ValueError, match="extra must be 'error' or 'drop', got 'keep'"):
         translate_classes(eight, EXPRESSIONS, extra="keep")
 
 

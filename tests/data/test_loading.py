@@ -144,7 +144,7 @@ def test_home_folder(tmp_path, monkeypatch):
         ("rafdb:x", {"image": "face"}, r"rafdb has no option image; .* did you mean 'images'\?"),
         ("table:x", {"table": "y"}, "table has no option table"),
         ("rafdb:x", {"split": None}, "split must be train or test, got None"),
-        ("demo", {"split": "all"}, "split must be one of train, .* got 'all'"),
+        ("demo", {"split": "all"}, "split must be 'train', .* got 'all'"),
         ("ferplus:x", {"seed": 1}, "ferplus has no option seed"),
         ("folder:x", {"num_samples": 1}, "folder has no option num_samples"),
     ],

@@ -1,14 +1,12 @@
 import os
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
 from robustfer import _names, cli
 from robustfer.data import EXPRESSIONS, NUMBERINGS, RAFDB, loading
-from robustfer.data.readers.ferplus import Labels
 from robustfer.noise import read_noise_list, with_symmetric_noise
 from tests.data.trees import vote_row, write_ferplus, write_image, write_rafdb
 
@@ -215,7 +213,7 @@ def ferplus(tmp_path):
 
 def test_own_labels_against_the_crowd(run, tmp_path):
     root, own = ferplus(tmp_path)
-    options = ("--labels", "fer2013", "--fer2013-labels", own)
+    options = ("--reader", "labels=fer2013", "--reader", f"fer2013_labels={own}")
     status, out, err = run("show", f"ferplus:{root}", *options)
     assert (status, err) == (0, "")
     assert "left out: nothing" in out
@@ -244,8 +242,9 @@ def test_the_crowd_against_its_majority(run, tmp_path):
 )
 def test_the_numbers_of_the_docs(run):
     root = Path(os.environ["ROBUSTFER_FERPLUS"])
-    own = ("--labels", "fer2013", "--fer2013-labels", root / "fer2013_emotion.csv")
-    status, out, _ = run("show", f"ferplus:{root}", *own, "--duplicates", "drop")
+    given = ("labels=fer2013", "duplicates=drop", f"fer2013_labels={root / 'fer2013_emotion.csv'}")
+    options = [part for option in given for part in ("--reader", option)]
+    status, out, _ = run("show", f"ferplus:{root}", *options)
     assert status == 0
     page = (Path(__file__).parents[2] / "docs" / "label_noise.md").read_text()
     cells = [[cell.strip(" %").replace(",", "") for cell in line.split("|")[1:-1]]
@@ -288,7 +287,17 @@ def test_a_picture_that_cannot_be_drawn_leaves_no_list(run, raf, tmp_path, name)
 def test_the_names_that_may_be_chosen_are_those_that_exist():
     assert loading.KINDS == _names.DATA_SETS
     assert tuple(NUMBERINGS) == _names.NUMBERINGS
-    assert {*get_args(Labels), "label"} == set(_names.LABELS)
+
+
+def test_options_of_the_reader(run, tmp_path):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("pth;label\na.png;1\n")
+    options = ["separator=;", "columns={'path': 'pth'}", "numbers=rafdb"]
+    options = [part for option in options for part in ("--reader", option)]
+    make = ["make", f"table:{tmp_path / 't.csv'}", "--split", "all", "--rate", 0]
+    status, _, err = run(*make, *options, "--output", tmp_path / "n.txt")
+    assert (status, err) == (0, "")
+    assert (tmp_path / "n.txt").read_text() == "a.png 1\n"
 
 
 @pytest.mark.parametrize(
@@ -296,6 +305,9 @@ def test_the_names_that_may_be_chosen_are_those_that_exist():
     [
         (("show", "rafdb:nowhere"), "the folder nowhere is not there"),
         (("show", "demo"), "has no true_targets"),
+        (("show", "demo", "--reader", "num_sample=9"), r"did you mean 'num_samples'\?"),
+        (("show", "rafdb:x", "--reader", "seed=1"), "rafdb has no option seed; it has images, "),
+        (("show", "rafdb:.", "--reader", "size=x"), "size must be|is not there"),
         (("show", "demo", "--crowd"), "has no votes of several people"),
         (("make", "demo", "--rate", 2, "--output", "n.txt"), r"rate must lie in \[0, 1\]"),
         (("verify", "none.txt", "--clean", "demo"), r"none\.txt is not there"),

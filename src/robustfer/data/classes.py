@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robustfer._checks import check_choice
+
 #: The seven basic expressions in the order that ``target`` means everywhere in robustfer.
 EXPRESSIONS: tuple[str, ...] = (
     "surprise",
@@ -106,16 +108,14 @@ def numbering(name: str) -> Mapping[int, str]:
     >>> numbering("rafdb")[1], numbering("affectnet")[1], numbering("fer2013")[1]
     ('surprise', 'happiness', 'disgust')
     """
-    if name not in NUMBERINGS:
-        raise ValueError(f"numbering must be one of {', '.join(NUMBERINGS)}, got {name!r}")
-    return NUMBERINGS[name]
+    return NUMBERINGS[check_choice("numbering", name, tuple(NUMBERINGS))]
 
 
 def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
     """Return class names in order, of a data set or as given, expressions by robustfer's names.
 
     Args:
-        classes: a key of :data:`NUMBERINGS`, or names; one that is not an expression stays as it is.
+        classes: a key of :data:`NUMBERINGS`, or names; other than of expressions as they are.
 
     Raises:
         ValueError: no such data set, names without an order, fewer than two classes, or one twice.
@@ -172,8 +172,7 @@ def translate_classes(
     tensor([[0.9000, 0.1000]])
     """
     before, after = class_order(source), class_order(target)
-    if extra not in ("error", "drop"):
-        raise ValueError(f"extra must be error or drop, got {extra!r}")
+    check_choice("extra", extra, ("error", "drop"))
     missing = [name for name in after if name not in before]
     if missing:
         raise ValueError(f"{', '.join(missing)} of {list(after)} missing from {list(before)}")

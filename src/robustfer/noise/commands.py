@@ -30,8 +30,6 @@ from robustfer.noise.models import with_class_noise, with_symmetric_noise
 from robustfer.noise.report import NoiseReport, fingerprint, noise_report, picture_format
 from robustfer.noise.verification import verify_noise_list
 
-_DATA_OPTIONS = ("labels", "fer2013_labels", "num_classes", "numbers", "duplicates", "classes")
-
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a list has problems."""
@@ -121,8 +119,12 @@ def _other_splits(
 
 def _load(spec: str, options: argparse.Namespace, *, split: str | None = None) -> LabeledFaces:
     wanted: Any = split or options.split
-    given = {name: value for name in _DATA_OPTIONS if (value := getattr(options, name)) is not None}
-    return load(spec, split=None if wanted == "all" else wanted, **given)
+    given = {"classes": options.classes} | dict(options.reader)
+    given["split"] = None if wanted == "all" else wanted
+    try:
+        return load(spec, **given)
+    except TypeError as error:  # an option of another type
+        raise ValueError(str(error)) from error
 
 
 def _crowd(dataset: LabeledFaces) -> NoiseReport:

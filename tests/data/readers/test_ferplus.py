@@ -169,8 +169,8 @@ def test_images_that_the_table_does_not_name_are_counted(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "val"}, "split must be one of train, validation, test, got 'val'"),
-        ({"labels": "mean"}, "labels must be one of majority, probability, .*, got 'mean'"),
+        ({"split": "val"}, "split must be 'train', .* or 'test', got 'val'"),
+        ({"labels": "mean"}, "labels must be 'majority', 'probability', .* got 'mean'"),
         ({"num_classes": 6}, "num_classes must be 7, or 8 with contempt, got 6"),
         ({"duplicates": "keep"}, "duplicates must be error or drop, got 'keep'"),
         ({"labels": "fer2013"}, "labels='fer2013' needs fer2013_labels="),

@@ -75,8 +75,8 @@ def test_aligned_images_have_no_landmarks(root):
     ("options", "message"),
     [
         ({"split": "validation"}, "split must be train or test, .* keep some of train apart"),
-        ({"images": "raw"}, "images must be aligned, original or face, got 'raw'"),
-        ({"landmark_file": "both"}, "landmark_file must be manual or auto, got 'both'"),
+        ({"images": "raw"}, "images must be 'aligned', 'original' or 'face', got 'raw'"),
+        ({"landmark_file": "both"}, "landmark_file must be 'manual' or 'auto', got 'both'"),
         ({"duplicates": "keep"}, "duplicates must be error or drop"),
     ],
 )

@@ -127,7 +127,7 @@ def test_bad_arguments():
         judge(torch.ones(1, 10), num_classes=11, rule="majority")
     with pytest.raises(ValueError, match=r"votes must have shape \(N, V\)"):
         judge(torch.ones(10), num_classes=7, rule="majority")
-    with pytest.raises(ValueError, match="rule must be one of majority, .* got 'mean'"):
+    with pytest.raises(ValueError, match="rule must be 'majority', .* got 'mean'"):
         judge(torch.ones(1, 10), num_classes=7, rule="mean")
     with pytest.raises(ValueError, match="probabilities must have a floating-point dtype"):
         sample_targets(torch.ones(2, 3, dtype=torch.int64))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_range, check_seed, check_whole_number
+from robustfer._checks import check_choice, check_range, check_seed, check_whole_number
 from robustfer.data.classes import EXPRESSIONS
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.demo.drawing import colours, paint, photograph
@@ -98,8 +98,7 @@ class DemoFaces(LabeledFaces):
         seed: int = 0,
         ambiguity: float = 0.35,
     ) -> None:
-        if split not in _SPLITS:
-            raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
+        check_choice("split", split, _SPLITS)
         num_samples = check_whole_number("num_samples", num_samples, 1)
         size = check_whole_number("size", size, 16)
         seed = check_seed(seed)

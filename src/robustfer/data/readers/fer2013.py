@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from robustfer._checks import check_whole_number
+from robustfer._checks import check_choice, check_whole_number
 from robustfer._tables import (
     Duplicates,
     NamedOnce,
@@ -68,8 +68,7 @@ class FER2013(LabeledFaces):
         *,
         size: int | None = None,
     ) -> None:
-        if split not in USAGES:
-            raise ValueError(f"split must be one of {', '.join(USAGES)}, got {split!r}")
+        check_choice("split", split, tuple(USAGES))
         self._size = None if size is None else check_whole_number("size", size, 1)
         table = Path(table).expanduser()
         ids: list[str] = []

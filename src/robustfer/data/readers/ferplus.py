@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from robustfer._checks import check_choice
 from robustfer._tables import (
     Duplicates,
     NamedOnce,
@@ -158,10 +159,8 @@ class _Face(NamedTuple):
 
 
 def _check_options(split: str, labels: str, fer2013_labels: str | Path | None) -> None:
-    if split not in USAGES:
-        raise ValueError(f"split must be one of {', '.join(USAGES)}, got {split!r}")
-    if labels not in get_args(Labels):
-        raise ValueError(f"labels must be one of {', '.join(get_args(Labels))}, got {labels!r}")
+    check_choice("split", split, tuple(USAGES))
+    check_choice("labels", labels, get_args(Labels))
     if labels == "fer2013" and fer2013_labels is None:
         raise ValueError(
             "labels='fer2013' needs fer2013_labels=, the path of fer2013.csv or of a csv with "

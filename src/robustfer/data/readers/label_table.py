@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from robustfer._checks import warn_if_normalized
+from robustfer._checks import check_choice, warn_if_normalized
 from robustfer._tables import (
     SPLITS,
     Duplicates,
@@ -100,9 +100,7 @@ class LabelTable(FileFaces):
         root = table.parent if root is None else Path(root).expanduser()
         if split not in (None, *SPLITS):
             raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
-        if labels not in ("label", *get_args(VoteRule)):
-            rules = ", ".join(get_args(VoteRule))
-            raise ValueError(f"labels must be label or one of {rules}, got {labels!r}")
+        check_choice("labels", labels, ("label", *get_args(VoteRule)))
         cells = _open_table(table, labels, split, columns or {}, separator)
         rows = _read_rows(table, root, cells, split, duplicates)
         if labels == "label":

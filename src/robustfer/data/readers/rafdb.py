@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from robustfer._checks import check_choice
 from robustfer._tables import (
     MAX_WHOLE_NUMBER,
     Duplicates,
@@ -94,10 +95,8 @@ class RAFDB(FileFaces):
                 f"split must be train or test, got {split!r}; RAF-DB has no validation set, so "
                 "keep some of train apart with split"
             )
-        if images not in ("aligned", "original", "face"):
-            raise ValueError(f"images must be aligned, original or face, got {images!r}")
-        if landmark_file not in _LANDMARKS:
-            raise ValueError(f"landmark_file must be manual or auto, got {landmark_file!r}")
+        check_choice("images", images, get_args(Images))
+        check_choice("landmark_file", landmark_file, tuple(_LANDMARKS))
         root = existing_folder(root)
         self._root = root / "basic" if (root / "basic").is_dir() else root
         self._kind, self._landmark_file = images, landmark_file

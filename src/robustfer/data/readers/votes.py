@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import (
+    check_choice,
     check_distribution,
     check_floating,
     check_shapes,
@@ -73,8 +74,7 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
             [0.5000, 0.5000],
             [0.0000, 0.0000]])
     """
-    if rule not in get_args(VoteRule):
-        raise ValueError(f"rule must be one of {', '.join(get_args(VoteRule))}, got {rule!r}")
+    check_choice("rule", rule, get_args(VoteRule))
     check_shapes(votes=(votes, "N V"))
     kept = votes.where(votes > 1, 0)
     if not 1 <= num_classes <= votes.shape[1]:
