@@ -421,7 +421,7 @@ def test_probabilities_are_no_clean_labels(tmp_path, faces):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"names": "long"}, "names must be plain or aligned, got 'long'"),
+        ({"names": "long"}, "names must be 'plain' or 'aligned', got 'long'"),
         ({"base": 2}, "base must be 0, 1 or None, got 2"),
         ({"base": True}, "base must be 0, 1 or None, got True"),
         ({"base": 1.0}, "base must be 0, 1 or None, got 1.0"),

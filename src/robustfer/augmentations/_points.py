@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_shapes, warn_if_normalized
+from robustfer._checks import check_mask, check_shapes, warn_if_normalized
 from robustfer.augmentations._pixels import to_device
 from robustfer.landmarks.geometry import inside, mirror_points, resize_points
 from robustfer.landmarks.layouts import check_swap
@@ -102,8 +102,8 @@ def check_points(
             f"landmarks must be float32 or float64, got {landmarks.dtype}; half precision holds "
             "coordinates beyond 256 no finer than a quarter of a pixel"
         )
-    if visible is not None and visible.dtype != torch.bool:
-        raise ValueError(f"visible must be bool, got {visible.dtype}")
+    if visible is not None:
+        check_mask(visible=visible)
     if swap is not None:
         swap = check_swap(swap, sizes["K"])
     warn_if_normalized(landmarks, side=min(sizes["H"], sizes["W"]))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_range, check_whole_number
+from robustfer._checks import check_range, check_size
 from robustfer.augmentations._pixels import (
     check_generator,
     check_images,
@@ -55,10 +55,7 @@ class Preparation(nn.Module):
             )
         self.mean = tuple(check_range("mean", value) for value in mean)
         self.std = tuple(check_range("std", value, 0.0, open_low=True) for value in std)
-        pair = (size, size) if isinstance(size, int) else size
-        if pair is not None and len(pair) != 2:
-            raise ValueError(f"size must be a whole number or (height, width), got {size}")
-        self.size = None if pair is None else tuple(check_whole_number("size", n, 1) for n in pair)
+        self.size = None if size is None else check_size("size", size)
         if not (pipeline is None or isinstance(pipeline, KorniaPipeline)):
             raise TypeError(
                 f"pipeline must be a KorniaPipeline(...) around the operations, "

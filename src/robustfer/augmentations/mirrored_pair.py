@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from robustfer._checks import check_choice
 from robustfer.augmentations._points import check_points
 from robustfer.augmentations._preparation import Preparation
 from robustfer.augmentations.pipeline import KorniaPipeline
@@ -113,9 +114,7 @@ class MirroredPair(Preparation):
             size=size,
             pipeline=pipeline,
         )
-        if erase not in ("independent", "shared"):
-            raise ValueError(f'erase must be "independent" or "shared", got {erase!r}')
-        self.erase = erase
+        self.erase = check_choice("erase", erase, ("independent", "shared"))
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Views:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from robustfer.functional._profiles import Profiles, samples_at_once
+from robustfer.functional._heatmap_axes import Profiles, samples_at_once
 
 # From a difference, its target, weights and room for the slope: weighted value and slope.
 Curve: TypeAlias = Callable[

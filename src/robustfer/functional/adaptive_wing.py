@@ -20,8 +20,8 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
+from robustfer.functional._heatmap_axes import landmark_profiles
 from robustfer.functional._precision import Reduction, check_reduction, reduce
-from robustfer.functional._profiles import landmark_profiles
 from robustfer.functional._wing_passes import against_landmarks, against_maps, with_known_slope
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import Variant, check_size
-from robustfer.functional._profiles import landmark_profiles, samples_at_once
+from robustfer.functional._heatmap_axes import landmark_profiles, samples_at_once
 
 
 class Heatmaps(NamedTuple):

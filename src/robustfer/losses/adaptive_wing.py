@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_size
 from robustfer.functional import adaptive_wing, landmark_adaptive_wing
+from robustfer.functional._heatmap_axes import check_profile_options
 from robustfer.functional._precision import Reduction, check_reduction
-from robustfer.functional._profiles import check_profile_options
 from robustfer.functional.adaptive_wing import check_wing_options
 
 

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from robustfer._checks import check_bool, check_whole_number
+from robustfer._checks import check_bool, check_choice, check_whole_number
 from robustfer.models._find_maps import examine_features, examine_training, probe_size
 from robustfer.models._native_head import (
     NativeHead,
@@ -105,8 +105,7 @@ class CAMClassifier(nn.Module):
     ) -> None:
         super().__init__()
         num_classes = check_whole_number("num_classes", num_classes, 1)
-        if head not in ("auto", "keep", "replace"):
-            raise ValueError(f"head must be 'auto', 'keep' or 'replace', got {head!r}")
+        check_choice("head", head, ("auto", "keep", "replace"))
         options = dict(model_options or {})
         check_bool("pretrained", pretrained)
         if isinstance(backbone, str):

@@ -21,8 +21,7 @@ class ProjectionHead(nn.Module):
 
     Args:
         in_dim: D, the width of the embeddings.
-        dim: d, the width of the projection.
-        hidden_dim: width between the layers; ``None``: that of the projection.
+        dim: d, the width of the projection and between the layers.
 
     Shape:
         embeddings ``(B, D)`` -> ``(B, d)``, rows of length one; float32 for half inputs.
@@ -42,13 +41,12 @@ class ProjectionHead(nn.Module):
 
     __call__: Callable[..., Tensor]
 
-    def __init__(self, in_dim: int, *, dim: int = 64, hidden_dim: int | None = None) -> None:
+    def __init__(self, in_dim: int, *, dim: int = 64) -> None:
         super().__init__()
         in_dim = check_whole_number("in_dim", in_dim, 1)
         dim = check_whole_number("dim", dim, 1)
-        hidden_dim = dim if hidden_dim is None else check_whole_number("hidden_dim", hidden_dim, 1)
-        self.hidden = nn.Linear(in_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, dim)
+        self.hidden = nn.Linear(in_dim, dim)
+        self.output = nn.Linear(dim, dim)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         check_shapes(embeddings=(embeddings, f"B {self.hidden.in_features}"))

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_int64, check_shapes, check_whole_number
+from robustfer._checks import check_choice, check_int64, check_shapes, check_whole_number
 from robustfer._ids import check_ids
 from robustfer._tables import NamedOnce
 from robustfer.data.classes import class_order, renumber
@@ -145,8 +145,7 @@ def write_noise_list(
     ...     path.read_text().strip()
     'train_1_aligned.jpg 4'
     """
-    if names not in ("plain", "aligned"):
-        raise ValueError(f"names must be plain or aligned, got {names!r}")
+    check_choice("names", names, ("plain", "aligned"))
     first = int(names == "plain") if base is None else _base(base)
     check_shapes(targets=(targets, "N"))
     check_int64(targets=targets)

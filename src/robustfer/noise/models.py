@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import (
+    check_choice,
     check_class_index,
     check_distribution,
     check_floating,
@@ -79,8 +80,7 @@ def symmetric_noise(
     3
     """
     num_classes = check_whole_number("num_classes", num_classes, 2)
-    if true_class not in ("excluded", "included"):
-        raise ValueError(f"true_class must be excluded or included, got {true_class!r}")
+    check_choice("true_class", true_class, ("excluded", "included"))
     check_shapes(targets=(targets, "N"))
     ids, all_ids, seed = _check(targets, ids, all_ids, num_classes, rate, seed, variant)
     if variant == "official":
@@ -279,8 +279,7 @@ def _check(
     check_int64(targets=targets)
     check_class_index(num_classes, targets=targets)
     check_range("rate", rate, 0.0, 1.0)
-    if variant not in get_args(Variant):
-        raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
+    check_choice("variant", variant, get_args(Variant))
     # Python's generator, which the public program draws from, leaves out the sign.
     seed = check_whole_number("seed", seed, 0 if variant == "official" else None)
     names = check_ids(ids, count=len(targets))
