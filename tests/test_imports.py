@@ -68,6 +68,11 @@ MAY_IMPORT = {
         *("robustfer._names", "robustfer._predictions", "robustfer._tables", "robustfer.data"),
         "robustfer.metrics",
     },
+    "robustfer.audit": {
+        *("torch", "numpy", "safetensors", "robustfer._arrays", "robustfer._checks"),
+        *("robustfer._files", "robustfer._ids", "robustfer._predictions", "robustfer._tables"),
+        "robustfer.noise",
+    },
     "robustfer.experiment": {
         *("torch", "numpy"),
         *(

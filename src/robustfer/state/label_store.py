@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,22 @@ from robustfer.state import _label_checks as checks
 from robustfer.state._change_journal import ChangeJournal, ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
 from robustfer.state._rows import last_of_each, one_hot, select_rows
+
+
+class LabelDecisions(Protocol):
+    """What :meth:`LabelStore.apply_decisions` takes: tensors of one length, a row per sample."""
+
+    @property
+    def index(self) -> Tensor:
+        """Rows of the samples in the data set, int64."""
+
+    @property
+    def label(self) -> Tensor:
+        """The labels decided, int64; -1 leaves the label as it is."""
+
+    @property
+    def given(self) -> Tensor:
+        """The labels that the data set came with, int64."""
 
 
 class LabelStore(nn.Module):
@@ -181,6 +197,46 @@ class LabelStore(nn.Module):
             keeps = target == self.label_current[inside]  # its distribution too
             rows = torch.where(keeps[:, None], self.soft_current[inside], rows)
         return self._change(index, labels, rows, confidence, step=step, epoch=epoch, reason=reason)
+
+    def apply_decisions(
+        self, decisions: LabelDecisions, *, step: int | None = None, epoch: int | None = None
+    ) -> int:
+        """Set the labels that people decided on, such as :class:`robustfer.audit.Decisions`.
+
+        An ambiguous sample keeps its label. The changes are written into the journal with reason
+        ``MANUAL``; ``revert(decisions.index)`` takes them back. With several processes call it in
+        each.
+
+        Args:
+            decisions: rows of the data set, their labels, and the labels given when people looked.
+            step: when it happens, for the journal; default: that of the latest change.
+            epoch: the epoch, for the journal; default: that of the latest change.
+
+        Returns:
+            Number of samples changed.
+
+        Raises:
+            IndexError: a row outside the data set.
+            ValueError: the decisions are about other given labels, or an argument does not fit.
+        """
+        given = self.given(decisions.index)
+        differ = (given != decisions.given.to(given.device)).nonzero()
+        if len(differ):
+            raise ValueError(
+                f"decisions are about other labels: {len(differ)} of {len(given)} differ, the "
+                f"first at index {int(decisions.index[differ[0]])}; apply them to the data set, "
+                "split and label noise that were reviewed"
+            )
+        latest_step, latest_epoch = self._journal.latest()
+        decided = decisions.label >= 0
+        return self.update(
+            decisions.index[decided],
+            decisions.label[decided],
+            step=latest_step if step is None else step,
+            epoch=latest_epoch if epoch is None else epoch,
+            reason=ChangeReason.MANUAL,
+            gather=False,
+        )
 
     @torch.no_grad()
     def revert(

@@ -1,0 +1,26 @@
+"""Which labels look wrong: scores, a ranking, and people's decisions back into a label store."""
+
+from robustfer.audit.decisions import Decisions as Decisions
+from robustfer.audit.decisions import read_decisions
+from robustfer.audit.files import Predictions as Predictions
+from robustfer.audit.files import read_probabilities
+from robustfer.audit.ranking import Audit as Audit
+from robustfer.audit.ranking import ClassSummary as ClassSummary
+from robustfer.audit.ranking import audit
+from robustfer.audit.scores import Posterior as Posterior
+from robustfer.audit.scores import (
+    label_posterior,
+    log_margin,
+    mean_rank,
+    neighbor_disagreement,
+)
+
+__all__ = [
+    "audit",
+    "label_posterior",
+    "log_margin",
+    "mean_rank",
+    "neighbor_disagreement",
+    "read_decisions",
+    "read_probabilities",
+]

@@ -1,0 +1,191 @@
+"""What people decided about labels: read from files, merged, and turned into an estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from robustfer._checks import check_whole_number
+from robustfer._files import no_formula
+from robustfer._ids import check_ids
+from robustfer._predictions import to_labels
+from robustfer._tables import NamedOnce, read_table, shortened
+from robustfer.noise import TransitionEstimate, fingerprint, transition_from_verified
+
+#: The columns of a file of decisions.
+COLUMNS = ("audit", "part", "id", "label")
+
+#: Parts of a review. Only what was drawn at random tells how labels go wrong.
+PARTS = ("random", "stratified", "suspects", "duplicates")
+_DRAWN = ("random", "stratified")
+
+#: What a reviewer writes of a face that has no single right label.
+AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What people decided about samples of a data set.
+
+    Attributes:
+        index: rows of the samples decided about, each once, ascending, ``(M)`` int64.
+        label: the label decided, ``(M)`` int64; -1 where it is ambiguous, or people disagree.
+        given: the labels in the data set, ``(M)`` int64.
+        drawn_index: rows that were drawn at random and labelled blind, ascending, ``(D)`` int64.
+        drawn_label: the label given blind, ``(D)`` int64; -1 as above.
+        drawn_given: their labels in the data set, ``(D)`` int64.
+        given_counts: samples of each given label in the whole data set, ``(C)`` int64.
+        stratified: whether any row was drawn by its given label.
+        fingerprint: of the labels that were reviewed.
+    """
+
+    index: Tensor
+    label: Tensor
+    given: Tensor
+    drawn_index: Tensor
+    drawn_label: Tensor
+    drawn_given: Tensor
+    given_counts: Tensor
+    stratified: bool
+    fingerprint: str
+
+    def estimate(self, *, level: float = 0.95) -> TransitionEstimate:
+        """Estimate how labels go wrong from the samples that were drawn and labelled blind.
+
+        Args:
+            level: probability of the credible intervals.
+
+        Raises:
+            ValueError: nothing was drawn, or only ambiguous samples of a label.
+        """
+        if not len(self.drawn_index):
+            raise ValueError(
+                "decisions must hold samples of a random draw, got only suspects; label the random "
+                "hundred of the review first"
+            )
+        return transition_from_verified(
+            self.drawn_label,
+            self.drawn_given,
+            num_classes=len(self.given_counts),
+            given_counts=self.given_counts if self.stratified else None,
+            level=level,
+        )
+
+
+def read_decisions(
+    paths: str | Path | Sequence[str | Path],
+    given: Tensor | ArrayLike,
+    *,
+    classes: Sequence[str],
+    ids: Sequence[str],
+) -> Decisions:
+    r"""Read the decisions of one or several reviewers, and merge them.
+
+    A file is a csv table with the columns ``audit`` (fingerprint of the labels that were
+    reviewed), ``part`` (``random``, ``stratified``, ``suspects`` or ``duplicates``), ``id`` and
+    ``label`` (a class, or ``ambiguous``). Where reviewers disagree, or one says ambiguous, the
+    sample is ambiguous.
+
+    Args:
+        paths: of a reviewer's file, or of several.
+        given: the labels in the data set.
+        classes: names of the classes.
+        ids: names of the samples.
+
+    Shape:
+        given integers ``(N)``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: decisions about other labels, an unknown name, or a mistake in a table. The
+            message names file and line.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "anna.csv")
+    ...     mark = fingerprint(["a.png", "b.png"], torch.tensor([0, 1]), ["sad", "glad"])
+    ...     lines = ["audit,part,id,label", f"{mark},random,b.png,sad"]
+    ...     _ = path.write_text("\n".join(lines))
+    ...     found = read_decisions(path, [0, 1], classes=["sad", "glad"], ids=["a.png", "b.png"])
+    >>> found.index, found.label, found.given
+    (tensor([1]), tensor([0]), tensor([1]))
+    """
+    classes = check_ids(classes, name="classes")
+    labels = to_labels("given", given, num_classes=check_whole_number("C", len(classes), 2))
+    names = check_ids(ids, count=len(labels))
+    rows = {no_formula(name).strip(): row for row, name in enumerate(names)}
+    if len(rows) < len(names):
+        raise ValueError(
+            f"ids must name each sample once, got {len(names)} names, {len(rows)} of them different"
+        )
+    mark = fingerprint(names, labels, classes)
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not files:
+        raise ValueError("paths must hold a file of decisions or more, got none")
+    said: dict[int, set[int]] = {}
+    blind: dict[int, set[int]] = {}
+    parts: set[str] = set()
+    for path in map(Path, files):
+        for part, row, choice in _read(path, mark, rows, list(classes)):
+            parts.add(part)
+            said.setdefault(row, set()).add(choice)
+            if part in _DRAWN:
+                blind.setdefault(row, set()).add(choice)
+    index, label = _agreed(said)
+    drawn_index, drawn_label = _agreed(blind)
+    return Decisions(
+        index=index,
+        label=label,
+        given=labels[index],
+        drawn_index=drawn_index,
+        drawn_label=drawn_label,
+        drawn_given=labels[drawn_index],
+        given_counts=labels.bincount(minlength=len(classes)),
+        stratified="stratified" in parts,
+        fingerprint=mark,
+    )
+
+
+def _read(
+    path: Path, mark: str, rows: dict[str, int], classes: list[str]
+) -> Iterable[tuple[str, int, int]]:
+    known = {no_formula(name).strip(): label for label, name in enumerate(classes)}
+    if AMBIGUOUS not in known:
+        known[AMBIGUOUS] = -1
+    once = NamedOnce(path)
+    for line, row in read_table(path, COLUMNS):
+        where = f"{path}, line {line}"
+        if row["audit"] != mark:
+            raise ValueError(
+                f"{where}: the decisions are about labels with the fingerprint "
+                f"{shortened(row['audit'])}, these have {mark!r}; read them with the data set, "
+                "split and label noise that were reviewed"
+            )
+        if row["part"] not in PARTS:
+            raise ValueError(
+                f"{where}: part must be one of {', '.join(PARTS)}, got {shortened(row['part'])}"
+            )
+        if row["id"] not in rows:
+            raise ValueError(f"{where}: no sample has the id {shortened(row['id'])}")
+        if row["label"] not in known:
+            raise ValueError(
+                f"{where}: label must be {AMBIGUOUS} or one of {', '.join(classes)}, got "
+                f"{shortened(row['label'])}"
+            )
+        once.is_new(line, f"{row['id']} ({row['part']})", row["label"])
+        yield row["part"], rows[row["id"]], known[row["label"]]
+
+
+def _agreed(said: dict[int, set[int]]) -> tuple[Tensor, Tensor]:
+    """Rows in order, and what all said of each: -1 where they disagree."""
+    index = sorted(said)
+    labels = [min(said[row]) if len(said[row]) == 1 else -1 for row in index]
+    return (
+        torch.tensor(index, dtype=torch.int64, device="cpu"),
+        torch.tensor(labels, dtype=torch.int64, device="cpu"),
+    )

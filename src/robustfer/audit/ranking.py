@@ -1,0 +1,277 @@
+"""The audit of a data set's labels: a ranking, suggestions, and a table of the classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from robustfer._arrays import to_tensor
+from robustfer._checks import check_finite, check_shapes, check_whole_number
+from robustfer._files import no_formula, write_whole
+from robustfer._ids import check_ids, name_bytes
+from robustfer._predictions import to_probabilities
+from robustfer.audit.scores import checked, log_margin, neighbor_disagreement, posterior_of
+from robustfer.noise import fingerprint, transition_from_confident_joint
+
+Score = Literal["posterior", "log_margin", "neighbors"]
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """What the audit says of one class.
+
+    Attributes:
+        name: of the class.
+        given: samples with this label.
+        wrong: how many of them are expected to have a wrong one.
+        true: samples of this class expected in truth.
+        suggested: the class that is suggested most often instead of it; ``None``: never one.
+    """
+
+    name: str
+    given: int
+    wrong: float
+    true: float
+    suggested: str | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Which labels look wrong.
+
+    Attributes:
+        ranking: rows of the data set, the most suspicious first, ``(N)`` int64.
+        score: what they are ranked by, in the order of the data set, ``(N)``.
+        wrong_probability: probability that the given label is wrong, ``(N)``.
+        suggestion: the most probable true class, ``(N)`` int64.
+        neighbor_disagreement: share of similar samples with another label, ``(N)``; ``None``
+            without embeddings.
+        given: the labels in the data set, ``(N)`` int64.
+        transition: the transition matrix used, ``(C, C)``.
+        table: what the audit says of each class.
+        classes: their names.
+        ids: names of the samples.
+    """
+
+    ranking: Tensor
+    score: Tensor
+    wrong_probability: Tensor
+    suggestion: Tensor
+    neighbor_disagreement: Tensor | None
+    given: Tensor
+    transition: Tensor
+    table: tuple[ClassSummary, ...]
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The text that only the same labels of the same samples have."""
+        return fingerprint(self.ids, self.given, self.classes)
+
+    def text(self) -> str:
+        """Return the table of the classes as text."""
+        rows = [("label", "given", "look wrong", "expected in truth", "mostly instead")]
+        rows += [
+            (
+                one.name,
+                f"{one.given:,}",
+                f"{one.wrong:,.0f} ({100 * one.wrong / max(1, one.given):.0f} %)",
+                f"{one.true:,.0f}",
+                one.suggested or "",
+            )
+            for one in self.table
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for name, *numbers, suggested in rows:
+            cells = [
+                number.rjust(width) for number, width in zip(numbers, widths[1:], strict=False)
+            ]
+            lines.append("  ".join([name.ljust(widths[0]), *cells, suggested]).rstrip())
+        return "\n".join(lines)
+
+    def write(self, path: str | Path, *, count: int | None = None) -> None:
+        """Write the ranking as a csv file, the most suspicious label first.
+
+        A name that a spreadsheet would run as a formula is written with an apostrophe before it.
+
+        Args:
+            path: of the file, replaced if it exists.
+            count: how many rows; default: all.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: ``count`` is not a whole number from 1 on.
+        """
+        count = len(self.ranking) if count is None else check_whole_number("count", count, 1)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["id", "given", "suggestion", "wrong_probability"])
+        rows = self.ranking[:count]
+        columns = (self.given[rows], self.suggestion[rows], self.wrong_probability[rows])
+        for row, label, other, wrong in zip(
+            rows.tolist(), *map(Tensor.tolist, columns), strict=True
+        ):
+            names = self.ids[row], self.classes[label], self.classes[other]
+            writer.writerow([*map(no_formula, names), f"{wrong:.6g}"])
+        content = name_bytes(text.getvalue())
+        write_whole(Path(path), lambda file: file.write(content))
+
+
+def audit(
+    given: Tensor | ArrayLike,
+    probabilities: Tensor | ArrayLike,
+    *,
+    transition: Tensor | ArrayLike | None = None,
+    embeddings: Tensor | ArrayLike | None = None,
+    num_neighbors: int = 20,
+    score: Score | Tensor | ArrayLike = "posterior",
+    classes: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+) -> Audit:
+    """Rank the labels of a data set by how wrong they look.
+
+    Pass the predictions of a training on these very labels, such as
+    :meth:`robustfer.state.TrainingDynamics.probabilities`, or predictions of held-out folds. The
+    ranking is that of :func:`robustfer.audit.label_posterior`. Suggestions come from the posterior
+    with the matrix of the confident joint, also where another matrix is given: they are right more
+    often, while a matrix of verified labels ranks better.
+
+    Args:
+        given: the labels in the data set.
+        probabilities: predicted probabilities.
+        transition: how labels go wrong, see :func:`robustfer.noise.transition_from_verified`;
+            default: :func:`robustfer.noise.transition_from_confident_joint`.
+        embeddings: pooled features, for :func:`robustfer.audit.neighbor_disagreement`.
+        num_neighbors: how many neighbours it looks at.
+        score: what to rank by: ``"posterior"``, ``"log_margin"``, ``"neighbors"`` (needs
+            embeddings), or a score of your own for each sample, higher meaning more suspicious.
+        classes: names of the classes; default: their numbers.
+        ids: names of the samples; default: their rows.
+
+    Shape:
+        given integers ``(N)``, probabilities ``(N, C)``, transition ``(C, C)``, embeddings
+        ``(N, D)``.
+
+    Raises:
+        TypeError: an argument does not hold numbers, or names are not texts.
+        ValueError: an argument does not fit the others, a row is not a distribution, or a label is
+            not a class.
+
+    Reference:
+        Northcutt et al., Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021.
+
+    >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7]]
+    >>> result = audit([0, 1, 1, 1], probabilities, classes=["sad", "glad"])
+    >>> result.ranking
+    tensor([1, 3, 2, 0])
+    >>> result.suggestion
+    tensor([0, 0, 1, 1])
+    """
+    labels, rows = checked(given, probabilities)
+    num_samples, num_classes = rows.shape
+    names = _class_names(classes, num_classes)
+    samples = _RowNames(num_samples) if ids is None else check_ids(ids, count=num_samples)
+    joint = transition_from_confident_joint(rows, labels)
+    matrix = joint
+    if transition is not None:
+        matrix = to_probabilities("transition", transition)
+        check_shapes(probabilities=(rows, "N C"), transition=(matrix, "C C"))
+    posterior = posterior_of(labels, rows, matrix)
+    suggestion = posterior.suggestion
+    if transition is not None:
+        suggestion = posterior_of(labels, rows, joint).suggestion
+    disagreement = None
+    if embeddings is not None:
+        disagreement = neighbor_disagreement(labels, embeddings, num_neighbors=num_neighbors)
+    values = _score(score, labels, rows, posterior.log_odds, disagreement)
+    return Audit(
+        ranking=values.argsort(descending=True, stable=True),
+        score=values,
+        wrong_probability=posterior.wrong_probability,
+        suggestion=suggestion,
+        neighbor_disagreement=disagreement,
+        given=labels,
+        transition=matrix,
+        table=_table(
+            labels, suggestion, posterior.wrong_probability, posterior.class_counts, names
+        ),
+        classes=names,
+        ids=samples,
+    )
+
+
+class _RowNames(Sequence[str]):
+    """The rows as names, made when asked for: a million texts take more than the predictions."""
+
+    def __init__(self, size: int) -> None:
+        self._rows = range(size)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override]
+        return str(self._rows[place])
+
+
+def _class_names(classes: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
+    if classes is None:
+        return tuple(map(str, range(num_classes)))
+    names = tuple(check_ids(classes, name="classes", count=num_classes))
+    if len(set(names)) < len(names):
+        raise ValueError(f"classes must have a name each, got {', '.join(names)}")
+    return names
+
+
+def _score(
+    score: Score | Tensor | ArrayLike,
+    labels: Tensor,
+    rows: Tensor,
+    log_odds: Tensor,
+    disagreement: Tensor | None,
+) -> Tensor:
+    if not isinstance(score, str):
+        values = to_tensor("score", score)
+        check_shapes(probabilities=(rows, "N C"), score=(values, "N"))
+        check_finite(score=values)
+        return values
+    if score == "posterior":
+        return log_odds
+    if score == "log_margin":
+        return log_margin(labels, rows)
+    if score != "neighbors":
+        raise ValueError(
+            f"score must be 'posterior', 'log_margin', 'neighbors' or a number per sample, got "
+            f"{score!r}"
+        )
+    if disagreement is None:
+        raise ValueError("embeddings must be given for score='neighbors', got none")
+    return disagreement
+
+
+def _table(
+    labels: Tensor, suggestion: Tensor, wrong: Tensor, counts: Tensor, names: tuple[str, ...]
+) -> tuple[ClassSummary, ...]:
+    size = len(names)
+    given = labels.bincount(minlength=size)
+    expected = torch.zeros(size, dtype=torch.float64, device="cpu")
+    expected.index_add_(0, labels, wrong.double())
+    changes = (labels * size + suggestion).bincount(minlength=size**2).view(size, size)
+    most, instead = changes.fill_diagonal_(0).max(dim=1)
+    columns = (given, expected, counts, most, instead)
+    return tuple(
+        ClassSummary(name, int(number), share, true, names[int(other)] if times else None)
+        for name, number, share, true, times, other in zip(
+            names, *map(Tensor.tolist, columns), strict=True
+        )
+    )

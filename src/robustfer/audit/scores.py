@@ -1,0 +1,217 @@
+"""How suspicious each label is: scores of which a higher one is more suspicious."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from robustfer._arrays import to_tensor
+from robustfer._checks import check_finite, check_shapes, check_whole_number
+from robustfer._predictions import to_labels, to_probabilities
+
+# What temporaries may take: far less than predictions of a million samples.
+_BYTES = 32 * 2**20
+
+
+class Posterior(NamedTuple):
+    """What predictions and a transition matrix say of each label.
+
+    Attributes:
+        wrong_probability: probability that the given label is wrong, ``(N)``.
+        log_odds: its logarithmic odds, which still tell apart what rounds to 0 or 1, ``(N)``.
+        suggestion: the most probable true class, ``(N)`` int64.
+        class_counts: samples that each class is expected to have in truth, float64 ``(C)``.
+    """
+
+    wrong_probability: Tensor
+    log_odds: Tensor
+    suggestion: Tensor
+    class_counts: Tensor
+
+
+def log_margin(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> Tensor:
+    r"""Return by how much the best other class leads the given label, in logarithms.
+
+    .. math:: s_i = \max_{k \neq y_i} \log p_{ik} - \log p_{i y_i}
+
+    Args:
+        given: the labels in the data set.
+        probabilities: predictions of the data set.
+
+    Shape:
+        given integers ``(N)``, probabilities ``(N, C)`` -> ``(N)``, float32 or float64.
+
+    Raises:
+        TypeError: an argument does not hold numbers.
+        ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
+
+    >>> log_margin([0, 1], [[0.5, 0.5], [0.8, 0.2]])
+    tensor([0.0000, 1.3863], dtype=torch.float64)
+    """
+    labels, rows = checked(given, probabilities)
+    parts = []
+    for own, chunk in _chunks(labels, rows):
+        log_p = _log(chunk)
+        others = log_p.scatter(1, own[:, None], -torch.inf).amax(dim=1)
+        parts.append(others - log_p.gather(1, own[:, None])[:, 0])
+    return torch.cat(parts)
+
+
+def label_posterior(
+    given: Tensor | ArrayLike,
+    probabilities: Tensor | ArrayLike,
+    transition: Tensor | ArrayLike,
+) -> Posterior:
+    r"""Return how probable it is that each label is wrong, and the most probable true class.
+
+    .. math::
+        w_i = 1 - \frac{p_{i y_i} T_{y_i y_i}}{\sum_k p_{ik} T_{k y_i}}, \qquad
+        c_i = \operatorname{argmax}_k \, p_{ik} T_{k y_i}
+
+    Args:
+        given: the labels :math:`y` in the data set.
+        probabilities: predictions :math:`p` of the data set.
+        transition: :math:`T`, a row per true class, a column per given label; rows sum to 1.
+
+    Shape:
+        given integers ``(N)``, probabilities ``(N, C)``, transition ``(C, C)``.
+
+    Raises:
+        TypeError: an argument does not hold numbers.
+        ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
+
+    >>> found = label_posterior([0, 1], [[0.5, 0.5], [0.8, 0.2]], [[0.9, 0.1], [0.2, 0.8]])
+    >>> found.wrong_probability, found.suggestion
+    (tensor([0.1818, 0.3333], dtype=torch.float64), tensor([0, 1]))
+    """
+    labels, rows = checked(given, probabilities)
+    matrix = to_probabilities("transition", transition)
+    check_shapes(probabilities=(rows, "N C"), transition=(matrix, "C C"))
+    return posterior_of(labels, rows, matrix)
+
+
+def posterior_of(labels: Tensor, rows: Tensor, matrix: Tensor) -> Posterior:
+    """Return the posterior of checked arguments."""
+    log_columns = _log(matrix.to(rows.dtype)).T.contiguous()
+    odds, best = [], []
+    counts = torch.zeros(rows.shape[1], dtype=torch.float64, device="cpu")
+    for own, chunk in _chunks(labels, rows):
+        joint = _log(chunk).add_(log_columns[own])
+        best.append(joint.argmax(dim=1))
+        counts += joint.softmax(dim=1).sum(dim=0, dtype=torch.float64)
+        right = joint.gather(1, own[:, None])[:, 0]
+        others = joint.scatter_(1, own[:, None], -torch.inf).logsumexp(dim=1)
+        odds.append(others - right)
+    log_odds = torch.cat(odds)
+    return Posterior(log_odds.sigmoid(), log_odds, torch.cat(best), counts)
+
+
+def neighbor_disagreement(
+    given: Tensor | ArrayLike, embeddings: Tensor | ArrayLike, *, num_neighbors: int = 20
+) -> Tensor:
+    r"""Return the share of the nearest samples that have another label, weighted by similarity.
+
+    .. math:: s_i = \frac{\sum_{j \in K_i} a_{ij} [y_j \neq y_i]}{\sum_{j \in K_i} a_{ij}}, \qquad
+        a_{ij} = \max\Bigl(0, \frac{e_i \cdot e_j}{\|e_i\| \|e_j\|}\Bigr)
+
+    over the K most similar other samples. Where none is similar, each of them counts alike. No
+    matrix of all pairs is held in memory.
+
+    Args:
+        given: the labels in the data set.
+        embeddings: pooled features of the data set.
+        num_neighbors: K, at most; of fewer other samples all are taken.
+
+    Shape:
+        given integers ``(N)``, embeddings ``(N, D)`` -> float32 ``(N)`` in [0, 1].
+
+    Raises:
+        TypeError: an argument does not hold numbers.
+        ValueError: shapes do not fit, a value is not finite, or fewer than two samples.
+
+    >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]
+    >>> neighbor_disagreement([0, 0, 1], embeddings, num_neighbors=1)
+    tensor([0., 0., 1.])
+    """
+    num_neighbors = check_whole_number("num_neighbors", num_neighbors, 1)
+    vectors = to_tensor("embeddings", embeddings).float()
+    check_shapes(embeddings=(vectors, "N D"))
+    labels = to_tensor("given", given)
+    check_shapes(embeddings=(vectors, "N D"), given=(labels, "N"))
+    check_finite(embeddings=vectors)
+    if len(vectors) < 2:
+        raise ValueError("embeddings must be of two samples or more, got 1")
+    # Divided by their largest value first: the square of a large number is infinite.
+    largest = vectors.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    vectors = F.normalize(vectors / largest, dim=1)
+    count = min(num_neighbors, len(vectors) - 1)
+    size = max(1, _BYTES // (4 * len(vectors)))
+    parts = []
+    for start in range(0, len(vectors), size):
+        similarity = vectors[start : start + size] @ vectors.T
+        place = torch.arange(len(similarity), device="cpu")
+        similarity[place, start + place] = -torch.inf  # itself
+        weight, nearest = similarity.topk(count, dim=1)
+        weight = weight.clamp(min=0)
+        weight = weight.where(weight.sum(dim=1, keepdim=True) > 0, 1.0)
+        differs = labels[nearest] != labels[start : start + size, None]
+        parts.append((weight * differs).sum(dim=1) / weight.sum(dim=1))
+    return torch.cat(parts)
+
+
+def mean_rank(*scores: Tensor | ArrayLike) -> Tensor:
+    """Return the mean of each sample's ranks in several scores, from 0 to 1.
+
+    Samples of equal score share the mean of their ranks.
+
+    Args:
+        scores: of the same samples; a higher score is more suspicious, so negate
+            :meth:`robustfer.state.TrainingDynamics.area_under_margin`.
+
+    Shape:
+        ``(N)`` each -> float64 ``(N)``.
+
+    Raises:
+        TypeError: a score does not hold numbers.
+        ValueError: no score, shapes that differ, or values that are not finite.
+
+    >>> mean_rank([0.1, 0.9, 0.5], [1, 1, 7])
+    tensor([0.1250, 0.6250, 0.7500], dtype=torch.float64)
+    """
+    if not scores:
+        raise ValueError("scores must hold one score or more, got none")
+    ranks = []
+    sizes: dict[str, tuple[Tensor, str]] = {}
+    for number, score in enumerate(scores):
+        values = to_tensor(f"score {number}", score)
+        sizes[f"score {number}"] = values, "N"
+        check_shapes(**sizes)
+        check_finite(**{f"score {number}": values})
+        _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+        middle = counts.cumsum(dim=0).double() - (counts + 1) / 2
+        ranks.append(middle[place] / max(1, len(values) - 1))
+    return torch.stack(ranks).mean(dim=0)
+
+
+def checked(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
+    """Return labels and predictions of one data set as tensors."""
+    rows = to_probabilities("probabilities", probabilities)
+    labels = to_labels("given", given, num_classes=rows.shape[1])
+    check_shapes(probabilities=(rows, "N C"), given=(labels, "N"))
+    return labels, rows
+
+
+def _chunks(labels: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = max(1, _BYTES // (rows.element_size() * rows.shape[1]))
+    for start in range(0, len(rows), size):
+        yield labels[start : start + size], rows[start : start + size]
+
+
+def _log(rows: Tensor) -> Tensor:
+    # A probability of zero is the smallest one: zero in two places would leave no number at all.
+    return rows.clamp(min=torch.finfo(rows.dtype).tiny).log_()

@@ -1,0 +1,138 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from robustfer.audit import label_posterior, log_margin, mean_rank, neighbor_disagreement, scores
+from tests.reference import audit as reference
+
+
+def draw(samples, classes, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    rows = (3 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)).softmax(1)
+    given = torch.randint(classes, (samples,), generator=generator)
+    matrix = torch.randn(classes, classes, generator=generator, dtype=torch.float64).softmax(1)
+    return given, rows.to(dtype), matrix.to(dtype)
+
+
+@pytest.fixture(params=[None, 1])
+def chunks(request, monkeypatch):
+    """All rows at once, and each by itself."""
+    if request.param is not None:
+        monkeypatch.setattr(scores, "_BYTES", request.param)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 1000])
+@pytest.mark.usefixtures("chunks")
+def test_scores_of_probabilities_are_the_loop(classes):
+    given, rows, matrix = draw(20, classes)
+    margin, found = log_margin(given, rows), label_posterior(given, rows, matrix)
+    total = torch.zeros(classes, dtype=torch.float64)
+    for i, (label, row) in enumerate(zip(given.tolist(), rows.tolist(), strict=True)):
+        assert margin[i].item() == pytest.approx(reference.log_margin(row, label))
+        wrong, suggestion, classes_of_row = reference.posterior(row, label, matrix.tolist())
+        assert found.wrong_probability[i].item() == pytest.approx(wrong)
+        assert found.log_odds[i].item() == pytest.approx(math.log(wrong / (1 - wrong)), abs=1e-6)
+        assert int(found.suggestion[i]) == suggestion
+        total += torch.tensor(classes_of_row, dtype=torch.float64)
+    torch.testing.assert_close(found.class_counts, total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_other_dtypes_and_arrays(dtype):
+    given, rows, matrix = draw(50, 7, dtype=dtype)
+    expected = label_posterior(given, rows.double(), matrix.double())
+    found = label_posterior(given, rows, matrix)
+    assert found.wrong_probability.dtype == torch.float32
+    torch.testing.assert_close(
+        found.wrong_probability.double(), expected.wrong_probability, rtol=1e-3, atol=1e-4
+    )
+    if dtype != torch.bfloat16:
+        arrays = label_posterior(given.int().numpy(), rows.numpy(), matrix.tolist())
+        torch.testing.assert_close(arrays.log_odds, found.log_odds, rtol=1e-3, atol=1e-3)
+
+
+def test_zeros_leave_numbers():
+    rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]])
+    given, matrix = torch.tensor([0, 0, 0]), torch.eye(3)
+    assert log_margin(given, rows).isfinite().all()
+    found = label_posterior(given, rows, matrix)
+    assert found.log_odds.isfinite().all()
+    assert found.wrong_probability.isfinite().all()
+    assert found.log_odds[0] < found.log_odds[1]
+    assert found.class_counts.sum().item() == pytest.approx(3)
+
+
+def test_what_rounds_to_one_is_still_told_apart():
+    rows = torch.tensor([[1e-20, 1.0], [1e-30, 1.0], [1.0, 1e-20], [1.0, 1e-30]])
+    found = label_posterior([0, 0, 0, 0], rows, [[0.9, 0.1], [0.3, 0.7]])
+    assert (
+        found.wrong_probability.tolist() == [1.0, 1.0, 0.0, 0.0]
+        or (found.wrong_probability[2:] < 1e-18).all()
+    )
+    assert found.log_odds.argsort(descending=True).tolist() == [1, 0, 2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+@pytest.mark.usefixtures("chunks")
+def test_neighbours_are_the_loop(count):
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(12, 4, generator=generator)
+    vectors[3] *= 1e30
+    given = torch.randint(3, (12,), generator=generator)
+    found = neighbor_disagreement(given, vectors, num_neighbors=count)
+    expected = [
+        reference.disagreement(vectors.double().tolist(), given.tolist(), row, count)
+        for row in range(12)
+    ]
+    torch.testing.assert_close(
+        found.double(), torch.tensor(expected).double(), rtol=1e-5, atol=1e-6
+    )
+    moved = neighbor_disagreement(given.numpy(), vectors.numpy(), num_neighbors=count)
+    torch.testing.assert_close(moved, found)
+
+
+def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
+    vectors = [[0.0, 0.0], [1.0, 0.0], [1.0, 0.1]]
+    found = neighbor_disagreement([0, 0, 1], vectors, num_neighbors=2)
+    assert found.isfinite().all()
+    assert found[0].item() == 0.5
+
+
+def test_mean_rank_is_the_loop():
+    one, other = [0.3, 0.1, 0.3, 0.9], [2, 2, 0, 1]
+    expected = [(reference.rank(one, i) + reference.rank(other, i)) / 2 for i in range(4)]
+    assert mean_rank(one, np.array(other)).tolist() == pytest.approx(expected)
+    assert mean_rank([7.0]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: log_margin([0], [[0.5, 0.5], [1.0, 0.0]]), ValueError, "given has N=1 but"),
+        (lambda: log_margin([2], [[0.5, 0.5]]), ValueError, "class indices from 0 to 1, got 2"),
+        (lambda: log_margin([0.0], [[0.5, 0.5]]), ValueError, "given must hold whole numbers"),
+        (lambda: log_margin([0], [[2.5, -1.5]]), ValueError, "of logits take the softmax first"),
+        (lambda: log_margin(["a"], [[0.5, 0.5]]), TypeError, "given must be a torch.Tensor"),
+        (
+            lambda: label_posterior([0], [[0.5, 0.5]], torch.eye(3)),
+            ValueError,
+            "transition has C=3 but probabilities has C=2",
+        ),
+        (
+            lambda: label_posterior([0], [[0.5, 0.5]], [[0.5, 0.2], [0.1, 0.9]]),
+            ValueError,
+            "rows of transition must be at least 0 and sum to 1",
+        ),
+        (lambda: neighbor_disagreement([0], [[1.0]]), ValueError, "two samples or more, got 1"),
+        (lambda: neighbor_disagreement([0, 1], [[1.0], [math.nan]]), ValueError, "be finite"),
+        (lambda: neighbor_disagreement([0], [[1.0], [2.0]]), ValueError, "given has N=1 but"),
+        (lambda: mean_rank(), ValueError, "one score or more, got none"),
+        (lambda: mean_rank([1.0], [1.0, 2.0]), ValueError, "score 1 has N=2 but score 0 has N=1"),
+        (lambda: mean_rank([math.nan, 1.0]), ValueError, "score 0 must be finite"),
+    ],
+)
+def test_refuses(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
