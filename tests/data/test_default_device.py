@@ -6,16 +6,20 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from robustfer.data import (
     EXPRESSIONS,
+    FER2013,
     RAFDB,
     AffectNet,
     DemoFaces,
     FERPlus,
     ImageFolder,
+    JoinedFaces,
     LabelTable,
     ProgressiveBalancedSampler,
+    WrappedFaces,
     renumber,
     translate_classes,
 )
@@ -44,6 +48,7 @@ from tests.data.trees import (
     vote_row,
     write_affectnet_arrays,
     write_affectnet_table,
+    write_fer2013,
     write_ferplus,
     write_image,
     write_rafdb,
@@ -86,6 +91,11 @@ READERS = {
         write_affectnet_table(path, [affectnet_row("a.jpg", 1)]), size=16
     ),
     "affectnet, arrays": lambda path: AffectNet(write_affectnet_arrays(path, [1, 3])),
+    "fer2013": lambda path: FER2013(write_fer2013(path / "t.csv", ["Training"] * 2), size=16),
+    "wrapped": lambda path: WrappedFaces(
+        [(np.zeros((8, 8)), "sad"), (Image.new("L", (8, 8)), "joy")]
+    ),
+    "joined": lambda path: JoinedFaces([DemoFaces(7), DemoFaces(7, seed=1).split(0.5, seed=0)[0]]),
 }
 
 
@@ -114,6 +124,8 @@ def test_readers(tmp_path, kind, other_defaults):
     if faces.votes is not None:
         on_cpu(faces.votes)
     others = [faces.subset([0]), faces.subset(np.array([0])), faces.with_targets(faces.targets)]
+    if len(faces) > 1:
+        others += faces.split(0.5, seed=0)
     if len(faces.classes) == 7:
         others.append(faces.with_classes("fer2013"))
     for other in others:
