@@ -41,13 +41,17 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy_methods import BASELINE, METHODS
-from robustfer import experiment
+from examples.train.engine import train
+from examples.train.methods import METHODS as COMMANDS
+from examples.train.options import parse
+from examples.train.tables import markdown_table
 from robustfer.data import FERPlus, LabeledFaces
 from robustfer.noise import with_symmetric_noise
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 SEEDS = (1, 2, 3)
 READ: dict[str, Any] = {"in_memory": True, "duplicates": "drop"}
+NOT_KEPT = ("loss", "learning_rate", "images_per_second")
 TASKS = {
     "symmetric30": "30 % symmetric noise on the crowd's labels",
     "fer2013": "FER2013's own labels",
@@ -135,19 +139,20 @@ def run(
     train_set, judged = load(root, task, phase, scale, seed)
     start = time.perf_counter()
     with TemporaryDirectory(prefix="accuracy-") as folder:  # only the row is kept of a run
-        settings = method.example.parse([
-            *method.command(setting, root), "--seed", str(seed), "--epochs", str(epochs),
-            "--backbone", scale.backbone, "--amp", "bf16", "--device", device,
-            "--output", folder,
-        ])  # fmt: skip
-        _, history = method.example.train(settings, train_set, judged)
+        arguments = [
+            *method.arguments_of(setting, root), f"--seed={seed}", f"--epochs={epochs}",
+            f"--backbone={scale.backbone}", "--precision=bf16-mixed", f"--device={device}",
+            f"--output={folder}",
+        ]  # fmt: skip
+        settings = parse(method.command, COMMANDS[method.command].load().Options, arguments)
+        history = train(settings, (train_set, judged)).history
     row = {
         **own,
-        "last": {name: _number(value) for name, value in history.last.items()},
-        "best": {name: _number(value) for name, value in history.best("accuracy").items()},
+        "last": _kept(history.last),
+        "best": _kept(history.best("accuracy")),
         **{
             f"{name}_by_epoch": [_number(epoch[name], digits=4) for epoch in history.epochs]
-            for name in history.last
+            for name in _kept(history.last)
             if name not in ("epoch", "mean_class_accuracy")
         },
         "train_faces": len(train_set),
@@ -205,7 +210,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
                 "image passes": epochs * METHODS[method].passes,
                 **_outcome(own),
             })  # fmt: skip
-        lines += [experiment.table(shown), ""]
+        lines += [markdown_table(shown), ""]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -223,7 +228,7 @@ def ablation_table(found: Sequence[Mapping[str, Any]]) -> str:
         for part, change in method.parts.items():
             runs = [row for row in ablated if change.items() <= row["setting"].items()]
             shown.append({"method": name, "part": part, **_outcome(runs)})
-    return experiment.table(shown) + "\n" if shown else ""
+    return markdown_table(shown) + "\n" if shown else ""
 
 
 def _outcome(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -247,7 +252,7 @@ def tuning_table(found: Sequence[Mapping[str, Any]]) -> str:
         for row in sorted(found, key=lambda row: (row["scale"], row["method"]))
         if row["phase"] == "tune"
     ]
-    return experiment.table(shown) + "\n"
+    return markdown_table(shown) + "\n"
 
 
 def with_tables(page: str, found: Sequence[Mapping[str, Any]]) -> str:
@@ -274,6 +279,15 @@ def _spread(values: Sequence[float]) -> str:
         return "not run"
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread} %"
+
+
+def _kept(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """What a row keeps of an epoch: how good the network is, and how the labels stand."""
+    return {
+        name: _number(value)
+        for name, value in figures.items()
+        if name.partition("/")[0] not in NOT_KEPT
+    }
 
 
 def _number(value: float, *, digits: int = 15) -> float | None:
@@ -309,7 +323,9 @@ def main() -> None:
         return
     if options.root is None or options.method is None:
         parser.error("--method and --root (or ROBUSTFER_FERPLUS) are needed")
-    device = str(experiment.choose_device(options.device))
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     scale = CPU if device == "cpu" else GPU
     common = {"scale": scale, "root": options.root, "device": device}
     if options.phase == "tune":

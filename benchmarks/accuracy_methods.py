@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-
-from examples import compose, eac, gsmc, lanet, scn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A method: the example that trains it, image passes a step, and the settings to tune over.
+    """A method: its command in ``examples.train``, image passes a step, and settings to tune over.
 
-    Where the example composes losses, ``losses`` names them; a setting of that name is the loss's
-    weight, or its weight and options as the example takes them, ``"1,momentum=0.9"``. ``parts``
+    Where the command composes losses, ``losses`` names them. A setting of that name is the loss's
+    weight, or its weight and options as the command takes them, ``"1,momentum=0.9"``. ``parts``
     are what an ablation changes of the tuned setting, one at a time.
     """
 
-    example: ModuleType
+    command: str
     passes: int
     grid: tuple[Mapping[str, float | str], ...]
     arguments: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     parts: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
 
-    def command(self, setting: Mapping[str, float | str], root: Path) -> list[str]:
-        """Return the arguments of the example for a setting."""
+    def arguments_of(self, setting: Mapping[str, float | str], root: Path) -> list[str]:
+        """Return the arguments of the command for a setting."""
         own = [f"--loss={name}={setting.get(name, 1)}" for name in self.losses]
         others = [f"--{name}={value}" for name, value in setting.items() if name not in self.losses]
         return [*(text.format(root=root) for text in self.arguments), *own, *others]
@@ -35,8 +32,7 @@ class Method:
 
 METHODS = {
     "ce": Method(
-        example=eac,
-        arguments=("--method", "ce"),
+        command="ce",
         passes=1,
         grid=(
             {"learning-rate": 0.002},
@@ -47,8 +43,7 @@ METHODS = {
         ),
     ),
     "eac": Method(
-        example=eac,
-        arguments=("--method", "eac"),
+        command="eac",
         passes=2,
         grid=(
             {"learning-rate": 0.002, "consistency-weight": 1.0},
@@ -59,7 +54,7 @@ METHODS = {
         ),
     ),
     "scn": Method(
-        example=scn,
+        command="scn",
         passes=1,
         grid=(
             {"learning-rate": 0.002, "weight-decay": 0.5},
@@ -77,7 +72,7 @@ METHODS = {
     ),
     # The teacher's pass is one more, forward alone.
     "gsmc": Method(
-        example=gsmc,
+        command="gsmc",
         passes=2,
         grid=(
             {"learning-rate": 0.002, "weight-decay": 0.5},
@@ -89,9 +84,9 @@ METHODS = {
     ),
     # Attention consistency, self-distillation and relabelling, each the part of another method.
     "composition": Method(
-        example=compose,
+        command="compose",
         losses=("cross_entropy", "attention_consistency", "self_distillation"),
-        arguments=("--relabel-margin", "0.5", "--relabel-from", "20"),
+        arguments=("--relabel-margin=0.5", "--relabel-from=20"),
         passes=2,
         grid=(
             {
@@ -119,8 +114,8 @@ METHODS = {
     ),
     # One more pass, forward alone, makes the keys.
     "lanet": Method(
-        example=lanet,
-        arguments=("--landmarks", "file:{root}/landmarks68.npz"),
+        command="lanet",
+        arguments=("--landmarks=file:{root}/landmarks68.npz",),
         passes=1,
         grid=(
             {"learning-rate": 0.002, "weight-decay": 0.5},
@@ -137,7 +132,7 @@ METHODS = {
     ),
     # From here on plugins: any loss by its name.
     "symmetric_cross_entropy": Method(
-        example=compose,
+        command="compose",
         losses=("symmetric_cross_entropy",),
         passes=1,
         grid=(
@@ -154,7 +149,7 @@ METHODS = {
         ),
     ),
     "early_learning_regularization": Method(
-        example=compose,
+        command="compose",
         losses=("early_learning_regularization",),
         passes=1,
         grid=(
@@ -171,7 +166,7 @@ METHODS = {
         ),
     ),
     "relative_uncertainty": Method(
-        example=compose,
+        command="compose",
         losses=("relative_uncertainty",),
         passes=1,
         grid=(

@@ -12,41 +12,23 @@ from tempfile import TemporaryDirectory
 
 import matplotlib as mpl
 import torch
-from torch import Tensor
 
-from examples import eac
-from robustfer import experiment
+from examples.train.engine import Outcome, train
+from examples.train.methods import METHODS
+from examples.train.options import parse
+from examples.train.tables import markdown_table
 from robustfer.augmentations import SingleView
-from robustfer.data import DemoFaces, LabeledFaces
-from robustfer.metrics import History
-from robustfer.models import CAMClassifier
-from robustfer.noise import with_symmetric_noise
+from robustfer.data import DemoFaces
 
-METHODS = {"ce": "cross entropy", "eac": "EAC"}
+NAMES = {"ce": "cross entropy", "eac": "EAC"}
 # What was best for each on real faces (docs/results.md), not on these.
 TUNED = {
-    "ce": ["--learning-rate", "0.002", "--weight-decay", "0.5"],
-    "eac": ["--learning-rate", "0.004", "--weight-decay", "0.5", "--consistency-weight", "1"],
+    "ce": ["--learning-rate=0.002", "--weight-decay=0.5"],
+    "eac": ["--learning-rate=0.004", "--weight-decay=0.5", "--consistency-weight=1"],
 }
 
 
-class InMemory(LabeledFaces):
-    """The images of a data set drawn once and kept, since every epoch wants them again."""
-
-    def __init__(self, faces: LabeledFaces) -> None:
-        super().__init__(classes=faces.classes, ids=faces.ids, targets=faces.targets)
-        self.images = torch.stack([faces.load_image(row) for row in range(len(faces))])
-
-    def load_image(self, row: int) -> Tensor:
-        return self.images[row]
-
-
-def picture(
-    path: Path,
-    runs: dict[str, tuple[CAMClassifier, History]],
-    test_set: LabeledFaces,
-    faces: int = 5,
-) -> None:
+def picture(path: Path, runs: dict[str, Outcome], test_set: DemoFaces, faces: int = 5) -> None:
     """Accuracy by epoch, and some test faces with the map of the class that each method sees."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
@@ -54,9 +36,9 @@ def picture(
     figure = plt.figure(figsize=(12, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.45))
     axes = left.subplots()
-    for method, (_, history) in runs.items():
-        values = [100 * epoch["accuracy"] for epoch in history.epochs]
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=METHODS[method])
+    for method, run in runs.items():
+        values = [100 * epoch["accuracy"] for epoch in run.history.epochs]
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=NAMES[method])
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel="accuracy on clean test faces, %", ylim=(0, 100))
     axes.grid(alpha=0.3)
@@ -68,12 +50,13 @@ def picture(
         grid[0, column].set_title(test_set.classes[test_set.targets[column]], fontsize=9)
     for axis, image in zip(grid[0], images, strict=True):
         axis.imshow(image.permute(1, 2, 0))
-    for axes_row, (method, (model, _)) in zip(grid[1:], runs.items(), strict=True):
+    for axes_row, (method, run) in zip(grid[1:], runs.items(), strict=True):
+        classifier = run.classifier.cpu().eval()
         with torch.no_grad():
-            output = model.eval()(SingleView().eval()(images))
+            output = classifier(SingleView().eval()(images))
         predicted = output.logits.argmax(1)
         maps = output.attention[torch.arange(faces), predicted]
-        axes_row[0].set_ylabel(METHODS[method], fontsize=9)
+        axes_row[0].set_ylabel(NAMES[method], fontsize=9)
         for axis, image, one, label in zip(axes_row, images, maps, predicted, strict=True):
             axis.imshow(image.float().mean(0), cmap="gray", extent=(0, 1, 0, 1))
             axis.imshow(
@@ -98,38 +81,33 @@ def main() -> None:
     options = parser.parse_args()
 
     start = time.perf_counter()
-    print(f"drawing {options.train_faces + options.test_faces} faces")
-    clean = InMemory(DemoFaces(options.train_faces))
-    test_set = InMemory(DemoFaces(options.test_faces, split="test"))
-    train_set = with_symmetric_noise(clean, rate=options.noise, seed=options.seed)
-    print(train_set.summary())
-
     runs, rows = {}, []
-    for method, name in METHODS.items():
+    for method, name in NAMES.items():
         began = time.perf_counter()
         with TemporaryDirectory(prefix="demo-") as folder:  # only table and picture are kept
-            settings = eac.parse([
-                "--method", method, *TUNED[method],
-                "--epochs", str(options.epochs), "--seed", str(options.seed),
-                "--noise", str(options.noise), "--backbone", "tiny", "--amp", "bf16",
-                "--output", folder,
-            ])  # fmt: skip
-            print(f"\n{experiment.show_settings(settings)}")
-            model, history = eac.train(settings, train_set, test_set)
-        runs[method] = model, history
+            arguments = [
+                *TUNED[method], f"--epochs={options.epochs}", f"--seed={options.seed}",
+                "--data=demo", f"--reader.num_samples={options.train_faces}",
+                f"--evaluate-reader.num_samples={options.test_faces}",
+                "--noise=symmetric", f"--noise-rate={options.noise}",
+                "--backbone=tiny", "--precision=bf16-mixed", f"--output={folder}",
+            ]  # fmt: skip
+            print(f"\npython -m examples.train {method} {' '.join(arguments)}\n")
+            run = train(parse(method, METHODS[method].load().Options, arguments))
+        runs[method] = run
         rows.append({
             "method": name,
-            "last epoch": f"{history.last['accuracy']:.1%}",
-            "mean class": f"{history.last['mean_class_accuracy']:.1%}",
-            "best epoch": f"{history.best('accuracy')['accuracy']:.1%}",
-            "image passes a step": 2 if method == "eac" else 1,
+            "last epoch": f"{run.history.last['accuracy']:.1%}",
+            "mean class": f"{run.history.last['mean_class_accuracy']:.1%}",
+            "best epoch": f"{run.history.best('accuracy')['accuracy']:.1%}",
+            "image passes a step": METHODS[method].load().passes,
             "seconds": f"{time.perf_counter() - began:.0f}",
         })  # fmt: skip
 
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "demo.png"
-    picture(path, runs, test_set)
-    print(f"\n{experiment.table(rows)}\n")
+    picture(path, runs, DemoFaces(options.test_faces, split="test"))
+    print(f"\n{markdown_table(rows)}\n")
     print(f"{options.epochs} epochs each on {options.train_faces} drawn faces; one seed; the best")
     print("epoch was picked by looking at the test faces, so that it flatters.")
     print(f"picture: {path}    {time.perf_counter() - start:.0f} seconds in all")

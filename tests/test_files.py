@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from robustfer._files import claim_folder, no_formula, write_whole
+from robustfer._files import no_formula, write_whole
 
 
 def write_text(file):
@@ -212,35 +211,3 @@ def test_an_error_the_caller_handles_is_not_blamed(tmp_path):
     except OSError:
         with pytest.raises(KeyboardInterrupt):
             write_whole(tmp_path / "file.txt", failing)
-
-
-CLAIM = """
-import sys
-from pathlib import Path
-from robustfer._files import claim_folder
-claim_folder(Path(sys.argv[1])); print("claimed", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_folder_belongs_to_one_process_until_it_ends(tmp_path, processes):
-    folder = tmp_path / "run"
-    first = processes(CLAIM, folder)
-    with pytest.raises(BlockingIOError, match="another running process") as raised:
-        claim_folder(folder)
-    assert raised.value.filename == str(folder)
-    kill(first)
-    claim_folder(folder)
-    claim_folder(tmp_path / "." / "run")
-    refused = subprocess.run([sys.executable, "-c", CLAIM, folder], capture_output=True, text=True)
-    assert "BlockingIOError" in refused.stderr
-
-
-def test_a_folder_made_anew_is_claimed_anew(tmp_path, processes):
-    folder = tmp_path / "run"
-    claim_folder(folder)
-    shutil.rmtree(folder)
-    other = processes(CLAIM, folder)
-    with pytest.raises(BlockingIOError):
-        claim_folder(folder)
-    kill(other)

@@ -73,17 +73,6 @@ MAY_IMPORT = {
         *("robustfer._files", "robustfer._ids", "robustfer._predictions", "robustfer._tables"),
         "robustfer.noise",
     },
-    "robustfer.experiment": {
-        *("torch", "numpy"),
-        *(
-            "robustfer._checks",
-            "robustfer._files",
-            "robustfer.checkpoint",
-            "robustfer.data",
-            "robustfer.noise",
-        ),
-        "robustfer.metrics",
-    },
     # Components by name: none of these may load one.
     "robustfer._shown": set(),
     "robustfer.hookspecs": {"pluggy", "robustfer._shown"},

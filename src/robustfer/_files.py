@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, folders of one process, cells of a csv file."""
+"""Files that are there whole or not at all, and cells of a csv file."""
 
 from __future__ import annotations
 
@@ -64,53 +64,6 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise
         reason = f"cannot write the file: {cause.strerror}"
         raise OSError(cause.errno, reason, str(path)) from error
-
-
-_claimed: set[tuple[int, int, int] | None] = set()
-
-
-def claim_folder(folder: Path) -> None:
-    """Keep other processes from claiming a folder for as long as this one lives.
-
-    The system forgets the claim when the process ends, however it ends. A second claim by the same
-    process does nothing. On Windows, and on a file system without locks, nothing is claimed.
-
-    Args:
-        folder: it is made if it does not exist; a file ``.lock`` in it stays.
-
-    Raises:
-        BlockingIOError: another process has claimed the folder.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     claim_folder(Path(folder))
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder.resolve() / ".lock"
-    if sys.platform == "win32" or _claim_on(lock) in _claimed:
-        return
-    # A lock of the process (not of the open file) is not inherited by forked data workers, which
-    # may outlive a killed run by seconds.
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise BlockingIOError(
-                error.errno, "another running process uses the folder", str(folder)
-            ) from None
-        return
-    _claimed.add(_claim_on(lock))  # the descriptor stays open: closing it would give the lock back
-
-
-def _claim_on(lock: Path) -> tuple[int, int, int] | None:
-    """This process and the very file, which may have been made anew since."""
-    try:
-        found = lock.stat()
-    except FileNotFoundError:
-        return None
-    return os.getpid(), found.st_dev, found.st_ino
 
 
 def no_formula(text: str) -> str:

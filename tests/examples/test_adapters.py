@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainingArguments
 from examples.adapters.hf_trainer import EACTrainer
 from examples.adapters.lightning_module import EACModule
 from examples.adapters.timm_task import EACTask
-from robustfer import experiment
+from examples.train.weights import SMALL_BACKBONES
 from robustfer.augmentations import MirroredPair
 from robustfer.data import DemoFaces
 from robustfer.losses import EACLoss
@@ -62,7 +62,7 @@ class Parts:
 
     def __init__(self):
         torch.manual_seed(0)
-        name, options = experiment.backbone("tiny")
+        name, options = SMALL_BACKBONES["tiny"]
         self.model = CAMClassifier(name, num_classes=7, model_options=options)
         self.initial = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.labels = LabelStore(FACES.targets, num_classes=7)
@@ -205,7 +205,7 @@ def lightning_fit(module, epochs, folder):
 
 
 def lightning_run(epochs, folder):
-    parts, (name, options) = Parts(), experiment.backbone("tiny")
+    parts, (name, options) = Parts(), SMALL_BACKBONES["tiny"]
     torch.manual_seed(0)
     module = EACModule(name, 7, model_options=options, learning_rate=LEARNING_RATE, **parts.given)
     parts.model = module.model
@@ -262,7 +262,7 @@ def test_lightning_makes_the_network_of_a_checkpoint_again(tmp_path):
 
 
 def test_lightning_trains_on_the_labels_given_without_a_relabeler(tmp_path):
-    name, options = experiment.backbone("tiny")
+    name, options = SMALL_BACKBONES["tiny"]
     module = EACModule(name, 7, model_options=options, criterion=Recorded())
     lightning_fit(module, 1, tmp_path)
     target = torch.cat([batch[0] for batch in module.criterion.batches])

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from examples.train.engine import train
 from examples.train.methods import METHODS
 from examples.train.options import parse
+from robustfer.checkpoint import load_resume
 
 ROOT = Path(__file__).parents[3]
 FEW = [
@@ -32,6 +35,7 @@ METHOD_OPTIONS = {
     ],
 }
 assert METHOD_OPTIONS.keys() == METHODS.keys()
+NOT_REPEATED = "images_per_second"
 
 
 def settings_of(method, *options):
@@ -41,6 +45,30 @@ def settings_of(method, *options):
 
 def run(method, *options, faces=None):
     return train(settings_of(method, *options), faces)
+
+
+def assert_same_to_the_bit(one, other):
+    one, other = (load_resume(path / "resume.pt") for path in (one, other))
+    for state in (one, other):
+        for epoch in state["history"]["epochs"]:
+            epoch.pop(NOT_REPEATED)
+    assert_equal(one, other)
+
+
+def assert_equal(one, other, where="state"):
+    if isinstance(one, torch.Tensor):
+        if one.is_floating_point():  # NaN stands where nothing is known
+            one, other = one.nan_to_num(-1e9), other.nan_to_num(-1e9)
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one:
+            assert_equal(one[name], other[name], f"{where}[{name!r}]")
+    elif isinstance(one, list | tuple):
+        for number, (mine, its) in enumerate(zip(one, other, strict=True)):
+            assert_equal(mine, its, f"{where}[{number}]")
+    else:
+        assert one == other or (one != one and other != other), where
 
 
 def run_in_two_processes(cases, folder):
@@ -60,8 +88,6 @@ def run_in_two_processes(cases, folder):
 
 
 def main():
-    import torch
-
     torch.set_num_threads(1)
     for method, options in json.loads(Path(sys.argv[1], "cases.json").read_text()):
         run(method, *options, "--devices=2")

@@ -2,12 +2,6 @@
 
 import copy
 import csv
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -18,33 +12,14 @@ from examples.train.options import Refused
 from robustfer.checkpoint import load_model, load_resume
 from robustfer.data import DemoFaces
 from robustfer.models import CAMClassifier
-from tests.examples.train.runs import FEW, METHOD_OPTIONS, ROOT, run, settings_of
-
-NOT_REPEATED = "images_per_second"
-
-
-def assert_same_to_the_bit(one, other):
-    one, other = (load_resume(path / "resume.pt") for path in (one, other))
-    for state in (one, other):
-        for epoch in state["history"]["epochs"]:
-            epoch.pop(NOT_REPEATED)
-    assert_equal(one, other)
-
-
-def assert_equal(one, other, where="state"):
-    if isinstance(one, torch.Tensor):
-        if one.is_floating_point():  # NaN stands where nothing is known
-            one, other = one.nan_to_num(-1e9), other.nan_to_num(-1e9)
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for name in one:
-            assert_equal(one[name], other[name], f"{where}[{name!r}]")
-    elif isinstance(one, list | tuple):
-        for number, (mine, its) in enumerate(zip(one, other, strict=True)):
-            assert_equal(mine, its, f"{where}[{number}]")
-    else:
-        assert one == other or (one != one and other != other), where
+from tests.examples.train.runs import (
+    METHOD_OPTIONS,
+    NOT_REPEATED,
+    assert_equal,
+    assert_same_to_the_bit,
+    run,
+    settings_of,
+)
 
 
 def metrics_of(folder):
@@ -83,39 +58,6 @@ def test_a_finished_run_resumed_stays_as_it_is(tmp_path, capsys):
     assert "going on after epoch 2" in capsys.readouterr().out
     assert (tmp_path / "run/resume.pt").read_bytes() == before
     assert_equal(load_file(tmp_path / "run/model.safetensors"), weights)
-
-
-def test_killed_at_any_moment_and_resumed_equals_one_run(tmp_path):
-    """kill -9, twice, while two workers bring images; more moments are tried by hand."""
-    options = ["--epochs=6", "--keep=files", "--workers=2", "--resume"]
-    command = [sys.executable, "-W", "error", "-m", "examples.train", "scn", *FEW,
-               *METHOD_OPTIONS["scn"], *options, f"--output={tmp_path}/killed"]  # fmt: skip
-    resume = tmp_path / "killed/resume.pt"
-    for done in (1, 3):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
-        )
-        try:
-            deadline = time.monotonic() + 240
-            while not (resume.exists() and len(epochs_of(resume)) >= done):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    run("scn", *options, f"--output={tmp_path}/killed")  # not refused: the dead hold no lock
-    run("scn", "--epochs=6", f"--output={tmp_path}/whole")
-    assert_same_to_the_bit(tmp_path / "whole", tmp_path / "killed")
-    assert list((tmp_path / "killed").glob(".*.tmp")) == []
-
-
-def epochs_of(resume):
-    return (
-        json.loads((resume.parent / "run.json").read_text())["epochs"]
-        if (resume.parent / "run.json").exists()
-        else []
-    )
 
 
 @pytest.mark.parametrize("method", METHOD_OPTIONS)

@@ -1,0 +1,29 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as a Markdown table; its columns are those of the first row.
+
+    >>> print(markdown_table([{"method": "ce", "last": "71.1 %"}, {"method": "eac", "last": "-"}]))
+    | method | last   |
+    |--------|--------|
+    | ce     | 71.1 % |
+    | eac    | -      |
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one row, got none")
+    names = list(rows[0])
+    lines = [names, *([str(row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    made = [
+        "| "
+        + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    ]
+    made.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(made)

@@ -1,0 +1,121 @@
+"""Losses by name: the core's and every installed plugin's, stopped and resumed."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from examples.train.methods import compose
+from examples.train.methods.base import WeightedCrossEntropy
+from examples.train.options import Refused
+from examples.train.terms import make_term
+from examples.train.views import Views
+from robustfer import registry
+from robustfer._description import options_of, signature_of
+from robustfer.checkpoint import load_resume
+from robustfer.losses import SCNLoss
+from tests.examples.train.runs import assert_same_to_the_bit, settings_of, train
+
+SIZES = {"num_samples", "num_classes", "num_features"}
+
+
+def can_be_made(name):
+    """Whether the command line and the data have all that a loss must be told."""
+    return {option.name for option in registry.describe(name).options if option.required} <= SIZES
+
+
+OF_PLUGINS = [
+    name
+    for name, offer in registry.available("losses").items()
+    if offer.plugin != "robustfer" and can_be_made(name)
+]
+
+
+def compose_by(losses, *options):
+    """Train with these losses and none of the usual ones."""
+    settings = settings_of("compose", *options)
+    settings.own.loss[:] = losses
+    return train(settings)
+
+
+@pytest.mark.parametrize("name", [*OF_PLUGINS, "scn=1,rank_weight=0.2"])
+def test_stopped_and_resumed_equals_one_run_to_the_bit(name, tmp_path):
+    compose_by([name], f"--output={tmp_path}/whole")
+    compose_by([name], f"--output={tmp_path}/stopped", "--stop-after=1")
+    compose_by([name], f"--output={tmp_path}/stopped", "--resume")
+    assert_same_to_the_bit(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_the_losses_of_plugins_are_found():
+    assert {"generalized_cross_entropy", "early_learning_regularization"} <= {*OF_PLUGINS}
+
+
+def test_a_composition_relabels_and_has_a_teacher(tmp_path):
+    outcome = train(settings_of("compose", f"--output={tmp_path}/run"))
+    assert outcome.history.last["changed"] > 0
+    state = load_resume(tmp_path / "run/resume.pt")["method"]
+    assert int(state["teacher.step"]) == 4
+
+
+def test_a_second_view_is_made_only_for_losses_that_look_at_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Views, "pair", None)
+    monkeypatch.setattr(compose, "ModelEMA", None)
+    outcome = compose_by([], f"--output={tmp_path}/run")
+    assert "loss/cross_entropy" in outcome.history.last
+
+
+def test_a_tensor_that_the_loop_does_not_have_is_named(tmp_path):
+    with pytest.raises(TypeError, match="term 'adaptive_wing' needs the tensor 'heatmaps'"):
+        compose_by(["adaptive_wing"], f"--output={tmp_path}/run")
+
+
+def test_a_term_has_the_weight_and_the_options_of_its_text():
+    term = make_term("robustfer:scn=0.5,margin=0.1,variant=official", {}, None)
+    assert (term.name, term.weight) == ("scn", 0.5)
+    assert isinstance(term.loss, SCNLoss)
+    assert (term.loss.margin, term.loss.variant) == (0.1, "official")
+    weights = torch.ones(7)
+    smoothed = make_term("cross_entropy,label_smoothing=0.1", {}, weights)
+    assert isinstance(smoothed.loss, WeightedCrossEntropy)
+    assert (smoothed.weight, smoothed.loss.label_smoothing) == (1.0, 0.1)
+    assert torch.equal(smoothed.loss.weight, weights)
+
+
+@pytest.mark.parametrize(
+    ("word", "on"), [("true", True), ("yes", True), ("on", True), ("True", True),
+                     ("false", False), ("no", False), ("off", False), ("False", False)],
+)  # fmt: skip
+def test_a_word_switches_on_or_off(word, on):
+    assert make_term(f"scn=1,learnable_margin={word}", {}, None).loss.learnable_margin is on
+
+
+def test_sizes_are_filled_where_they_are_needed_and_not_given(monkeypatch):
+    class Sized(nn.Module):
+        def __init__(self, *, num_samples, num_classes, dim=3):
+            super().__init__()
+            self.sizes = num_samples, num_classes, dim
+
+        def forward(self, logits):
+            return logits.sum()
+
+    found = SimpleNamespace(options=options_of(signature_of(Sized)))
+    monkeypatch.setattr(registry, "describe", lambda name: found)
+    monkeypatch.setattr(registry, "create", lambda name, **options: Sized(**options))
+    sizes = {"num_samples": 9, "num_classes": 7, "num_features": 64, "dim": 8}
+    assert make_term("sized", sizes, None).loss.sizes == (9, 7, 3)
+    assert make_term("sized=1,num_classes=2", sizes, None).loss.sizes == (9, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "fact"),
+    [
+        ("no_such_loss", registry.UnknownComponentError, "'no_such_loss'"),
+        ("eac=1,consistency=2", TypeError, "'consistency_weight'"),
+        ("eac=much", Refused, "much"),
+        ("eac=1,variant", Refused, "variant"),
+    ],
+)
+def test_what_is_misspelt_is_refused(text, error, fact):
+    with pytest.raises(error, match=fact):
+        make_term(text, {}, None)
