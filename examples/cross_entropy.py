@@ -14,7 +14,7 @@ from robustfer.metrics import History, accuracy, confusion_matrix
 from robustfer.models import CAMClassifier
 from robustfer.noise import with_symmetric_noise
 
-EPOCHS, TRAIN_FACES, TEST_FACES = 12, 1500, 500
+EPOCHS, TRAIN_FACES, TEST_FACES = 10, 1200, 500
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 

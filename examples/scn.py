@@ -15,7 +15,7 @@ from robustfer.models import CAMClassifier, ImportanceClassifier
 from robustfer.noise import with_symmetric_noise
 from robustfer.state import LabelStore, Relabeler
 
-EPOCHS, TRAIN_FACES, TEST_FACES = 12, 1500, 500
+EPOCHS, TRAIN_FACES, TEST_FACES = 10, 1200, 500
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 
