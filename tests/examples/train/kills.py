@@ -31,6 +31,7 @@ def train(method, options):
     import torch
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for the workers, as outside of a server
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - no path of a file
         sys.stdout = nowhere
         run(method, *COMMON, *options)

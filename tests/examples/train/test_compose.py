@@ -39,7 +39,10 @@ def compose_by(losses, *options):
     return train(settings)
 
 
-@pytest.mark.parametrize("name", [*OF_PLUGINS, "scn=1,rank_weight=0.2"])
+REMEMBERS = ["early_learning_regularization", "relative_uncertainty"]
+
+
+@pytest.mark.parametrize("name", [*REMEMBERS, "scn=1,rank_weight=0.2"])
 def test_stopped_and_resumed_equals_one_run_to_the_bit(name, tmp_path):
     compose_by([name], f"--output={tmp_path}/whole")
     compose_by([name], f"--output={tmp_path}/stopped", "--stop-after=1")
@@ -47,8 +50,14 @@ def test_stopped_and_resumed_equals_one_run_to_the_bit(name, tmp_path):
     assert_same_to_the_bit(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.parametrize("name", sorted({*OF_PLUGINS} - {*REMEMBERS}))
+def test_every_loss_of_a_plugin_trains(name, tmp_path):
+    outcome = compose_by([name], "--epochs=1", f"--output={tmp_path}/run")
+    assert outcome.history.last[f"loss/{name}"] != 0
+
+
 def test_the_losses_of_plugins_are_found():
-    assert {"generalized_cross_entropy", "early_learning_regularization"} <= {*OF_PLUGINS}
+    assert {"generalized_cross_entropy", *REMEMBERS} <= {*OF_PLUGINS}
 
 
 def test_a_composition_relabels_and_has_a_teacher(tmp_path):
@@ -87,7 +96,8 @@ def test_a_term_has_the_weight_and_the_options_of_its_text():
                      ("false", False), ("no", False), ("off", False), ("False", False)],
 )  # fmt: skip
 def test_a_word_switches_on_or_off(word, on):
-    assert make_term(f"scn=1,learnable_margin={word}", {}, None).loss.learnable_margin is on
+    learnt = list(make_term(f"scn=1,learnable_margin={word}", {}, None).loss.parameters())
+    assert bool(learnt) is on
 
 
 def test_sizes_are_filled_where_they_are_needed_and_not_given(monkeypatch):
