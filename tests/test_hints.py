@@ -27,7 +27,7 @@ OF_OTHERS = {
     ("_warn_of_few_places", "model_options"): "CAMClassifier, which makes timm's networks",
     ("_token_grid", "patch_drop_rate"): "timm.create_model",
     ("examine_training", "patch_drop_rate"): "timm.create_model",
-    ("LandmarkBranch.__init__", "features_only"): "timm.create_model",
+    ("_measured", "features_only"): "timm.create_model",
     ("LandmarkClassifier.__init__", "features_only"): "timm.create_model",
     # Said where the reader has given it; tests/data/test_noise_lists.py has the other case.
     ("NamedOnce.is_new", "duplicates"): "the readers that give NamedOnce theirs",
