@@ -21,6 +21,7 @@ from robustfer._checks import (
 )
 from robustfer._saved_state import load_whole
 from robustfer.functional import UNFILLED
+from robustfer.functional._gather import several_processes
 from robustfer.state._distributed import gather_in_rank_order
 from robustfer.state._rows import finite_rows
 
@@ -157,20 +158,21 @@ class FeatureQueue(nn.Module):
                 f"the batch is on {pseudo_label.device} but the queue is on {self.label.device}; "
                 "move them to one device first"
             )
-        keys = [key.to(self.expression.dtype) for key in (expression_key, landmark_key)]
-        if gather:
-            *keys, pseudo_label = gather_in_rank_order(*keys, pseudo_label)
+        dtype = self.expression.dtype
+        batch = expression_key.to(dtype), landmark_key.to(dtype), pseudo_label
+        if gather and several_processes():
+            batch = gather_in_rank_order(*batch)
         if values_are_checked():
-            check_finite(expression_key=keys[0], landmark_key=keys[1])
-        # The slot before the cursor must not be reached from the cursor on: see _write.
+            check_finite(expression_key=batch[0], landmark_key=batch[1])
         most = max(1, self.capacity - 1)
-        for start in range(0, len(pseudo_label), most):
-            part = slice(start, start + most)
-            self._write(keys[0][part], keys[1][part], pseudo_label[part])
+        for start in range(0, len(batch[0]), most):
+            whole = len(batch[0]) <= most  # as usual
+            self._write(*(batch if whole else [rows[start : start + most] for rows in batch]))
 
     def _write(self, expression: Tensor, landmark: Tensor, label: Tensor) -> None:
-        # A skipped row writes what is there already into the slot before the cursor.
-        finite = finite_rows(expression, landmark)
+        # A skipped row writes what is there already into the slot before the cursor, which fewer
+        # rows than the capacity do not reach.
+        finite = finite_rows(expression) & finite_rows(landmark)
         arrived = finite.cumsum(0)
         slots = (self.cursor - 1 + arrived * finite).remainder_(self.capacity)
         column = finite[:, None]
@@ -180,8 +182,9 @@ class FeatureQueue(nn.Module):
             (self.label, label, finite),
         ):
             buffer.index_copy_(0, slots, torch.where(keep, rows, buffer.index_select(0, slots)))
-        self.cursor.add_(arrived[-1]).remainder_(self.capacity)
-        self.count.add_(arrived[-1]).clamp_(max=self.capacity)
+        number = arrived[-1]
+        self.cursor.add_(number).remainder_(self.capacity)
+        self.count.add_(number).clamp_(max=self.capacity)
 
     def extra_repr(self) -> str:
         return f"dim={self.expression.shape[1]}, capacity={self.capacity}"

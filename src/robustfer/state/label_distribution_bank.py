@@ -15,6 +15,7 @@ from robustfer._checks import (
     check_range,
     check_shapes,
     check_whole_number,
+    values_are_checked,
 )
 from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
@@ -128,7 +129,8 @@ class LabelDistributionBank(nn.Module):
             TypeError: ``gather`` is not a bool.
             ValueError: an argument does not fit.
         """
-        self._check(index, "soft_target", soft_target)
+        if values_are_checked():
+            self._check(index, "soft_target", soft_target)
         write_rows(self.distribution, index, soft_target, name="soft_target", gather=gather)
 
     def extra_repr(self) -> str:
