@@ -109,7 +109,6 @@ def test_files_of_one_size(tmp_path: Path, in_memory: bool) -> None:
     for grey, name in enumerate(names):
         write_image(tmp_path / name, grey=grey)
     files = ImageFiles(tmp_path, names, in_memory=in_memory)
-    assert len(files) == 3
     assert [int(files[row].max()) for row in range(3)] == [0, 1, 2]
     files[1].zero_()
     assert int(files[1].max()) == 1

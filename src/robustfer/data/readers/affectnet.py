@@ -159,7 +159,7 @@ class _Face(NamedTuple):
     line: int
     name: str
     code: int
-    box: Box
+    box: Box = Box(0, 0, 0, 0)
 
 
 def _find_table(root: Path, split: str) -> Path | None:
@@ -186,13 +186,13 @@ def _read_faces(table: Path, duplicates: Duplicates, excluded: Counter[str]) -> 
         if not names.is_new(line, name, tuple(row.values())):
             excluded["named again in the same words"] += 1
             continue
-        box = Box(0, 0, 0, 0)
-        if code not in _NO_EXPRESSION:  # where no face was found the box may be empty
+        face = _Face(line, name, code)
+        if code not in _NO_EXPRESSION:  # if no face was found the box may be empty
             left, top, width, height = (_cell(table, line, row, column) for column in _COLUMNS[1:5])
             if width < 1 or height < 1:
                 raise ValueError(f"{table}, line {line}: the face's box is empty")
-            box = Box(left, top, left + width, top + height)
-        faces.append(_Face(line, name, code, box))
+            face = face._replace(box=Box(left, top, left + width, top + height))
+        faces.append(face)
     return faces
 
 
@@ -243,7 +243,7 @@ def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -
             raise ValueError(
                 f"{path} must hold an expression from 0 to 10, got {shortened(str(value))}"
             )
-        faces.append(_Face(0, name, code, Box(0, 0, 0, 0)))
+        faces.append(_Face(0, name, code))
     return faces
 
 

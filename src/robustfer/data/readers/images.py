@@ -103,8 +103,8 @@ class ImageFiles:
     Args:
         folder: where the files lie.
         names: paths below the folder.
-        size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
-            must then be the first one's, so that images can be stacked to a batch.
+        size: side of the square to resize to, in pixels; ``None``: all must be as large as the
+            first.
         boxes: the part to cut out of each image before.
         in_memory: read all files now (3 * H * W bytes an image) and none later.
 
@@ -136,23 +136,12 @@ class ImageFiles:
                 images[row] = self._read(row)
             self._images = images
 
-    def __len__(self) -> int:
-        return len(self._names)
-
     def __getitem__(self, row: int) -> Tensor:
         # A copy: whoever changes it in place must not change what is remembered.
         return self._read(row) if self._images is None else self._images[row].clone()
 
     def place(self, row: int, points: Tensor) -> Tensor:
-        """Return where points of a file lie in the image as it is read: cut out and resized.
-
-        Args:
-            row: which file.
-            points: (x, y) in pixels of the file, the middle of the first pixel being (0, 0).
-
-        Shape:
-            ``points`` float32 (K, 2) -> (K, 2), in memory of its own
-        """
+        """Return where points (K, 2) of a file, in its pixels, lie in the image as it is read."""
         box = None if self._boxes is None else self._boxes[row]
         if box is not None:
             points = points - points.new_tensor([box.left, box.top])
