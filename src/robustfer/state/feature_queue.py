@@ -159,7 +159,7 @@ class FeatureQueue(nn.Module):
                 "move them to one device first"
             )
         dtype = self.expression.dtype
-        batch = expression_key.to(dtype), landmark_key.to(dtype), pseudo_label
+        batch: tuple[Tensor, ...] = (expression_key.to(dtype), landmark_key.to(dtype), pseudo_label)
         if gather and several_processes():
             batch = gather_in_rank_order(*batch)
         if values_are_checked():
