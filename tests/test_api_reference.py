@@ -57,3 +57,6 @@ def test_public_names_are_sorted_and_there(name):
     names = getattr(room, "__all__", [])
     assert len(set(names)) == len(names)
     assert [part for part in names if not hasattr(room, part)] == []
+    # The reference would show the file in the place of what is in it.
+    files = [found.name for found in pkgutil.iter_modules(getattr(room, "__path__", []))]
+    assert set(files) & set(names) == set()

@@ -21,7 +21,17 @@ def markdown():
         (r"with :math:`\lambda_n` as it is", r"with \(\lambda_n\) as it is"),
         (
             ":func:`check_values` and :class:`~robustfer.state.ModelEMA`.",
-            "`check_values` and `ModelEMA`.",
+            '`check_values` and <autoref identifier="robustfer.state.ModelEMA" optional>'
+            "<code>ModelEMA</code></autoref>.",
+        ),
+        (":class:`~robustfer_elr.losses.EarlyLearningLoss`", "`EarlyLearningLoss`"),
+        (
+            "Sum.\n\nShape:\n    x ``(B)``\n    -> scalar\n\nRaises:\n    E: no\n",
+            "Sum.\n\n**Shape:** x ``(B)``\n-> scalar\n\nRaises:\n    E: no\n",
+        ),
+        (
+            "Sum.\n\n>>> f(\n...     1\n... )\n2\n\nText.",
+            "Sum.\n\n```pycon\n>>> f(\n...     1\n... )\n2\n```\n\nText.",
         ),
         ("``(B, C)`` stays, as {'a': 1} does", "``(B, C)`` stays, as {'a': 1} does"),
         (".. math:: a + b\n\nText.", "\\[\na + b\n\\]\n\nText."),

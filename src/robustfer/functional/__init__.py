@@ -1,11 +1,10 @@
 """The mathematics of the losses as pure functions of tensors."""
 
 from robustfer.functional._contrast_kernel import UNFILLED as UNFILLED
-from robustfer.functional.adaptive_wing import adaptive_wing, landmark_adaptive_wing
 from robustfer.functional.attention import attention_consistency, class_attention
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
+from robustfer.functional.correction import forward_correction
 from robustfer.functional.distillation import self_distillation
-from robustfer.functional.forward_correction import forward_correction
 from robustfer.functional.heatmaps import Heatmaps as Heatmaps
 from robustfer.functional.heatmaps import render_heatmaps
 from robustfer.functional.neighbors import cosine_neighbors as cosine_neighbors
@@ -17,6 +16,7 @@ from robustfer.functional.ranking import (
     importance_weighted_logits,
     rank_regularization,
 )
+from robustfer.functional.wing import adaptive_wing, landmark_adaptive_wing
 
 __all__ = [
     "adaptive_wing",

@@ -10,7 +10,7 @@ from robustfer._checks import Variant, check_size
 from robustfer.functional import adaptive_wing, landmark_adaptive_wing
 from robustfer.functional._heatmap_axes import check_profile_options
 from robustfer.functional._precision import Reduction, check_reduction
-from robustfer.functional.adaptive_wing import check_wing_options
+from robustfer.functional.wing import check_wing_options
 
 
 class AdaptiveWingLoss(nn.Module):

@@ -16,7 +16,11 @@ from robustfer._files import no_formula, write_whole
 
 
 class ChangeReason(IntEnum):
-    """Why a label changed. A method of your own may use any other code up to 255."""
+    """Why a label changed: ``RELABELLED`` by a method, ``MANUAL``, or gone back to.
+
+    ``REVERTED`` and ``REWOUND`` are the store's own ways back; a method of yours may use any other
+    code up to 255.
+    """
 
     OTHER = 0
     RELABELLED = 1

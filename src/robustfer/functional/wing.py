@@ -77,8 +77,9 @@ def adaptive_wing(
     r"""Loss of predicted heat maps that is sharp at a landmark and soft in the background.
 
     .. math::
-        \ell_n = \frac{1}{KHW} \sum_{k,i,j} w_{nkij}\, \mathrm{AWing}(y_{nkij}, p_{nkij}),
-        \qquad
+        \ell_n = \frac{1}{KHW} \sum_{k,i,j} w_{nkij}\, \mathrm{AWing}(y_{nkij}, p_{nkij})
+
+    .. math::
         \mathrm{AWing}(y, p) = \begin{cases}
             \omega \ln\bigl(1 + (d / \epsilon)^{\alpha - y}\bigr) & d < \theta \\
             A\,d - C & \text{else}
