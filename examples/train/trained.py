@@ -10,11 +10,10 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from examples.train.devices import make_fabric
-from examples.train.options import ModelOptions, Refused, RunOptions, ViewOptions
+from examples.train.options import Refused, RunOptions, ViewOptions
 from examples.train.run_folder import MODEL_FILE, RECORD
 from examples.train.views import Views
-from examples.train.weights import make_classifier
-from robustfer.checkpoint import load_model, read_model_info
+from robustfer.checkpoint import load_classifier, read_model_info
 from robustfer.models import CAMClassifier
 
 
@@ -56,18 +55,13 @@ def load_trained(folder: str) -> Trained:
     check_finished(path)
     try:
         classes, settings = read_model_info(path)
-        options = ModelOptions(
-            backbone=settings["backbone"], backbone_options=settings["backbone_options"]
-        )
         size, mean, std = (tuple(settings[name]) for name in ("image_size", "mean", "std"))
     except KeyError as error:
         raise Refused(
             f"{path / MODEL_FILE} says nothing of {error.args[0]}: it is not of this program"
         ) from error
-    classifier, _ = make_classifier(options, classes)
-    load_model(path, classifier, classes=classes)
     views = Views(size, ViewOptions(), mean=mean, std=std)
-    return Trained(path, classifier.eval(), classes, settings, views)
+    return Trained(path, load_classifier(path), classes, settings, views)
 
 
 def check_finished(path: Path) -> None:

@@ -9,9 +9,8 @@ from safetensors.torch import load_file
 
 from examples.train.engine import Training
 from examples.train.options import Refused
-from robustfer.checkpoint import load_model, load_resume
+from robustfer.checkpoint import load_classifier, load_resume, read_model_info
 from robustfer.data import DemoFaces
-from robustfer.models import CAMClassifier
 from tests.examples.train.runs import (
     METHOD_OPTIONS,
     NOT_REPEATED,
@@ -224,18 +223,16 @@ def test_logs_are_for_tensorboard_and_csv(tmp_path):
 
 def test_the_model_of_a_run_makes_its_figures(tmp_path):
     outcome = run("lanet", f"--output={tmp_path}/run")
-    model = CAMClassifier(
-        "resnet10t", num_classes=7,
-        model_options={"channels": (16, 32, 64, 128), "output_stride": 8, "stem_width": 16},
-    )  # fmt: skip
-    settings = load_model(tmp_path / "run", model, classes=DemoFaces(7).classes)
+    model = load_classifier(tmp_path / "run")
+    classes, settings = read_model_info(tmp_path / "run")
+    assert classes == DemoFaces(7).classes
     assert settings["method"] == "lanet"
     assert settings["image_size"] == [32, 32]
     faces = DemoFaces(40, split="test", size=32)
     images = torch.stack([faces[row]["image"] for row in range(40)]) / 255
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
-        predicted = model.eval()((images - mean) / std).logits.argmax(1)
+        predicted = model((images - mean) / std).logits.argmax(1)
     right = (predicted == faces.targets).double().mean()
     assert outcome.history.last["accuracy"] == pytest.approx(float(right))
 
