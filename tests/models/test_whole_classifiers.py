@@ -271,17 +271,21 @@ class ForImageClassification(nn.Module):
         self.base_model, self.classifier, self.pool = base, classifier, pool
 
     def forward(self, pixel_values=None, labels=None):
-        hidden = self.base_model(pixel_values).last_hidden_state
-        return Output(loss=None, logits=self.classifier(self.pool(hidden)))
+        base = self.base_model(pixel_values)
+        pooled = base.pooler_output if self.pool is None else self.pool(base.last_hidden_state)
+        return Output(loss=None, logits=self.classifier(pooled))
 
 
-class MeanNorm(nn.Module):
-    def __init__(self, dim):
+class NormedBase(nn.Module):
+    """As ConvNextModel: the norm of the pooled maps is part of the base model."""
+
+    def __init__(self, body, dim):
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
+        self.encoder, self.layernorm = Base(body), nn.LayerNorm(dim)
 
-    def forward(self, maps):
-        return self.norm(maps.mean([-2, -1]))
+    def forward(self, pixel_values):
+        maps = self.encoder(pixel_values).last_hidden_state
+        return Output(last_hidden_state=maps, pooler_output=self.layernorm(maps.mean([-2, -1])))
 
 
 def hf_resnet():
@@ -292,7 +296,7 @@ def hf_resnet():
 
 def hf_convnext():
     body = nn.Sequential(nn.Conv2d(3, 12, 3, stride=8), nn.GELU())
-    return ForImageClassification(Base(body), MeanNorm(12), nn.Linear(12, 7), image_size=64)
+    return ForImageClassification(NormedBase(body, 12), None, nn.Linear(12, 7), image_size=64)
 
 
 def hf_swin():
@@ -325,6 +329,15 @@ def test_a_hugging_face_classifier_is_kept_whole(make, kind):
     torch.testing.assert_close(pooled, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(strip_for_inference(model)(images), expected)
     output.logits.sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("make", [hf_resnet, hf_convnext, hf_swin])
+def test_nothing_of_a_replaced_head_stays(make):
+    model = CAMClassifier(make(), num_classes=3, head="replace").train()
+    output = model(torch.rand(2, *model.input_size))
+    assert output.logits.shape == (2, 3)
+    (output.logits.sum() + output.attention.sum()).backward()
     assert [key for key, p in model.named_parameters() if p.grad is None] == []
 
 

@@ -130,26 +130,10 @@ class MirroredPair(Preparation):
         visible: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> LandmarkViews:
-        """Prepare the pair with the landmarks of both views, see :meth:`SingleView.with_landmarks`.
+        """Prepare the pair with the landmarks of both views.
 
-        In the second view left and right points have traded places, and its own erased box hides
-        what it covers.
-
-        Args:
-            images: as for a call.
-            landmarks: points (x, y) in pixels of the images; NaN where not known.
-            swap: for each point the one that takes its place in a mirror image:
-                ``robustfer.landmarks.landmark_layout(68).swap``.
-            visible: False for points that are hidden already.
-            generator: as for a call.
-
-        Shape:
-            images ``(B, C, H, W)``, landmarks ``(B, K, 2)`` float32 or float64, visible ``(B, K)``
-            -> for both views ``(B, C, h, w)``, ``(B, K, 2)``, ``(B, K)``.
-
-        Raises:
-            ValueError: the pipeline has an operation that is not known to carry landmarks, see
-                :meth:`KorniaPipeline.with_landmarks`, or an argument does not fit.
+        The arguments are those of :meth:`SingleView.with_landmarks`. In the second view left and
+        right points have traded places, and its own erased box hides what it covers.
 
         >>> images, eyes = torch.rand(1, 3, 48, 48), torch.tensor([[[15.0, 20.0], [33.0, 19.0]]])
         >>> both = MirroredPair().eval().with_landmarks(images, eyes, swap=(1, 0))

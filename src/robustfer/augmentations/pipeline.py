@@ -82,13 +82,8 @@ class KorniaPipeline(nn.Module):
                     check_range(f"{name} of {type(part).__name__}", getattr(part, name, 1), 0, 1)
         everything = K.AugmentationSequential(*operations, data_keys=["input"])
         never_random = (
-            K.Normalize,
-            K.Denormalize,
-            K.Resize,
-            K.CenterCrop,
-            K.PadTo,
-            K.LongestMaxSize,
-            K.SmallestMaxSize,
+            *(K.Normalize, K.Denormalize, K.Resize, K.CenterCrop, K.PadTo),
+            *(K.LongestMaxSize, K.SmallestMaxSize),
         )
         # Tuples hide kornia's modules from nn.Module: moving them would draw on the GPU, halving
         # them would round the angles, and their buffers would enter checkpoints.
@@ -119,27 +114,14 @@ class KorniaPipeline(nn.Module):
         swap: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> LandmarkView:
-        """Run the operations on images and, where they move them, on their landmarks.
+        """Run the operations on images and on their landmarks.
 
-        The images are those of a call without landmarks and the same generator. Points are moved
-        by crops, flips, rotations, resizing, affine and projective maps, and stay where they are
-        under operations on colour. Any other operation is refused, and so is erasing, which the
-        views do.
-
-        Args:
-            images: as for a call.
-            landmarks: points (x, y) in pixels of the images; NaN where not known.
-            visible: False for points that are hidden already.
-            swap: for each point the one that takes its place in a mirror image, needed by flips:
-                ``robustfer.landmarks.landmark_layout(68).swap``.
-            generator: as for a call.
-
-        Shape:
-            images ``(B, C, H, W)``, landmarks ``(B, K, 2)`` float32 or float64, visible ``(B, K)``
-            -> view ``(B, C, h, w)``, landmarks ``(B, K, 2)``, visible ``(B, K)``.
+        The arguments are those of :meth:`SingleView.with_landmarks`. Crops, flips, rotations,
+        resizing, affine and projective maps move the points; operations on colour do not.
 
         Raises:
-            ValueError: an operation is not known to carry landmarks, or an argument does not fit.
+            ValueError: any other operation, erasing too, which the views do; or an argument does
+                not fit.
 
         >>> import kornia.augmentation as K
         >>> pipeline = KorniaPipeline(K.CenterCrop(40), K.RandomHorizontalFlip(p=1.0))

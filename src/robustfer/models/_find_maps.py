@@ -121,10 +121,14 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
     paths = {module: path for path, module in probe.named_modules()}
     times = Counter(call.module for call in calls)
     # What the classifier and perhaps a norm before it take in.
-    behind = [call.taken for call in calls[:-1] if call.has_own_parameters][-2:]
-    vectors = [taken.flatten(1) for taken in behind if isinstance(taken, Tensor)]
+    behind = [place for place, call in enumerate(calls[:-1]) if call.has_own_parameters][-2:]
+    vectors = {
+        place: calls[place].taken.flatten(1)
+        for place in behind
+        if isinstance(calls[place].taken, Tensor)
+    }
     fallback = None
-    for call in reversed(calls):
+    for place, call in reversed(list(enumerate(calls))):
         if call.module is probe or times[call.module] > 1:
             continue
         features = tensor_of(call.given)
@@ -133,7 +137,8 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
                 tapped = replace(layout, tap=paths[call.module], relu=relu)
                 seen = F.relu(features) if relu else features
                 pooled = tapped.maps(seen, probe, images).mean(dim=(2, 3))
-                if any(_alike(pooled, vector) for vector in vectors):
+                later = (vector for use, vector in vectors.items() if use > place)
+                if any(_alike(pooled, vector) for vector in later):
                     return tapped, seen
             has_parameters = any(True for _ in call.module.parameters())
             if fallback is None and has_parameters and layout.axes != "NHWC":

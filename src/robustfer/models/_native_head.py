@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +127,7 @@ def _check_logits(logits: object, shape: tuple[int, ...], when: str = "") -> Non
 
 
 def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: Layout) -> list[str]:
-    """Replace the children of ``backbone`` that its features do not need by ``nn.Identity``.
+    """Replace the parts of ``backbone`` that its features do not need by ``nn.Identity``.
 
     That is the head. Left in place, its parameters would never get a gradient, which
     DistributedDataParallel refuses.
@@ -138,7 +139,7 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
         layout: of the features.
 
     Returns:
-        The names of the children dropped.
+        The paths of the parts dropped.
     """
     probe.requires_grad_(True)
     used: set[str] = set()
@@ -152,13 +153,20 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
         calls = calls[: -len(_after(calls, probe.get_submodule(layout.tap)))]
     called = {call.module for call in calls}
 
-    dropped = []
-    for name, child in probe.named_children():
-        own = {f"{name}.{path}" for path, _ in child.named_parameters()}
-        # Not run is not enough: parameters may be read without a call of their module.
-        if own and not own & used and called.isdisjoint(child.modules()):
-            setattr(backbone, name, nn.Identity())
-            dropped.append(name)
+    def unused(module: nn.Module, prefix: str = "") -> Iterator[str]:
+        for name, child in module.named_children():
+            path = f"{prefix}{name}"
+            own = {f"{path}.{parameter}" for parameter, _ in child.named_parameters()}
+            # Not run is not enough: parameters may be read without a call of their module.
+            if own and not own & used and called.isdisjoint(child.modules()):
+                yield path
+            elif layout.tap is not None:  # part of the head may lie deeper
+                yield from unused(child, f"{path}.")
+
+    dropped = list(unused(probe))
+    for path in dropped:
+        parent, _, name = path.rpartition(".")
+        setattr(backbone.get_submodule(parent), name, nn.Identity())
     return dropped
 
 

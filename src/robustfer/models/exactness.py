@@ -51,10 +51,9 @@ def cam_exactness(
     .. math:: \max_{n,c} \bigl|\tfrac{1}{HW} \textstyle\sum_{h,w} M_{n,c,h,w} + b_c - z_{n,c}
         \bigr| \;/\; \max_{n,c} |z_{n,c}|
 
-    It runs on a copy, on the CPU, in float32 and eval mode, on random images. The copy's
-    classifier (what ``get_classifier()`` returns) and the scales and shifts of its norms are drawn
-    anew, since a wrong map can look right while they are one and zero. The model and the global
-    random state stay as they are.
+    It runs a copy on random images, on the CPU, in float32 and eval mode. It draws the copy's
+    classifier (what ``get_classifier()`` returns) and its norms anew, since a wrong map can look
+    right while they are one and zero. The model and the global random state do not change.
 
     Args:
         model: a :class:`CAMClassifier`, or any module that returns a :class:`CAMOutput`. Where it

@@ -61,8 +61,8 @@ class ImportanceOutput(NamedTuple):
     Attributes:
         logits: (B, C), not weighted by the importance.
         importance: (B) in [0, 1].
-        attention: (B, C, H, W) class maps.
-        features: (B, D, H, W) last maps of the backbone.
+        attention: (B, C, H, W).
+        features: (B, D, H, W).
         embeddings: (B, D) what both heads read.
     """
 

@@ -68,30 +68,20 @@ def verify_noise_list(
         )
 
     problems: list[str] = []
-    if bool(changed.any()):
-        problems.append(
-            f"{int(changed.sum())} labels of images of other splits differ from the clean ones, "
-            f"like {_first(noisy.ids, changed)!r}"
-        )
-    unseen = of_others & ~checked
-    if other_splits is not None and bool(unseen.any()):
-        problems.append(
-            f"{int(unseen.sum())} test images have no clean label to compare with, like "
-            f"{_first(noisy.ids, unseen)!r}"
-        )
-    strange = ~known & ~of_others
-    if bool(strange.any()):
-        problems.append(
-            f"{int(strange.sum())} names are not among the clean ones, like "
-            f"{_first(noisy.ids, strange)!r}"
-        )
+
+    def report_any(wrong: Tensor, names: Sequence[str], what: str) -> None:
+        if bool(wrong.any()):
+            first = names[int(wrong.to(torch.int8).argmax())]
+            problems.append(f"{int(wrong.sum())} {what}, like {first!r}")
+
+    report_any(changed, noisy.ids, "labels of images of other splits differ from the clean ones")
+    if other_splits is not None:
+        unseen = of_others & ~checked
+        report_any(unseen, noisy.ids, "test images have no clean label to compare with")
+    report_any(~known & ~of_others, noisy.ids, "names are not among the clean ones")
     lacking = ~_of_rafdb_test(clean.ids, clean.ids)
     lacking[rows[known]] = False
-    if bool(lacking.any()):
-        problems.append(
-            f"{int(lacking.sum())} clean names are missing from the list, like "
-            f"{_first(clean.ids, lacking)!r}"
-        )
+    report_any(lacking, clean.ids, "clean names are missing from the list")
     better = fitting_order(
         (noisy.targets + noisy.base)[compared],
         true[compared],
@@ -124,7 +114,3 @@ def _of_rafdb_test(names: Sequence[str], clean_names: Sequence[str]) -> Tensor:
     of_rafdb = any(last_part(name).startswith("train_") for name in clean_names)
     test = [of_rafdb and last_part(name).startswith("test_") for name in names]
     return torch.tensor(test, device="cpu")
-
-
-def _first(names: Sequence[str], chosen: Tensor) -> str:
-    return names[int(chosen.to(torch.int8).argmax())]
