@@ -12,7 +12,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(filter-out $(OWN_ENV),$(wildcard plug
 TESTS := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types doctest bench docs package mediapipe demo-quick check
+.PHONY: help env demo test lint types doctest bench docs package mediapipe browser demo-quick check
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ mediapipe: ## make .venv-mediapipe for the companion tool (1 GB, Python 3.10 to 
 	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
 	.venv-mediapipe/bin/python -m pip install --quiet --editable 'plugins/robustfer-mediapipe[test]'
 	cd plugins/robustfer-mediapipe && ../../.venv-mediapipe/bin/python -m pytest
+
+browser: ## install Chromium, in which the review page is tested (Debian, as root)
+	command -v chromedriver || (apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver)
 
 demo-quick: env ## the demo, one epoch only
 	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo --epochs 1 --train-faces 640 --test-faces 280

@@ -69,7 +69,8 @@ MAY_IMPORT = {
         "robustfer.metrics",
     },
     "robustfer.audit": {
-        *("torch", "numpy", "safetensors", "robustfer._arrays", "robustfer._checks"),
+        *("torch", "numpy", "safetensors", "jinja2", "PIL", "robustfer._arrays"),
+        "robustfer._checks",
         *("robustfer._files", "robustfer._ids", "robustfer._predictions", "robustfer._tables"),
         "robustfer.noise",
     },

@@ -4,6 +4,7 @@ from robustfer.audit.decisions import Decisions as Decisions
 from robustfer.audit.decisions import read_decisions
 from robustfer.audit.files import Predictions as Predictions
 from robustfer.audit.files import read_probabilities
+from robustfer.audit.page import write_review
 from robustfer.audit.ranking import Audit as Audit
 from robustfer.audit.ranking import ClassSummary as ClassSummary
 from robustfer.audit.ranking import audit
@@ -23,4 +24,5 @@ __all__ = [
     "neighbor_disagreement",
     "read_decisions",
     "read_probabilities",
+    "write_review",
 ]

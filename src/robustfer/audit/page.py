@@ -1,0 +1,155 @@
+"""The review page: one file that a person opens in a browser to look at labels."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jinja2 import Environment, FileSystemLoader
+from PIL import Image
+from torch import Tensor
+
+from robustfer._checks import check_bool, check_whole_number
+from robustfer._files import write_whole
+from robustfer.audit.ranking import Audit
+
+
+class Images(Protocol):
+    """Images by row: a data set of robustfer, or any other of such samples."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, row: int, /) -> Any:
+        """Return a sample with ``image``, or the image itself, uint8 (3, H, W)."""
+
+
+def write_review(
+    path: str | Path,
+    result: Audit,
+    images: Images,
+    *,
+    random: int = 100,
+    stratified: bool = False,
+    suspects: int = 500,
+    seed: int = 0,
+    thumbnail: int = 96,
+    title: str = "Review of labels",
+) -> None:
+    """Write an audit as a page that people look at, and decide in.
+
+    First a random draw of faces, labelled blind: neither the given label nor a suggestion is shown.
+    Only these tell how labels go wrong. Then the most suspicious labels. Last an overview of the
+    classes. The page is one file, opens from the disk, asks no server for anything, and is used
+    with the keyboard. Decisions stay in the browser until they are downloaded as a csv file for
+    :func:`robustfer.audit.read_decisions`.
+
+    Args:
+        path: of the page, replaced if it exists.
+        result: of :func:`robustfer.audit.audit`.
+        images: the data set that was audited, in the same order.
+        random: how many faces to draw at random.
+        stratified: draw the same number of each given label, so rare classes get their rows too.
+        suspects: how many of the most suspicious labels to show.
+        seed: of the random draw.
+        thumbnail: longer side of a picture in the page, in pixels.
+        title: heading of the page.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: an option does not fit, another number of images, or an image that is not one.
+    """
+    size = len(result.given)
+    if len(images) != size:
+        raise ValueError(
+            f"images must be those of the {size} samples audited, got {len(images)}; pass the same "
+            "data set"
+        )
+    random = min(size, check_whole_number("random", random, 0))
+    suspects = min(size, check_whole_number("suspects", suspects, 0))
+    thumbnail = check_whole_number("thumbnail", thumbnail, 8, 1024)
+    check_bool("stratified", stratified)
+    generator = torch.Generator("cpu").manual_seed(check_whole_number("seed", seed, 0))
+    drawn = _draw(result.given, random, stratified, len(result.classes), generator)
+    pictures: dict[int, str] = {}
+
+    def faces(rows: Iterable[int]) -> list[dict[str, object]]:
+        return [_face(result, images, row, thumbnail, pictures) for row in rows]
+
+    data = {
+        "audit": result.fingerprint,
+        "classes": result.classes,
+        "drawn": "stratified" if stratified else "random",
+        "random": faces(drawn),
+        "suspects": faces(result.ranking[:suspects].tolist()),
+        "table": [vars(row) for row in result.table],
+    }
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    text = environment.get_template("review.html").render(data=data, title=title)
+    content = text.encode("utf-8", "replace")
+    write_whole(Path(path), lambda file: file.write(content))
+
+
+def _draw(
+    given: Tensor, count: int, stratified: bool, num_classes: int, generator: torch.Generator
+) -> list[int]:
+    order = torch.randperm(len(given), generator=generator, device="cpu")
+    if not stratified:
+        rows: list[int] = order[:count].tolist()
+        return rows
+    # A row of each label by turns, so that labels with few samples leave room for the others.
+    labels = given[order]
+    turn = torch.empty_like(order)
+    for label in range(num_classes):
+        own = labels == label
+        turn[own] = torch.arange(int(own.sum()), device="cpu")
+    chosen = order[turn.argsort(stable=True)[:count]]
+    # Mixed: their order must not tell the label.
+    mixed: list[int] = chosen[
+        torch.randperm(len(chosen), generator=generator, device="cpu")
+    ].tolist()
+    return mixed
+
+
+def _face(
+    result: Audit, images: Images, row: int, thumbnail: int, pictures: dict[int, str]
+) -> dict[str, object]:
+    if row not in pictures:
+        sample = images[row]
+        pictures[row] = _picture(sample["image"] if isinstance(sample, dict) else sample, thumbnail)
+    face: dict[str, object] = {
+        "id": result.ids[row],
+        "image": pictures[row],
+        "given": int(result.given[row]),
+        "suggestion": int(result.suggestion[row]),
+        "wrong": round(float(result.wrong_probability[row]), 4),
+    }
+    if result.neighbor_disagreement is not None:
+        face["neighbors"] = round(float(result.neighbor_disagreement[row]), 4)
+    return face
+
+
+def _picture(image: Tensor, thumbnail: int) -> str:
+    shape = tuple(image.shape) if isinstance(image, Tensor) else ()
+    if (
+        not isinstance(image, Tensor)
+        or image.dtype != torch.uint8
+        or shape[:-2] not in ((3,), (1,))
+    ):
+        found = (
+            f"{image.dtype} of shape {shape}" if isinstance(image, Tensor) else type(image).__name__
+        )
+        raise ValueError(
+            f"images must hold uint8 tensors of shape (3, H, W), got {found}; pass the data set "
+            "without a transform"
+        )
+    pixels = image.expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy()
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((thumbnail, thumbnail))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"

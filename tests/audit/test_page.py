@@ -1,0 +1,266 @@
+import base64
+import io
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustfer.audit import audit, read_decisions, write_review
+from robustfer.data import load
+
+TRAP = '<img src=x onerror="document.title=1">'
+CLASSES = ["happy", "sad", TRAP]
+SAMPLES = 60
+
+
+def images(count=SAMPLES):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, 3, 40, 30), dtype=torch.uint8, generator=generator)
+
+
+def result(count=SAMPLES, classes=CLASSES, embeddings=None, first=TRAP):
+    generator = np.random.default_rng(0)
+    rows = generator.dirichlet(np.ones(len(classes)), size=count)
+    given = generator.choice(len(classes), size=count, p=[0.8, 0.15, 0.05])
+    ids = [
+        first,
+        "=1+2.png",
+        "constructor",
+        '</script><b>"&',
+        *(f"{row}.png" for row in range(4, count)),
+    ]
+    return audit(given, rows, classes=classes, ids=ids, embeddings=embeddings)
+
+
+def page_data(path):
+    found = re.search(
+        r'<script id="data" type="application/json">(.*?)</script>', path.read_text(), re.S
+    )
+    return json.loads(found[1])
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+
+def test_the_page_holds_the_draw_and_the_suspects(tmp_path):
+    found, pictures = result(embeddings=torch.randn(SAMPLES, 4)), images()
+    write_review(tmp_path / "a.html", found, pictures, random=10, suspects=7, thumbnail=20)
+    data = page_data(tmp_path / "a.html")
+    assert (data["audit"], data["classes"], data["drawn"]) == (found.fingerprint, CLASSES, "random")
+    assert [face["id"] for face in data["suspects"]] == [
+        found.ids[row] for row in found.ranking[:7]
+    ]
+    assert len({face["id"] for face in data["random"]}) == 10
+    face, row = data["suspects"][0], int(found.ranking[0])
+    assert (face["given"], face["suggestion"]) == (
+        int(found.given[row]),
+        int(found.suggestion[row]),
+    )
+    assert face["wrong"] == pytest.approx(float(found.wrong_probability[row]), abs=1e-4)
+    assert 0 <= face["neighbors"] <= 1
+    kind, content = face["image"].split(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(content))).size == (15, 20)
+    again = tmp_path / "b.html"
+    write_review(again, found, pictures, random=10, suspects=7, thumbnail=20)
+    assert again.read_bytes() == (tmp_path / "a.html").read_bytes()
+    write_review(again, found, pictures, random=10, seed=1)
+    assert [f["id"] for f in page_data(again)["random"]] != [f["id"] for f in data["random"]]
+
+
+def test_names_and_labels_cannot_leave_their_text(tmp_path):
+    write_review(tmp_path / "a.html", result(), images(), title=TRAP + "</title>")
+    tags = Tags((tmp_path / "a.html").read_text()).found
+    assert not [tag for tag, _ in tags if tag in ("img", "b", "link", "iframe")]
+    assert [attributes for tag, attributes in tags if tag == "script"] == [
+        {"id": "data", "type": "application/json"},
+        {},
+    ]
+    assert not [one for _, one in tags if {"src", "href"} & one.keys()]
+    policy = next(one["content"] for tag, one in tags if "http-equiv" in one)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_a_stratified_draw_has_as_many_of_each_label(tmp_path):
+    found = result()
+    write_review(tmp_path / "a.html", found, images(), random=9, stratified=True)
+    data = page_data(tmp_path / "a.html")
+    given = [face["given"] for face in data["random"]]
+    counts = found.given.bincount(minlength=3).tolist()
+    rare = min(counts[2], 3)
+    assert given.count(2) == rare
+    assert abs(given.count(0) - given.count(1)) <= 1
+    assert given != sorted(given)
+    assert data["drawn"] == "stratified"
+    write_review(tmp_path / "a.html", found, images(), random=1000, suspects=0, stratified=True)
+    assert len(page_data(tmp_path / "a.html")["random"]) == SAMPLES
+
+
+def test_a_data_set_is_taken_as_it_is(tmp_path):
+    faces = load("demo", num_samples=30)
+    rows = torch.eye(7)[faces.targets] * 0.6 + 0.4 / 7
+    found = audit(faces.targets, rows, classes=faces.classes, ids=faces.ids)
+    write_review(tmp_path / "new" / "a.html", found, faces, suspects=3)
+    assert len(page_data(tmp_path / "new" / "a.html")["random"]) == 30
+
+
+def test_two_thousand_faces_stay_small(tmp_path):
+    faces = load("demo", num_samples=100, size=112)
+    many = [faces[row % 100]["image"] for row in range(2000)]
+    write_review(tmp_path / "a.html", result(2000), many, random=100, suspects=2000)
+    assert (tmp_path / "a.html").stat().st_size < 15e6
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "message"),
+    [
+        (images(5), {}, "images must be those of the 60 samples audited, got 5"),
+        (images().float(), {}, r"images must hold uint8 tensors .* got torch.float32 of shape"),
+        (images()[:, :2], {}, r"got torch.uint8 of shape \(2, 40, 30\)"),
+        ([None] * SAMPLES, {}, "images must hold uint8 tensors .* got NoneType"),
+        (images(), {"random": -1}, "random must be a whole number from 0"),
+        (images(), {"thumbnail": 4}, "thumbnail must be a whole number from 8 to 1024"),
+    ],
+)
+def test_refuses(tmp_path, pictures, options, message):
+    with pytest.raises(ValueError, match=message):
+        write_review(tmp_path / "a.html", result(), pictures, **options)
+    assert not (tmp_path / "a.html").exists()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    driver_path, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if driver_path is None or chromium is None:
+        if os.environ.get("ROBUSTFER_BROWSER_REQUIRED"):
+            pytest.fail("no Chromium here: run `make browser`")
+        pytest.skip("no Chromium here: run `make browser`")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    downloads = tmp_path_factory.mktemp("downloads")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(driver_path))
+    driver.downloads = downloads
+    yield driver
+    driver.quit()
+
+
+def press(browser, *keys):
+    for key in keys:
+        browser.find_element("tag name", "body").send_keys(key)
+
+
+def text(browser, selector):
+    return browser.find_element("css selector", selector).text
+
+
+def open_tab(browser, title):
+    tabs = browser.find_elements("css selector", "nav button")
+    next(tab for tab in tabs if tab.text.startswith(title)).click()
+
+
+def test_a_review_from_the_disk_to_decisions(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    found = result()
+    path = tmp_path / "review.html"
+    write_review(path, found, images(), random=5, suspects=SAMPLES)
+    data = page_data(path)
+    browser.get(path.as_uri())
+
+    # Blind: no label and no name of a face is shown, only the choices.
+    assert "Given label" not in text(browser, "main")
+    assert text(browser, "nav button[aria-current=page]") == "Random 0/5"
+    press(browser, "1", "2", "x", "3")
+    assert text(browser, "nav button[aria-current=page]") == "Random 4/5"
+    press(browser, "u")
+    assert text(browser, "nav button[aria-current=page]") == "Random 3/5"
+    assert "Face 4 of 5" in text(browser, "#status")
+    press(browser, Keys.ARROW_LEFT)
+    assert "ambiguous" in text(browser, "main")
+
+    browser.refresh()
+    assert text(browser, "nav button[aria-current=page]") == "Random 3/5"
+    assert "Face 4 of 5" in text(browser, "#status")
+
+    open_tab(browser, "Suspects")
+    assert data["classes"][data["suspects"][0]["given"]] in text(browser, "main")
+    press(browser, Keys.ENTER, "k", "3", Keys.ARROW_RIGHT)
+    press(browser, *"1" * (SAMPLES - 4))
+    assert "All faces of this part are done" in text(browser, "main")
+    press(browser, "1", "k")  # nothing is left to decide
+    assert text(browser, "nav button[aria-current=page]") == f"Suspects {SAMPLES - 1}/{SAMPLES}"
+    open_tab(browser, "Overview")
+    assert text(browser, "tbody tr td") == CLASSES[0]
+    assert "33 %" in text(browser, "tbody") or "50 %" in text(browser, "tbody")
+
+    press(browser, "d")
+    file = browser.downloads / f"decisions-{found.fingerprint}.csv"
+    WebDriverWait(browser, 20).until(lambda _: file.exists())
+    assert '"\'=1+2.png"' in file.read_text()
+    decisions = read_decisions(file, found.given, classes=CLASSES, ids=found.ids)
+    rows = {name: row for row, name in enumerate(found.ids)}
+    blind = {
+        rows[face["id"]]: label for face, label in zip(data["random"], (0, 1, -1), strict=False)
+    }
+    drawn = dict(zip(decisions.drawn_index.tolist(), decisions.drawn_label.tolist(), strict=True))
+    assert drawn == blind
+    said = dict(zip(decisions.index.tolist(), decisions.label.tolist(), strict=True))
+    expected = {rows[face["id"]]: 0 for face in data["suspects"][4:]}
+    first, second, third = data["suspects"][:3]
+    expected |= {rows[first["id"]]: first["suggestion"], rows[second["id"]]: second["given"]}
+    expected[rows[third["id"]]] = 2
+    for row, label in blind.items():
+        expected[row] = label if expected.get(row, label) == label else -1
+    assert said == expected
+
+    # The names of files and classes are text and nothing else; nothing was asked of anyone.
+    assert browser.title == "Review of labels"
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [
+        one["params"]["request"]["url"]
+        for one in messages
+        if one["method"] == "Network.requestWillBeSent"
+    ]
+    assert {url.split(":")[0] for url in asked} <= {"file", "data", "blob"}
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_a_phone_and_a_screen(browser, tmp_path, width):
+    path = tmp_path / "review.html"
+    write_review(path, result(), images(), random=5, suspects=9)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    browser.get(path.as_uri())
+    for title in ("Random", "Suspects", "Overview"):
+        open_tab(browser, title)
+        inner, page = browser.execute_script(
+            "return [innerWidth, document.documentElement.scrollWidth]"
+        )
+        assert page <= inner == width
+        for button in browser.find_elements("css selector", "button"):
+            assert button.size["height"] >= 44
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
