@@ -301,7 +301,7 @@ def parse(method: str, own: type, arguments: Sequence[str], description: str = "
         known = [f.name for group in (own, *GROUPS.values()) for f in dataclasses.fields(group)]
         raise Refused(_in_words(str(error), method, known)) from error
     made = {
-        name: group(**{f.name: found[f.name] for f in dataclasses.fields(group)})
+        name: group(**{f.name: _plain(found[f.name]) for f in dataclasses.fields(group)})
         for name, group in {**GROUPS, "own": own}.items()
     }
     return Settings(method=method, **made)
@@ -332,6 +332,18 @@ def parse_command(command: str, kind: type, arguments: Sequence[str]) -> Any:
         known = [f.name for f in dataclasses.fields(kind)]
         raise Refused(_in_words(str(error), command, known)) from error
     return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)})
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of the restricted types as Python's own: a checkpoint holds no others."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
 
 
 def as_yaml(settings: Settings, own: type) -> str:

@@ -122,7 +122,7 @@ def test_mixed_precision_leaves_landmarks_exact(precision, tmp_path):
         ["--schedule=step", "--schedule-options.decay_epochs=1"],
         ["--schedule=constant", "--layer-decay=0.7"],
         ["--schedule=none", "--optimizer=sgd", "--optimizer-options.nesterov=true"],
-        ["--optimizer=lion", "--clip-norm=0.1"],
+        ["--optimizer=lion", "--clip-norm=0.1", "--weight-decay=0.1"],
         ["--schedule-options.pct_start=0.5", "--sampling=balanced"],
     ],
 )

@@ -53,6 +53,19 @@ def test_hyphens_flags_and_repetition():
     assert settings("ce", "--class-weights=[1, 2.5]").data.class_weights == [1.0, 2.5]
 
 
+def test_numbers_are_plain_numbers():
+    """A checkpoint holds no others, and an optimizer keeps what it is given."""
+    made = settings(
+        "ce", "--weight-decay=0.1", "--learning-rate=0.2", "--class-weights=[1, 2]", "--crop=3",
+        "--label-smoothing=0.1", "--erase-scale=[0.1, 0.2]", "--seed=4", "--noise-rate=0.5",
+    )  # fmt: skip
+    flat = [value for group in vars(made).values() if hasattr(group, "__dict__")
+            for value in vars(group).values()]  # fmt: skip
+    flat += [inner for value in flat if isinstance(value, list | tuple) for inner in value]
+    kinds = {type(value) for value in flat if isinstance(value, int | float)}
+    assert kinds == {int, float, bool}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_saved_is_read_again(method, tmp_path):
     own = METHODS[method].load().Options
