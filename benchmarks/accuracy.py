@@ -40,10 +40,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.accuracy_methods import BASELINE, METHODS
+from benchmarks.accuracy_methods import BASELINE, METHODS, Method
 from examples.train.engine import train
 from examples.train.methods import METHODS as COMMANDS
-from examples.train.options import parse
+from examples.train.options import Settings, parse
 from examples.train.tables import markdown_table
 from robustfer.data import FERPlus, LabeledFaces
 from robustfer.noise import with_symmetric_noise
@@ -139,12 +139,11 @@ def run(
     train_set, judged = load(root, task, phase, scale, seed)
     start = time.perf_counter()
     with TemporaryDirectory(prefix="accuracy-") as folder:  # only the row is kept of a run
-        arguments = [
-            *method.arguments_of(setting, root), f"--seed={seed}", f"--epochs={epochs}",
-            f"--backbone={scale.backbone}", "--precision=bf16-mixed", f"--device={device}",
-            f"--output={folder}",
+        shared = [
+            f"--seed={seed}", f"--epochs={epochs}", f"--backbone={scale.backbone}",
+            "--precision=bf16-mixed", f"--device={device}", f"--output={folder}",
         ]  # fmt: skip
-        settings = parse(method.command, COMMANDS[method.command].load().Options, arguments)
+        settings = settings_of(method, setting, root, shared)
         history = train(settings, (train_set, judged)).history
     row = {
         **own,
@@ -170,6 +169,14 @@ def run(
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(f"{own}: {history.summary('accuracy')}")
+
+
+def settings_of(
+    method: Method, setting: Mapping[str, float | str], root: Path, shared: Sequence[str]
+) -> Settings:
+    """The training program's settings for a setting of a method."""
+    own = COMMANDS[method.command].load().Options
+    return parse(method.command, own, [*method.arguments_of(setting, root), *shared])
 
 
 def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[str, float | str]:
