@@ -49,7 +49,7 @@ def picture(path: Path, runs: dict[str, Outcome], test_set: DemoFaces, faces: in
     for column in range(faces):
         grid[0, column].set_title(test_set.classes[test_set.targets[column]], fontsize=9)
     for axis, image in zip(grid[0], images, strict=True):
-        axis.imshow(image.permute(1, 2, 0))
+        axis.imshow(image.permute(1, 2, 0).numpy())
     for axes_row, (method, run) in zip(grid[1:], runs.items(), strict=True):
         classifier = run.classifier.cpu().eval()
         with torch.no_grad():
@@ -58,9 +58,13 @@ def picture(path: Path, runs: dict[str, Outcome], test_set: DemoFaces, faces: in
         maps = output.attention[torch.arange(faces), predicted]
         axes_row[0].set_ylabel(NAMES[method], fontsize=9)
         for axis, image, one, label in zip(axes_row, images, maps, predicted, strict=True):
-            axis.imshow(image.float().mean(0), cmap="gray", extent=(0, 1, 0, 1))
+            axis.imshow(image.float().mean(0).numpy(), cmap="gray", extent=(0, 1, 0, 1))
             axis.imshow(
-                one, cmap="inferno", alpha=0.55, extent=(0, 1, 0, 1), interpolation="bicubic"
+                one.numpy(),
+                cmap="inferno",
+                alpha=0.55,
+                extent=(0, 1, 0, 1),
+                interpolation="bicubic",
             )
             axis.set_xlabel(f"says {test_set.classes[label]}", fontsize=8)
     for axis in grid.flat:
