@@ -26,7 +26,7 @@ class Options:
         run: folder of a finished run
         data: demo, or KIND:PATH; default: what the run was evaluated on
         reader: options of its reader; the images' size is the run's unless given
-        split: of the data; default: the run's, or test with --data
+        split: of the data; default: the run's, or test with --data; none for data without splits
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
         output: folder for the figures and pictures; default: RUN/evaluation/DATA-SPLIT
@@ -36,7 +36,7 @@ class Options:
     run: str
     data: str | None = None
     reader: dict[str, Any] = field(default_factory=dict)
-    split: Literal["train", "validation", "test"] | None = None
+    split: Literal["train", "validation", "test", "none"] | None = None
     device: str = "auto"
     workers: NonNegativeInt = 0
     output: str | None = None
@@ -48,8 +48,8 @@ def run(options: Options) -> None:
     trained = load_trained(options.run)
     chosen = data_options(trained, options)
     faces = _faces_for(trained, chosen)
-    kind = (chosen.evaluate_data or chosen.data).partition(":")[0]
-    name = f"{kind}-{chosen.evaluate_on}"
+    name = (chosen.evaluate_data or chosen.data).partition(":")[0]
+    name += "" if options.split == "none" else f"-{chosen.evaluate_on}"
     folder = Path(options.output or trained.path / "evaluation" / name)
     if folder.exists() and not folder.is_dir():
         raise Refused(f"--output: {folder} is a file; choose a folder")
@@ -83,12 +83,15 @@ def data_options(trained: Trained, options: Options) -> DataOptions:
         height, width = trained.views.size
         size = {"size": height} if height == width else {}
         chosen = dataclasses.replace(
-            chosen, data=options.data, reader={**size, **options.reader}, evaluate_on="test",
-            evaluate_data=None, evaluate_reader={},
+            chosen, data=options.data, reader={}, evaluate_on="test",
+            evaluate_data=None, evaluate_reader={**size, **options.reader},
         )  # fmt: skip
     elif options.reader:
         reader = {**chosen.evaluate_reader, **options.reader}
         chosen = dataclasses.replace(chosen, evaluate_reader=reader)
+    if options.split == "none":
+        without = {**chosen.evaluate_reader, "split": None}
+        return dataclasses.replace(chosen, evaluate_reader=without)
     return dataclasses.replace(chosen, evaluate_on=options.split or chosen.evaluate_on)
 
 

@@ -32,7 +32,7 @@ def images_of(trained, number):
 
 
 @pytest.mark.parametrize(
-    ("kind", "maps"), [("linear", []), ("linear", ["--maps"]), ("norm_linear", ["--maps"])]
+    ("kind", "maps"), [("linear", ["--maps"]), ("norm_linear", ["--maps"]), ("norm_linear", [])]
 )
 def test_onnxruntime_makes_the_same_outputs(kind, maps, finished, norm_linear, tmp_path, capsys):
     import onnx
