@@ -72,7 +72,7 @@ MAY_IMPORT = {
         *("torch", "numpy", "safetensors", "jinja2", "PIL", "robustfer._arrays"),
         "robustfer._checks",
         *("robustfer._files", "robustfer._ids", "robustfer._predictions", "robustfer._tables"),
-        "robustfer.noise",
+        *("robustfer.data", "robustfer.noise", "robustfer.state"),
     },
     # Components by name: none of these may load one.
     "robustfer._shown": set(),
@@ -99,8 +99,10 @@ MAY_IMPORT = {
     "robustfer.new_plugin": {"robustfer.plugins"},
     "robustfer.__main__": {"robustfer.cli"},
     "robustfer._noise_arguments": {"robustfer._names"},
+    "robustfer._audit_arguments": {"robustfer._noise_arguments"},
     "robustfer.cli": {
-        *("robustfer._noise_arguments", "robustfer._shown", "robustfer._plugin_check"),
+        *("robustfer._audit_arguments", "robustfer._noise_arguments", "robustfer._shown"),
+        *("robustfer._plugin_check", "robustfer.audit"),
         *("robustfer.hookspecs", "robustfer.new_plugin"),
         *("robustfer.plugins", "robustfer.registry", "robustfer.noise"),
     },

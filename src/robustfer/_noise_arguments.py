@@ -9,18 +9,18 @@ from typing import Any, get_args
 
 from robustfer._names import DATA_SETS, NOISE_MODELS, NUMBERINGS, NoiseVariant
 
-_SPECS = ", ".join(kind if kind == "demo" else f"{kind}:PATH" for kind in DATA_SETS)
+SPECS = ", ".join(kind if kind == "demo" else f"{kind}:PATH" for kind in DATA_SETS)
 
 
 def add_actions(parser: ArgumentParser) -> None:
     """Add ``make``, ``show`` and ``verify``; ``options.action`` says which was given."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    data, reading = _data_options(), _reading_options()
+    data, reading = data_options(), reading_options()
     picture = ArgumentParser(add_help=False)
     picture.add_argument("--picture", type=Path, metavar="FILE", help="draw the matrix here")
 
     make = actions.add_parser("make", help="write a list of noisy labels", parents=[data, picture])
-    make.add_argument("data", metavar="DATA", help=_SPECS)
+    make.add_argument("data", metavar="DATA", help=SPECS)
     make.add_argument("--rate", type=float, required=True, help="share of the samples to draw")
     make.add_argument("--seed", type=int, default=0)
     models = "; ".join(f"{name}: {words}" for name, words in NOISE_MODELS.items())
@@ -45,7 +45,7 @@ def add_actions(parser: ArgumentParser) -> None:
         help="compare given labels with the true ones",
         parents=[data, reading, picture],
     )
-    show.add_argument("data", metavar="DATA", help=_SPECS)
+    show.add_argument("data", metavar="DATA", help=SPECS)
     show.add_argument("--list", type=Path, metavar="FILE", help="the given labels, as a list")
     show.add_argument(
         "--crowd",
@@ -58,14 +58,15 @@ def add_actions(parser: ArgumentParser) -> None:
     )
     verify.add_argument("list", type=Path, metavar="LIST")
     verify.add_argument(
-        "--clean", required=True, metavar="DATA", help=f"the clean labels: {_SPECS}; or a list"
+        "--clean", required=True, metavar="DATA", help=f"the clean labels: {SPECS}; or a list"
     )
     verify.add_argument(
         "--clean-base", type=int, choices=[0, 1], help="what a list of clean labels counts from"
     )
 
 
-def _data_options() -> ArgumentParser:
+def data_options() -> ArgumentParser:
+    """Return the options that say how to read a data set."""
     parser = ArgumentParser(add_help=False)
     parser.add_argument(
         "--split", default="train", help="train, validation, test, or all where there are none"
@@ -93,7 +94,8 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _reading_options() -> ArgumentParser:
+def reading_options() -> ArgumentParser:
+    """Return the options that say how to read a list of labels."""
     parser = ArgumentParser(add_help=False)
     parser.add_argument("--base", type=int, choices=[0, 1], help="what the list counts from")
     parser.add_argument(

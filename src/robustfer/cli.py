@@ -12,13 +12,13 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from textwrap import fill
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from robustfer import __version__, _noise_arguments, _shown, plugins, registry
+from robustfer import __version__, _audit_arguments, _noise_arguments, _shown, plugins, registry
 from robustfer.hookspecs import KINDS
 from robustfer.new_plugin import new_plugin
 from robustfer.plugins import Plugin, PluginError, PluginWarning
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"robustfer {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_list, _add_show, _add_plugins, _add_new_plugin, _add_noise):
+    for add in (_add_list, _add_show, _add_plugins, _add_new_plugin, _add_noise, _add_audit):
         add(commands)
     with _every_sign_printed(), warnings.catch_warnings():
         options = parser.parse_args(arguments)
@@ -271,8 +271,29 @@ def _add_noise(commands: Commands) -> None:
 def _noise(options: argparse.Namespace) -> int:
     with plugins.torch_importable():
         from robustfer.noise import commands  # the other commands do without torch
+    return _run_on_files(commands.run, options)
+
+
+def _add_audit(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "audit",
+        help="find wrong labels, look at them, correct them",
+        description=_audit_arguments.DESCRIPTION,
+        parents=_audit_arguments.parents(),
+    )
+    _audit_arguments.add_arguments(parser)
+    parser.set_defaults(run=_audit)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    with plugins.torch_importable():
+        from robustfer.audit import commands
+    return _run_on_files(commands.run, options)
+
+
+def _run_on_files(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
-        return commands.run(options)
+        return run(options)
     except BrokenPipeError:
         raise  # nobody reads on
     except (OSError, ImportError, ValueError) as error:

@@ -1,0 +1,157 @@
+"""``robustfer audit review | apply``: look at labels, and put decisions into effect.
+
+:mod:`robustfer.cli` imports this module only when it runs one of these commands: it loads torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustfer.audit.decisions import Decisions, read_decisions
+from robustfer.audit.files import Predictions, read_probabilities
+from robustfer.audit.page import write_review
+from robustfer.audit.ranking import audit
+from robustfer.data import LabeledFaces, load
+from robustfer.data.classes import class_name
+from robustfer.noise import (
+    TransitionEstimate,
+    read_noise_list,
+    with_noise_list,
+    write_noise_list,
+)
+from robustfer.state import LabelStore
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return 0."""
+    first, *others = options.what
+    if first == "apply":
+        if not others:
+            raise ValueError("apply must be followed by files of decisions, got none")
+        return _apply(others, options)
+    if others:
+        raise ValueError(
+            f"one file of probabilities must be given, got {len(options.what)}; to apply decisions "
+            "write: robustfer audit apply FILE"
+        )
+    return _review(first, options)
+
+
+def _review(path: str, options: argparse.Namespace) -> int:
+    faces = _faces(options)
+    transition = None
+    if options.verified:
+        estimate = _decisions(options.verified, faces).estimate()
+        transition = estimate.matrix
+    rows = _aligned(path, read_probabilities(path), faces)
+    page = options.out or Path("review.html")
+    result = audit(faces.targets, rows, transition=transition, classes=faces.classes, ids=faces.ids)
+    if options.ranking is not None:
+        result.write(options.ranking)
+    write_review(
+        page,
+        result,
+        faces,
+        random=options.random,
+        stratified=options.stratified,
+        suspects=options.suspects,
+        seed=options.seed,
+        title=f"Labels of {options.data.partition(':')[0]}",
+    )
+    print(result.text())
+    print(f"fingerprint {result.fingerprint}")
+    if options.ranking is not None:
+        print(f"ranking: {options.ranking}")
+    print(f"page: {page}")
+    print("next: open the page, download the decisions, then robustfer audit apply")
+    return 0
+
+
+def _apply(paths: list[str], options: argparse.Namespace) -> int:
+    faces = _faces(options)
+    decisions = _decisions(paths, faces)
+    output = options.out or Path("labels.txt")
+    labels = LabelStore(faces.targets, num_classes=len(faces.classes))
+    changed = labels.apply_decisions(decisions)
+    estimate = decisions.estimate() if len(decisions.drawn_index) else None
+    write_noise_list(output, faces.ids, labels())
+    decided = int((decisions.label >= 0).sum())
+    ambiguous = len(decisions.label) - decided
+    print(f"{decided} labels decided, {changed} of them changed, {ambiguous} ambiguous")
+    if estimate is None:
+        print("no random faces were labelled, so it is unknown how labels go wrong")
+    else:
+        _show(estimate, faces)
+    print(f"labels: {output}")
+    return 0
+
+
+def _show(estimate: TransitionEstimate, faces: LabeledFaces) -> None:
+    print(f"from {int(estimate.counts.sum())} random faces, with {estimate.level:.0%} intervals:")
+    print(estimate.text(faces.classes))
+    wrong = 1 - float((estimate.shares * estimate.matrix.diagonal()).sum())
+    given = faces.targets.bincount(minlength=len(faces.classes)).double() / len(faces)
+    moved = float((given - estimate.shares).abs().sum() / 2)
+    print(f"wrong labels: {100 * wrong:.0f} %; the class shares differ by {100 * moved:.0f} %")
+    print(
+        "the more the shares differ, the more a training with the matrix gains: see "
+        "ForwardCorrectionLoss"
+    )
+    print("transition matrix, a row per true class:")
+    for name, row in zip(faces.classes, estimate.matrix.tolist(), strict=True):
+        print("  ".join([*(f"{share:.3f}" for share in row), name]))
+
+
+def _faces(options: argparse.Namespace) -> LabeledFaces:
+    split: Any = None if options.split == "all" else options.split
+    faces = load(options.data, split=split, classes=options.classes, **dict(options.reader))
+    if options.list is not None:
+        labels = read_noise_list(
+            options.list, base=options.base, classes=options.order, clean=faces
+        )
+        faces = with_noise_list(faces, labels)
+    if faces.targets.ndim != 1:
+        raise ValueError(
+            "the labels of the data set are probabilities; an audit needs a class for each face"
+        )
+    return faces
+
+
+def _decisions(paths: Sequence[str | Path], faces: LabeledFaces) -> Decisions:
+    return read_decisions(paths, faces.targets, classes=faces.classes, ids=faces.ids)
+
+
+def _aligned(path: str, found: Predictions, faces: LabeledFaces) -> Tensor:
+    """Predictions in the order of the samples and classes of the data set."""
+    rows = found.probabilities
+    if found.classes is not None:
+        names = [class_name(name) for name in found.classes]
+        missing = [name for name in faces.classes if names.count(name) != 1]
+        if missing or len(names) != len(faces.classes):
+            raise ValueError(
+                f"{path} must have a column for each of {', '.join(faces.classes)}, got "
+                f"{', '.join(found.classes)}"
+            )
+        rows = rows[:, [names.index(name) for name in faces.classes]]
+    if rows.shape[1] != len(faces.classes):
+        raise ValueError(
+            f"{path} has {rows.shape[1]} classes, the data set has {len(faces.classes)}"
+        )
+    if found.ids is not None:
+        place = {name: row for row, name in enumerate(found.ids)}
+        lacking = next((name for name in faces.ids if name not in place), None)
+        if lacking is not None:
+            raise ValueError(f"{path} has no prediction of {lacking!r}")
+        return rows[torch.tensor([place[name] for name in faces.ids])]
+    if len(rows) != len(faces):
+        raise ValueError(
+            f"{path} has {len(rows)} rows, the data set has {len(faces)} samples; predict the "
+            "split that is audited, in its order"
+        )
+    return rows

@@ -1,0 +1,140 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from robustfer import cli
+from robustfer.audit import audit
+from robustfer.data import RAFDB
+from robustfer.noise import read_noise_list, transition_from_verified
+from tests.data.trees import write_rafdb
+
+LINES = [f"train_{number:05}.jpg {1 + number % 7}" for number in range(1, 71)]
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run ``robustfer audit`` in an empty folder; status, standard output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        status = cli.main(["audit", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def raf(tmp_path):
+    return write_rafdb(tmp_path / "raf", [*LINES, "test_0001.jpg 4"])
+
+
+def predict(faces):
+    """Predictions that contradict the first three labels."""
+    generator = torch.Generator().manual_seed(0)
+    seen = faces.targets.clone()
+    seen[:3] = (seen[:3] + 1) % 7
+    noise = torch.randn(len(faces), 7, generator=generator)
+    return (noise + 6 * torch.eye(7)[seen]).softmax(dim=1)
+
+
+def decide(path, faces, labels, mark, part="random"):
+    rows = [f"{mark},{part},{faces.ids[row]},{label}" for row, label in labels.items()]
+    path.write_text("\n".join(["audit,part,id,label", *rows]))
+    return path
+
+
+def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
+    faces = RAFDB(raf)
+    rows = predict(faces)
+    save_file({"probabilities": rows}, tmp_path / "run.safetensors")
+    data = ("--data", f"rafdb:{raf}")
+    status, out, err = run(
+        "run.safetensors", *data, "--out", "page.html", "--ranking", "suspects.csv", "--random", 20
+    )
+    assert (status, err) == (0, "")
+    result = audit(faces.targets, rows, classes=faces.classes, ids=faces.ids)
+    assert result.text() in out
+    assert f"fingerprint {result.fingerprint}" in out
+    assert '"drawn": "random"' in (tmp_path / "page.html").read_text()
+    with (tmp_path / "suspects.csv").open() as file:
+        found = [row["id"] for row in csv.DictReader(file)]
+    assert found == [faces.ids[row] for row in result.ranking]
+    assert set(found[:3]) == set(faces.ids[:3])
+
+    names = {row: faces.classes[int(rows[row].argmax())] for row in range(30)}
+    decide(tmp_path / "anna.csv", faces, names, result.fingerprint)
+    decide(tmp_path / "ben.csv", faces, {0: "ambiguous"}, result.fingerprint, "suspects")
+    status, out, err = run("apply", "anna.csv", "ben.csv", *data, "--out", "corrected.txt")
+    assert (status, err) == (0, "")
+    assert "29 labels decided, 2 of them changed, 1 ambiguous" in out
+    corrected = read_noise_list(tmp_path / "corrected.txt", clean=faces).targets
+    expected = faces.targets.clone()
+    expected[1:3] = (expected[1:3] + 1) % 7
+    assert torch.equal(corrected, expected)
+    true = (faces.targets[:30] + (torch.arange(30) < 3)) % 7
+    estimate = transition_from_verified(true, faces.targets[:30], num_classes=7)
+    assert estimate.text(faces.classes) in out
+    assert f"{estimate.matrix[0, 0]:.3f}  {estimate.matrix[0, 1]:.3f}" in out
+
+    # Labels of a list are others, which the decisions are not about.
+    status, out, err = run("apply", "anna.csv", *data, "--list", "corrected.txt")
+    assert status == 1
+    assert "the decisions are about labels with the fingerprint" in err
+    status, out, err = run("run.safetensors", *data, "--verified", "anna.csv")
+    assert (status, err) == (0, "")
+    matrix = estimate.matrix
+    verified = audit(faces.targets, rows, transition=matrix, classes=faces.classes, ids=faces.ids)
+    assert verified.text() in out
+    assert (tmp_path / "review.html").is_file()
+
+
+def test_predictions_are_brought_into_the_order_of_the_data_set(run, raf, tmp_path):
+    faces = RAFDB(raf)
+    rows = predict(faces)
+    order, columns = torch.randperm(70), torch.randperm(7)
+    names = {"happiness": "happy", "sadness": "sad"}
+    np.savez(
+        tmp_path / "run.npz",
+        probabilities=rows[order][:, columns].numpy(),
+        ids=[faces.ids[row] for row in order],
+        classes=[names.get(faces.classes[k], faces.classes[k]) for k in columns],
+    )
+    status, out, err = run("run.npz", "--data", f"rafdb:{raf}", "--suspects", 3)
+    assert (status, err) == (0, "")
+    assert audit(faces.targets, rows, classes=faces.classes, ids=faces.ids).text() in out
+
+
+def test_only_suspects_tell_nothing_of_how_labels_go_wrong(run, raf, tmp_path):
+    faces = RAFDB(raf)
+    mark = audit(faces.targets, predict(faces), classes=faces.classes, ids=faces.ids).fingerprint
+    decide(tmp_path / "a.csv", faces, {0: "fear"}, mark, "suspects")
+    status, out, _ = run("apply", "a.csv", "--data", f"rafdb:{raf}")
+    assert status == 0
+    assert "no random faces were labelled" in out
+    assert (tmp_path / "labels.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.csv"], "missing.csv is not there"),
+        (["a.npz", "b.npz"], "one file of probabilities must be given, got 2"),
+        (["apply"], "apply must be followed by files of decisions"),
+        (["few.npz"], "few.npz has 2 rows, the data set has 70 samples"),
+        (["narrow.npz"], "narrow.npz has 2 classes, the data set has 7"),
+        (["named.npz"], "named.npz must have a column for each of"),
+        (["other.npz"], "other.npz has no prediction of"),
+    ],
+)
+def test_what_is_wrong_is_said(run, raf, tmp_path, arguments, message):
+    rows = np.full((70, 7), 1 / 7)
+    np.savez(tmp_path / "few.npz", rows[:2])
+    np.savez(tmp_path / "narrow.npz", np.full((70, 2), 0.5))
+    np.savez(tmp_path / "named.npz", probabilities=rows, classes=list("abcdefg"))
+    np.savez(tmp_path / "other.npz", probabilities=rows, ids=[str(row) for row in range(70)])
+    status, _, err = run(*arguments, "--data", f"rafdb:{raf}")
+    assert status == 1
+    assert message in err
