@@ -267,3 +267,11 @@ def test_adjusting_refuses(changed, message):
     }
     with pytest.raises(ValueError, match=message):
         adjust_to_shares(**{**good, **changed})
+
+
+@pytest.mark.parametrize("largest", ["false", 0, None])
+def test_what_is_best_is_told_by_a_bool(largest):
+    history = History()
+    history.add({"loss": 0.5})
+    with pytest.raises(TypeError, match="largest must be True or False"):
+        history.summary("loss", largest=largest)

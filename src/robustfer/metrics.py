@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import (
+    check_bool,
     check_class_index,
     check_distribution,
     check_floating,
@@ -246,8 +247,10 @@ class History:
             largest: whether large values are good; false for a loss.
 
         Raises:
+            TypeError: ``largest`` is not a bool.
             ValueError: no epoch has such a number.
         """
+        check_bool("largest", largest)
         known = [epoch for epoch in self._with(name) if not math.isnan(epoch[name])]
         if not known:
             raise ValueError(f"{name!r} is NaN in every epoch, so none is best")

@@ -161,25 +161,6 @@ def test_low_temperature_in_single_precision():
     assert all(gradient.isfinite().all() for gradient in gradients(found, made))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_gives_a_single_precision_loss(dtype):
-    made = {
-        name: tensor.detach().to(dtype).requires_grad_(name in QUERIES)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in inputs(8, 40).items()
-    }
-    loss = expression_landmark_contrast(**made)
-    assert loss.dtype == torch.float32
-    double = {n: t.double() if t.is_floating_point() else t for n, t in made.items()}
-    torch.testing.assert_close(
-        loss.double(), expression_landmark_contrast(**double), rtol=1e-5, atol=1e-5
-    )
-    loss.backward()
-    assert made["expression_query"].grad.dtype == dtype
-    assert made["expression_query"].grad.abs().sum() > 0
-
-
 def test_precisions_may_differ():
     made = inputs(dtype=torch.float32)
     mixed = {n: t.double() if n == "expression_query" else t for n, t in made.items()}

@@ -62,17 +62,6 @@ def test_is_the_loop(kind, some_verified, q):
         torch.testing.assert_close(found, share * gradients, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("q", [0.0, 0.5])
-def test_gradcheck(q):
-    logits, target = draw(0, 4, CLASSES).requires_grad_(), torch.tensor([0, 4, 2, 1])
-    verified = torch.tensor([True, False, False, True])
-
-    def loss(logits):
-        return forward_correction(logits, target, TRANSITION, verified=verified, q=q)
-
-    assert torch.autograd.gradcheck(loss, logits)
-
-
 GAP = 1e4
 
 
@@ -152,12 +141,6 @@ def test_the_transition_is_a_constant():
     forward_correction(logits, torch.tensor([0, 1]), transition).backward()
     assert transition.grad is None
     assert logits.grad.isfinite().all()
-
-
-def test_a_nan_stays_a_nan():
-    logits = draw(0, 2, CLASSES)
-    logits[0, 0] = float("nan")
-    assert forward_correction(logits, torch.tensor([0, 1]), TRANSITION).isnan()
 
 
 @pytest.mark.parametrize("label", [-100, -1, 5])

@@ -39,7 +39,8 @@ def test_nothing_is_kept():
     )
     assert repr(LandmarkAdaptiveWingLoss(image_size=224)) == (
         "LandmarkAdaptiveWingLoss(image_size=(224, 224), alpha=2.1, omega=14.0, epsilon=1.0, "
-        "theta=0.5, sigma=1.5, variant='paper', reduction='mean')"
+        "theta=0.5, sigma=1.5, truncate=3.0, near_weight=10.0, far_weight=1.0, "
+        "near_threshold=0.2, variant='paper', reduction='mean')"
     )
 
 

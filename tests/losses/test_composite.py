@@ -78,12 +78,6 @@ def test_whole_methods_compose_too(tensors):
     torch.testing.assert_close(composite(**tensors), expected)
 
 
-def test_compiles_whole(tensors):
-    composite = eac_of_parts()
-    compiled = torch.compile(composite, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(**tensors), composite(**tensors))
-
-
 def test_a_tensor_nobody_takes_is_refused_with_the_near_name(tensors):
     tensors["attnetion"] = tensors.pop("attention")
     message = r"no term takes \['attnetion'\]; the terms take .*did you mean \['attention'\]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -56,31 +57,21 @@ class AdaptiveWingLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_wing_options(alpha, omega, epsilon, theta)
-        self.alpha = alpha
-        self.omega = omega
-        self.epsilon = epsilon
-        self.theta = theta
-        self.reduction = check_reduction(reduction)
+        self.options: dict[str, Any] = {
+            "alpha": alpha,
+            "omega": omega,
+            "epsilon": epsilon,
+            "theta": theta,
+            "reduction": check_reduction(reduction),
+        }
 
     def forward(
         self, heatmaps: Tensor, heatmap_target: Tensor, heatmap_weights: Tensor | None = None
     ) -> Tensor:
-        return adaptive_wing(
-            heatmaps,
-            heatmap_target,
-            heatmap_weights,
-            alpha=self.alpha,
-            omega=self.omega,
-            epsilon=self.epsilon,
-            theta=self.theta,
-            reduction=self.reduction,
-        )
+        return adaptive_wing(heatmaps, heatmap_target, heatmap_weights, **self.options)
 
     def extra_repr(self) -> str:
-        return (
-            f"alpha={self.alpha}, omega={self.omega}, epsilon={self.epsilon}, "
-            f"theta={self.theta}, reduction={self.reduction!r}"
-        )
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
 
 class LandmarkAdaptiveWingLoss(nn.Module):
@@ -142,41 +133,23 @@ class LandmarkAdaptiveWingLoss(nn.Module):
         super().__init__()
         check_wing_options(alpha, omega, epsilon, theta)
         check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
-        self.image_size = check_size("image_size", image_size)
-        self.alpha = alpha
-        self.omega = omega
-        self.epsilon = epsilon
-        self.theta = theta
-        self.sigma = sigma
-        self.truncate = truncate
-        self.near_weight = near_weight
-        self.far_weight = far_weight
-        self.near_threshold = near_threshold
-        self.variant: Variant = variant
-        self.reduction = check_reduction(reduction)
+        self.options: dict[str, Any] = {
+            "image_size": check_size("image_size", image_size),
+            "alpha": alpha,
+            "omega": omega,
+            "epsilon": epsilon,
+            "theta": theta,
+            "sigma": sigma,
+            "truncate": truncate,
+            "near_weight": near_weight,
+            "far_weight": far_weight,
+            "near_threshold": near_threshold,
+            "variant": variant,
+            "reduction": check_reduction(reduction),
+        }
 
     def forward(self, heatmaps: Tensor, landmarks: Tensor, visible: Tensor | None = None) -> Tensor:
-        return landmark_adaptive_wing(
-            heatmaps,
-            landmarks,
-            visible,
-            image_size=self.image_size,
-            alpha=self.alpha,
-            omega=self.omega,
-            epsilon=self.epsilon,
-            theta=self.theta,
-            sigma=self.sigma,
-            truncate=self.truncate,
-            near_weight=self.near_weight,
-            far_weight=self.far_weight,
-            near_threshold=self.near_threshold,
-            variant=self.variant,
-            reduction=self.reduction,
-        )
+        return landmark_adaptive_wing(heatmaps, landmarks, visible, **self.options)
 
     def extra_repr(self) -> str:
-        return (
-            f"image_size={self.image_size}, alpha={self.alpha}, omega={self.omega}, "
-            f"epsilon={self.epsilon}, theta={self.theta}, sigma={self.sigma}, "
-            f"variant={self.variant!r}, reduction={self.reduction!r}"
-        )
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from robustfer.testing._state import plain_tensors
+from robustfer.testing._state import changes, plain_tensors, same, state_of
 
 
 @contextmanager
@@ -23,6 +23,42 @@ def explained(message: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise AssertionError(f"{message}: {error!r}") from error
+
+
+def require_same_state(module: nn.Module, expected: nn.Module, message: str) -> None:
+    """Require that two modules remember the same; ``{}`` in the message is what differs."""
+    differing = changes(state_of(expected), state_of(module))
+    assert not differing, message.format(differing)
+
+
+@contextmanager
+def unchanged(module: nn.Module, message: str) -> Iterator[None]:
+    """Require that a module remembers the same afterwards; ``{}`` in the message is what not."""
+    before = state_of(module)
+    yield
+    changed = changes(before, state_of(module))
+    assert not changed, message.format(changed)
+
+
+@contextmanager
+def unwritten(tensors: Mapping[str, Tensor], message: str) -> Iterator[None]:
+    """Require that nothing is written into tensors; ``{}`` in the message is the name of one."""
+    originals = {name: (tensor._version, tensor.clone()) for name, tensor in tensors.items()}
+    yield
+    for name, tensor in tensors.items():
+        version, original = originals[name]
+        untouched = tensor._version == version and same(tensor, original)
+        assert untouched, message.format(name)
+
+
+def in_half_and_single(
+    tensors: Mapping[str, Tensor],
+) -> Iterator[tuple[torch.dtype, dict[str, Tensor], dict[str, Tensor]]]:
+    """Give each half dtype, the tensors rounded to it, and those in single precision."""
+    for dtype in (torch.float16, torch.bfloat16):
+        floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+        half = {**tensors, **{name: tensor.to(dtype) for name, tensor in floating.items()}}
+        yield dtype, half, {**half, **{name: half[name].float() for name in floating}}
 
 
 def require_sections(module: nn.Module, *sections: str) -> None:

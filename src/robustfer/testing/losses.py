@@ -14,6 +14,7 @@ from torch.autograd.gradcheck import gradcheck
 from robustfer._checks import check_values
 from robustfer.testing._assertions import (
     explained,
+    in_half_and_single,
     other_defaults,
     require_close,
     require_keyword_options,
@@ -22,10 +23,13 @@ from robustfer.testing._assertions import (
     require_pickling,
     require_refusal,
     require_registered_tensors,
+    require_same_state,
     require_sections,
+    unchanged,
+    unwritten,
 )
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
-from robustfer.testing._state import changes, random_state, same, state_of
+from robustfer.testing._state import random_state
 
 
 class LossConformance:
@@ -232,12 +236,7 @@ class LossConformance:
     def test_half_precision_is_summed_in_single(self) -> None:
         """float16 and bfloat16 inputs give what their float32 copies give."""
         loss = self.make_loss()
-        for dtype in (torch.float16, torch.bfloat16):
-            half, single = self._inputs(), self._inputs()
-            for name, tensor in half.items():
-                if tensor.is_floating_point():
-                    half[name] = tensor.to(dtype)
-                    single[name] = half[name].float()
+        for dtype, half, single in in_half_and_single(self._inputs()):
             result = loss(**half)
             assert result.dtype == torch.float32, (
                 f"{dtype} inputs must give a float32 result, got {result.dtype}; convert the "
@@ -266,25 +265,17 @@ class LossConformance:
 
     def test_inputs_are_left_alone(self) -> None:
         """``forward`` writes into no input."""
-        inputs, originals = self._inputs(), self._inputs()
-        versions = {name: tensor._version for name, tensor in inputs.items()}
-        self.make_loss()(**inputs)
-        for name, tensor in inputs.items():
-            written = tensor._version != versions[name] or not same(tensor, originals[name])
-            assert not written, f"forward writes into {name}; use operations that return a new one"
+        inputs = self._inputs()
+        with unwritten(inputs, "forward writes into {}; use operations that return a new one"):
+            self.make_loss()(**inputs)
 
     def test_forward_leaves_state_alone(self) -> None:
         """No parameter, buffer or attribute changes, in ``train()`` and ``eval()``."""
         for training in (True, False):
             loss = self.make_loss().train(training)
             self.update(loss, self._inputs())
-            before = state_of(loss)
-            loss(**self._inputs())
-            changed = changes(before, state_of(loss))
-            assert not changed, (
-                f"forward changes {changed}; do that in update(...), which the loop calls after "
-                "optimizer.step()"
-            )
+            with unchanged(loss, _IN_UPDATE.format("forward")):
+                loss(**self._inputs())
 
     def test_grad_mode_is_left_alone(self) -> None:
         """``torch.no_grad()`` still holds afterwards."""
@@ -323,10 +314,11 @@ class LossConformance:
             "a new loss does not load the state_dict; keep state in buffers of fixed shape"
         ):
             restored.load_state_dict(torch.load(file, weights_only=True))
-        lost = changes(state_of(loss), state_of(restored))
-        assert not lost, (
-            f"the state_dict does not restore {lost}; keep what update(...) changes in persistent "
-            "buffers of fixed shape, counts and cursors included"
+        require_same_state(
+            restored,
+            loss,
+            "the state_dict does not restore {}; keep what update(...) changes in persistent "
+            "buffers of fixed shape, counts and cursors included",
         )
 
     def test_state_is_loaded_whole_or_not_at_all(self) -> None:
@@ -337,14 +329,10 @@ class LossConformance:
         state = other.state_dict()
         buffers = {name: state[name] for name, _ in other.named_buffers() if name in state}
         for what, wrong in _misfits(state, buffers):
-            before = state_of(loss)
-            refused = _refuses(loss, wrong)
+            kept = f"load_state_dict refuses a state in which {what}, and yet loads {{}}; "
+            with unchanged(loss, kept + _LOAD_WHOLE):
+                refused = _refuses(loss, wrong)
             assert refused, f"load_state_dict takes a state in which {what}; {_LOAD_WHOLE}"
-            changed = changes(before, state_of(loss))
-            assert not changed, (
-                f"load_state_dict refuses a state in which {what}, and yet loads {changed}; "
-                f"{_LOAD_WHOLE}"
-            )
 
     # On a GPU and compiled
 
@@ -412,6 +400,7 @@ class LossConformance:
         return names
 
 
+_IN_UPDATE = "{} changes {{}}; do that in update(...), which the loop calls after optimizer.step()"
 _LOAD_WHOLE = "call robustfer.authoring.load_whole(self) in the constructor"
 
 

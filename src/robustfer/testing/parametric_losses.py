@@ -12,7 +12,12 @@ from torch.nn.parameter import is_lazy
 
 from robustfer._checks import check_values
 from robustfer.losses import param_groups
-from robustfer.testing._assertions import explained, require_close
+from robustfer.testing._assertions import (
+    explained,
+    in_half_and_single,
+    require_close,
+    require_same_state,
+)
 from robustfer.testing._state import changes, random_state, state_of
 from robustfer.testing.losses import LossConformance
 
@@ -137,10 +142,11 @@ class ParametricLossConformance(LossConformance):
 
     def test_parameters_stay_in_single(self) -> None:
         """Parameters are float32, also after half inputs and under autocast."""
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        halves = [half for _, half, _ in in_half_and_single(self._inputs())]
+        for inputs, autocast in ((self._inputs(), True), *((half, False) for half in halves)):
             loss = self.make_loss()
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
-                loss(**_rounded(self._inputs(), dtype))
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss(**inputs)
             found = {
                 name: parameter.dtype
                 for name, parameter in _parameters(loss).items()
@@ -156,9 +162,7 @@ class ParametricLossConformance(LossConformance):
     def test_gradient_of_parameters_is_summed_in_single(self) -> None:
         """Their gradient is not rounded to half precision on its way."""
         loss, inputs = self.make_loss(), self._inputs(gradients=True)
-        for dtype in (torch.float16, torch.bfloat16):
-            rounded = _rounded(inputs, dtype)
-            single = {name: rounded[name].to(tensor.dtype) for name, tensor in inputs.items()}
+        for dtype, rounded, single in in_half_and_single(inputs):
             _require_equal_gradients(
                 _gradients(loss, rounded),
                 _gradients(loss, single),
@@ -212,10 +216,11 @@ class ParametricLossConformance(LossConformance):
         file.seek(0)
         with explained("a new loss does not load the state_dict of a trained one"):
             restored.load_state_dict(torch.load(file, weights_only=True))
-        lost = changes(state_of(trained), state_of(restored))
-        assert not lost, (
-            f"the state_dict does not restore {lost} as trained; leave state_dict and what loads "
-            "it to torch"
+        require_same_state(
+            restored,
+            trained,
+            "the state_dict does not restore {} as trained; leave state_dict and what loads it to "
+            "torch",
         )
 
     def test_follows_to_another_device(self) -> None:
@@ -242,13 +247,6 @@ def _move(loss: nn.Module, distance: float) -> None:
     """Change every parameter, as training does."""
     for parameter in _parameters(loss).values():
         parameter.add_(distance)
-
-
-def _rounded(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in inputs.items()
-    }
 
 
 def _gradients(

@@ -16,16 +16,20 @@ from torch import Tensor
 from robustfer._checks import check_values
 from robustfer.testing._assertions import (
     explained,
+    in_half_and_single,
     other_defaults,
     require_close,
     require_named_tensors,
     require_refusal,
+    require_same_state,
+    unchanged,
+    unwritten,
 )
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from robustfer.testing._processes import run_as_processes
 from robustfer.testing._state import changes, random_state, same, state_of
 from robustfer.testing._write_order import writing_backwards
-from robustfer.testing.losses import LossConformance
+from robustfer.testing.losses import _IN_UPDATE, LossConformance
 
 
 class StatefulLossConformance(LossConformance):
@@ -195,13 +199,8 @@ class StatefulLossConformance(LossConformance):
 
     def test_half_precision_proposes_in_single(self) -> None:
         """float16 and bfloat16 inputs give what their float32 copies give."""
-        for dtype in (torch.float16, torch.bfloat16):
-            loss, given = self._used()
-            half, single = dict(given), dict(given)
-            for name, tensor in given.items():
-                if tensor.is_floating_point():
-                    half[name] = tensor.to(dtype)
-                    single[name] = half[name].float()
+        for dtype, half, single in in_half_and_single(self._used()[1]):
+            loss = self._used()[0]
             rows, expected = deepcopy(loss).propose(**half), loss.propose(**single)
             message = (
                 f"{dtype} inputs are turned into what is remembered in half precision; convert "
@@ -279,10 +278,11 @@ class StatefulLossConformance(LossConformance):
             found = deepcopy(loss)
             with order:
                 found.update(index, rows)
-            wrong = changes(state_of(expected), state_of(found))
-            assert not wrong, (
-                f"where a sample comes several times in a batch, {wrong} does not hold its last "
-                f"row; {mend}, as robustfer.authoring.write_rows does"
+            require_same_state(
+                found,
+                expected,
+                "where a sample comes several times in a batch, {} does not hold its last row; "
+                f"{mend}, as robustfer.authoring.write_rows does",
             )
 
     def test_remembers_nothing_that_is_not_finite(self) -> None:
@@ -301,30 +301,30 @@ class StatefulLossConformance(LossConformance):
                     found.update(index, bad)
             except ValueError:
                 expected = loss
-            wrong = changes(state_of(expected), state_of(found))
-            assert not wrong, (
-                f"a row with {value} changes {wrong}, and that sample's loss is {value} from then "
-                "on; skip such a row as if its sample had not been in the batch, as "
-                "robustfer.authoring.write_rows does, or refuse the batch whole"
+            require_same_state(
+                found,
+                expected,
+                f"a row with {value} changes {{}}, and that sample's loss is {value} from then on; "
+                "skip such a row as if its sample had not been in the batch, as "
+                "robustfer.authoring.write_rows does, or refuse the batch whole",
             )
 
     def test_update_takes_no_rows(self) -> None:
         """A batch of no rows changes nothing, and one of two processes may have it."""
         loss, index, rows = self._written()
         mend = "take a batch of no rows, as write_rows does and check_shapes with B* for B"
-        unchanged = deepcopy(loss)
+        same_as_before = deepcopy(loss)
         with explained(f"update fails for a batch of no rows; {mend}"):
-            unchanged.update(index[:0], rows[:0])
-        wrong = changes(state_of(loss), state_of(unchanged))
-        assert not wrong, f"a batch of no rows changes {wrong}; {mend}"
+            same_as_before.update(index[:0], rows[:0])
+        require_same_state(same_as_before, loss, "a batch of no rows changes {}; " + mend)
         losses, own = [deepcopy(loss), deepcopy(loss)], (slice(0, 0), slice(None))
         with explained(f"update fails where one of two processes has no rows; {mend}"):
             run_as_processes(lambda rank: losses[rank].update(index[own[rank]], rows[own[rank]]))
         expected = deepcopy(loss)
         expected.update(index, rows)
         for one in losses:
-            wrong = changes(state_of(expected), state_of(one))
-            assert not wrong, f"where one of two processes has no rows, {wrong} differs; {mend}"
+            where = "where one of two processes has no rows, {} differs; "
+            require_same_state(one, expected, where + mend)
 
     def test_update_takes_tensors_with_gradients(self) -> None:
         """``update`` takes tensors with gradients, and keeps no graph."""
@@ -356,8 +356,8 @@ class StatefulLossConformance(LossConformance):
             for one, part in zip(losses, parts, strict=True):
                 expected, kept = deepcopy(loss), slice(None) if gather else part
                 expected.update(index[kept], rows[kept])
-                wrong = changes(state_of(expected), state_of(one))
-                assert not wrong, f"of two processes one does not keep {wrong} as it should; {mend}"
+                where = "of two processes one does not keep {} as it should; "
+                require_same_state(one, expected, where + mend)
 
     # What both leave alone
 
@@ -366,13 +366,8 @@ class StatefulLossConformance(LossConformance):
         for training in (True, False):
             loss, given = self._used()
             loss.train(training)
-            before = state_of(loss)
-            first = loss.propose(**given)
-            changed = changes(before, state_of(loss))
-            assert not changed, (
-                f"propose changes {changed}; do that in update(...), which the loop calls after "
-                "optimizer.step()"
-            )
+            with unchanged(loss, _IN_UPDATE.format("propose")):
+                first = loss.propose(**given)
             assert same(first, loss.propose(**given)), (
                 "propose gives other rows when it is called again before update(...); compute them "
                 "from the state and the batch alone"
@@ -382,16 +377,10 @@ class StatefulLossConformance(LossConformance):
         """Nothing is written into their arguments."""
         loss, given = self._used()
         rows = loss.propose(**given)
-        tensors = {**given, _name(loss): rows}
-        originals = {name: (tensor._version, tensor.clone()) for name, tensor in tensors.items()}
-        loss.propose(**given)
-        loss.update(given["index"], rows)
-        for name, tensor in tensors.items():
-            version, original = originals[name]
-            written = tensor._version != version or not same(tensor, original)
-            assert not written, (
-                f"propose or update writes into {name}; use operations that return a new one"
-            )
+        message = "propose or update writes into {}; use operations that return a new one"
+        with unwritten({**given, _name(loss): rows}, message):
+            loss.propose(**given)
+            loss.update(given["index"], rows)
 
     def test_propose_and_update_leave_grad_mode_alone(self) -> None:
         """``torch.no_grad()`` still holds afterwards."""
@@ -450,7 +439,7 @@ class StatefulLossConformance(LossConformance):
         wanted = expected.propose(**given)
         expected.update(given["index"], wanted)
         assert same(rows, wanted), mend
-        assert not changes(state_of(expected), state_of(loss)), mend
+        require_same_state(loss, expected, mend)
 
     # How the tensors are made
 
