@@ -21,8 +21,7 @@ class LandmarkView(NamedTuple):
     Attributes:
         view: the images ``(B, C, H, W)``.
         landmarks: points (x, y) in pixels of the view ``(B, K, 2)``, also those that left it.
-        visible: which of them the view shows ``(B, K)``: not those outside it, under an erased box,
-            not known (NaN), or hidden before.
+        visible: which of them the view shows ``(B, K)``.
     """
 
     view: Tensor

@@ -50,8 +50,8 @@ class LandmarkViews(NamedTuple):
 class MirroredPair(Preparation):
     """Turn a batch of images into EAC's pair: the images and their mirror images, both erased.
 
-    Each is prepared as by :class:`SingleView`, whose options these are. What the pipeline does
-    shows in both. In ``eval()`` the second is the exact mirror image of the first.
+    Each is prepared as by :class:`SingleView`, after one run of the pipeline for both. In
+    ``eval()`` the second is the exact mirror image of the first.
 
     Args:
         erase: ``"independent"``: each view has its own box, and only the unmirrored one gets noise,

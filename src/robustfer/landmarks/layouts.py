@@ -30,13 +30,12 @@ def check_swap(swap: Sequence[int], num_points: int, *, name: str = "swap") -> t
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkLayout:
-    """What the points of a layout are. Left and right are those of the picture, not the person's.
+    """Say what the points of a layout are; left and right are those of the picture.
 
     Attributes:
         name: name of the layout.
         num_points: number of points.
-        swap: for each point the one that takes its place when the picture is mirrored: the left
-            corner of the mouth and its right corner, the tip of the nose and itself.
+        swap: for each point the one that takes its place when the picture is mirrored.
         groups: parts of the face (``left_brow``, ``right_brow``, ``left_eye``, ``right_eye``,
             ``nose``, ``mouth``, ``jaw``, those that the layout has) -> their points.
 

@@ -23,10 +23,9 @@ _Points: TypeAlias = NDArray[np.float32]
 
 
 class LandmarkProvider(Protocol):
-    """What has landmarks for samples: called with their ids, it returns points and visibility.
+    """Return landmarks and visibility for the ids of samples.
 
-    Ask once for all ids of a data set; a batch then takes its rows with ``index``, wherever the
-    tensors lie.
+    Call it once for all ids of a data set; a batch then takes its rows with ``index``.
 
     Shape:
         n ids -> landmarks float32 ``(n, K, 2)`` in pixels of the image as it is stored, visible
@@ -42,12 +41,12 @@ class LandmarkProvider(Protocol):
 
 
 class LandmarkFile:
-    r"""Landmarks from a file, by the name of the image.
+    r"""Read landmarks from a file, by the name of the image.
 
-    - ``.npz`` with ``image`` (N) names, ``landmarks`` (N, K, 2) and, if there are images without
-      a face, ``detected`` (N) bool. Nothing is unpickled.
+    - ``.npz`` with ``image`` (N) names, ``landmarks`` (N, K, 2) and perhaps ``detected`` (N) bool.
+      Nothing is unpickled.
     - ``.csv`` with columns ``image``, ``x0``, ``y0``, ``x1``, ``y1``, ... and perhaps ``detected``
-      (1 or 0). A cell of a point that is not known stays empty.
+      (1 or 0). The cells of an unknown point are empty.
 
     Args:
         path: the file.
@@ -125,7 +124,7 @@ class _HasLandmarks(Protocol):
 
 
 class DatasetLandmarks:
-    """Landmarks that a data set knows itself, as ``DemoFaces`` does.
+    """Take the landmarks that a data set knows itself, as ``DemoFaces`` does.
 
     Args:
         dataset: has ``all_ids`` and ``landmarks(row)``, the points (K, 2) of a row of the whole
@@ -167,7 +166,7 @@ class DatasetLandmarks:
 
 
 class CallableLandmarks:
-    """Landmarks from any function of the sample's id: a detector or a look-up.
+    """Take landmarks from any function of the sample's id: a detector or a look-up.
 
     Args:
         function: id -> points (K, 2), a tensor or an array, NaN where one is not known; ``None``

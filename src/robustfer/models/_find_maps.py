@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer.models._layout import (
@@ -133,16 +132,14 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
             continue
         features = tensor_of(call.given)
         for layout in _possible_layouts(features, probe, images):
-            for relu in (False, True):
-                tapped = replace(layout, tap=paths[call.module], relu=relu)
-                seen = F.relu(features) if relu else features
-                pooled = tapped.maps(seen, probe, images).mean(dim=(2, 3))
-                later = (vector for use, vector in vectors.items() if use > place)
-                if any(_alike(pooled, vector) for vector in later):
-                    return tapped, seen
+            tapped = replace(layout, tap=paths[call.module])
+            pooled = tapped.maps(features, probe, images).mean(dim=(2, 3))
+            later = (vector for use, vector in vectors.items() if use > place)
+            if any(_alike(pooled, vector) for vector in later):
+                return tapped, features
             has_parameters = any(True for _ in call.module.parameters())
             if fallback is None and has_parameters and layout.axes != "NHWC":
-                fallback = replace(layout, tap=paths[call.module]), features
+                fallback = tapped, features
     return fallback
 
 

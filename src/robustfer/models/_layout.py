@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 OWN_MODULE_HINT = (
@@ -32,7 +31,6 @@ class Layout:
         prefix: tokens before those of the grid (class, distillation, register tokens).
         patch: height and width of a token's part of the image, if the network tells them.
         tap: path of the module inside a whole classifier whose output is the features.
-        relu: whether a ReLU without a module follows it.
         named_logits: whether the classifier returns an object with ``logits``.
     """
 
@@ -41,7 +39,6 @@ class Layout:
     prefix: int = 0
     patch: tuple[int, int] | None = None
     tap: str | None = None
-    relu: bool = False
     named_logits: bool = False
 
     def read(self, backbone: Any, images: Tensor) -> tuple[Any, Any]:
@@ -51,8 +48,7 @@ class Layout:
             return raw, tensor_of(raw)
         with outputs_of(backbone, [self.tap]) as outputs:
             raw = backbone(images)
-        features = tensor_of(outputs[0])
-        return raw, F.relu(features) if self.relu else features
+        return raw, tensor_of(outputs[0])
 
     def maps(self, features: Tensor, backbone: nn.Module, images: Tensor) -> Tensor:
         """Return ``features`` as (B, D, H, W), a view where that is possible."""

@@ -42,14 +42,12 @@ class CAMClassifier(nn.Module):
       VGG), several classifiers (LeViT). What the features do not depend on is then taken out of
       the backbone.
 
-    Logits are those of the head, with its drop-out; attention and embeddings come from the
-    features without drop-out. A loss on ``attention`` moves the backbone, never the classifier.
+    Drop-out of the head reaches only the logits. A loss on ``attention`` moves the backbone, never
+    the classifier. Networks that drop or merge tokens in training (timm's ``patch_drop_rate``) are
+    refused: their maps have no fixed places.
 
-    Networks that drop or merge tokens in training (timm's ``patch_drop_rate``) are refused: their
-    maps have no fixed places. Stochastic depth, drop-out and drop-block are fine.
-
-    Maps of 1x1 say nothing about places, and a network of stride 32 makes them of 32x32 images
-    (2x2 of 48x48): enlarge small images, or lower the stride as the example shows.
+    A network of stride 32 makes maps of 1x1 of 32x32 images, which say nothing about places.
+    Enlarge small images, or lower the stride as the example shows.
 
     Args:
         backbone: name of a timm model; or a whole classifier of timm, torchvision or Hugging Face,

@@ -17,8 +17,8 @@ class CAMOutput(NamedTuple):
 
     Attributes:
         logits: (B, C).
-        attention: (B, C, H, W) class maps whose mean plus a bias are the logits (without
-            drop-out); the classifier is a constant in them. float32 for half features.
+        attention: (B, C, H, W) class maps: their mean plus a bias are the logits without drop-out.
+            The classifier is a constant in them. float32 for half features.
         features: (B, D, H, W) last maps of the backbone, before pooling.
         embeddings: (B, D) what the linear classifier reads, before drop-out.
     """

@@ -130,8 +130,7 @@ def write_noise_list(
         ids: names of the samples.
         targets: their labels, int64 (N).
         names: ``"plain"``, or ``"aligned"`` to name aligned copies.
-        base: what to count from; default: 1 with plain names and 0 with aligned ones, as the lists
-            in circulation do.
+        base: what to count from; default: 1 with plain names and 0 with aligned ones.
 
     Raises:
         TypeError: ids are not an ordered sequence of texts.
@@ -263,10 +262,7 @@ def _find_base(
 
 
 def _base(base: int) -> Literal[0, 1]:
-    try:
-        return 1 if check_whole_number("base", base, 0, 1) else 0
-    except ValueError:
-        raise ValueError(f"base must be 0, 1 or None, got {base!r}") from None
+    return 1 if check_whole_number("base", base, 0, 1) else 0
 
 
 def _forward(name: str) -> str:

@@ -105,10 +105,9 @@ def fitting_order(
 ) -> FittingOrder | None:
     """Return the known order of classes in which clearly more numbers of a list fit, if any.
 
-    Labels with much noise agree with few true ones in the right order already, and by chance with
-    about as many in a wrong one. So another order counts only if most labels agree in it, or more
-    than chance explains, and if its numbers are the commonest in most of the classes. Only classes
-    that it counts by another number tell.
+    With much noise few labels agree in the right order, and about as many by chance in a wrong
+    one. So another order counts only if most labels agree in it, or more than chance explains, and
+    if its numbers are the commonest in most of the classes that it counts by another number.
 
     Args:
         numbers: as the list has them.

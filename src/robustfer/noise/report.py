@@ -24,8 +24,8 @@ class NoiseReport:
     Attributes:
         classes: names of the classes.
         counts: int64 (C, C), a row for each true class, a column for each given one.
-        problems: what did not fit together, a line each; empty where all did.
-        notes: what else is worth knowing, a line each.
+        problems: what does not fit together, a line each.
+        notes: what else to know, a line each.
     """
 
     classes: tuple[str, ...]
