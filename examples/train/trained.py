@@ -40,6 +40,17 @@ class Trained:
         """Method and seed, in words."""
         return f"{self.settings['method']}, seed {self.settings['seed']}"
 
+    def metadata(self) -> dict[str, str]:
+        """Return what other programs must know of the network, as JSON by name."""
+        normalize = self.views.normalize
+        values = {
+            "classes": self.classes,
+            "image_size": self.views.size,
+            "mean": normalize.mean,
+            "std": normalize.std,
+        }
+        return {name: json.dumps(value) for name, value in values.items()}
+
     def fabric(self, device: str) -> Fabric:
         """Return Fabric for one device."""
         return make_fabric(RunOptions(device=device), unused_parameters=False, loggers=[])

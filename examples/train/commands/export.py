@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -96,13 +95,7 @@ def exported(network: nn.Module, trained: Trained, *, maps: bool) -> tuple[bytes
         )
     assert program is not None
     model = program.model_proto
-    settings = {"mean": trained.views.normalize.mean, "std": trained.views.normalize.std}
-    metadata = {
-        "classes": json.dumps(trained.classes),
-        "image_size": json.dumps(trained.views.size),
-        **{name: json.dumps(values) for name, values in settings.items()},
-    }
-    onnx.helper.set_model_props(model, metadata)
+    onnx.helper.set_model_props(model, trained.metadata())
     content: bytes = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     largest = 0.0

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import timm
 import torch
 from safetensors.torch import save
 
-from examples.train.options import ModelOptions, Refused
+from examples.train.options import Refused
 from examples.train.trained import Trained, load_trained
-from examples.train.weights import backbone_of
 from robustfer._files import write_whole
-from robustfer.models import strip_for_inference
+from robustfer.models import CAMClassifier, strip_for_inference
 
 WEIGHTS = "timm.safetensors"
 
@@ -48,7 +47,7 @@ def run(options: Options) -> None:
     write_whole(path, lambda file: file.write(content))
     views = trained.views.normalize
     print(f"weights written to {path}; load them with")
-    print(f"timm.create_model({', '.join(map(str, call(trained, path)))})")
+    print(f"timm.create_model({', '.join(call(trained, path))})")
     print(f"images: {trained.views.size}, mean {views.mean}, std {views.std}")
     print(f"classes: {', '.join(trained.classes)}")
 
@@ -61,17 +60,9 @@ def stripped(trained: Trained) -> bytes:
     """
     network = strip_for_inference(trained.classifier)
     tensors = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
-    views = trained.views
-    metadata = {
-        "format": "pt",
-        "classes": json.dumps(trained.classes),
-        "image_size": json.dumps(views.size),
-        "mean": json.dumps(views.normalize.mean),
-        "std": json.dumps(views.normalize.std),
-    }
-    content: bytes = save(tensors, metadata)
-    images = torch.randn(2, 3, *views.size, generator=torch.Generator().manual_seed(0))
-    name, options = architecture(trained)
+    content: bytes = save(tensors, {"format": "pt", **trained.metadata()})
+    images = torch.randn(2, 3, *trained.views.size, generator=torch.Generator().manual_seed(0))
+    name, options = timm_model(trained.classifier)
     with TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder, WEIGHTS)
         path.write_bytes(content)
@@ -86,16 +77,15 @@ def stripped(trained: Trained) -> bytes:
     return content
 
 
-def architecture(trained: Trained) -> tuple[str, dict[str, object]]:
+def timm_model(classifier: CAMClassifier) -> tuple[str, dict[str, Any]]:
     """Return timm's name and the options of the network."""
-    settings = trained.settings
-    return backbone_of(
-        ModelOptions(backbone=settings["backbone"], backbone_options=settings["backbone_options"])
-    )
+    architecture = classifier.architecture
+    assert architecture is not None  # a run's backbone is made by name
+    return architecture["backbone"], architecture["model_options"]
 
 
 def call(trained: Trained, path: Path) -> list[str]:
     """Return the arguments of timm.create_model, as one writes them."""
-    name, options = architecture(trained)
+    name, options = timm_model(trained.classifier)
     given = {"num_classes": len(trained.classes), **options, "checkpoint_path": str(path)}
     return [repr(name), *(f"{key}={value!r}" for key, value in given.items())]
