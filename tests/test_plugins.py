@@ -93,7 +93,7 @@ BROKEN = {
         def robustfer_loses():
             return []
         """,
-        "implements robustfer_loses, which is no hook; did you mean robustfer_losses?",
+        "implements robustfer_loses, which is not a hook; did you mean robustfer_losses?",
         None,
     ),
     "foreign hook": (
@@ -103,7 +103,7 @@ BROKEN = {
         def pytest_configure():
             return []
         """,
-        "implements pytest_configure, which is no hook; the hooks are robustfer_losses, ",
+        "implements pytest_configure, which is not a hook; the hooks are robustfer_losses, ",
         None,
     ),
     "unmarked hook": (

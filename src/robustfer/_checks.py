@@ -227,14 +227,7 @@ def warn_if_normalized(
         name: of the argument, or where the points are from.
         side: shorter side of the images in pixels, if known. In tiny images pixels look like
             shares.
-
-    >>> import warnings
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     warn_if_normalized(torch.tensor([[0.3, 0.4], [0.7, 0.4]]))
-    >>> print(caught[0].message)
-    landmarks lie between 0.3 and 0.7, as shares of the image do; robustfer takes pixels: multiply x by the image's width and y by its height
-    """  # noqa: E501 - the message is one line
+    """
     tiny = side is not None and side <= 8
     if tiny or torch.compiler.is_compiling() or not (landmarks.is_cpu or values_are_checked()):
         return

@@ -17,19 +17,11 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A keyword that makes a component.
-
-    Attributes:
-        name: the keyword.
-        annotation: its type as written, empty where there is none.
-        default: value where it is not given, of no meaning where ``required``.
-        required: whether it must be given.
-        meaning: what the docstring says of it.
-    """
+    """A keyword that makes a component, with what the docstring says of it."""
 
     name: str
     annotation: str
-    default: Any
+    default: Any  # without meaning where required
     required: bool
     meaning: str
 
@@ -39,13 +31,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorArgument:
-    """A tensor that a component takes when it is called.
-
-    Attributes:
-        name: keyword of ``forward``.
-        shape: what the docstring's ``Shape:`` says of it.
-        required: whether it must be given.
-    """
+    """A tensor that ``forward`` takes, with what the docstring's ``Shape:`` says of it."""
 
     name: str
     shape: str
@@ -54,13 +40,7 @@ class TensorArgument:
 
 @dataclass(frozen=True, kw_only=True)
 class StateMethod:
-    """A method of a loss that remembers its samples, beside ``forward``.
-
-    Attributes:
-        signature: how it is called, as ``propose(logits, index)``.
-        when: when the training loop calls it.
-        meaning: the first paragraph of its docstring.
-    """
+    """How and when a loop calls ``propose`` or ``update`` of a loss that remembers its samples."""
 
     signature: str
     when: str
@@ -69,26 +49,12 @@ class StateMethod:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """All there is to know of a component before one is made.
+    """What is known of a component before one is made: from its plugin, signature and docstring.
 
-    Attributes:
-        name: its full name, ``plugin:component``.
-        kind: ``"losses"`` or ``"augmentations"``.
-        summary: one line.
-        reference: paper, venue, year.
-        signature: how its factory is called.
-        options: the keywords of the factory.
-        tensors: what ``forward`` takes. Of a factory that is a function they are known only where
-            its return type is annotated.
-        result: what ``Shape:`` says of the result.
-        state: the methods ``propose`` and ``update``, of a loss that has them.
-        source: where the factory is, ``package.module:attribute``.
-        plugin: name of the plugin that offers it.
-        distribution: the installed package that has the plugin, where known.
-        version: version of that package.
+    The tensors of a factory that is a function are known only if its return type is annotated.
     """
 
-    name: str
+    name: str  # plugin:component
     kind: Kind
     summary: str
     reference: str
@@ -97,7 +63,7 @@ class Description:
     tensors: tuple[TensorArgument, ...]
     result: str
     state: tuple[StateMethod, ...]
-    source: str
+    source: str  # package.module:attribute
     plugin: str
     distribution: str | None
     version: str | None

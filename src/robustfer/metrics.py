@@ -43,7 +43,7 @@ def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Ten
         for each predicted one.
 
     Raises:
-        ValueError: the shapes differ, or a value is no class.
+        ValueError: the shapes differ, or a value is not a class.
 
     >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
     tensor([[1, 1],

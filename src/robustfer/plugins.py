@@ -325,7 +325,7 @@ def _faults(manager: pluggy.PluginManager, module: object) -> Iterator[str]:
     for hook in hooks:
         if not hook.has_spec() and not all(one.optionalhook for one in hook.get_hookimpls()):
             near = get_close_matches(hook.name, _HOOKS, 1)
-            yield f"implements {hook.name}, which is no hook; " + (
+            yield f"implements {hook.name}, which is not a hook; " + (
                 f"did you mean {near[0]}?" if near else known
             )
     unmarked = [hook for hook in _HOOKS if hasattr(module, hook) and hook not in implemented]

@@ -65,7 +65,7 @@ def attention_consistency(
     Args:
         attention: class maps of the images.
         attention_flipped: class maps of the mirrored images, as they come (not mirrored back).
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         both ``(B, C, H, W)`` -> scalar, or ``(B)``; float32 for half inputs.

@@ -90,24 +90,16 @@ def expression_landmark_contrast(
     ... )
     tensor(0.)
     """
-    check_shapes(
-        expression_query=(expression_query, "B D"),
-        landmark_query=(landmark_query, "B D"),
-        expression_key=(expression_key, "B D"),
-        landmark_key=(landmark_key, "B D"),
-        pseudo_label=(pseudo_label, "B"),
-        expression_queue=(expression_queue, "M D"),
-        landmark_queue=(landmark_queue, "M D"),
-        queue_label=(queue_label, "M"),
-    )
-    check_floating(
-        expression_query=expression_query,
-        landmark_query=landmark_query,
-        expression_key=expression_key,
-        landmark_key=landmark_key,
-        expression_queue=expression_queue,
-        landmark_queue=landmark_queue,
-    )
+    spaces = {
+        "expression_query": (expression_query, "B D"),
+        "landmark_query": (landmark_query, "B D"),
+        "expression_key": (expression_key, "B D"),
+        "landmark_key": (landmark_key, "B D"),
+        "expression_queue": (expression_queue, "M D"),
+        "landmark_queue": (landmark_queue, "M D"),
+    }
+    check_shapes(**spaces, pseudo_label=(pseudo_label, "B"), queue_label=(queue_label, "M"))
+    check_floating(**{name: rows for name, (rows, _) in spaces.items()})
     check_int64(pseudo_label=pseudo_label, queue_label=queue_label)
     check_range("temperature", temperature, 0.0, open_low=True)
     check_variant(variant)

@@ -30,7 +30,7 @@ def self_distillation(
         student_logits: :math:`s`.
         teacher_logits: :math:`t`; detached inside.
         temperature: :math:`T`, above 1 for softer distributions.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         both ``(B, C)`` -> scalar, or ``(B)``; float32 for half inputs.

@@ -80,7 +80,7 @@ def importance_weighted_cross_entropy(
         importance: :math:`\alpha` in [0, 1].
         bias: the classifier's bias, its parameter itself, left out of the weighting; ``None``
             weights the whole logits, as the public program does.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, importance ``(B)``,
@@ -204,11 +204,10 @@ def importance_health(
 ) -> ImportanceHealth:
     r"""Tell whether the importances still say something.
 
-    They tend to collapse to 1, every sample alike: the cross entropy always gains by larger
-    logits, a sigmoid near 1 has no gradient left, and ranking then has nothing to hold on to. Look
-    at this each epoch. ``saturated`` near 1, or ``mean_high - mean_low`` far below the margin, is
-    that collapse; what to try is a smaller learning rate for the head, or a larger share of the
-    rank regularization.
+    Importances can collapse to 1: cross entropy gains by larger logits, and a sigmoid near 1 has no
+    gradient left. Look at this each epoch. The signs are ``saturated`` near 1, or ``mean_high -
+    mean_low`` far below the margin. Then try a smaller learning rate for the head, or a larger
+    share of the rank regularization.
 
     Args:
         importance: :math:`\alpha` in [0, 1] of a batch, or better of an epoch.

@@ -106,7 +106,7 @@ def adaptive_wing(
         omega: :math:`\omega`, the height of the curve.
         epsilon: :math:`\epsilon`, the distance over which it bends.
         theta: :math:`\theta`, the distance from which on it is straight.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         all ``(B, K, H, W)`` -> scalar, or ``(B)``; float32 for half inputs.
@@ -188,7 +188,7 @@ def landmark_adaptive_wing(
         far_weight: weight of all other cells.
         near_threshold: height of the bump, widened by one cell, above which a cell is near.
         variant: ``"paper"`` or ``"official"``, see :func:`robustfer.functional.render_heatmaps`.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         heatmaps ``(B, K, H, W)``, landmarks ``(B, K, 2)``, visible ``(B, K)`` bool -> scalar, or

@@ -22,7 +22,7 @@ class AdaptiveWingLoss(nn.Module):
         omega: height of the curve.
         epsilon: distance over which it bends.
         theta: distance from which on it is straight.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         heatmaps, heatmap_target, heatmap_weights ``(B, K, H, W)`` -> scalar, or ``(B)`` for
@@ -92,7 +92,7 @@ class LandmarkAdaptiveWingLoss(nn.Module):
         far_weight: weight of all other cells.
         near_threshold: height of the bump, widened by one cell, above which a cell is near.
         variant: ``"paper"`` or ``"official"``, see :func:`robustfer.functional.render_heatmaps`.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         heatmaps ``(B, K, H, W)``, landmarks ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool

@@ -14,7 +14,7 @@ class AttentionConsistencyLoss(nn.Module):
     """Module form of :func:`robustfer.functional.attention_consistency`.
 
     Args:
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         attention, attention_flipped ``(B, C, H, W)`` -> scalar, or ``(B)`` for ``"none"``.

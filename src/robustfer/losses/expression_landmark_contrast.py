@@ -65,7 +65,15 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
         landmark_queue: Tensor,
         queue_label: Tensor,
     ) -> Tensor:
+        batch: tuple[Tensor, ...] = (
+            expression_query,
+            landmark_query,
+            expression_key,
+            landmark_key,
+            pseudo_label,
+        )
         if self.gather and self.variant == "paper" and several_processes():
+            # Before any process waits for another.
             check_shapes(
                 expression_query=(expression_query, "B D"),
                 landmark_query=(landmark_query, "B D"),
@@ -73,19 +81,9 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
                 landmark_key=(landmark_key, "B D"),
                 pseudo_label=(pseudo_label, "B"),
             )
-            joined, _ = gather_rows(
-                expression_query, landmark_query, expression_key, landmark_key, pseudo_label
-            )
-            expression_query, landmark_query, expression_key, landmark_key, pseudo_label = joined
+            batch, _ = gather_rows(*batch)
         return expression_landmark_contrast(
-            expression_query,
-            landmark_query,
-            expression_key,
-            landmark_key,
-            pseudo_label,
-            expression_queue,
-            landmark_queue,
-            queue_label,
+            *(*batch, expression_queue, landmark_queue, queue_label),
             temperature=self.temperature,
             variant=self.variant,
         )

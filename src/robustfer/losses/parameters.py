@@ -1,4 +1,4 @@
-"""Parameters that a loss has of its own: into the optimizer with them, and a warning where not."""
+"""Parameters of a loss: groups for the optimizer, and a warning if no optimizer holds them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def param_groups(
     criterion_lr: float | None = None,
     criterion_weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: those of the model, and the loss's own.
+    """Return parameter groups for an optimizer: those of the model, and the loss's own.
 
-    Frozen parameters are left out, one that both share counts as the model's, and a loss without
-    parameters adds no group, so that the call is right for every loss.
+    Frozen parameters are left out, and one that both share counts as the model's. A loss without
+    parameters adds no group.
 
     Args:
         model: the network; several as one ``nn.ModuleList([...])``.
         criterion: the loss.
         criterion_lr: learning rate of the loss's own parameters; by default the optimizer's.
-        criterion_weight_decay: their weight decay: none by default, for a margin, temperature or
-            class centre has no reason to shrink to zero.
+        criterion_weight_decay: their weight decay. By default none: a margin or a temperature has
+            no reason to shrink to zero.
 
     Returns:
         One or two dictionaries, as every ``torch.optim`` optimizer takes them.
@@ -71,29 +71,10 @@ def param_groups(
 
 
 def warn_if_not_optimized(criterion: nn.Module) -> None:
-    """Warn, once, should optimizers step without any of them holding the loss's parameters.
+    """Warn once if optimizers step and none of them holds the loss's parameters.
 
-    The verdict falls when an optimizer steps for the second time, for by then every optimizer of
-    the loop has had its turn, and only on parameters that have received a gradient. It sees
-    subclasses of ``torch.optim.Optimizer``, in this process. A loss without parameters is not
-    watched, and nothing is kept alive.
-
-    Args:
-        criterion: the loss, or a composition of losses.
-
-    >>> import torch
-    >>> criterion = nn.AdaptiveLogSoftmaxWithLoss(4, 8, cutoffs=[2])
-    >>> warn_if_not_optimized(criterion)
-    >>> model = nn.Linear(4, 4)
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     for step in range(3):
-    ...         features, target = model(torch.ones(2, 4)), torch.tensor([0, 5])
-    ...         criterion(features, target).loss.backward()
-    ...         optimizer.step()
-    >>> len(caught), str(caught[0].message)[:42]
-    (1, 'no optimizer that steps holds head.weight ')
+    It is said when an optimizer steps for the second time: by then every optimizer of the loop has
+    had its turn. Only parameters that have received a gradient count. Nothing is kept alive.
     """
     if any(parameter.requires_grad for parameter in criterion.parameters()):
         _watch_optimizers()

@@ -18,7 +18,7 @@ class SelfDistillationLoss(nn.Module):
 
     Args:
         temperature: above 1 for softer distributions.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         student_logits, teacher_logits ``(B, C)`` -> scalar, or ``(B)`` for ``"none"``.

@@ -18,7 +18,7 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
     :func:`robustfer.losses.check_values` looks first, and makes the GPU wait.
 
     Args:
-        bank: state with a row a sample.
+        bank: state with a row per sample.
         index: rows of the samples in their data set.
 
     Shape:
@@ -26,7 +26,7 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
 
     Raises:
         IndexError: a row outside the bank (on CUDA an assertion of the device).
-        TypeError: ``index`` is no tensor.
+        TypeError: ``index`` is not a tensor.
         ValueError: ``index`` has another shape or dtype, or lies on another device.
 
     >>> read_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1]))
@@ -40,7 +40,7 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
 def write_rows(
     bank: Tensor, index: Tensor, rows: Tensor, *, name: str = "rows", gather: bool = True
 ) -> None:
-    """Write a row a sample into a bank, in place: those very rows, and nothing else.
+    """Write a row per sample into a bank, in place: those very rows, and nothing else.
 
     With several processes, each of which holds the whole bank, the rows of all are joined in rank
     order first, which keeps the banks equal, and equal to that of one process on the joined batch.
@@ -49,7 +49,7 @@ def write_rows(
     batch. A row outside the bank is refused before anything is written. No host waits.
 
     Args:
-        bank: state with a row a sample.
+        bank: state with a row per sample.
         index: rows of the samples in their data set.
         rows: what to write there; floating-point rows are converted to the dtype of the bank.
         name: what errors call the rows.
@@ -61,7 +61,7 @@ def write_rows(
 
     Raises:
         IndexError: a row outside the bank (on CUDA an assertion of the device).
-        TypeError: ``index`` or ``rows`` is no tensor, or ``gather`` not a bool.
+        TypeError: ``index`` or ``rows`` is not a tensor, or ``gather`` not a bool.
         ValueError: a shape, dtype or device does not fit; under
             :func:`robustfer.losses.check_values` also a row that is not finite.
 

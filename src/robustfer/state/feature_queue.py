@@ -30,19 +30,17 @@ class FeatureQueue(nn.Module):
     """Keys of expression and landmarks, first in, first out: the negatives of a contrast.
 
     The loss takes them by name, ``criterion(..., **queue.negatives())``. The loop calls
-    :meth:`update` after the optimizer's step, so that a batch does not meet itself. Any batch
-    size will do: the rows go on at the front when the end is reached. A row with NaN or infinity in
-    a key is skipped, as if its sample had not been in the batch.
+    :meth:`update` after the optimizer's step, so that a batch does not meet itself. A row with NaN
+    or infinity in a key is skipped, as if its sample had not been in the batch.
 
     The queue is made on the CPU. An entry takes ``8 * dim + 8`` bytes, half of the former with
-    ``dtype=torch.float16``. All of it is in the ``state_dict``. Slots not filled yet hold random
-    unit vectors under the label :data:`robustfer.functional.UNFILLED`, which the loss leaves out
-    (``variant="official"``: takes as negatives of all).
+    ``dtype=torch.float16``. Slots not filled yet hold random unit vectors under the label
+    :data:`robustfer.functional.UNFILLED`, which the loss leaves out (``variant="official"``: takes
+    as negatives of all).
 
-    With several processes each holds the whole queue, outside ``DistributedDataParallel``:
-    :meth:`update` joins the rows of all in rank order, which keeps the queues equal, and equal
-    to that of one process on the joined batch. Where unfilled slots matter, make it from the same
-    generator's state in each process.
+    With several processes each holds the whole queue, outside ``DistributedDataParallel``, and all
+    stay equal to that of one process on the joined batch. Where unfilled slots matter, make it from
+    the same generator's state in each process.
 
     Args:
         dim: width of the keys.

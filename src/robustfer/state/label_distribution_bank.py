@@ -35,12 +35,11 @@ class LabelDistributionBank(nn.Module):
 
     A sample takes 4 bytes per class, and 1 for its given label (2 with more than 256 classes). With
     ``dtype=torch.float16`` it is 2 per class, and rows are scaled to a sum of 1 when they are read.
-    All of it is in the ``state_dict``, and a bank of other given labels is refused when it is
-    loaded. A row with NaN or infinity in it is not written.
+    The state of a bank of other given labels is refused. A row with NaN or infinity is skipped.
 
-    With several processes each holds the whole bank, outside ``DistributedDataParallel``:
-    :meth:`update` joins the rows of all in rank order, which keeps the banks equal, and equal
-    to that of one process on the joined batch. Where a sample comes twice, its last row wins.
+    With several processes each holds the whole bank, outside ``DistributedDataParallel``, and all
+    stay equal to that of one process on the joined batch. Of a sample that comes twice the last row
+    wins.
 
     Args:
         given: labels as the data set has them, ``(N,)`` integers.
@@ -57,7 +56,7 @@ class LabelDistributionBank(nn.Module):
         inputs.
 
     Raises:
-        TypeError: ``given`` is no tensor.
+        TypeError: ``given`` is not a tensor.
         ValueError: a label outside the classes, or an argument that does not fit.
 
     Reference:

@@ -64,7 +64,7 @@ class Relabeler:
             public program, a network that wavers takes labels back and forth every epoch.
 
     Raises:
-        TypeError: ``labels`` is no LabelStore.
+        TypeError: ``labels`` is not a LabelStore.
         ValueError: an option does not fit.
 
     Reference:

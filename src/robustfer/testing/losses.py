@@ -74,7 +74,7 @@ class LossConformance:
     ) -> dict[str, Tensor]:
         """Return the tensors of ``forward`` by name: typical ones, drawn from the generator.
 
-        Tensors whose first axis has the size ``batch`` are taken to hold one row a sample.
+        Tensors whose first axis has the size ``batch`` are taken to hold one row per sample.
         """
         raise NotImplementedError(
             "define make_inputs(self, *, batch, classes, dtype, generator), which returns the "

@@ -33,7 +33,7 @@ from robustfer.testing.losses import _IN_UPDATE, LossConformance
 
 
 class StatefulLossConformance(LossConformance):
-    """Tests of a loss with a state a sample: those of every loss, and those of its state.
+    """Tests of a loss with a state per sample: those of every loss, and those of its state.
 
     Such a loss has two methods beside ``forward``: ``propose``, which says what it will remember
     of a batch, and ``update``, which writes that down after the optimizer's step::
@@ -523,7 +523,7 @@ def _name(loss: Any) -> str:
     """Name of the tensor that is proposed: what ``forward`` takes and ``update`` writes."""
     for method in ("propose", "update"):
         assert callable(getattr(loss, method, None)), (
-            f"{type(loss).__name__} has no {method}(...); a loss with a state a sample has "
+            f"{type(loss).__name__} has no {method}(...); a loss with a state per sample has "
             "propose(<tensors>, index) and update(index, <rows>, *, gather=True)"
         )
     names = _parameters(loss.update)

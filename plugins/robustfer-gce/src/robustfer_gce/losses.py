@@ -36,7 +36,7 @@ def generalized_cross_entropy(
         logits: scores of the classes, before softmax.
         target: the label as given, possibly wrong.
         q: where between cross entropy and absolute error, in (0, 1]; 0.7 is the paper's.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -67,7 +67,7 @@ class GeneralizedCrossEntropyLoss(nn.Module):
 
     Args:
         q: where between cross entropy (near 0) and absolute error (1), in (0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``

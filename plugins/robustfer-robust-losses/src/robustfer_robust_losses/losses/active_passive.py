@@ -44,7 +44,7 @@ class ActivePassiveLoss(nn.Module):
         passive_weight: :math:`\beta`, the weight of the passive loss.
         q: of the normalized generalized cross entropy alone.
         floor: of the reverse cross entropy alone.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``

@@ -26,7 +26,7 @@ def soft_bootstrapping(
         logits: scores of the classes, before softmax.
         target: the label as given, possibly wrong.
         label_weight: :math:`\beta`, the weight of the label, in [0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -64,7 +64,7 @@ def hard_bootstrapping(
         logits: scores of the classes, before softmax.
         target: the label as given, possibly wrong.
         label_weight: :math:`\beta`, the weight of the label, in [0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -92,7 +92,7 @@ class SoftBootstrappingLoss(nn.Module):
 
     Args:
         label_weight: weight of the label, the rest being the prediction's, in [0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -131,7 +131,7 @@ class HardBootstrappingLoss(nn.Module):
 
     Args:
         label_weight: weight of the label, the rest being that of the likeliest class, in [0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``

@@ -25,7 +25,7 @@ def mean_absolute_error(logits: Tensor, target: Tensor, *, reduction: Reduction 
     Args:
         logits: scores of the classes, before softmax.
         target: the label as given, possibly wrong.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -50,7 +50,7 @@ class MeanAbsoluteErrorLoss(nn.Module):
     """Module form of :func:`robustfer_robust_losses.losses.mean_absolute_error`.
 
     Args:
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``

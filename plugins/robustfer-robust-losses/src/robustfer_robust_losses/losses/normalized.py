@@ -25,7 +25,7 @@ def normalized_cross_entropy(
     Args:
         logits: scores of the classes, before softmax; two classes or more.
         target: the label as given, possibly wrong.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -61,7 +61,7 @@ def normalized_generalized_cross_entropy(
         logits: scores of the classes, before softmax; two classes or more.
         target: the label as given, possibly wrong.
         q: where between normalized cross entropy (near 0) and absolute error (1), in (0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -93,7 +93,7 @@ class NormalizedCrossEntropyLoss(nn.Module):
     """Module form of :func:`robustfer_robust_losses.losses.normalized_cross_entropy`.
 
     Args:
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -128,7 +128,7 @@ class NormalizedGeneralizedCrossEntropyLoss(nn.Module):
 
     Args:
         q: where between normalized cross entropy (near 0) and absolute error (1), in (0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``

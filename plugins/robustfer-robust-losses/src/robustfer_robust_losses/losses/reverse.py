@@ -30,7 +30,7 @@ def reverse_cross_entropy(
         logits: scores of the classes, before softmax.
         target: the label as given, possibly wrong.
         floor: what the zeros of a label are raised to, in (0, 1).
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -60,7 +60,7 @@ class ReverseCrossEntropyLoss(nn.Module):
 
     Args:
         floor: what the zeros of a label are raised to, in (0, 1).
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``

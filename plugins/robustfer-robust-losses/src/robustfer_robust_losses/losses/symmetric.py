@@ -29,7 +29,7 @@ def symmetric_cross_entropy(
         cross_entropy_weight: :math:`\alpha`; more of it learns harder tasks, and wrong labels.
         reverse_weight: :math:`\beta`, the weight of the reverse cross entropy.
         floor: f, what the zeros of a label are raised to, in (0, 1).
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -60,7 +60,7 @@ class SymmetricCrossEntropyLoss(nn.Module):
         cross_entropy_weight: weight of the cross entropy, which learns fast.
         reverse_weight: weight of the reverse cross entropy, which forgives.
         floor: what the zeros of a label are raised to in the reverse one, in (0, 1).
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``

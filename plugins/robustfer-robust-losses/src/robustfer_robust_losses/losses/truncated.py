@@ -41,7 +41,7 @@ def truncated_generalized_cross_entropy(
         target: the label as given, possibly wrong.
         q: where between cross entropy (near 0) and absolute error (1), in (0, 1].
         threshold: the belief k up to which a label is left out, in [0, 1).
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -76,7 +76,7 @@ class TruncatedGeneralizedCrossEntropyLoss(nn.Module):
     Args:
         q: where between cross entropy (near 0) and absolute error (1), in (0, 1].
         threshold: the belief up to which a label is left out, in [0, 1); 0 leaves out none.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value a sample.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
