@@ -80,9 +80,10 @@ def find_native_head(
 
     classifier, norm = found.parts(probe)
     if layout.tap is not None:  # drawn anew, since a classifier that starts at zero hides errors
+        generator = torch.Generator("cpu").manual_seed(0)
         with torch.no_grad():
             for parameter in classifier.parameters():
-                parameter.normal_(generator=torch.Generator("cpu").manual_seed(0))
+                parameter.normal_(generator=generator)
             raw, features = layout.read(probe, images)
             logits = layout.logits(probe, raw)
     weight, bias = linear_parts(classifier)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustfer._checks import check_whole_number
+from robustfer._checks import check_seed, check_whole_number
 from robustfer._wrappers import unwrapped
 from robustfer.models._probe import (
     TOLERANCE,
@@ -74,7 +74,7 @@ def cam_exactness(
     model = unwrapped(model)
     tells_bias = hasattr(model, "class_bias")
     batch = check_whole_number("batch", batch, 1 if tells_bias else 2)
-    seed = check_whole_number("seed", seed, 0, 2**63 - 1)
+    seed = check_seed(seed)
     shape = _image_shape(getattr(model, "input_size", None), image_size)
     with undisturbed(), torch.no_grad():
         probe: Any = randomized_copy(model, seed)
