@@ -4,23 +4,23 @@ The network recognises faces (dlib's residual network). Its weights are in the f
 ``ROBUSTFER_FACE_WEIGHTS`` names: a manifest and a file of 8-bit values, as face-api ships them.
 They serve for measuring only: nothing of them enters this repository.
 
-    backbone = face_backbone(Path(os.environ["ROBUSTFER_FACE_WEIGHTS"]))
-    normalize_batches(backbone, images)
-    model = CAMClassifier(backbone, num_classes=7)
+    python -m examples.train ce --data ferplus:PATH --reader.size 96 \
+        --backbone benchmarks.face_backbone:pretrained
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 # The network subtracts this mean colour from images in [0, 1], and divides by nothing.
 MEAN = (122.782 / 255, 117.001 / 255, 104.298 / 255)
@@ -83,9 +83,15 @@ class FaceBackbone(nn.Module):
 
     Attributes:
         num_features: channels of the maps, named as in timm.
+        pretrained_cfg: what images it was made for, named as in timm.
     """
 
     num_features = 256
+    pretrained_cfg: ClassVar[dict[str, Any]] = {
+        "mean": MEAN,
+        "std": STD,
+        "input_size": (3, 96, 96),
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,6 +108,10 @@ class FaceBackbone(nn.Module):
         for block in self.blocks.values():
             maps = block(maps)
         return maps
+
+    def prepare(self, batches: Iterable[Tensor]) -> None:
+        """See the training faces before the first step, see :func:`normalize_batches`."""
+        normalize_batches(self, batches)
 
 
 class FaceRecognition(nn.Module):
@@ -170,54 +180,75 @@ def read_weights(folder: Path) -> Mapping[str, Tensor]:
     return values
 
 
-@torch.no_grad()
-def normalize_batches(backbone: nn.Module, images: Tensor, *, batch_size: int = 256) -> None:
-    """Put batch normalisation in place of each fixed scale. The function in eval mode stays.
-
-    Running means and variances are those of the images; weight and bias undo them.
+def pretrained(folder: str | None = None) -> FaceBackbone:
+    """Build the backbone for training: with batch normalisation, which ``prepare`` gives values.
 
     Args:
-        backbone: a network with fixed scales; changed in place.
-        images: training faces as the network takes them (N, 3, H, W).
-        batch_size: images that go through the network at once.
+        folder: of the weights; default: the one that ``ROBUSTFER_FACE_WEIGHTS`` names.
+
+    Raises:
+        ValueError: as :func:`face_backbone`, or no folder is named.
     """
-    scales = list(_scales(backbone))
-    sums = {
-        name: torch.zeros(2, len(scale.weight), dtype=torch.float64) for *_, name, scale in scales
-    }
-    counts = dict.fromkeys(sums, 0)
+    folder = folder or os.environ.get("ROBUSTFER_FACE_WEIGHTS")
+    if not folder:
+        raise ValueError("folder must name the weights; set ROBUSTFER_FACE_WEIGHTS to their folder")
+    backbone = face_backbone(Path(folder))
+    add_batch_norm(backbone)
+    return backbone
 
-    def watch(name: str) -> object:
-        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            maps = inputs[0].double()
-            sums[name] += torch.stack([maps.sum((0, 2, 3)), maps.square().sum((0, 2, 3))]).cpu()
-            counts[name] += maps.numel() // maps.shape[1]
 
-        return hook
-
-    handles = [scale.register_forward_pre_hook(watch(name)) for *_, name, scale in scales]
-    backbone.eval()
-    for batch in tqdm(images.split(batch_size), desc="batch statistics", disable=None):
-        backbone(batch)
-    for handle in handles:
-        handle.remove()
-    for owner, attribute, name, scale in scales:
-        mean, square = sums[name] / counts[name]
-        variance = square - mean.square()
-        norm = nn.BatchNorm2d(len(mean)).to(scale.weight.device)
-        spread = (variance + norm.eps).sqrt()
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
-        norm.weight.copy_(scale.weight.cpu().double() * spread)
-        norm.bias.copy_(scale.bias.cpu().double() + scale.weight.cpu().double() * mean)
+@torch.no_grad()
+def add_batch_norm(backbone: nn.Module) -> None:
+    """Put batch normalisation in place of each fixed scale. The function in eval mode stays."""
+    for owner, attribute, scale in list(_scales(backbone)):
+        norm = nn.BatchNorm2d(len(scale.weight)).to(scale.weight)
+        norm.running_var.fill_(1 - norm.eps)
+        norm.weight.copy_(scale.weight)
+        norm.bias.copy_(scale.bias)
         setattr(owner, attribute, norm)
 
 
-def _scales(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, str, ChannelAffine]]:
-    for path, owner in backbone.named_modules():
+@torch.no_grad()
+def normalize_batches(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give batch normalisation the statistics of images. The function in eval mode stays.
+
+    Running means and variances become those of the images; weight and bias undo them.
+
+    Args:
+        backbone: a network with batch normalisation; changed in place, left in eval mode.
+        batches: training faces as the network takes them, each (B, 3, H, W).
+    """
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64) for norm in norms}
+    counts = dict.fromkeys(norms, 0)
+
+    def watch(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        maps = inputs[0].double()
+        sums[norm] += torch.stack([maps.sum((0, 2, 3)), maps.square().sum((0, 2, 3))]).cpu()
+        counts[norm] += maps.numel() // maps.shape[1]
+
+    handles = [norm.register_forward_pre_hook(watch) for norm in norms]
+    backbone.eval()
+    for batch in batches:
+        backbone(batch)
+    for handle in handles:
+        handle.remove()
+    for norm in norms:
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        shift = norm.bias.double() - norm.running_mean.double() * scale
+        mean, square = (sums[norm] / counts[norm]).to(scale)
+        variance = square - mean.square()
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+        norm.bias.copy_(shift + scale * mean)
+
+
+def _scales(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, ChannelAffine]]:
+    for owner in backbone.modules():
         for attribute, child in owner.named_children():
             if isinstance(child, ChannelAffine):
-                yield owner, attribute, f"{path}.{attribute}", child
+                yield owner, attribute, child
 
 
 def _stored_name(name: str) -> str:

@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from examples.train.data import Images, Order, class_weights, load_faces, seed_of
 from examples.train.devices import default_dtype, deterministic, device_name, make_fabric
-from examples.train.evaluation import predict
+from examples.train.evaluation import mean_prediction, predict
 from examples.train.methods import METHODS
 from examples.train.methods.base import Method, Task
 from examples.train.optimizer import Schedule, make_optimizer
 from examples.train.options import Refused, Settings, as_yaml
 from examples.train.predictions import labels_fingerprint, write_predictions
 from examples.train.processes import average_, run_in_parts
-from examples.train.run_folder import RunFolder, open_folder, path_of, read_state
+from examples.train.run_folder import AVERAGE, RunFolder, open_folder, path_of, read_state
 from examples.train.views import Batch, Views
-from examples.train.weights import make_classifier, pixels_of
+from examples.train.weights import is_factory, make_classifier, pixels_of, prepare
 from robustfer.checkpoint import save_model
 from robustfer.data import LabeledFaces
 from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_accuracy
@@ -123,15 +123,25 @@ class Training:
             mean=settings.views.mean or mean,
             std=settings.views.std or std,
         )
+        own_backbone = is_factory(settings.model)
+        if own_backbone:
+            prepare(classifier, self.faces, views)
         task = Task(
             faces=self.faces,
             classifier=classifier,
             views=views,
             class_weights=class_weights(self.faces, settings.data),
-            trained=settings.model.pretrained or settings.model.weights is not None,
+            trained=(
+                settings.model.pretrained or settings.model.weights is not None or own_backbone
+            ),
             settings=settings,
         )
         self.method: Method = kind(task, settings.own)
+        if settings.run.ema_decay is not None:
+            # The statistics of batch norm belong to the weights, so they are averaged too.
+            self.method.ema = ModelEMA(
+                self.method.classifier, decay=settings.run.ema_decay, buffers="ema"
+            )
         self.raw_optimizer = make_optimizer(self.method, settings.optimizer)
         self.schedule = Schedule(
             self.raw_optimizer, settings.optimizer, steps=len(self.faces) // batch
@@ -319,23 +329,39 @@ class Training:
         if fabric.world_size > 1:
             average_(fabric, self.statistics)
         method.after_step(batch)
+        if method.ema is not None:
+            method.ema.update(method.classifier)
         return terms, True
 
     def _has_stepped(self, *_: Any) -> None:
         self.stepped = True
 
     def _evaluate(self) -> dict[str, float]:
-        compiled = self.settings.run.compile  # for the batches of training only
+        """Judge every prediction that the run makes; a name ends with what is special about it."""
+        options, method = self.settings.run, self.method
+        networks: dict[str, nn.Module] = {"": method.classifier}
+        if method.ema is not None:
+            networks["_ema"] = method.ema
+        found: dict[str, Tensor] = {}
+        compiled = options.compile  # for the batches of training only
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            self.logits = predict(
-                self.fabric, self.method.classifier, self.method.views, self.judged_images
-            )
-        predicted = self.logits.argmax(1)
-        confusion = confusion_matrix(predicted, self.judged.targets, self.logits.shape[1])
-        return {
-            "accuracy": accuracy(confusion),
-            "mean_class_accuracy": mean_class_accuracy(confusion),
-        }
+            for name, network in networks.items():
+                both = [
+                    predict(
+                        self.fabric, network, method.views, self.judged_images, mirrored=mirrored
+                    )
+                    for mirrored in ((False, True) if options.mirrored else (False,))
+                ]
+                found[name] = both[0]
+                if options.mirrored:
+                    found[f"{name}_mirrored"] = mean_prediction(*both)
+        self.logits = found[""]
+        figures = {}
+        for name, logits in found.items():
+            confusion = confusion_matrix(logits.argmax(1), self.judged.targets, logits.shape[1])
+            figures[f"accuracy{name}"] = accuracy(confusion)
+            figures[f"mean_class_accuracy{name}"] = mean_class_accuracy(confusion)
+        return figures
 
     def _take_folder(self) -> RunFolder:
         """The first process takes the folder; if it may not, all stop."""
@@ -418,17 +444,17 @@ class Training:
         self._record()
         write_predictions(self.folder.path, self.logits, self.judged)
         views = self.method.views
-        path = save_model(
-            self.folder.path,
-            self.method.classifier,
-            classes=self.faces.classes,
-            settings={
-                **self.settings.identity(),
-                "mean": list(views.normalize.mean),
-                "std": list(views.normalize.std),
-                "image_size": list(views.size),
-            },
-        )
+        described = {
+            **self.settings.identity(),
+            "mean": list(views.normalize.mean),
+            "std": list(views.normalize.std),
+            "image_size": list(views.size),
+        }
+        models: dict[Path, nn.Module] = {self.folder.path: self.method.classifier}
+        if self.method.ema is not None:  # first, as the run is finished with its own model
+            models = {self.folder.path / AVERAGE: self.method.ema.module, **models}
+        for folder, model in models.items():
+            path = save_model(folder, model, classes=self.faces.classes, settings=described)
         self.say(self.history.summary("mean_class_accuracy"))
         self.say(f"model written to {path}")
 

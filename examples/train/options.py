@@ -131,8 +131,10 @@ class ModelOptions:
     """network
 
     Args:
-        backbone: small or tiny (for 48 pixels), or any name of timm
-        backbone_options: further options of timm.create_model, say --backbone-options.drop_rate 0.1
+        backbone: small or tiny (for 48 pixels), any name of timm, or package.module:function of
+            your own that returns a network
+        backbone_options: options of timm.create_model, or of that function, say
+            --backbone-options.drop_rate 0.1
         pretrained: start from timm's weights
         weights: start from this file: safetensors, a state_dict of torch, or the folder of a run
         allow_partial: accept weights that fill less than 90 % of the backbone
@@ -192,6 +194,9 @@ class RunOptions:
         devices: processes on this machine, one per device; batches are shared among them
         nodes: machines
         accumulate: parts that a process takes its batch in; less memory, one forward more
+        ema_decay: also predict with an average of the weights, which follows them by this decay,
+            say 0.999; it is saved in the run's folder ema; default: none
+        mirrored: also predict with the mean over an image and its mirror image
         compile: compile the network
         deterministic: use only algorithms that repeat to the bit on the same machine; may be slower
         output: folder of the run; default: runs/DATA-METHOD-SEED-HASH; with several seeds, the
@@ -209,6 +214,8 @@ class RunOptions:
     devices: PositiveInt = 1
     nodes: PositiveInt = 1
     accumulate: PositiveInt = 1
+    ema_decay: Momentum | None = None
+    mirrored: bool = False
     compile: bool = False
     deterministic: bool = False
     output: str | None = None

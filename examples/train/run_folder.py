@@ -3,7 +3,7 @@
 ``config.yaml`` all options; ``resume.pt`` what a stopped run goes on from; ``run.json`` settings,
 classes and the figures of each epoch; ``logs/`` these figures for TensorBoard and as metrics.csv;
 ``model.safetensors`` the trained classifier; ``predictions.safetensors`` its logits for the set it
-was evaluated on.
+was evaluated on; ``ema/`` the average of its weights, if there is one, as another model.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ except ImportError:  # Windows: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, RESUME, RECORD = "config.yaml", "resume.pt", "run.json"
+AVERAGE = "ema"
 
 
 @dataclass
@@ -182,6 +183,7 @@ def _locked(path: Path) -> IO[str] | None:
 
 
 __all__ = [
+    "AVERAGE",
     "MODEL_FILE",
     "RunFolder",
     "check_folder",

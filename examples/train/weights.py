@@ -8,14 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor
+from torch import Tensor, nn
 
 from examples.train.options import ModelOptions, Refused
+from examples.train.views import Views
 from robustfer.checkpoint import MODEL_FILE
+from robustfer.data import LabeledFaces
 from robustfer.models import CAMClassifier
 
 #: Backbones for images of 48 pixels, whose usual networks end in maps of 2x2: name -> (timm's
@@ -25,6 +28,7 @@ SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny": ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "stem_width": 16}),
 }
 LEAST_SHARE = 0.9
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,49 @@ def backbone_of(options: ModelOptions) -> tuple[str, dict[str, Any]]:
     return name, {**own, **options.backbone_options}
 
 
+def is_factory(options: ModelOptions) -> bool:
+    """Whether the backbone is a function of the user's, ``package.module:function``."""
+    module, colon, name = options.backbone.partition(":")
+    return bool(colon) and name.isidentifier() and all(map(str.isidentifier, module.split(".")))
+
+
+def made_by_factory(options: ModelOptions) -> nn.Module:
+    """Return what the user's function makes with the backbone's options.
+
+    Raises:
+        Refused: there is no such function, or it does not return a module.
+    """
+    try:
+        factory = resolve_name(options.backbone)
+    except (ImportError, AttributeError) as error:
+        raise Refused(
+            f"--backbone {options.backbone} cannot be imported: {error}; start in the folder that "
+            "holds the package, or set PYTHONPATH"
+        ) from error
+    made = factory(**options.backbone_options)
+    if not isinstance(made, nn.Module):
+        raise Refused(
+            f"--backbone {options.backbone} must return a torch.nn.Module, got "
+            f"{type(made).__name__}"
+        )
+    return made
+
+
+def prepare(classifier: CAMClassifier, faces: LabeledFaces, views: Views) -> None:
+    """Show the training images to a backbone that has a method ``prepare(batches)``.
+
+    The user's own backbone may take statistics from them before anything is trained.
+    """
+    see = getattr(classifier.backbone, "prepare", None)
+    if see is None:
+        return
+    rows = torch.arange(len(faces)).split(_AT_ONCE)
+    see(
+        views.plain(torch.stack([faces[row]["image"] for row in part]))
+        for part in map(Tensor.tolist, rows)
+    )
+
+
 def make_classifier(
     options: ModelOptions, classes: tuple[str, ...]
 ) -> tuple[CAMClassifier, Report | None]:
@@ -77,10 +124,18 @@ def make_classifier(
     """
     if options.pretrained and options.weights:
         raise Refused("--pretrained and --weights exclude each other; choose where to start from")
-    name, backbone_options = backbone_of(options)
+    backbone: str | nn.Module
+    backbone, backbone_options = backbone_of(options)
+    if is_factory(options):
+        if options.pretrained:
+            raise Refused(
+                f"--pretrained is for timm's networks; {options.backbone} starts with its own "
+                "weights, so leave it out"
+            )
+        backbone, backbone_options = made_by_factory(options), {}
     try:
         classifier = CAMClassifier(
-            name,
+            backbone,
             num_classes=len(classes),
             pretrained=options.pretrained,
             model_options=backbone_options,
@@ -88,7 +143,7 @@ def make_classifier(
     except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
         raise Refused(
             f"--backbone {options.backbone} cannot be made: {' '.join(str(error).split())}; "
-            "timm.list_models() has the names"
+            "give a name of timm.list_models(), or package.module:function"
         ) from error
     if options.weights is None:
         return classifier, None

@@ -12,7 +12,7 @@ from examples.train.options import Refused, Settings
 from examples.train.views import Batch, Views
 from robustfer.data import LabeledFaces
 from robustfer.models import CAMClassifier
-from robustfer.state import LabelStore
+from robustfer.state import LabelStore, ModelEMA
 
 Network = Callable[..., Any]
 
@@ -52,6 +52,8 @@ class Method(nn.Module):
         passes: how many images of a sample pass through the network in a step.
         skips_parameters: whether a step may leave parameters of the network without gradient.
         weighs_classes: whether the loss takes class weights.
+        ema: the average of the classifier's weights, where the run predicts with one; the loop
+            moves it.
     """
 
     Options: ClassVar[type]
@@ -65,6 +67,7 @@ class Method(nn.Module):
     def __init__(self, task: Task, options: Any) -> None:
         super().__init__()
         self.task, self.options, self.views = task, options, task.views
+        self.ema: ModelEMA | None = None
         if task.class_weights is not None and not self.weighs_classes:
             raise Refused(
                 f"--class-weights is for ce and compose; {task.settings.method} takes "

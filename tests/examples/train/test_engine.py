@@ -34,7 +34,7 @@ def begun(method, *options):
 @pytest.mark.parametrize("method", METHOD_OPTIONS)
 def test_stopped_and_resumed_equals_one_run_to_the_bit(method, tmp_path):
     # Once with drop-out and images from files, once without.
-    options = ["--backbone-options.drop_rate=0.2", "--sampling=progressive"]
+    options = ["--backbone-options.drop_rate=0.2", "--sampling=progressive", "--ema-decay=0.9"]
     whole = run(method, *options, f"--output={tmp_path}/whole", "--keep=files")
     run(method, *options, f"--output={tmp_path}/stopped", "--stop-after=1")
     assert len(load_resume(tmp_path / "stopped/resume.pt")["history"]["epochs"]) == 1

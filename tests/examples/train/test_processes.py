@@ -9,7 +9,10 @@ from robustfer.checkpoint import load_resume
 from tests.examples.train.runs import METHOD_OPTIONS, run, run_in_two_processes
 
 # Without batch norm, whose statistics are those of what passes at once; in float64.
-PRECISE = ["--precision=64", "--backbone-options.norm_layer=groupnorm1"]
+PRECISE = [
+    *("--precision=64", "--backbone-options.norm_layer=groupnorm1"),
+    *("--ema-decay=0.9", "--mirrored"),
+]
 
 
 @pytest.fixture(scope="module")
