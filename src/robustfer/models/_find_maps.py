@@ -85,17 +85,9 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
 def examine_training(
     name: str, layout: Layout, probe: nn.Module, images: Tensor, evaluated: Tensor
 ) -> None:
-    """Refuse a network whose features have other places in training than in evaluation.
+    """Refuse a network whose features in training are not of the shape of those ``evaluated``.
 
-    Args:
-        name: of the network.
-        layout: of its features.
-        probe: a copy of it, left in eval mode; a forward in training may change its buffers.
-        images: (B, C, H, W) random images.
-        evaluated: their features in eval mode.
-
-    Raises:
-        ValueError: the features in training are of another shape, or not one tensor.
+    The probe is a copy: a forward in training may change its buffers. It is left in eval mode.
     """
     with torch.no_grad(), in_training(probe):
         features = layout.read(probe, images)[1]

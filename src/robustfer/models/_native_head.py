@@ -48,12 +48,8 @@ def find_native_head(
 ) -> NativeHead:
     """Find the layers of the head of ``probe`` and check that class maps made of them are exact.
 
-    Args:
-        probe: a copy of the backbone with randomised norms and classifier, in eval mode.
-        images: (B, C, H, W) random images.
-        raw: what the head goes on from, see :meth:`Layout.read`.
-        features: of ``images``, as the probe gives them.
-        layout: of these features.
+    The probe has randomised norms and is in eval mode; ``raw`` and ``features`` are what
+    :meth:`Layout.read` gives of it and the images.
 
     Raises:
         UnsuitedHeadError: no mean pooling followed by an optional layer norm and one linear layer.
@@ -131,13 +127,7 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
     """Replace the parts of ``backbone`` that its features do not need by ``nn.Identity``.
 
     That is the head. Left in place, its parameters would never get a gradient, which
-    DistributedDataParallel refuses.
-
-    Args:
-        backbone: the module to change.
-        probe: a copy of it, in which the use is found out.
-        images: (B, C, H, W) random images.
-        layout: of the features.
+    DistributedDataParallel refuses. The use is found out in ``probe``, a copy.
 
     Returns:
         The paths of the parts dropped.

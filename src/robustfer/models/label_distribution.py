@@ -116,10 +116,6 @@ class LabelDistributionEstimator(nn.Module):
     Raises:
         ValueError: an option or an argument does not fit.
 
-    Reference:
-        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
-        under Label Noise, ICCV 2023.
-
     >>> estimator = LabelDistributionEstimator(8, 4, num_neighbors=2)
     >>> logits = torch.zeros(5, 7)
     >>> estimate = estimator(torch.rand(5, 8), torch.rand(5, 4), logits, torch.arange(5))

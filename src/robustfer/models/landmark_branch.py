@@ -51,9 +51,7 @@ class LandmarkHead(nn.Module):
         ValueError: an option or the maps do not fit.
 
     Reference:
-        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
-        under Label Noise, ICCV 2023; Lin et al., Feature Pyramid Networks for Object Detection,
-        CVPR 2017.
+        Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017.
 
     >>> import torch
     >>> head = LandmarkHead([16, 32], [4, 8], num_landmarks=19)

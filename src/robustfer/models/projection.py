@@ -28,15 +28,6 @@ class ProjectionHead(nn.Module):
 
     Raises:
         ValueError: a width is not a positive whole number, or not that of the embeddings.
-
-    Reference:
-        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
-        under Label Noise, ICCV 2023.
-
-    >>> import torch
-    >>> projected = ProjectionHead(512)(torch.randn(4, 512))
-    >>> projected.shape, bool(torch.allclose(projected.norm(dim=1), torch.ones(4)))
-    (torch.Size([4, 64]), True)
     """
 
     __call__: Callable[..., Tensor]
