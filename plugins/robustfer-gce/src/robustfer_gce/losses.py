@@ -56,10 +56,15 @@ def generalized_cross_entropy(
     check_range("q", q, 0.0, 1.0, open_low=True)
     check_target(target, logits)
     log_p = F.log_softmax(full_precision(logits), dim=1)
+    if target.ndim == 1:  # one class of each sample is enough
+        return reduce(_box_cox(at_label(log_p, target), q), reduction)
+    return reduce(at_label(_box_cox(log_p, q), target), reduction)
+
+
+def _box_cox(log_p: Tensor, q: float) -> Tensor:
     # From log p, since p itself rounds to 0, where the slope of p**q is infinite. By expm1, which
     # keeps the digits of 1 - p**q where q or the doubt is small.
-    losses = -torch.expm1(q * log_p) / q
-    return reduce(at_label(losses, target), reduction)
+    return -torch.expm1(q * log_p) / q
 
 
 class GeneralizedCrossEntropyLoss(nn.Module):
