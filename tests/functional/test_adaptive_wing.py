@@ -1,3 +1,4 @@
+import math
 from itertools import accumulate
 
 import pytest
@@ -343,3 +344,12 @@ def test_values_are_looked_at_where_asked_for():
                 adaptive_wing(*given)
         with pytest.raises(ValueError, match="heatmaps must be finite"):
             landmark_adaptive_wing(bad, POINTS, image_size=32)
+
+
+def test_tiny_distances_keep_their_digits():
+    """The logarithm of one plus a tiny number is not that of one."""
+    distance = torch.logspace(-9, -0.4, 87)
+    maps_ = distance.view(-1, 1, 1, 1)
+    found = adaptive_wing(maps_, torch.zeros_like(maps_), reduction="none")
+    expected = [14 * math.log1p(float(d) ** 2.1) for d in distance]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5, abs=0)

@@ -54,13 +54,22 @@ class _Curve(NamedTuple):
         slope = torch.addcmul(bent, bent, power)
         torch.div(power, slope, out=slope)
         slope.mul_(exponent)
-        value = power.log1p_().addcmul_(slope, distance.sub_(bent))
+        value = _log1p_(power).addcmul_(slope, distance.sub_(bent))
         if weight is not None:
             value.mul_(weight)
             slope.mul_(weight)
         # No slope where the prediction is right: the curve has its least value there.
         sign = torch.sign(difference, out=distance)
         return value, torch.mul(slope, sign, out=slope if out is None else out)
+
+
+def _log1p_(values: Tensor) -> Tensor:
+    r"""Replace x by :math:`\ln(1 + x)`: on the CPU torch's own takes one number at a time."""
+    if not values.is_cpu:
+        return values.log1p_()
+    above = values + 1
+    lost = values.sub_(above - 1)  # what the sum has rounded away
+    return lost.div_(above).add_(above.log())
 
 
 def adaptive_wing(
