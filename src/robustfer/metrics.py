@@ -108,7 +108,7 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
 
     over bins of equal width in the confidence :math:`\max_c p_{n,c}`; one of exactly a bin's edge
     falls into the bin below. Networks that have memorised wrong labels are too sure of themselves:
-    accuracy alone does not show it.
+    accuracy does not show it.
 
     Args:
         probability: predicted probabilities of all samples, ``logits.softmax(dim=1)``.

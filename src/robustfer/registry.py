@@ -1,6 +1,6 @@
 """Losses and augmentations by name: the core's and the plugins', all alike.
 
-A bare name such as ``"eac"`` is enough where one plugin alone offers it; ``"robustfer:eac"`` says
+A bare name such as ``"eac"`` is enough if only one plugin offers it; ``"robustfer:eac"`` says
 whose is meant. One name means one component, of whatever kind.
 """
 

@@ -1,6 +1,6 @@
 """The contrast with two queues, value and gradient in one pass over them.
 
-As an operator of its own it stays one call in a compiled graph, whatever the length of the queues.
+As an operator of its own it stays one call in a compiled graph, for queues of any length.
 Temporaries follow a byte budget: columns of the queues are taken chunk by chunk, with a running
 log-sum-exp, and rows of a large batch block by block.
 """

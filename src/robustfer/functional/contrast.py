@@ -43,7 +43,7 @@ def expression_landmark_contrast(
 
     with :math:`a` the queries of one space, :math:`b` the keys of the batch and :math:`q` the queue
     of the other; the loss is the mean of :math:`\ell_i`, both ways added. A sample is a positive of
-    itself. Negatives come from the queue alone, and entries of the sample's own label are left
+    itself. Negatives come only from the queue, and entries of the sample's own label are left
     out: where none is left, the sample adds zero.
 
     Gradients reach queries and keys (an exponential average makes keys without one), never the
@@ -128,7 +128,7 @@ def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7)
         \text{ else } -(n_i + 1)
 
     with :math:`n_i` the sample's row in the data set, so that an ambiguous sample is a positive of
-    itself alone, and agrees with its own older entries in a queue. (The public program takes
+    itself only, and agrees with its own older entries in a queue. (The public program takes
     :math:`-n_i`, which for the first sample is class 0.)
 
     Args:

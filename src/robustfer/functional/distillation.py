@@ -23,7 +23,7 @@ def self_distillation(
         p_n = \operatorname{softmax}(s_n / T)
 
     Logarithms are taken of the logits, never of a probability, so that the value and its
-    gradient stay finite whatever the gap between two logits. The factor :math:`T^2` keeps the
+    gradient stay finite for any gap between two logits. The factor :math:`T^2` keeps the
     size of the gradient when the temperature is changed.
 
     Args:

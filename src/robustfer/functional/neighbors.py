@@ -35,7 +35,7 @@ def cosine_neighbors(
     r"""Find the nearest other samples of a batch by cosine similarity; no gradient.
 
     Of fewer other samples than ``num_neighbors`` all are taken. A row of the same sample (the same
-    image drawn twice) is no neighbour.
+    image drawn twice) is not a neighbour.
 
     ``variant="official"`` gives a row the similarity -1 with itself instead, so that it becomes its
     own neighbour where there are too few others, and takes a second row of a sample for another.

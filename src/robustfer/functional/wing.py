@@ -102,8 +102,8 @@ def adaptive_wing(
         C = \theta A - \omega \ln\bigl(1 + (\theta / \epsilon)^{\alpha - y}\bigr)
 
     The sum is divided by the number of cells, not by that of their weights. Value and slope are
-    made in one pass over the maps, a few samples at a time; the gradient reaches ``heatmaps``
-    alone, and cannot be differentiated once more.
+    made in one pass over the maps, a few samples at a time. Only ``heatmaps`` receive a
+    gradient, which cannot be differentiated once more.
 
     Args:
         heatmaps: predictions :math:`p`, any real numbers (no activation is applied).
@@ -180,7 +180,7 @@ def landmark_adaptive_wing(
     Equal to :func:`adaptive_wing` against the maps and weights that
     :func:`robustfer.functional.render_heatmaps` draws of the landmarks with the same options.
     Outside the small window of its bump the target is zero and the weight ``far_weight``, so
-    that targets and weights are drawn for the windows alone.
+    that targets and weights are drawn only for the windows.
 
     Args:
         heatmaps: predictions, any real numbers; their height and width are those of the targets.

@@ -1,4 +1,4 @@
-"""Attention consistency alone, to be composed with any classification loss."""
+"""Attention consistency, to compose with any classification loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The expression-landmark contrast alone, to be composed with any classification loss."""
+"""The expression-landmark contrast, to compose with any classification loss."""
 
 from __future__ import annotations
 

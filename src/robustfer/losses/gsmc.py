@@ -23,8 +23,8 @@ class GSMCLoss(nn.Module):
             + w_c\, \frac{1}{BCHW} \sum_{n,c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
     The teacher, :class:`robustfer.state.ModelEMA` of the student, sees the mirror image and is a
-    constant here; all else comes from the student. The equations are those of the public program:
-    the paper's own were not to be had.
+    constant here; all else comes from the student. We could not obtain the paper, so this follows
+    the authors' public code.
 
     Args:
         distillation_weight: :math:`w_d`, the weight of the divergence from the teacher.

@@ -24,7 +24,7 @@ class LANetLoss(nn.Module):
             + w_l\, L_\text{landmarks} + w_c\, L_\text{contrast}
 
     :math:`q` is what the label distribution bank makes of its old row and of the neighbours'
-    estimate; its gradient is what trains the scorers of the pairs, so it is no constant here.
+    estimate; its gradient is what trains the scorers of the pairs, so it is not a constant here.
     :math:`L_\text{landmarks}` is :func:`robustfer.functional.landmark_adaptive_wing`,
     :math:`L_\text{contrast}` :func:`robustfer.functional.expression_landmark_contrast`. For other
     options than the paper's, put the terms together by :class:`CompositeLoss`.

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from robustfer._checks import check_range
 
-# The loop alone knows the optimizers, so all that step are looked at, and only as long as there is
+# Only the loop knows the optimizers, so all that step are looked at, and only as long as there is
 # a loss whose parameters are not known to be in one of them.
 _watched: WeakSet[nn.Module] = WeakSet()
 _stepped: WeakSet[Optimizer] = WeakSet()

@@ -1,4 +1,4 @@
-"""Rank regularization of importances alone, to be composed with any classification loss."""
+"""Rank regularization of importances, to compose with any classification loss."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from robustfer.functional.ranking import check_high_ratio, check_importance
 class RankRegularizationLoss(nn.Module):
     """Module form of :func:`robustfer.functional.rank_regularization`.
 
-    A learnable margin is a parameter, to be handed to the optimizer. This loss alone can only
-    push it down, until it equals the gap between the groups: without something else that asks
-    for a margin it ends as small as it may. With several processes it stays the same in all of
-    them only with ``gather``.
+    A learnable margin is a parameter for the optimizer. This loss can only push it down, until it
+    equals the gap between the groups. With several processes it stays the same in all of them only
+    with ``gather``.
 
     Args:
         margin: gap asked for between the means of the two groups, in [0, 1].

@@ -36,7 +36,7 @@ class SCNLoss(nn.Module):
         variant: ``"paper"`` or ``"official"``.
         learnable_margin: make the margin a parameter, see :class:`RankRegularizationLoss`.
         gather: make value and gradient, averaged over processes as ``DistributedDataParallel``
-            does, those of one process on the joined batch, whatever the size of each batch. See
+            does, those of one process on the joined batch, for batches of any size. See
             :class:`RankRegularizationLoss`.
 
     Shape:
@@ -50,6 +50,7 @@ class SCNLoss(nn.Module):
         Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
         CVPR 2020.
 
+    >>> import torch
     >>> criterion = SCNLoss(margin=0.15)
     >>> logits, target = torch.zeros(3, 7), torch.tensor([3, 0, 6])
     >>> importance = torch.tensor([0.9, 0.8, 0.8])

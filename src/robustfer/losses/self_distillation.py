@@ -1,4 +1,4 @@
-"""Self-distillation alone, to be composed with any classification loss."""
+"""Self-distillation, to compose with any classification loss."""
 
 from __future__ import annotations
 

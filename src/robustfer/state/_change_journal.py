@@ -81,7 +81,7 @@ class ChangeJournal(nn.Module):
             buffer = getattr(self, name)
             buffer[slots] = values if isinstance(values, int) else values[-kept:].to(buffer.dtype)
         self.written += count
-        # Told from the numbers alone, so that a resumed run does not warn a second time.
+        # Told only from the numbers, so that a resumed run does not warn a second time.
         if written <= self.capacity < written + count:
             warnings.warn(
                 f"the journal of label changes is full ({self.capacity}) and drops the oldest "

@@ -29,7 +29,7 @@ class LabelDistributionBank(nn.Module):
     .. math:: q_i = \mu\, \mathrm{bank}_{n_i} + (1 - \mu)\, t_i
 
     with :math:`n_i` the row of sample :math:`i` in the data set. ``forward`` hands out :math:`q`,
-    with the gradient of the estimate :math:`t`, and leaves the bank alone; the loop writes that
+    with the gradient of the estimate :math:`t`, and does not change the bank; the loop writes that
     very tensor back with :meth:`update`, after the optimizer's step. Where ``known`` is False the
     estimate means nothing, and the row stays as it is.
 

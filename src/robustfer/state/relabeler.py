@@ -177,7 +177,7 @@ class Relabeler:
             doubted &= low_importance(importance, high_ratio=self.high_ratio)
         changed_epoch = self.labels.changed_epoch(index)
         doubted &= (changed_epoch < 0) | (epoch - changed_epoch > self.cooldown)
-        # The store writes rows that differ alone: handing it all spares the wait for their number.
+        # The store skips unchanged rows. Handing it all spares the wait for their number.
         return self.labels.update(
             index,
             torch.where(doubted, label, current),
@@ -198,7 +198,7 @@ class Relabeler:
         - ``precision``: of the changed samples, the share whose label is the truth.
         - ``recall``: of the samples given a wrong label, the share whose label is the truth.
 
-        The last two are there with ``true_targets`` alone, counted over samples of known truth,
+        The last two are there only with ``true_targets``, counted over samples of known truth,
         and NaN where there is nothing to take a share of.
 
         Args:

@@ -90,7 +90,7 @@ def require_keyword_options(module: nn.Module) -> None:
 
 
 def require_named_tensors(module: nn.Module, method: str = "forward") -> None:
-    """Require that a method takes each tensor by its name, and tensors alone."""
+    """Require that a method takes each tensor by its name, and only tensors."""
     if hasattr(module, "accepts"):  # a composition says there what its terms take
         return
     for parameter in inspect.signature(getattr(module, method)).parameters.values():
@@ -99,7 +99,7 @@ def require_named_tensors(module: nn.Module, method: str = "forward") -> None:
             "composed and a misspelt name is an error"
         )
         assert parameter.name not in ("args", "epoch", "model"), (
-            f"{method} takes {parameter.name}; let it take tensors alone, and keep what changes "
+            f"{method} takes {parameter.name}; let it take only tensors, and keep what changes "
             "over training in an attribute that the loop sets"
         )
 

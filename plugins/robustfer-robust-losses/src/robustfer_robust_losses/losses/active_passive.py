@@ -42,8 +42,8 @@ class ActivePassiveLoss(nn.Module):
         active_weight: :math:`\alpha`, the weight of the active loss, which is the smaller the more
             classes there are.
         passive_weight: :math:`\beta`, the weight of the passive loss.
-        q: of the normalized generalized cross entropy alone.
-        floor: of the reverse cross entropy alone.
+        q: only for the normalized generalized cross entropy.
+        floor: only for the reverse cross entropy.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
