@@ -11,6 +11,7 @@ from robustfer.functional import UNFILLED
 from robustfer.losses import ExpressionLandmarkContrastiveLoss, LANetLoss, check_values
 from robustfer.state import FeatureQueue
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
+from robustfer.testing._write_order import writing_backwards
 
 DIM = 3
 
@@ -60,6 +61,20 @@ def test_a_row_that_is_not_finite_is_as_if_it_had_not_come(steps, capacity, bad,
             queue.update(*rows)
     for name, value in expected.state_dict().items():
         assert torch.equal(queue.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 5, 64])
+def test_rows_may_be_written_in_any_order_as_a_gpu_does(capacity):
+    queue = FeatureQueue(DIM, capacity=capacity, generator=torch.Generator().manual_seed(1))
+    turned = copy.deepcopy(queue)
+    for seed in range(3):
+        rows = batch(50, seed)
+        rows[0][seed::7] = float("nan")
+        queue.update(*rows)
+        with writing_backwards():
+            turned.update(*rows)
+    for name, value in queue.state_dict().items():
+        assert torch.equal(turned.state_dict()[name], value), name
 
 
 def test_a_key_that_half_precision_cannot_hold_is_skipped():
