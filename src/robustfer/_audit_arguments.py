@@ -45,6 +45,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="decisions of an earlier review: with them the ranking is better",
     )
+    parser.add_argument(
+        "--duplicates", action="store_true", help="also look for the same face twice"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="SPLIT[=DATA]",
+        help="also look for faces that are in another split too, such as test, or test=rafdb:PATH",
+    )
     parser.add_argument("--random", type=int, default=100, help="faces to label blind")
     parser.add_argument(
         "--stratified", action="store_true", help="as many random faces of each given label"

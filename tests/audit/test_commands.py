@@ -1,13 +1,15 @@
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from robustfer import cli
 from robustfer.audit import audit
-from robustfer.data import RAFDB
+from robustfer.data import EXPRESSIONS, RAFDB, load
 from robustfer.noise import read_noise_list, transition_from_verified
 from tests.data.trees import write_rafdb
 
@@ -115,6 +117,30 @@ def test_only_suspects_tell_nothing_of_how_labels_go_wrong(run, raf, tmp_path):
     assert status == 0
     assert "no random faces were labelled" in out
     assert (tmp_path / "labels.txt").is_file()
+
+
+def test_duplicates_and_leaks_are_told(run, tmp_path):
+    root = tmp_path / "faces"
+    for split, count in (("train", 6), ("test", 3)):
+        faces = load("demo", num_samples=count, split=split, size=48)
+        for row in range(count):
+            folder = root / split / EXPRESSIONS[row % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = faces[row]["image"].permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(folder / f"{row}.png")
+    twin = root / "train" / EXPRESSIONS[0] / "0.png"
+    shutil.copy(twin, root / "train" / EXPRESSIONS[1] / "again.png")
+    shutil.copy(twin, root / "test" / EXPRESSIONS[1] / "leak.png")
+    np.savez(tmp_path / "run.npz", np.full((7, 7), 1 / 7))
+    data = ("--data", f"folder:{root}")
+    status, out, err = run("run.npz", *data, "--duplicates", "--against", "test")
+    assert (status, err) == (0, "")
+    assert "same face twice: 1 pairs, 1 with different labels" in out
+    assert "also in the other split: 2 faces" in out
+    assert "leak.png" in out
+    status, other, err = run("run.npz", *data, "--against", f"test=folder:{root}")
+    assert (status, err) == (0, "")
+    assert "also in the other split: 2 faces" in other
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustfer.audit import audit, read_decisions, write_review
+from robustfer.audit import Duplicates, audit, read_decisions, write_review
 from robustfer.data import load
 
 TRAP = '<img src=x onerror="document.title=1">'
@@ -109,6 +109,24 @@ def test_a_stratified_draw_has_as_many_of_each_label(tmp_path):
     assert len(page_data(tmp_path / "a.html")["random"]) == SAMPLES
 
 
+def test_duplicates_and_leaks_are_shown(tmp_path):
+    found = result()
+    one, other, same = (int((found.given == label).nonzero()[0]) for label in (0, 1, 0))
+    same = int((found.given == 0).nonzero()[1])
+    pairs = Duplicates(
+        torch.tensor([one, one]), torch.tensor([same, other]), torch.tensor([0.99, 0.95])
+    )
+    leaks = Duplicates(torch.tensor([5]), torch.tensor([1]), torch.tensor([0.97]))
+    write_review(
+        tmp_path / "a.html", found, images(), duplicates=pairs, leaks=(images(3), leaks), random=2
+    )
+    data = page_data(tmp_path / "a.html")
+    [pair] = data["duplicates"]  # the other pair agrees
+    assert (pair["id"], pair["twin"]["id"]) == (found.ids[one], found.ids[other])
+    assert pair["similarity"] == pytest.approx(0.95)
+    assert [(leak["id"], leak["twin"]["id"]) for leak in data["leaks"]] == [(found.ids[5], "1")]
+
+
 def test_a_data_set_is_taken_as_it_is(tmp_path):
     faces = load("demo", num_samples=30)
     rows = torch.eye(7)[faces.targets] * 0.6 + 0.4 / 7
@@ -129,7 +147,7 @@ def test_two_thousand_faces_stay_small(tmp_path):
     [
         (images(5), {}, "images must be those of the 60 samples audited, got 5"),
         (images().float(), {}, r"images must hold uint8 tensors .* got torch.float32 of shape"),
-        (images()[:, :2], {}, r"got torch.uint8 of shape \(2, 40, 30\)"),
+        (images()[:, :2], {}, r"3 channels, or 1, got shape \(2, 40, 30\)"),
         ([None] * SAMPLES, {}, "images must hold uint8 tensors .* got NoneType"),
         (images(), {"random": -1}, "random must be a whole number from 0"),
         (images(), {"thumbnail": 4}, "thumbnail must be a whole number from 8 to 1024"),
@@ -244,6 +262,23 @@ def test_a_review_from_the_disk_to_decisions(browser, tmp_path):
     ]
     assert {url.split(":")[0] for url in asked} <= {"file", "data", "blob"}
     assert browser.get_log("browser") == []
+
+
+def test_a_pair_of_duplicates_gets_one_label(browser, tmp_path):
+    found = result(first="a.png")
+    one, other = (int((found.given == label).nonzero()[0]) for label in (0, 1))
+    pairs = Duplicates(torch.tensor([one]), torch.tensor([other]), torch.tensor([0.95]))
+    write_review(tmp_path / "review.html", found, images(), duplicates=pairs)
+    browser.get((tmp_path / "review.html").as_uri())
+    open_tab(browser, "Duplicates")
+    assert "happy and sad" in text(browser, "main")
+    assert len(browser.find_elements("css selector", "main img")) == 2
+    press(browser, "2")
+    assert text(browser, "nav button[aria-current=page]") == "Duplicates 1/1"
+    said = browser.execute_script("return JSON.parse(localStorage.getItem(STORE)).said.duplicates")
+    assert said == {"#" + found.ids[one]: "sad", "#" + found.ids[other]: "sad"}
+    press(browser, "u")
+    assert browser.execute_script("return Object.keys(state.said.duplicates).length") == 0
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -2,6 +2,8 @@
 
 from robustfer.audit.decisions import Decisions as Decisions
 from robustfer.audit.decisions import read_decisions
+from robustfer.audit.duplicates import Duplicates as Duplicates
+from robustfer.audit.duplicates import find_duplicates
 from robustfer.audit.files import Predictions as Predictions
 from robustfer.audit.files import read_probabilities
 from robustfer.audit.page import write_review
@@ -18,6 +20,7 @@ from robustfer.audit.scores import (
 
 __all__ = [
     "audit",
+    "find_duplicates",
     "label_posterior",
     "log_margin",
     "mean_rank",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robustfer.audit.decisions import Decisions, read_decisions
+from robustfer.audit.duplicates import Duplicates, find_duplicates
 from robustfer.audit.files import Predictions, read_probabilities
 from robustfer.audit.page import write_review
 from robustfer.audit.ranking import audit
@@ -54,6 +55,8 @@ def _review(path: str, options: argparse.Namespace) -> int:
     result = audit(faces.targets, rows, transition=transition, classes=faces.classes, ids=faces.ids)
     if options.ranking is not None:
         result.write(options.ranking)
+    duplicates = find_duplicates(faces) if options.duplicates else None
+    leaks = _find_leaks(faces, options)
     write_review(
         page,
         result,
@@ -61,11 +64,21 @@ def _review(path: str, options: argparse.Namespace) -> int:
         random=options.random,
         stratified=options.stratified,
         suspects=options.suspects,
+        duplicates=duplicates,
+        leaks=leaks,
         seed=options.seed,
         title=f"Labels of {options.data.partition(':')[0]}",
     )
     print(result.text())
     print(f"fingerprint {result.fingerprint}")
+    if duplicates is not None:
+        differ = faces.targets[duplicates.first] != faces.targets[duplicates.second]
+        print(f"same face twice: {len(differ)} pairs, {int(differ.sum())} with different labels")
+    if leaks is not None:
+        others, pairs = leaks
+        print(f"also in the other split: {len(torch.unique(pairs.first))} faces")
+        for row, other in zip(pairs.first[:10].tolist(), pairs.second[:10].tolist(), strict=True):
+            print(f"  {faces.ids[row]} and {others.ids[other]}")
     if options.ranking is not None:
         print(f"ranking: {options.ranking}")
     print(f"page: {page}")
@@ -121,6 +134,16 @@ def _faces(options: argparse.Namespace) -> LabeledFaces:
             "the labels of the data set are probabilities; an audit needs a class for each face"
         )
     return faces
+
+
+def _find_leaks(
+    faces: LabeledFaces, options: argparse.Namespace
+) -> tuple[LabeledFaces, Duplicates] | None:
+    if options.against is None:
+        return None
+    split, _, spec = options.against.partition("=")
+    others = load(spec or options.data, split=split, **dict(options.reader))
+    return others, find_duplicates(faces, against=others)
 
 
 def _decisions(paths: Sequence[str | Path], faces: LabeledFaces) -> Decisions:

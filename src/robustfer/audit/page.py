@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jinja2 import Environment, FileSystemLoader
@@ -15,17 +15,10 @@ from torch import Tensor
 
 from robustfer._checks import check_bool, check_whole_number
 from robustfer._files import write_whole
+from robustfer.audit.duplicates import Duplicates, Images, image_of
 from robustfer.audit.ranking import Audit
 
-
-class Images(Protocol):
-    """Images by row: a data set of robustfer, or any other of such samples."""
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-
-    def __getitem__(self, row: int, /) -> Any:
-        """Return a sample with ``image``, or the image itself, uint8 (3, H, W)."""
+_MOST_DUPLICATES, _MOST_LEAKS = 500, 100
 
 
 def write_review(
@@ -36,6 +29,8 @@ def write_review(
     random: int = 100,
     stratified: bool = False,
     suspects: int = 500,
+    duplicates: Duplicates | None = None,
+    leaks: tuple[Images, Duplicates] | None = None,
     seed: int = 0,
     thumbnail: int = 96,
     title: str = "Review of labels",
@@ -43,9 +38,11 @@ def write_review(
     """Write an audit as a page that people look at, and decide in.
 
     First a random draw of faces, labelled blind: neither the given label nor a suggestion is shown.
-    Only these tell how labels go wrong. Then the most suspicious labels. Last an overview of the
-    classes. The page is one file, opens from the disk, asks no server for anything, and is used
-    with the keyboard. Decisions stay in the browser until they are downloaded as a csv file for
+    Only these tell how labels go wrong. Then the most suspicious labels, and duplicates with
+    different labels. Last an overview of the classes.
+
+    The page is one file, opens from the disk, asks no server for anything, and is used with the
+    keyboard. Decisions stay in the browser until they are downloaded as a csv file for
     :func:`robustfer.audit.read_decisions`.
 
     Args:
@@ -55,6 +52,9 @@ def write_review(
         random: how many faces to draw at random.
         stratified: draw the same number of each given label, so rare classes get their rows too.
         suspects: how many of the most suspicious labels to show.
+        duplicates: of :func:`robustfer.audit.find_duplicates` within these images. Pairs with
+            different labels are shown, at most 500.
+        leaks: the other data set, and the duplicates found ``against`` it. At most 100 are shown.
         seed: of the random draw.
         thumbnail: longer side of a picture in the page, in pixels.
         title: heading of the page.
@@ -77,15 +77,20 @@ def write_review(
     drawn = _draw(result.given, random, stratified, len(result.classes), generator)
     pictures: dict[int, str] = {}
 
-    def faces(rows: Iterable[int]) -> list[dict[str, object]]:
-        return [_face(result, images, row, thumbnail, pictures) for row in rows]
+    def face(row: int) -> dict[str, object]:
+        return _face(result, images, row, thumbnail, pictures)
 
     data = {
         "audit": result.fingerprint,
         "classes": result.classes,
         "drawn": "stratified" if stratified else "random",
-        "random": faces(drawn),
-        "suspects": faces(result.ranking[:suspects].tolist()),
+        "random": list(map(face, drawn)),
+        "suspects": list(map(face, result.ranking[:suspects].tolist())),
+        "duplicates": [
+            {**face(one), "twin": face(other), "similarity": round(alike, 4)}
+            for one, other, alike in _contradicting(duplicates, result.given)
+        ],
+        "leaks": [] if leaks is None else _leaks(leaks, face, thumbnail),
         "table": [vars(row) for row in result.table],
     }
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
@@ -115,12 +120,37 @@ def _draw(
     return mixed
 
 
+def _contradicting(
+    duplicates: Duplicates | None, given: Tensor
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs with different labels, the most similar first."""
+    if duplicates is None:
+        return
+    differ = given[duplicates.first] != given[duplicates.second]
+    chosen = (column[differ][:_MOST_DUPLICATES].tolist() for column in duplicates)
+    yield from zip(*chosen, strict=True)
+
+
+def _leaks(
+    leaks: tuple[Images, Duplicates], face: Callable[[int], dict[str, object]], thumbnail: int
+) -> list[dict[str, object]]:
+    others, found = leaks
+    names = getattr(others, "ids", None)
+    pairs = []
+    columns = found.first[:_MOST_LEAKS].tolist(), found.second[:_MOST_LEAKS].tolist()
+    for row, other in zip(*columns, strict=True):
+        name = str(other) if names is None else names[other]
+        pairs.append(
+            {**face(row), "twin": {"id": name, "image": _picture(others[other], thumbnail)}}
+        )
+    return pairs
+
+
 def _face(
     result: Audit, images: Images, row: int, thumbnail: int, pictures: dict[int, str]
 ) -> dict[str, object]:
     if row not in pictures:
-        sample = images[row]
-        pictures[row] = _picture(sample["image"] if isinstance(sample, dict) else sample, thumbnail)
+        pictures[row] = _picture(images[row], thumbnail)
     face: dict[str, object] = {
         "id": result.ids[row],
         "image": pictures[row],
@@ -133,22 +163,8 @@ def _face(
     return face
 
 
-def _picture(image: Tensor, thumbnail: int) -> str:
-    shape = tuple(image.shape) if isinstance(image, Tensor) else ()
-    if (
-        not isinstance(image, Tensor)
-        or image.dtype != torch.uint8
-        or shape[:-2] not in ((3,), (1,))
-    ):
-        found = (
-            f"{image.dtype} of shape {shape}" if isinstance(image, Tensor) else type(image).__name__
-        )
-        raise ValueError(
-            f"images must hold uint8 tensors of shape (3, H, W), got {found}; pass the data set "
-            "without a transform"
-        )
-    pixels = image.expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy()
-    picture = Image.fromarray(pixels)
+def _picture(sample: Any, thumbnail: int) -> str:
+    picture = Image.fromarray(image_of(sample).permute(1, 2, 0).contiguous().numpy())
     picture.thumbnail((thumbnail, thumbnail))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80)

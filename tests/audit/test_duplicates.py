@@ -1,0 +1,120 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from robustfer.audit import find_duplicates
+from robustfer.audit.duplicates import _description
+from robustfer.data import load
+
+
+def drawn(count, seed=0, size=64):
+    faces = load("demo", num_samples=count, seed=seed, size=size)
+    return torch.stack([faces[row]["image"] for row in range(count)])
+
+
+def cropped(image, top, left, bottom, right):
+    height, width = image.shape[-2:]
+    inner = image[None, :, top : height - bottom, left : width - right].float()
+    resized = F.interpolate(inner, size=(height, width), mode="bilinear", antialias=True)
+    return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+CHANGES = {
+    "same": lambda image: image.clone(),
+    "mirrored": lambda image: image.flip(-1),
+    "brightened": lambda image: (image * 1.15 + 10).clamp(0, 255).to(torch.uint8),
+    "darkened": lambda image: (image * 0.6).to(torch.uint8),
+    "cropped": lambda image: cropped(image, 2, 1, 0, 3),
+    "mirrored and cropped": lambda image: cropped(image.flip(-1), 1, 2, 3, 1),
+}
+
+
+def pairs_of(found):
+    return set(zip(found.first.tolist(), found.second.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_copy_is_found_and_no_other_pair(kind):
+    faces = drawn(60)
+    copies = torch.stack([CHANGES[kind](faces[row]) for row in range(0, 60, 6)])
+    expected = {(row, 60 + place) for place, row in enumerate(range(0, 60, 6))}
+    found = find_duplicates(torch.cat((faces, copies)))
+    assert pairs_of(found) == expected
+    assert (found.similarity >= 0.93).all()
+    assert (found.similarity <= 1).all()
+    assert found.similarity.tolist() == sorted(found.similarity.tolist(), reverse=True)
+    across = find_duplicates(faces, against=copies)
+    assert pairs_of(across) == {(row, place - 60) for row, place in expected}
+    backwards = find_duplicates(copies, against=faces)
+    assert pairs_of(backwards) == {(place - 60, row) for row, place in expected}
+
+
+def test_data_sets_and_sizes_are_taken_as_they_are():
+    faces = load("demo", num_samples=20, size=48)
+    large = [F.interpolate(faces[row]["image"][None].float(), 96)[0].byte() for row in range(5)]
+    found = find_duplicates(faces, against=large)
+    assert pairs_of(found) == {(row, row) for row in range(5)}
+    assert not len(find_duplicates(faces).first)
+
+
+def test_images_that_show_nothing_are_no_duplicates():
+    flat = torch.full((3, 3, 20, 20), 128, dtype=torch.uint8)
+    assert not len(find_duplicates(flat).first)
+    assert not len(find_duplicates(flat[:0]).first)
+
+
+def test_the_similarity_is_a_cosine():
+    faces = drawn(2)
+    found = find_duplicates(faces, threshold=1e-6)
+    small = F.interpolate(
+        faces.float().mean(1, keepdim=True), size=48, mode="bilinear", antialias=True
+    )
+    one, other = _description(small)
+    assert found.similarity[0] >= float(one @ other) - 1e-6
+    assert one.norm().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (torch.zeros(2, 3, 9, 9), {}, "images must hold uint8 tensors .* got torch.float32"),
+        ([None], {}, "images must hold uint8 tensors .* got NoneType"),
+        (torch.zeros(2, 2, 9, 9, dtype=torch.uint8), {}, "images must have 3 channels, or 1"),
+        (drawn(2), {"threshold": 0.0}, r"threshold must lie in \(0, 1\], got 0.0"),
+    ],
+)
+def test_refuses(images, options, message):
+    with pytest.raises(ValueError, match=message):
+        find_duplicates(images, **options)
+
+
+FERPLUS = os.environ.get("ROBUSTFER_FERPLUS")
+
+
+@pytest.mark.skipif(not FERPLUS, reason="the shared faces are not here")
+def test_planted_copies_of_real_faces():
+    """Real faces have duplicates of their own: a wrong pair is one that joins strangers."""
+    faces = load(f"ferplus:{Path(FERPLUS)}", duplicates="drop")
+    originals = torch.stack([faces[row]["image"] for row in range(2000)])
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(2000, generator=generator)
+    source, copies = list(range(2000)), []
+    for number, change in enumerate(CHANGES.values()):
+        for row in order[200 * number : 200 * (number + 1)].tolist():
+            copies.append(change(originals[row]))
+            source.append(row)
+    found = pairs_of(find_duplicates(torch.cat((originals, torch.stack(copies)))))
+    same = {frozenset((source[one], source[other])) for one, other in found if other < 2000}
+    wrong = [
+        (one, other)
+        for one, other in found
+        if other >= 2000
+        and source[one] != source[other]
+        and frozenset((source[one], source[other])) not in same
+    ]
+    right = sum((source[row], row) in found for row in range(2000, 3200))
+    assert right >= 0.98 * 1200
+    assert len(wrong) <= 0.01 * right
