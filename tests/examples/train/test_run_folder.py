@@ -1,8 +1,9 @@
 """Whose folder it is: never two runs in one, nothing lost, nothing left lying about."""
 
 import json
-import subprocess
-import sys
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from examples.train.methods import METHODS
 from examples.train.options import Refused, parse
 from examples.train.run_folder import open_folder, path_of
 from robustfer.checkpoint import load_resume, save_resume
-from tests.examples.train.runs import FEW, ROOT, run, settings_of
+from tests.examples.train.runs import FEW, run, settings_of
 
 OWN = METHODS["ce"].load().Options
 
@@ -111,28 +112,25 @@ def test_what_a_kill_in_the_first_moment_left_is_no_other_persons_folder(tmp_pat
     assert (tmp_path / "run/config.yaml").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_folder_in_use_is_refused_until_its_process_ends(tmp_path, capsys):
-    code = (
-        "import sys, time\n"
-        "from tests.examples.train.runs import settings_of\n"
-        "from examples.train.methods import METHODS\n"
-        "from examples.train.run_folder import open_folder\n"
-        "folder = open_folder(settings_of('ce', *sys.argv[1:]), METHODS['ce'].load().Options)\n"
-        "print('mine', flush=True)\n"
-        "time.sleep(60)\n"
-    )
     options = [f"--output={tmp_path}/run"]
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    reading, writing = os.pipe()
+    other = os.fork()
+    if not other:  # takes the folder, says so, and holds it until it is killed
+        folder = opened(*options)
+        os.write(writing, b"mine")
+        time.sleep(300)
+        folder.close()
+        os._exit(1)
     try:
-        assert other.stdout.readline() == "mine\n"
+        assert os.read(reading, 4) == b"mine"
         with pytest.raises(Refused) as caught:
             opened(*options)
-        assert all(f in str(caught.value) for f in ("in use", str(other.pid), "--output"))
+        assert all(f in str(caught.value) for f in ("in use", str(other), "--output"))
     finally:
-        other.kill()
-        other.communicate()
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
     opened(*options).close()
 
 
