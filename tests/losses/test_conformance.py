@@ -164,7 +164,7 @@ class TestGSMCSoftTarget(TestGSMC):
 class TestForwardCorrection(LossConformance):
     def make_loss(self):
         # Each class is taken for the next: not symmetric, and with zeros.
-        right = torch.eye(self.classes)
+        right = torch.eye(self.classes, dtype=torch.float32, device="cpu")
         return ForwardCorrectionLoss(transition=0.75 * right + 0.25 * right.roll(1, dims=1))
 
     def make_inputs(self, *, batch, classes, dtype, generator):
@@ -178,7 +178,7 @@ class TestForwardCorrectionRobust(TestForwardCorrection):
     per_sample = True
 
     def make_loss(self):
-        right = torch.eye(self.classes)
+        right = torch.eye(self.classes, dtype=torch.float32, device="cpu")
         transition = 0.75 * right + 0.25 * right.roll(1, dims=1)
         return ForwardCorrectionLoss(transition=transition, q=0.5, reduction="none")
 
