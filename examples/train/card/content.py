@@ -44,6 +44,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Another prediction of a group's runs, by averaged weights or with the mirror image."""
+
+    name: str
+    prediction: str
+    last: Spread
+    mean_class: Spread
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture by the name of its file."""
 
@@ -60,6 +70,7 @@ class Card:
         title: its first line.
         evaluated: on what.
         rows: results of each group.
+        variants: other predictions of the same runs.
         differences: of each group to the baselines of its budget.
         fitted: images that the temperature was fitted on.
         judged: the others, which calibration is reported on.
@@ -72,6 +83,7 @@ class Card:
     title: str
     evaluated: str
     rows: list[Row]
+    variants: list[Variant]
     differences: list[Difference]
     fitted: int
     judged: int
@@ -101,6 +113,7 @@ def make_card(groups: Sequence[Group], baselines: Sequence[Group]) -> Card:
         title=" · ".join(group.name for group in groups),
         evaluated=f"{data}, {settings['evaluate_on']}: {images:,} images",
         rows=[_row(group) for group in groups],
+        variants=[variant for group in groups for variant in _variants(group)],
         differences=find_differences(groups, baselines),
         fitted=int(half.sum()),
         judged=int((~half).sum()),
@@ -151,6 +164,21 @@ def _row(group: Group) -> Row:
         temperature=spread([one.temperature for one in calibrations]),
         calibrated=spread([one.after for one in calibrations]),
     )
+
+
+def _variants(group: Group) -> list[Variant]:
+    names = [name.removeprefix("accuracy") for name in group.first.history.last
+             if name.startswith("accuracy_")]  # fmt: skip
+    words = {"ema": "averaged weights", "mirrored": "image and mirror image"}
+    return [
+        Variant(
+            name=group.name,
+            prediction=", ".join(words.get(part, part) for part in name.split("_") if part),
+            last=spread(group.last(f"accuracy{name}")),
+            mean_class=spread(group.last(f"mean_class_accuracy{name}")),
+        )
+        for name in names
+    ]
 
 
 def _settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:

@@ -18,6 +18,7 @@ from examples.train.card.runs import group_runs, read_runs
 from examples.train.options import Refused
 from examples.train.predictions import read_predictions
 from robustfer.metrics import calibration_error
+from tests.examples.train.runs import run
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,21 @@ def test_the_temperature_never_saw_the_images_it_is_judged_on(finished):
     assert calibration(changed).temperature == result.temperature
     other = read_predictions(finished["eac-1"])
     assert torch.equal(other.first_half, found.first_half)  # the same half in every run
+
+
+def test_other_predictions_of_the_same_runs_are_shown(tmp_path):
+    outcome = run("ce", "--ema-decay=0.9", "--mirrored", f"--output={tmp_path}/run")
+    groups = group_runs(read_runs([f"{tmp_path}/run"]))
+    card = make_card(groups, groups)
+    found = {one.prediction: one.last.mean for one in card.variants}
+    last = outcome.history.last
+    assert found == {
+        "averaged weights": last["accuracy_ema"],
+        "image and mirror image": last["accuracy_mirrored"],
+        "averaged weights, image and mirror image": last["accuracy_ema_mirrored"],
+    }
+    for content in (render(card)["card.md"], render(card)["card.html"]):
+        assert b"Other predictions" in content
 
 
 class Page(HTMLParser):
