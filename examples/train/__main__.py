@@ -56,7 +56,10 @@ def train(name: str, arguments: Sequence[str]) -> int:
 def command(name: str, arguments: Sequence[str]) -> int:
     """Do something with what is trained already."""
     entry = COMMANDS[name]
-    module = entry.load()
+    try:
+        module = entry.load()
+    except ModuleNotFoundError as error:
+        raise Refused(f"{name} needs {error.name}: pip install '.[train]'") from error
     if any(text in ("-h", "--help") for text in arguments):
         command_parser(name, module.Options, entry.summary).print_help()
         return 0

@@ -67,8 +67,8 @@ def check_folder(settings: Settings) -> None:
     """Refuse the folder of a run that cannot be taken up; nothing is written.
 
     Raises:
-        Refused: it is of other settings, no run's, or holds this run and ``--resume`` was not
-            given.
+        Refused: it has other settings, or files but no run, or it holds this run and ``--resume``
+            was not given.
     """
     path = path_of(settings)
     if path.exists() and not path.is_dir():

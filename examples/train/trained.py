@@ -83,7 +83,7 @@ def check_finished(path: Path) -> None:
         return
     below = sorted(found.parent.name for found in path.glob(f"*/{MODEL_FILE}"))
     if below and not (path / RECORD).is_file():
-        raise Refused(f"{path} holds runs, but is none itself; give {path / below[0]}")
+        raise Refused(f"{path} holds several runs; give one of them, say {path / below[0]}")
     if not (path / RECORD).is_file():
         raise Refused(f"{path} is not the folder of a run: it has no {MODEL_FILE}")
     record = read_record(path)

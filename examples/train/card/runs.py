@@ -97,7 +97,7 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
     """Read finished runs; a folder of several seeds stands for all of them.
 
     Raises:
-        Refused: a folder is no finished run's, or the runs were not evaluated on the same images.
+        Refused: a run is not finished, or the runs were not evaluated on the same images.
     """
     paths = [found for folder in folders for found in _runs_of(Path(folder))]
     twice = [path for n, path in enumerate(paths) if path.resolve() in

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -38,7 +39,9 @@ def test_every_command_wants_a_finished_run(command, refusal, elsewhere, finishe
     def told(folder):
         return refusal(command, folder, *more)
 
+    (elsewhere / "letter.txt").write_text("Dear")
     assert "RUN" in refusal(command)
+    assert "letter.txt is not" in told("letter.txt")
     assert "nowhere is not there" in told("nowhere")
     assert "images is not the folder of a run" in told("images")
     run("ce", "--epochs=2", "--max-steps=1", "--stop-after=1", "--output=begun")
@@ -49,7 +52,7 @@ def test_every_command_wants_a_finished_run(command, refusal, elsewhere, finishe
     (elsewhere / "damaged/model.safetensors").write_bytes(content[:-9] + b"\0" * 9)
     if command != "compare":
         assert "model.safetensors is damaged" in told("damaged")
-        assert f"give {finished['ce-0'].parent}/seed-0" in told(finished["ce-0"].parent)
+        assert f"say {finished['ce-0'].parent}/seed-0" in told(finished["ce-0"].parent)
 
 
 @pytest.mark.parametrize("command", NEEDED)
@@ -58,6 +61,15 @@ def test_every_command_knows_its_options(command, refusal, capsys):
     assert f"bogus is not an option of {command}" in err
     assert main([command, "--help"]) == 0
     assert "--" in capsys.readouterr().out
+
+
+def test_a_package_that_is_missing_is_named(refusal, monkeypatch):
+    there = ("jinja2", "examples.train.card", "examples.train.commands.compare")
+    for name in [name for name in sys.modules if name.startswith(there)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    err = refusal("compare", "run")
+    assert "compare needs jinja2: pip install '.[train]'" in err
 
 
 BAD = {
