@@ -8,6 +8,7 @@
 ``weights.py``      the network and its start weights, with a report of what was loaded
 ``optimizer.py``    optimizer and schedule
 ``landmarks.py``    landmarks of a data set
+``transition.py``   verified labels, and how often labels are wrong
 ``terms.py``        losses by their text
 ``devices.py``      Lightning Fabric for devices, processes and precision
 ``processes.py``    what several processes share, and a batch taken in parts

@@ -134,6 +134,7 @@ class Training:
             trained=(
                 settings.model.pretrained or settings.model.weights is not None or own_backbone
             ),
+            steps=self.steps * settings.optimizer.epochs,
             settings=settings,
         )
         self.method: Method = kind(task, settings.own)

@@ -75,10 +75,15 @@ class Views:
         return erase_boxes(view, self._boxes(batch, 1)[0])
 
     def pair(
-        self, batch: Batch, *, mirror: bool, erase: Literal["independent", "shared"]
+        self, batch: Batch, *, mirror: bool, erase: Literal["independent", "shared", "first"]
     ) -> tuple[Tensor, Tensor]:
-        """A view and its mirror image, each with its own erased box or both with the same."""
+        """A view and its mirror image.
+
+        Each has an erased box of its own, or both have the same, or only the first has one.
+        """
         view = self.plain(self._placed(batch, mirror=mirror)[0])
+        if erase == "first":
+            return erase_boxes(view, self._boxes(batch, 1)[0]), view.flip(-1)
         if erase == "shared":
             view = erase_boxes(view, self._boxes(batch, 1)[0])
             return view, view.flip(-1)
@@ -89,6 +94,20 @@ class Views:
         self, batch: Batch, landmarks: Tensor, layout: LandmarkLayout
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`single`, with the points (B, K, 2) and which of them (B, K) can be seen."""
+        view, boxes, moved, visible = self._with_landmarks(batch, landmarks, layout)
+        return erase_boxes(view, boxes), moved, visible
+
+    def pair_with_landmarks(
+        self, batch: Batch, landmarks: Tensor, layout: LandmarkLayout
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As :meth:`pair` erases the first, with the points of the first: which can be seen."""
+        view, boxes, moved, visible = self._with_landmarks(batch, landmarks, layout)
+        return erase_boxes(view, boxes), view.flip(-1), moved, visible
+
+    def _with_landmarks(
+        self, batch: Batch, landmarks: Tensor, layout: LandmarkLayout
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A view not yet erased, its box, the points, and which of them the erased view shows."""
         images, left, top, mirrored = self._placed(batch, mirror=True)
         moved = landmarks + self.padding - torch.stack((left, top), -1)[:, None]
         in_the_mirror = mirror_landmarks(moved, layout, width=self.size[1])
@@ -98,8 +117,7 @@ class Views:
         boxes = self._boxes(batch, 1)[0]
         edges = boxes.to(moved.device, non_blocking=True)[:, None] - 0.5
         under = ((moved > edges[..., :2]) & (moved < edges[..., 2:])).all(-1)
-        view = view.to(torch.get_default_dtype())
-        return erase_boxes(view, boxes), moved, visible & ~under
+        return view.to(torch.get_default_dtype()), boxes, moved, visible & ~under
 
     def _boxes(self, batch: Batch, views: int) -> list[Tensor]:
         """Boxes to erase in each view of this process's rows (B, 4), on the CPU."""

@@ -28,5 +28,7 @@ METHODS: dict[str, Entry] = {
     "scn": Entry("scn", "SCN", "importance weights, their ranking, and relabelling"),
     "gsmc": Entry("gsmc", "GSMC", "the network's own average as a teacher, maps that agree"),
     "lanet": Entry("lanet", "LANet", "label distributions, and a contrast with landmarks"),
+    "forward": Entry("forward", "Forward", "labels corrected by how often they are wrong"),
+    "robust": Entry("robust", "Robust", "a teacher, what it remembers, and corrected labels"),
     "compose": Entry("compose", "Compose", "any losses by name, with their weights"),
 }

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import timm
 from torch import Tensor, nn
 
 from examples.train.options import Refused, Settings
 from examples.train.views import Batch, Views
+from examples.train.weights import backbone_of
 from robustfer.data import LabeledFaces
-from robustfer.models import CAMClassifier
+from robustfer.models import CAMClassifier, LandmarkClassifier
 from robustfer.state import LabelStore, ModelEMA
 
 Network = Callable[..., Any]
@@ -27,6 +29,7 @@ class Task:
         views: makes views of batches.
         class_weights: a weight for each class (C), or ``None``.
         trained: whether the classifier starts from weights that were trained.
+        steps: steps of the whole run.
         settings: all options.
     """
 
@@ -35,6 +38,7 @@ class Task:
     views: Views
     class_weights: Tensor | None
     trained: bool
+    steps: int
     settings: Settings
 
 
@@ -89,6 +93,10 @@ class Method(nn.Module):
         targets = self.task.faces.targets
         return targets if targets.ndim == 1 else targets.argmax(1)
 
+    def progress(self, batch: Batch) -> float:
+        """Share of the run's steps that are done."""
+        return batch.step / self.task.steps
+
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the batch's loss by name; the loop adds them up."""
         raise NotImplementedError
@@ -99,6 +107,14 @@ class Method(nn.Module):
     def figures(self, epoch: int) -> dict[str, float]:
         """Return what to log after an epoch, counted from 1."""
         return {}
+
+
+def ramp(progress: float, between: tuple[float, float]) -> float:
+    """Rise from 0 to 1 while the progress goes from one share of the run to the other."""
+    start, end = between
+    if progress >= end:
+        return 1.0
+    return max(0.0, (progress - start) / (end - start)) if end > start else 0.0
 
 
 class EachView(nn.Module):
@@ -145,3 +161,10 @@ def targets_now(labels: LabelStore, batch: Batch) -> Tensor:
     """Return what a batch is trained on now: classes, or rows of probabilities."""
     soft = batch.target.ndim == 2
     return labels.soft_target(batch.index) if soft else labels(batch.index)
+
+
+def with_branch(task: Task, num_landmarks: int) -> LandmarkClassifier:
+    """Return the classifier with a landmark branch: copies of trained stages, else drawn anew."""
+    name, options = backbone_of(task.settings.model)
+    pyramid = None if task.trained else timm.create_model(name, features_only=True, **options)
+    return LandmarkClassifier(task.classifier, num_landmarks=num_landmarks, pyramid=pyramid)

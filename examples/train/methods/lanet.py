@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from examples.train.landmarks import find_landmarks
-from examples.train.methods.base import Method, Network, Task
+from examples.train.methods.base import Method, Network, Task, with_branch
 from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Share
 from examples.train.views import Batch
-from examples.train.weights import backbone_of
 from robustfer.functional import pseudo_labels
 from robustfer.losses import LANetLoss
-from robustfer.models import LandmarkClassifier, LandmarkCoordinates, LANetModel
+from robustfer.models import LandmarkCoordinates, LANetModel
 from robustfer.state import FeatureQueue, LabelDistributionBank, ModelEMA
 
 
@@ -137,10 +135,3 @@ class LANet(Method):
             judged = changed & (faces.true_targets >= 0)  # -1 where the truth is not known
             figures["precision"] = float((believed == faces.true_targets)[judged].float().mean())
         return figures
-
-
-def with_branch(task: Task, num_landmarks: int) -> LandmarkClassifier:
-    """Return the classifier with a landmark branch: copies of trained stages, else drawn anew."""
-    name, options = backbone_of(task.settings.model)
-    pyramid = None if task.trained else timm.create_model(name, features_only=True, **options)
-    return LandmarkClassifier(task.classifier, num_landmarks=num_landmarks, pyramid=pyramid)

@@ -28,6 +28,12 @@ METHOD_OPTIONS = {
     "scn": ["--relabel-from=1", "--relabel-margin=0", "--relabel=all"],
     "gsmc": ["--decay=0.9"],
     "lanet": ["--queue=24", "--decay=0.9", "--threshold=0.2"],
+    "forward": ["--verified=20", "--distillation-weight=0.5", "--distillation-ramp=[0, 0.5]"],
+    "robust": [
+        *("--verified=20", "--distillation-weight=0.5", "--distillation-ramp=[0, 0.5]", "--q=0.4"),
+        *("--memory-weight=0.5", "--memory-ramp=[0, 0.5]", "--posterior-from=0.5"),
+        *("--consistency-weight=0.2", "--landmark-weight=1", "--adjust-to=truth", "--decay=0.9"),
+    ],
     "compose": [
         *("--loss=cross_entropy", "--loss=attention_consistency=0.5"),
         *("--loss=self_distillation=0.9", "--loss=rank_regularization=0.1,learnable_margin=True"),

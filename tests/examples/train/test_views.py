@@ -84,6 +84,20 @@ def test_a_pair_is_an_image_and_its_mirror_image():
     assert ((flipped == 0).all(1).flatten(1).sum(1) > 0).all()
 
 
+def test_only_the_first_of_a_pair_may_be_erased():
+    made = views(crop=2, erase_probability=1.0)
+    unerased = views(crop=2, erase_probability=0.0)
+    points = torch.rand(8, 5, 2) * 11
+    view, mirror = made.pair(batch(), mirror=True, erase="first")
+    assert torch.equal(view, made.single(batch()))
+    assert torch.equal(mirror, unerased.single(batch()).flip(-1))
+    assert not torch.equal(mirror, view.flip(-1))
+    found = made.pair_with_landmarks(batch(), points, landmark_layout(5))
+    expected = made.with_landmarks(batch(), points, landmark_layout(5))
+    for mine, its in zip(found, (view, mirror, *expected[1:]), strict=True):
+        assert torch.equal(mine, its)
+
+
 def test_evaluation_sees_images_as_they_are():
     made = Views(SIZE, ViewOptions(), mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.3))
     mean, std = (

@@ -1,0 +1,100 @@
+"""Forward correction: the network predicts the truth, the loss sees the label that was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from examples.train.methods.base import Method, Network, Task, ramp
+from examples.train.options import Momentum, NonNegativeNumber, Share
+from examples.train.transition import TransitionOptions, find_transition, verify
+from examples.train.views import Batch
+from robustfer.functional import self_distillation
+from robustfer.losses import ForwardCorrectionLoss
+from robustfer.state import ModelEMA
+
+
+@dataclass(frozen=True)
+class Options(TransitionOptions):
+    """forward correction
+
+    Args:
+        q: 0 for the logarithm; above 0 the robust form, which learns less from a label that the
+            network contradicts
+        distillation_weight: of the agreement with a teacher that sees the mirrored, unerased view;
+            0: without
+        distillation_ramp: shares of the run between which that weight rises
+        decay: of the teacher
+    """
+
+    transition: str = "verified"
+    q: Share = 0.0
+    distillation_weight: NonNegativeNumber = 0.0
+    distillation_ramp: tuple[Share, Share] = (0.15, 0.4)
+    decay: Momentum = 0.99
+
+
+class Forward(Method):
+    """With ``--transition none`` it is cross entropy, or generalized cross entropy where q > 0."""
+
+    Options = Options
+
+    label: Tensor
+    verified: Tensor
+
+    def __init__(self, task: Task, options: Any) -> None:
+        super().__init__(task, options)
+        self.network = task.classifier
+        known = verify(task.faces, options, seed=task.settings.run.seed)
+        self.estimate = known.estimate
+        self.transition = find_transition(options.transition, task.faces, known.estimate)
+        matrix = torch.eye(len(task.faces.classes)) if self.transition is None else self.transition
+        self.criterion = ForwardCorrectionLoss(
+            transition=matrix.to(torch.get_default_dtype()), q=options.q, reduction="none"
+        )
+        self.register_buffer("label", known.label, persistent=False)
+        self.register_buffer("verified", known.verified, persistent=False)
+        self.teacher: ModelEMA | None = None
+        if options.distillation_weight:
+            self.teacher = self.make_teacher()
+
+    def make_teacher(self) -> ModelEMA:
+        """Return the slow average of the classifier."""
+        return ModelEMA(self.classifier, decay=self.options.decay, buffers="ema")
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode of all but the teacher, which predicts as in evaluation."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def labels_now(self) -> Tensor:
+        return self.label
+
+    def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        batch.target = self.label[batch.index]
+        view, mirror = self.views.pair(batch, mirror=True, erase="first")
+        logits = network(view).logits
+        losses = self.criterion(logits, batch.target, self.verified[batch.index])
+        terms = {"forward_correction": losses.mean()}
+        if self.teacher is not None:
+            weight = self.distillation_weight(batch)
+            # Nothing is asked of the teacher before its weight rises.
+            taught = self.teacher(mirror).logits if weight else logits
+            terms["self_distillation"] = weight * self_distillation(logits, taught)
+        return terms
+
+    def distillation_weight(self, batch: Batch) -> float:
+        """Weight of the agreement with the teacher at this step."""
+        options = self.options
+        share = ramp(self.progress(batch), options.distillation_ramp)
+        return float(options.distillation_weight * share)
+
+    def after_step(self, batch: Batch) -> None:
+        if self.teacher is not None:
+            self.teacher.update(self.classifier)

@@ -1,0 +1,154 @@
+"""Labels that a person verified, and how labels go wrong: the transition matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from examples.train.data import seed_of
+from examples.train.options import NonNegativeInt, Refused
+from robustfer.audit import read_decisions, read_probabilities
+from robustfer.data import LabeledFaces
+from robustfer.noise import (
+    TransitionEstimate,
+    transition_from_confident_joint,
+    transition_from_verified,
+)
+
+
+@dataclass(frozen=True)
+class TransitionOptions:
+    """how labels go wrong
+
+    Args:
+        transition: how often each class is given each label: none (labels are right), verified (as
+            the verified labels say), file:PATH (csv with a column per given label and a row per
+            true class), or predictions:PATH (of the training set, as robustfer audit reads them)
+        verified: so many training faces are verified: their true labels are known
+        verified_draw: a random draw of the faces, or as many of each given label (stratified)
+        verified_seed: of that draw; default: the seed of the run
+        decisions: file of a review by robustfer audit, repeated for each reviewer, instead of
+            --verified
+    """
+
+    transition: str = "none"
+    verified: NonNegativeInt = 0
+    verified_draw: Literal["random", "stratified"] = "random"
+    verified_seed: NonNegativeInt | None = None
+    decisions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What is known of the labels of a training set.
+
+    Attributes:
+        label: what to train on, (N): the true label where it is verified, else the given one.
+        verified: where the label is verified, (N).
+        estimate: how labels go wrong, as the verified ones say; ``None`` without any.
+    """
+
+    label: Tensor
+    verified: Tensor
+    estimate: TransitionEstimate | None
+
+
+def verify(faces: LabeledFaces, options: TransitionOptions, *, seed: int) -> Verification:
+    """Return the labels to train on, and what the verified ones say of the others.
+
+    Raises:
+        Refused: the data has no classes as labels, or no true labels to verify by.
+    """
+    given = faces.targets
+    if given.ndim != 1:
+        raise Refused(
+            "this method needs one class per image, the data has probabilities as labels; choose "
+            "other labels of the reader, say --reader.labels majority"
+        )
+    if options.decisions:
+        if options.verified:
+            raise Refused("--decisions and --verified exclude each other; choose one of them")
+        found = read_decisions(options.decisions, given, classes=faces.classes, ids=faces.ids)
+        rows, true = found.index, found.label
+        estimate = found.estimate() if len(found.drawn_index) else None
+    elif options.verified:
+        if faces.true_targets is None:
+            raise Refused(
+                f"--verified {options.verified} needs data that knows true labels; for your own "
+                "use robustfer audit, and --decisions with the file of the review"
+            )
+        own = seed if options.verified_seed is None else options.verified_seed
+        stratified = options.verified_draw == "stratified"
+        rows = draw(given, options.verified, stratified=stratified, seed=own)
+        true, classes = faces.true_targets[rows], len(faces.classes)
+        estimate = transition_from_verified(
+            true, given[rows], num_classes=classes,
+            given_counts=given.bincount(minlength=classes) if stratified else None,
+        )  # fmt: skip
+    else:
+        return Verification(given, torch.zeros(len(given), dtype=torch.bool), None)
+    clear = true >= 0  # an ambiguous face keeps its label
+    label, verified = given.clone(), torch.zeros(len(given), dtype=torch.bool)
+    label[rows[clear]] = true[clear]
+    verified[rows[clear]] = True
+    return Verification(label, verified, estimate)
+
+
+def draw(given: Tensor, number: int, *, stratified: bool, seed: int) -> Tensor:
+    """Return rows to verify: a random draw, or one that takes each given label in turn.
+
+    Raises:
+        Refused: there are not so many.
+    """
+    if number > len(given):
+        raise Refused(f"--verified {number} is more than the {len(given)} training images")
+    order = torch.randperm(len(given), generator=torch.Generator().manual_seed(seed_of(seed, 0)))
+    if stratified:
+        turn = torch.zeros_like(order)
+        for label in given.unique():
+            own = given[order] == label
+            turn[own] = torch.arange(int(own.sum()))
+        order = order[turn.argsort(stable=True)]
+    return order[:number]
+
+
+def find_transition(
+    source: str, faces: LabeledFaces, estimate: TransitionEstimate | None
+) -> Tensor | None:
+    """Return the transition matrix, float64 (C, C), a row per true class; ``None`` for ``none``.
+
+    Raises:
+        Refused: an unknown source, one that needs verified labels, or a file of other classes.
+    """
+    kind, _, path = source.partition(":")
+    if source == "none":
+        return None
+    if source == "verified":
+        if estimate is None:
+            raise Refused(
+                "--transition verified needs verified labels drawn at random: --verified 100 for "
+                "data that knows true labels, or --decisions FILE of a review"
+            )
+        return estimate.matrix
+    if kind not in ("file", "predictions") or not path:
+        raise Refused(
+            f"--transition must be none, verified, file:PATH or predictions:PATH, got {source}"
+        )
+    rows, classes, ids = read_probabilities(path)
+    own = tuple(faces.classes)
+    size = len(own) if kind == "file" else len(faces)
+    if tuple(rows.shape) != (size, len(own)) or (classes or own) != own:
+        raise Refused(
+            f"--transition {source}: expected {size} rows with the classes {', '.join(own)}, got "
+            f"{rows.shape[0]} with {', '.join(classes or [f'{rows.shape[1]} classes'])}"
+        )
+    if ids is not None and ids != list(own if kind == "file" else faces.ids):
+        raise Refused(
+            f"--transition {source}: the rows are named {ids[0]}, ...; expected "
+            f"{own[0] if kind == 'file' else faces.ids[0]}, ... in the order of the "
+            f"{'classes' if kind == 'file' else 'training images'}"
+        )
+    return rows.double() if kind == "file" else transition_from_confident_joint(rows, faces.targets)
