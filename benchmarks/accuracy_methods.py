@@ -30,6 +30,8 @@ class Method:
         return [*(text.format(root=root) for text in self.arguments), *own, *others]
 
 
+_SMALL: Mapping[str, float | str] = {"learning-rate": 0.004, "weight-decay": 0.5}
+
 METHODS = {
     "ce": Method(
         command="ce",
@@ -115,7 +117,7 @@ METHODS = {
     # One more pass, forward alone, makes the keys.
     "lanet": Method(
         command="lanet",
-        arguments=("--landmarks=file:{root}/landmarks68.npz",),
+        arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
         passes=1,
         grid=(
             {"learning-rate": 0.002, "weight-decay": 0.5},
@@ -174,5 +176,96 @@ METHODS = {
             {"learning-rate": 0.004, "weight-decay": 0.5},
         ),
     ),
-}
+    "generalized_cross_entropy": Method(
+        command="compose",
+        losses=("generalized_cross_entropy",),
+        passes=1,
+        grid=(
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "generalized_cross_entropy": "1,q=0.4",
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "generalized_cross_entropy": "1,q=0.7",
+            },
+        ),
+    ),
+    # A teacher's pass is one more, forward alone. The last two know a hundred verified labels.
+    "robust": Method(
+        command="robust",
+        arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
+        passes=1,
+        grid=({**_SMALL, "distillation-weight": 0.5},),
+    ),
+    "forward": Method(
+        command="forward",
+        arguments=("--verified=100",),
+        passes=1,
+        grid=(
+            _SMALL,
+            {**_SMALL, "distillation-weight": 0.5},
+            {**_SMALL, "distillation-weight": 0.3, "q": 0.5},
+        ),
+    ),
+    "robust-verified": Method(
+        command="robust",
+        arguments=(
+            "--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48",
+            "--verified=100", "--transition=verified",
+        ),
+        passes=1,
+        grid=({**_SMALL, "distillation-weight": 0.3, "q": 0.5},),
+    ),
+}  # fmt: skip
 BASELINE = "ce"
+
+#: The settings to tune over from a network that has seen faces: at most three a method.
+FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
+    "ce": ({"epochs": 5}, {"epochs": 8}, {"epochs": 12}),
+    "eac": (
+        {"consistency-weight": 0.2},
+        {"consistency-weight": 1.0},
+        {"consistency-weight": 5.0},
+    ),
+    "scn": (
+        {"relabel-from": 4},
+        {"relabel-from": 4, "relabel-margin": 0.5},
+        {"relabel-from": 6, "rank-weight": 0.1},
+    ),
+    "gsmc": (
+        {"decay": 0.995},
+        {"decay": 0.99},
+        {"decay": 0.995, "distillation-weight": 0.3},
+    ),
+    "lanet": ({}, {"distribution-weight": 3.0}, {"landmark-weight": 0.1}),
+    "generalized_cross_entropy": (
+        {"generalized_cross_entropy": "1,q=0.2"},
+        {"generalized_cross_entropy": "1,q=0.4"},
+        {"generalized_cross_entropy": "1,q=0.7"},
+    ),
+    "early_learning_regularization": (
+        {"early_learning_regularization": "1,weight=1,momentum=0.7"},
+        {"early_learning_regularization": "1,weight=3,momentum=0.7"},
+    ),
+    "forward": (
+        {},
+        {"distillation-weight": 0.5, "decay": 0.995},
+        {"distillation-weight": 1.0, "decay": 0.995},
+    ),
+    "robust": (
+        {"distillation-weight": 0.5, "decay": 0.995},
+        {"distillation-weight": 1.0, "decay": 0.995},
+    ),
+    "robust-verified": (
+        {"distillation-weight": 1.0, "decay": 0.995},
+        {
+            "distillation-weight": 1.0,
+            "decay": 0.995,
+            "adjust-to": "uniform",
+            "adjust-strength": 0.5,
+        },
+    ),
+}

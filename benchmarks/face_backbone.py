@@ -29,17 +29,15 @@ STD = (1.0, 1.0, 1.0)
 # The start of the descriptor of an image that goes evenly from 0 to 1, as the weights' notes say.
 _KNOWN = (-0.09223, 0.17873, 0.05286, -0.13123, -0.05601, 0.03924)
 
-# Each block: its name, output channels, and whether it halves the maps. The network as it was
-# trained halves them in conv256_down too; at 96 pixels that would leave maps of 2x2.
-_BLOCKS = (
-    *((f"conv32_{number}", 32, False) for number in (1, 2, 3)),
-    ("conv64_down", 64, True),
-    *((f"conv64_{number}", 64, False) for number in (1, 2, 3)),
-    ("conv128_down", 128, True),
-    *((f"conv128_{number}", 128, False) for number in (1, 2)),
-    ("conv256_down", 256, False),
-    *((f"conv256_{number}", 256, False) for number in (1, 2)),
+# Each stage: its output channels, the stride of its maps, and its blocks. The network as it was
+# trained halves the maps in conv256_down too; at 96 pixels that would leave maps of 2x2.
+_STAGES = (
+    (32, 4, ("conv32_1", "conv32_2", "conv32_3")),
+    (64, 8, ("conv64_down", "conv64_1", "conv64_2", "conv64_3")),
+    (128, 16, ("conv128_down", "conv128_1", "conv128_2")),
+    (256, 16, ("conv256_down", "conv256_1", "conv256_2")),
 )
+_HALVES = ("conv64_down", "conv128_down")
 
 
 class ChannelAffine(nn.Module):
@@ -84,6 +82,7 @@ class FaceBackbone(nn.Module):
     Attributes:
         num_features: channels of the maps, named as in timm.
         pretrained_cfg: what images it was made for, named as in timm.
+        feature_info: its stages, named as in timm: LA-Net's landmark branch goes on from them.
     """
 
     num_features = 256
@@ -95,19 +94,25 @@ class FaceBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv32_down = nn.Conv2d(3, 32, 7, stride=2)
-        self.norm: nn.Module = ChannelAffine(32)
-        self.blocks = nn.ModuleDict()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 32, 7, stride=2), ChannelAffine(32), nn.ReLU(), nn.MaxPool2d(3, stride=2)
+        )
+        self.feature_info: list[dict[str, Any]] = []
         inputs = 32
-        for name, outputs, down in _BLOCKS:
-            self.blocks[name] = Block(inputs, outputs, down=down)
-            inputs = outputs
+        for number, (outputs, stride, names) in enumerate(_STAGES, 1):
+            stage = nn.Sequential()
+            for name in names:
+                stage.add_module(name, Block(inputs, outputs, down=name in _HALVES))
+                inputs = outputs
+            self.add_module(f"stage{number}", stage)
+            self.feature_info.append(
+                {"num_chs": outputs, "reduction": stride, "module": f"stage{number}"}
+            )
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = F.max_pool2d(F.relu(self.norm(self.conv32_down(images))), 3, stride=2)
-        for block in self.blocks.values():
-            maps = block(maps)
-        return maps
+        for stage in self.children():
+            images = stage(images)
+        return images
 
     def prepare(self, batches: Iterable[Tensor]) -> None:
         """See the training faces before the first step, see :func:`normalize_batches`."""
@@ -254,18 +259,17 @@ def _scales(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, ChannelAffine
 def _stored_name(name: str) -> str:
     """Translate a name of the state dict into the manifest's.
 
-    ``blocks.conv32_1.norm2.bias`` is stored as ``conv32_1/conv2/scale/biases``.
+    ``stage1.conv32_1.norm2.bias`` is stored as ``conv32_1/conv2/scale/biases``.
     """
     if name == "fc.weight":
         return "fc"
-    *path, layer, kind = name.removeprefix("backbone.").removeprefix("blocks.").split(".")
-    if layer.startswith("norm"):
+    *path, layer, kind = name.split(".")
+    in_stem = path[-1] == "stem"  # a convolution and its scale, by their numbers
+    if layer == "1" if in_stem else layer.startswith("norm"):
         part = "scale/weights" if kind == "weight" else "scale/biases"
     else:
         part = "conv/filters" if kind == "weight" else "conv/bias"
-    if not path:  # the first layer is no block
-        return f"conv32_down/{part}"
-    return f"{path[0]}/conv{layer[-1]}/{part}"
+    return f"conv32_down/{part}" if in_stem else f"{path[-1]}/conv{layer[-1]}/{part}"
 
 
 def _padded(maps: Tensor, height: int, width: int) -> Tensor:

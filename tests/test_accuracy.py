@@ -1,9 +1,15 @@
 """The accuracy protocol: a run becomes a row as those in the results, once."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from benchmarks import accuracy
-from benchmarks.accuracy_methods import METHODS
+from benchmarks.accuracy_methods import FACE_GRIDS, METHODS
+from robustfer.data import DemoFaces
+from robustfer.models import CAMClassifier
+from robustfer.noise import with_symmetric_noise
 from tests.data.trees import vote_row, write_ferplus
 
 COMMITTED = accuracy.rows()
@@ -32,14 +38,65 @@ def test_a_run_is_one_row_like_the_others(name, results, root):
     for _ in range(2):  # the second time it is there already
         accuracy.run(name, setting=METHODS[name].grid[0], root=root, device="cpu", **RUN)
     (row,) = accuracy.rows()
-    assert row.keys() == other.keys()
+    assert row.keys() - other.keys() == {"fitted_wrong_labels"}  # added since
+    assert other.keys() <= row.keys()
     assert row["last"].keys() == other["last"].keys()
+    assert 0 <= row["fitted_wrong_labels"] <= 1
     assert accuracy.identity(row) == {
         **{key: value for key, value in RUN.items() if key != "scale"},
         "method": name, "setting": METHODS[name].grid[0], "scale": "small",
     }  # fmt: skip
     assert row["wrong_labels"] == pytest.approx(0.3, abs=0.12)
     assert row["accuracy_by_epoch"] == [pytest.approx(row["last"]["accuracy"], abs=1e-4)]
+
+
+def test_each_prediction_has_its_last_and_best_epoch(results, root):
+    scale = replace(SMALL, arguments=("--ema-decay=0.9", "--mirrored"), image_size=32)
+    accuracy.run(
+        "robust", setting={"epochs": 2}, root=root, device="cpu",
+        **{**RUN, "scale": scale, "epochs": 2, "phase": "try", "task": "symmetric20"},
+    )  # fmt: skip
+    (row,) = accuracy.rows()
+    for ending in ("", "_ema", "_mirrored", "_ema_mirrored"):
+        values = row[f"accuracy{ending}_by_epoch"]
+        assert len(values) == 2
+        assert row["last"][f"accuracy{ending}"] == pytest.approx(values[-1], abs=1e-4)
+        assert row[f"best{ending}"][f"accuracy{ending}"] == pytest.approx(max(values), abs=1e-4)
+        assert f"mean_class_accuracy{ending}" in row[f"best{ending}"]
+    assert row["wrong_labels"] == pytest.approx(0.2, abs=0.12)
+
+
+def test_what_is_memorised_are_the_wrong_labels_that_are_predicted():
+    faces = with_symmetric_noise(DemoFaces(70, size=32), rate=0.5, seed=0)
+    wrong = faces.targets != faces.true_targets
+    classifier = CAMClassifier("resnet10t", num_classes=7)
+    head = classifier.get_classifier()
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.eye(7)[3])
+    found = accuracy.fitted_wrong_labels(classifier, faces)
+    assert found == pytest.approx(float((faces.targets[wrong] == 3).float().mean()))
+    clean = with_symmetric_noise(DemoFaces(7, size=32), rate=0.0, seed=0)
+    assert accuracy.fitted_wrong_labels(classifier, clean) is None
+
+
+def test_cross_entropy_is_reported_at_its_own_best_budget_too():
+    face, cpu = accuracy.SCALES["face"], accuracy.SCALES["cpu"]
+    assert accuracy.budgets("eac", face, {}) == [8, 24]
+    assert accuracy.budgets("ce", face, {"epochs": 5}) == [5, 8, 16, 24]
+    assert accuracy.budgets("ce", cpu, {}) == [30, 60]
+
+
+def test_a_setting_is_read_from_the_command_line():
+    assert accuracy.read_setting(["q=0.4", "verified=100", "distillation-ramp=[0, 0.5]"]) == {
+        "q": 0.4, "verified": 100, "distillation-ramp": "[0, 0.5]"
+    }  # fmt: skip
+
+
+def test_every_setting_from_a_face_network_is_one_that_its_method_knows(root):
+    for name, settings in FACE_GRIDS.items():
+        for setting in settings:
+            accuracy.settings_of(METHODS[name], setting, root, accuracy.SCALES["face"].arguments)
 
 
 def test_every_method_is_a_command_with_settings_that_it_knows(root):

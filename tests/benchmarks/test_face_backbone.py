@@ -17,7 +17,7 @@ from benchmarks.face_backbone import (
     normalize_batches,
     read_weights,
 )
-from robustfer.models import CAMClassifier
+from robustfer.models import CAMClassifier, LandmarkClassifier
 
 
 def write_weights(folder, shapes):
@@ -44,7 +44,7 @@ def random_backbone():
     backbone = FaceBackbone().double().eval()
     with torch.no_grad():
         for name, value in backbone.named_parameters():
-            if "norm" in name:
+            if "norm" in name or name.startswith("stem.1."):
                 value.uniform_(0.5, 1.5)
     return backbone
 
@@ -99,12 +99,12 @@ def test_batch_normalisation_leaves_the_function_as_it_was():
 def test_running_statistics_are_those_of_the_images():
     backbone = random_backbone()
     images = torch.rand(6, 3, 64, 64, dtype=torch.float64) - 0.5
-    seen = backbone.conv32_down(images)
+    seen = backbone.stem[0](images)
     add_batch_norm(backbone)
     normalize_batches(backbone, images.split(4))
     mean = seen.mean(dim=(0, 2, 3))
-    torch.testing.assert_close(backbone.norm.running_mean, mean)
-    torch.testing.assert_close(backbone.norm.running_var, seen.var(dim=(0, 2, 3), correction=0))
+    torch.testing.assert_close(backbone.stem[1].running_mean, mean)
+    torch.testing.assert_close(backbone.stem[1].running_var, seen.var(dim=(0, 2, 3), correction=0))
 
 
 @pytest.mark.parametrize(("size", "places"), [(96, 5), (112, 6)])
@@ -114,3 +114,12 @@ def test_maps_of_a_face(size, places):
     assert output.attention.shape == (2, 7, places, places)
     logits = output.attention.mean(dim=(2, 3)) + model.class_bias()
     torch.testing.assert_close(logits, output.logits)
+
+
+def test_the_landmark_branch_goes_on_from_its_first_stage():
+    backbone = FaceBackbone()
+    add_batch_norm(backbone)
+    model = LandmarkClassifier(CAMClassifier(backbone, num_classes=7), num_landmarks=5).eval()
+    output = model(torch.rand(2, 3, 96, 96) - 0.4)
+    assert output.attention.shape == (2, 7, 5, 5)
+    assert output.heatmaps.shape == (2, 5, 22, 22)
