@@ -10,7 +10,8 @@ def log_margin(row, label):
 def posterior(row, label, transition):
     joint = [p * transition[k][label] for k, p in enumerate(row)]
     wrong = 1 - joint[label] / sum(joint)
-    return wrong, joint.index(max(joint)), [part / sum(joint) for part in joint]
+    other = max((part, -k) for k, part in enumerate(joint) if k != label)
+    return wrong, -other[1], [part / sum(joint) for part in joint]
 
 
 def disagreement(vectors, labels, row, count):

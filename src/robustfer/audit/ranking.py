@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -34,7 +33,7 @@ class ClassSummary:
         given: samples with this label.
         wrong: how many of them are expected to have a wrong one.
         true: samples of this class expected in truth.
-        suggested: the class that is suggested most often instead of it; ``None``: never one.
+        suggested: the class that these most probably have instead; ``None`` without a sample.
     """
 
     name: str
@@ -52,7 +51,8 @@ class Audit:
         ranking: rows of the data set, the most suspicious first, ``(N)`` int64.
         score: what they are ranked by, in the order of the data set, ``(N)``.
         wrong_probability: probability that the given label is wrong, ``(N)``.
-        suggestion: the most probable true class, ``(N)`` int64.
+        suggestion: the most probable other class, which is right if the label is wrong, ``(N)``
+            int64.
         neighbor_disagreement: share of similar samples with another label, ``(N)``; ``None``
             without embeddings.
         given: the labels in the data set, ``(N)`` int64.
@@ -176,7 +176,7 @@ def audit(
     >>> result.ranking
     tensor([1, 3, 2, 0])
     >>> result.suggestion
-    tensor([0, 0, 1, 1])
+    tensor([1, 0, 0, 0])
     """
     labels, rows = checked(given, probabilities)
     num_samples, num_classes = rows.shape
@@ -264,14 +264,12 @@ def _table(
 ) -> tuple[ClassSummary, ...]:
     size = len(names)
     given = labels.bincount(minlength=size)
-    expected = torch.zeros(size, dtype=torch.float64, device="cpu")
-    expected.index_add_(0, labels, wrong.double())
-    changes = (labels * size + suggestion).bincount(minlength=size**2).view(size, size)
-    most, instead = changes.fill_diagonal_(0).max(dim=1)
-    columns = (given, expected, counts, most, instead)
+    pairs = labels * size + suggestion
+    changes = pairs.bincount(wrong.double(), minlength=size**2).view(size, size)
+    columns = (given, changes.sum(dim=1), counts, changes.argmax(dim=1))
     return tuple(
-        ClassSummary(name, int(number), share, true, names[int(other)] if times else None)
-        for name, number, share, true, times, other in zip(
+        ClassSummary(name, int(number), share, true, names[int(other)] if number else None)
+        for name, number, share, true, other in zip(
             names, *map(Tensor.tolist, columns), strict=True
         )
     )

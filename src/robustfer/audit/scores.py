@@ -24,7 +24,8 @@ class Posterior(NamedTuple):
     Attributes:
         wrong_probability: probability that the given label is wrong, ``(N)``.
         log_odds: its logarithmic odds, which still tell apart what rounds to 0 or 1, ``(N)``.
-        suggestion: the most probable true class, ``(N)`` int64.
+        suggestion: the most probable other class, which is right if the label is wrong, ``(N)``
+            int64.
         class_counts: samples that each class is expected to have in truth, float64 ``(C)``.
     """
 
@@ -67,11 +68,11 @@ def label_posterior(
     probabilities: Tensor | ArrayLike,
     transition: Tensor | ArrayLike,
 ) -> Posterior:
-    r"""Return how probable it is that each label is wrong, and the most probable true class.
+    r"""Return how probable it is that each label is wrong, and the most probable other class.
 
     .. math::
         w_i = 1 - \frac{p_{i y_i} T_{y_i y_i}}{\sum_k p_{ik} T_{k y_i}}, \qquad
-        c_i = \operatorname{argmax}_k \, p_{ik} T_{k y_i}
+        c_i = \operatorname{argmax}_{k \neq y_i} \, p_{ik} T_{k y_i}
 
     Args:
         given: the labels :math:`y` in the data set.
@@ -87,7 +88,7 @@ def label_posterior(
 
     >>> found = label_posterior([0, 1], [[0.5, 0.5], [0.8, 0.2]], [[0.9, 0.1], [0.2, 0.8]])
     >>> found.wrong_probability, found.suggestion
-    (tensor([0.1818, 0.3333], dtype=torch.float64), tensor([0, 1]))
+    (tensor([0.1818, 0.3333], dtype=torch.float64), tensor([1, 0]))
     """
     labels, rows = checked(given, probabilities)
     matrix = to_probabilities("transition", transition)
@@ -102,11 +103,11 @@ def posterior_of(labels: Tensor, rows: Tensor, matrix: Tensor) -> Posterior:
     counts = torch.zeros(rows.shape[1], dtype=torch.float64, device="cpu")
     for own, chunk in _chunks(labels, rows):
         joint = _log(chunk).add_(log_columns[own])
-        best.append(joint.argmax(dim=1))
         counts += joint.softmax(dim=1).sum(dim=0, dtype=torch.float64)
         right = joint.gather(1, own[:, None])[:, 0]
-        others = joint.scatter_(1, own[:, None], -torch.inf).logsumexp(dim=1)
-        odds.append(others - right)
+        joint.scatter_(1, own[:, None], -torch.inf)
+        best.append(joint.argmax(dim=1))
+        odds.append(joint.logsumexp(dim=1) - right)
     log_odds = torch.cat(odds)
     return Posterior(log_odds.sigmoid(), log_odds, torch.cat(best), counts)
 
