@@ -92,16 +92,17 @@ def _apply(paths: list[str], options: argparse.Namespace) -> int:
     output = options.out or Path("labels.txt")
     labels = LabelStore(faces.targets, num_classes=len(faces.classes))
     changed = labels.apply_decisions(decisions)
-    estimate = decisions.estimate() if len(decisions.drawn_index) else None
     write_noise_list(output, faces.ids, labels())
     decided = int((decisions.label >= 0).sum())
     ambiguous = len(decisions.label) - decided
     print(f"{decided} labels decided, {changed} of them changed, {ambiguous} ambiguous")
-    if estimate is None:
-        print("no random faces were labelled, so it is unknown how labels go wrong")
+    print(f"labels: {output}")
+    try:
+        estimate = decisions.estimate()
+    except ValueError as error:  # the labels are decided all the same
+        print(f"how labels go wrong is unknown: {error}")
     else:
         _show(estimate, faces)
-    print(f"labels: {output}")
     return 0
 
 
@@ -171,7 +172,7 @@ def _aligned(path: str, found: Predictions, faces: LabeledFaces) -> Tensor:
         lacking = next((name for name in faces.ids if name not in place), None)
         if lacking is not None:
             raise ValueError(f"{path} has no prediction of {lacking!r}")
-        return rows[torch.tensor([place[name] for name in faces.ids])]
+        return rows[torch.tensor([place[name] for name in faces.ids], device="cpu")]
     if len(rows) != len(faces):
         raise ValueError(
             f"{path} has {len(rows)} rows, the data set has {len(faces)} samples; predict the "

@@ -155,7 +155,7 @@ def _products(one: Tensor, first: Tensor, other: Tensor, second: Tensor) -> Tens
     """The product of each pair of rows, never all of them in memory."""
     size = _BYTES // (8 * one.shape[1])
     parts = zip(torch.split(first, size), torch.split(second, size), strict=True)
-    return torch.cat([torch.zeros(0), *((one[i] * other[j]).sum(dim=1) for i, j in parts)])
+    return torch.cat([one.new_zeros(0), *((one[i] * other[j]).sum(dim=1) for i, j in parts)])
 
 
 def _crops(images: Tensor) -> Iterator[Tensor]:

@@ -103,11 +103,15 @@ def posterior_of(labels: Tensor, rows: Tensor, matrix: Tensor) -> Posterior:
     counts = torch.zeros(rows.shape[1], dtype=torch.float64, device="cpu")
     for own, chunk in _chunks(labels, rows):
         joint = _log(chunk).add_(log_columns[own])
-        counts += joint.softmax(dim=1).sum(dim=0, dtype=torch.float64)
         right = joint.gather(1, own[:, None])[:, 0]
-        joint.scatter_(1, own[:, None], -torch.inf)
-        best.append(joint.argmax(dim=1))
-        odds.append(joint.logsumexp(dim=1) - right)
+        most, other = joint.scatter_(1, own[:, None], -torch.inf).max(dim=1)
+        powers = joint.sub_(most[:, None]).exp_()
+        total = powers.sum(dim=1)
+        odds.append(most + total.log() - right)
+        best.append(other)
+        wrong = odds[-1].sigmoid()
+        counts += powers.mul_((wrong / total)[:, None]).sum(dim=0, dtype=torch.float64)
+        counts.index_add_(0, own, 1 - wrong.double())
     log_odds = torch.cat(odds)
     return Posterior(log_odds.sigmoid(), log_odds, torch.cat(best), counts)
 

@@ -145,7 +145,7 @@ def transition_from_verified(
     check_within(-1, num_classes - 1, true=truth)
     known = truth >= 0
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device="cpu")
-    counts.index_put_((truth[known], labels[known]), torch.ones(1).long(), accumulate=True)
+    counts.index_put_((truth[known], labels[known]), counts.new_ones(1), accumulate=True)
 
     # Strata and their sizes in the data set; a random draw is a single one.
     number = counts.double().numpy()
