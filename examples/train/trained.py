@@ -16,6 +16,9 @@ from examples.train.views import Views
 from robustfer.checkpoint import load_classifier, read_model_info
 from robustfer.models import CAMClassifier
 
+# What every run.json holds.
+_RECORDED = ("settings", "classes", "passes", "steps_per_epoch", "evaluation_images", "epochs")
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -101,7 +104,9 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        record["settings"]["epochs"], record["epochs"], record["classes"]
+        for name in _RECORDED:
+            record[name]
+        record["settings"]["epochs"], len(record["epochs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise Refused(

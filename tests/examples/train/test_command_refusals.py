@@ -97,6 +97,7 @@ BAD = {
     "a file for the card": (["compare", "RUN", "--output=letter.txt"], ["letter.txt", "folder"]),
     "other images": (["compare", "RUN", "other"], ["other images", "--evaluate-on"]),
     "a damaged record": (["compare", "RUN", "torn"], ["torn/run.json", "damaged"]),
+    "a record of something else": (["compare", "RUN", "old"], ["old/run.json", "passes"]),
     "no predictions": (["compare", "RUN", "without"], ["predictions.safetensors", "--resume"]),
     "damaged predictions": (["compare", "RUN", "half"], ["predictions.safetensors", "damaged"]),
 }
@@ -110,7 +111,7 @@ def test_named_in_one_line_and_nothing_written(name, refusal, elsewhere, finishe
     for number, label in enumerate(("cat", "dog")):
         write_image(elsewhere / f"two/test/{label}/1.png", grey=number, size=(32, 32))
         write_image(elsewhere / f"two/train/{label}/2.png", grey=number, size=(32, 32))
-    for copy in ("copy", "other", "torn", "without", "half"):
+    for copy in ("copy", "other", "torn", "old", "without", "half"):
         if copy in arguments:
             shutil.copytree(finished["eac-0" if copy == "torn" else "ce-0"], elsewhere / copy)
     change(elsewhere)
@@ -127,6 +128,10 @@ def change(folder):
         (folder / "other/run.json").write_text(json.dumps(record))
     if (folder / "torn").exists():
         (folder / "torn/run.json").write_text('{"settings"')
+    if (folder / "old").exists():
+        record = json.loads((folder / "old/run.json").read_text())
+        del record["passes"]
+        (folder / "old/run.json").write_text(json.dumps(record))
     if (folder / "without").exists():
         (folder / "without/predictions.safetensors").unlink()
     if (folder / "half").exists():
