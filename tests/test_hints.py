@@ -28,6 +28,7 @@ OF_OTHERS = {
     ("_token_grid", "patch_drop_rate"): "timm.create_model",
     ("examine_training", "patch_drop_rate"): "timm.create_model",
     ("_measured", "features_only"): "timm.create_model",
+    ("FileFaces.load_image", "size"): "the readers of files, one of which has made the data set",
     ("LandmarkClassifier.__init__", "features_only"): "timm.create_model",
     # Said where the reader has given it; tests/data/test_noise_lists.py has the other case.
     ("NamedOnce.is_new", "duplicates"): "the readers that give NamedOnce theirs",

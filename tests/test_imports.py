@@ -60,7 +60,8 @@ MAY_IMPORT = {
     "robustfer.data": {
         *("torch", "numpy", "PIL", "tqdm", "typing_extensions"),
         *("robustfer._arrays", "robustfer._checks", "robustfer._files", "robustfer._ids"),
-        *("robustfer._tables", "robustfer.functional", "robustfer.landmarks", "robustfer.state"),
+        *("robustfer._predictions", "robustfer._shown", "robustfer._tables"),
+        *("robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),

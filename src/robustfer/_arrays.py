@@ -11,13 +11,6 @@ from torch import Tensor
 def to_tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
     """Return numbers as a tensor on the CPU, in memory of its own; whole numbers as int64.
 
-    Args:
-        name: of the argument, for messages.
-        values: a tensor, a numpy array of any strides and byte order, or a list.
-
-    Raises:
-        TypeError: they are not numbers.
-
     >>> to_tensor("targets", np.arange(3, dtype=">i2")[::-1])
     tensor([2, 1, 0])
     >>> to_tensor("targets", ["happy", "sad"])

@@ -21,23 +21,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let ``write`` fill a file that appears under its name only when it is complete.
 
     A file that is replaced keeps its mode, and a symbolic link stays a link: the file it leads to
-    is replaced. What a killed process left of writing the same file is removed first.
-
-    Args:
-        path: the file; its folder is made if it does not exist.
-        write: called with the file, open for writing bytes.
-
-    Raises:
-        OSError: the file cannot be written, because the disk is full, the file is write-protected
-            or the name belongs to a folder or device, for example. The error names the path, and
-            an existing file stays as it was.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "new", "greeting.txt")
-    ...     write_whole(path, lambda file: file.write(b"hello"))
-    ...     path.read_text()
-    'hello'
+    is replaced. What a killed process left of writing the same file is removed first. A missing
+    folder is made. An OSError names the path, and leaves an existing file as it was.
     """
     handled = sys.exc_info()[1]  # of the caller: no cause of an error here
     mode = _mode_of_file(path)
@@ -67,11 +52,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def no_formula(text: str) -> str:
-    """Return a cell of a csv file so that a spreadsheet shows it, and does not run it.
-
-    >>> no_formula("=HYPERLINK(...)"), no_formula("happy")
-    ("'=HYPERLINK(...)", 'happy')
-    """
+    """Return a cell of a csv file so that a spreadsheet shows it, and does not run it."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

@@ -7,22 +7,11 @@ from typing import Any
 
 
 def check_ids(ids: Sequence[str], *, name: str = "ids", count: int | None = None) -> list[str]:
-    """Return names of samples as a list, if their order means something and each is a text.
+    """Return names of samples as a list, if they are an ordered sequence of ``count`` texts.
 
     A set has no order, and a single text is a sequence of letters: either would give samples
     other samples' labels.
 
-    Args:
-        ids: the names.
-        name: of the argument, for messages.
-        count: how many there must be; ``None``: any number.
-
-    Raises:
-        TypeError: not an ordered sequence, or a name is not a text.
-        ValueError: another number of names.
-
-    >>> check_ids(("a.png", "b.png"), count=2)
-    ['a.png', 'b.png']
     >>> check_ids({"a.png", "b.png"})
     Traceback (most recent call last):
     ...
@@ -45,9 +34,6 @@ def check_ids(ids: Sequence[str], *, name: str = "ids", count: int | None = None
 
 def name_bytes(name: str) -> bytes:
     r"""Return a name of a file as bytes: UTF-8, and what is not UTF-8 as on the disk.
-
-    Raises:
-        ValueError: a text that is not the name of any file (half of a surrogate pair).
 
     >>> name_bytes("é"), name_bytes("\udce9")
     (b'\xc3\xa9', b'\xe9')

@@ -13,18 +13,12 @@ from robustfer._checks import check_class_index, check_finite, check_shapes
 _TOLERANCE = 0.01
 
 
-def to_labels(name: str, values: Tensor | ArrayLike, *, num_classes: int) -> Tensor:
-    """Return labels as int64 on the CPU, if each is a class.
-
-    Raises:
-        TypeError: they are not numbers.
-        ValueError: not whole numbers of shape ``(N)``, or a value that is not a class.
-
-    >>> to_labels("given", [0, 2], num_classes=3)
-    tensor([0, 2])
-    """
+def to_labels(
+    name: str, values: Tensor | ArrayLike, *, num_classes: int, count: int | None = None
+) -> Tensor:
+    """Return labels (N) as int64 on the CPU, if each is a class and there are ``count`` of them."""
     labels = to_tensor(name, values)
-    check_shapes(**{name: (labels, "N")})
+    check_shapes(**{name: (labels, "N" if count is None else str(count))})
     if labels.dtype != torch.int64:
         raise ValueError(f"{name} must hold whole numbers, got {labels.dtype}")
     check_class_index(num_classes, **{name: labels})
@@ -32,12 +26,7 @@ def to_labels(name: str, values: Tensor | ArrayLike, *, num_classes: int) -> Ten
 
 
 def to_probabilities(name: str, values: Tensor | ArrayLike) -> Tensor:
-    """Return predicted probabilities on the CPU, in float32 or float64, if each row is some.
-
-    Raises:
-        TypeError: they are not numbers.
-        ValueError: not floating point of shape ``(N, C)`` with two classes or more, not finite, or
-            a row that is not a distribution.
+    """Return predicted probabilities (N, C) on the CPU, in float32 or float64, if each row is some.
 
     >>> to_probabilities("probabilities", [[2.0, -1.0]])
     Traceback (most recent call last):

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
 #: Length at which the text of a value or an error is cut.
 LIMIT = 500
 
 
 def value(given: object) -> str:
-    """Return the repr of a value, cut where it is long.
-
-    >>> value("a" * 1000) == "'" + "a" * (LIMIT - 1) + " ..."
-    True
-    """
+    """Return the repr of a value, cut where it is long."""
     return _text(repr, given, f"a {type(given).__name__} whose repr cannot be made")
 
 
 def error(given: BaseException) -> str:
-    """Return the type and the text of an error.
-
-    >>> error(OSError("no disk"))
-    'OSError: no disk'
-    """
-    text = _text(str, given, "its text cannot be made")
-    return f"{type(given).__name__}: {text}"
+    """Return the type and the text of an error."""
+    return f"{type(given).__name__}: {_text(str, given, 'its text cannot be made')}"
 
 
 def line(text: str) -> str:
@@ -34,8 +26,6 @@ def line(text: str) -> str:
     >>> line("red: \x1b[31m")
     'red: \\x1b[31m'
     """
-    if text.isprintable():
-        return text
     return "".join(
         sign.encode("unicode_escape").decode() if is_control(sign) else sign for sign in text
     )
@@ -44,6 +34,12 @@ def line(text: str) -> str:
 def is_control(sign: str) -> bool:
     """Whether a character is a control character or half of one, but for a new line."""
     return sign != "\n" and unicodedata.category(sign) in ("Cc", "Cs")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Return a question after a misspelt name, for the end of an error; empty if none is near."""
+    found = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _text(make: Callable[[object], str], given: object, otherwise: str) -> str:

@@ -35,30 +35,11 @@ _PLAIN = re.compile(r"[^./\\:\0][^/\\:\0]*(?:/[^./\\:\0][^/\\:\0]*)*")
 def read_table(
     path: Path, columns: Sequence[str], *, separator: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    r"""Read a csv file with a header, row by row.
+    """Read a csv file row by row: the line number, from 1 on, and column -> value.
 
-    Blanks around names and values, a byte-order mark and empty lines are allowed. All columns are
-    read; those without a name are left out.
-
-    Args:
-        path: the csv file, UTF-8.
-        columns: names that the header must have.
-        separator: what stands between two values.
-
-    Yields:
-        The line number, counted from 1, and the row: column -> value.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no header, a column missing or named twice, a row with too few or too many
-            values, or no csv text at all. The message names file and line.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "labels.csv")
-    ...     _ = path.write_text("image, emotion\na.png, 3")
-    ...     list(read_table(path, ["image", "emotion"]))
-    [(2, {'image': 'a.png', 'emotion': '3'})]
+    The header must name ``columns`` and may name others. Blanks around names and values, a
+    byte-order mark, empty lines and columns without a name are left out. What is no such table is a
+    ValueError that names file and line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file")
@@ -84,9 +65,7 @@ def read_table(
 
 
 def parse_whole_number(text: str) -> int | None:
-    """Return the whole number that a text stands for, or None where it stands for none.
-
-    Spreadsheets and data frames write 3 as ``3.0``, too.
+    """Return the whole number that a text stands for, else None. Data frames write 3 as ``3.0``.
 
     >>> [parse_whole_number(text) for text in ("3", "03", "+3", "3.0", "3.5", "-3", "nan", "9" * 40)]
     [3, 3, 3, 3, None, None, None, None]
@@ -100,31 +79,21 @@ def parse_whole_number(text: str) -> int | None:
     return number if number <= MAX_WHOLE_NUMBER else None
 
 
-def read_whole_number(path: Path, line: int, column: str, text: str) -> int:
-    """Read a count or a code from a cell of a table.
-
-    >>> read_whole_number(Path("votes.csv"), 7, "anger", "3.0")
-    3
-    >>> read_whole_number(Path("votes.csv"), 7, "anger", "-1")
-    Traceback (most recent call last):
-    ...
-    ValueError: votes.csv, line 7: anger must be a whole number from 0 to 2147483647, got '-1'
-    """
+def read_whole_number(
+    path: Path, line: int, column: str, text: str, high: int = MAX_WHOLE_NUMBER
+) -> int:
+    """Read a count or a code, at most ``high``, from a cell of a table."""
     number = parse_whole_number(text)
-    if number is None:
+    if number is None or number > high:
         raise ValueError(
-            f"{path}, line {line}: {column} must be a whole number from 0 to {MAX_WHOLE_NUMBER}, "
-            f"got {shortened(text)}"
+            f"{path}, line {line}: {column} must be a whole number from 0 to {high}, got "
+            f"{shortened(text)}"
         )
     return number
 
 
 def parse_number(text: str) -> float | None:
-    """Return the finite number that a text stands for and float32 can hold, else None.
-
-    >>> [parse_number(text) for text in ("2.5", "1e39", "inf", "nan", "x")]
-    [2.5, None, None, None, None]
-    """
+    """Return the finite number that a text stands for and float32 can hold, else None."""
     try:
         number = float(text)
     except ValueError:
@@ -133,11 +102,7 @@ def parse_number(text: str) -> float | None:
 
 
 def shortened(text: str) -> str:
-    """Return a text as it is quoted in an error: a cell may be of any length.
-
-    >>> shortened("12 years"), len(shortened("9" * 5000))
-    ("'12 years'", 63)
-    """
+    """Return a text as it is quoted in an error: a cell may be of any length."""
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
 
 
@@ -148,23 +113,10 @@ def absolute_starts(folder: Path) -> tuple[str, ...]:
 
 
 def check_inside(path: Path, line: int, name: str, starts: Sequence[str] = ()) -> str:
-    r"""Return the file name of a table's row, relative to the folder it is meant for.
+    """Return the file name of a table's row, relative to the folder it is meant for.
 
-    Backslashes count as slashes. An absolute path loses its start if it lies below the folder.
-
-    Args:
-        path: the table, for messages.
-        line: its line, for messages.
-        name: as the table has it.
-        starts: of the folder, from :func:`absolute_starts`; without them no absolute path is
-            accepted.
-
-    >>> check_inside(Path("labels.csv"), 2, r"happy\\a.png")
-    'happy/a.png'
-    >>> check_inside(Path("labels.csv"), 2, "../secret.png")
-    Traceback (most recent call last):
-    ...
-    ValueError: labels.csv, line 2: '../secret.png' leads out of the images' folder
+    Backslashes count as slashes. An absolute path is accepted only below the folder, and by
+    ``starts`` from :func:`absolute_starts`.
     """
     if _PLAIN.fullmatch(name):  # PurePosixPath would take most of the time of a long table
         return name
@@ -175,18 +127,16 @@ def check_inside(path: Path, line: int, name: str, starts: Sequence[str] = ()) -
         raise ValueError(
             f"{path}, line {line}: {name!r} is not an image, but a file that macOS adds to archives"
         )
-    if "\0" in inside or (".." in inside and ".." in inside.split("/")):
+    if "\0" in inside or ".." in inside.split("/"):
         raise ValueError(f"{path}, line {line}: {name!r} leads out of the images' folder")
     # With the eyes of either system: "C:\x" is a harmless name on one of them only.
-    if inside[0] == "/" or (inside[1:2] == ":" and _DRIVE.match(inside)):
+    if inside[0] == "/" or _DRIVE.match(inside):
         seen = _comparable(inside)
         start = next((start for start in starts if seen.startswith(start)), None)
         if start is None:
-            cure = (
-                f" {starts[0]}: give root=, a folder above the images, or paths relative to it"
-                if starts
-                else ": write it relative to that folder"
-            )
+            cure = ": write it relative to that folder"
+            if starts:
+                cure = f" {starts[0]}: give root=, a folder above the images, or relative paths"
             raise ValueError(
                 f"{path}, line {line}: the absolute path {name!r} leads out of the images' folder"
                 + cure
@@ -198,19 +148,8 @@ def check_inside(path: Path, line: int, name: str, starts: Sequence[str] = ()) -
 class NamedOnce:
     """Watches that a table names each sample once.
 
-    Args:
-        path: the table, for messages.
-        duplicates: the reader's option: ``"error"``, or ``"drop"`` to allow a row that says the
-            very same again; ``None`` where the reader has no such option. Rows that contradict each
-            other are an error always.
-
-    >>> names = NamedOnce(Path("labels.csv"), "drop")
-    >>> [names.is_new(line, "a.png", label) for line, label in ((2, "anger"), (3, "anger"))]
-    [True, False]
-    >>> names.is_new(4, "a.png", "fear")
-    Traceback (most recent call last):
-    ...
-    ValueError: labels.csv, line 4: a.png is named a second time, after line 2
+    ``duplicates="drop"`` allows a row that says the very same again; ``None`` is for a reader
+    without this option. Rows that contradict each other are always an error.
     """
 
     def __init__(self, path: Path, duplicates: Duplicates | None = None) -> None:
@@ -221,16 +160,7 @@ class NamedOnce:
         self._seen: dict[str, tuple[int, int]] = {}
 
     def is_new(self, line: int, name: str, row: Hashable) -> bool:
-        """Whether this is the first row of a name.
-
-        Args:
-            line: of the row.
-            name: from :func:`check_inside`, which spells a name in one way.
-            row: what the table says of it.
-
-        Raises:
-            ValueError: it is not, and may not be.
-        """
+        """Whether a row, and what it says, is the first of a name spelt by `check_inside`."""
         # The hash, not the row: a table of half a million rows need not stay in memory.
         first, said = self._seen.setdefault(name, (line, hash(row)))
         if first == line:
@@ -238,21 +168,21 @@ class NamedOnce:
         same = said == hash(row)
         if same and self._duplicates == "drop":
             return False
-        hint = ""
-        if same:
-            cure = "duplicates='drop' counts it once" if self._duplicates else "delete one of them"
-            hint = f"; the rows are the same: {cure}"
+        cure = "duplicates='drop' counts it once" if self._duplicates else "delete one of them"
         raise ValueError(
-            f"{self._path}, line {line}: {name} is named a second time, after line {first}{hint}"
+            f"{self._path}, line {line}: {name} is named a second time, after line {first}"
+            + (f"; the rows are the same: {cure}" if same else "")
         )
 
 
-def existing_folder(folder: str | Path) -> Path:
-    """Return the path of a folder that is there, ``~`` being the home folder.
+def check_split(split: str | None) -> None:
+    """Refuse what is neither a split nor ``None``."""
+    if split not in (None, *SPLITS):
+        raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
 
-    Raises:
-        FileNotFoundError: it is not there.
-    """
+
+def existing_folder(folder: str | Path) -> Path:
+    """Return the path of a folder that is there, ``~`` being the home folder."""
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"the folder {path} is not there")
@@ -260,51 +190,36 @@ def existing_folder(folder: str | Path) -> Path:
 
 
 def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> None:
-    """Refuse a table that names what is not there, or is not a file that can be read to its end.
-
-    Args:
-        path: the table, for the message.
-        folder: where the files lie.
-        named: line and name of each; a name may have folders of its own.
-
-    Raises:
-        FileNotFoundError: a file is not there; the message names the first line and how many more
-            there are.
-        ValueError: a folder, a pipe or a device has the name.
-    """
-    # Folders are listed once: asking after each of thousands of files is slow, on a network above
-    # all.
+    """Refuse a table whose lines name what is not there, or cannot be read to its end."""
+    # Folders are listed once: asking after each of thousands of files is slow on a network.
     listed: set[str] = set()
-    files: set[str] = set()
-    others: set[str] = set()
+    regular: dict[str, bool] = {}
     missing: list[tuple[int, str]] = []
     for line, name in named:
-        if name in files:
+        if regular.get(name):
             continue
         below = name.rpartition("/")[0]
         if below not in listed and (folder / below).is_dir():
             start = f"{below}/" if below else ""
             with os.scandir(folder / below) as entries:
-                for entry in entries:
-                    (files if is_regular(entry) else others).add(start + entry.name)
+                regular.update((start + entry.name, _is_regular(entry)) for entry in entries)
         listed.add(below)
-        if name in others:
+        if name not in regular:
+            missing.append((line, name))
+        elif not regular[name]:
             raise ValueError(
                 f"{path}, line {line}: {folder / name} is not a regular file, but a folder, a "
                 "broken link, a pipe or a device"
             )
-        if name not in files:
-            missing.append((line, name))
     if missing:
         line, name = missing[0]
-        near = next((found for found in files if _loose(found) == _loose(name)), None)
+        near = next((found for found in regular if _loose(found) == _loose(name)), None)
         hint = f"; there is {near!r}" if near else ""
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise FileNotFoundError(f"{path}, line {line}: {folder / name} is not there{hint}{more}")
 
 
-def is_regular(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file that can be read to its end, or a link to one."""
+def _is_regular(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
     except OSError:  # a link that leads back to itself
@@ -316,7 +231,7 @@ def _comparable(path: str) -> str:
 
 
 def _loose(name: str) -> str:
-    """A name without what file systems and archives change: case and the way accents are coded."""
+    """A name without what file systems and archives change: case, and how accents are coded."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -27,11 +27,7 @@ EXPRESSIONS_WITH_CONTEMPT: tuple[str, ...] = (*EXPRESSIONS, "contempt")
 
 
 def expressions(num_classes: int) -> tuple[str, ...]:
-    """Return the seven expressions, or eight with contempt.
-
-    Raises:
-        ValueError: another number.
-    """
+    """Return the seven expressions, or eight with contempt."""
     if num_classes not in (7, 8) or not isinstance(num_classes, int):
         raise ValueError(f"num_classes must be 7, or 8 with contempt, got {num_classes}")
     return EXPRESSIONS if num_classes == 7 else EXPRESSIONS_WITH_CONTEMPT
@@ -71,11 +67,7 @@ NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
 
 
 def class_name(name: str) -> str:
-    """Return robustfer's name of an expression, and any other name as it is.
-
-    >>> class_name("Happy"), class_name("bored")
-    ('happiness', 'bored')
-    """
+    """Return robustfer's name of an expression, and any other name as it is."""
     return _CANONICAL.get(name.strip().lower(), name)
 
 
@@ -83,11 +75,6 @@ def classes_of(names: Iterable[str]) -> tuple[str, ...]:
     """Return the classes, in order, that these names belong to.
 
     If all are expressions: robustfer's seven, or eight if contempt occurs. Else the sorted names.
-
-    >>> classes_of({"happy", "neutral"}) == EXPRESSIONS
-    True
-    >>> classes_of(["dog", "cat", "dog"])
-    ('cat', 'dog')
     """
     found = set(map(class_name, names))
     for known in (EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT):
@@ -97,17 +84,7 @@ def classes_of(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def numbering(name: str) -> Mapping[int, str]:
-    """Return what a data set's own files mean by a number.
-
-    Args:
-        name: a key of :data:`NUMBERINGS`.
-
-    Raises:
-        ValueError: there is no such numbering.
-
-    >>> numbering("rafdb")[1], numbering("affectnet")[1], numbering("fer2013")[1]
-    ('surprise', 'happiness', 'disgust')
-    """
+    """Return what a data set's own files mean by a number, if it is a key of `NUMBERINGS`."""
     return NUMBERINGS[check_choice("numbering", name, tuple(NUMBERINGS))]
 
 
@@ -188,18 +165,10 @@ def translate_classes(
 def renumber(
     targets: Tensor, *, source: str | Sequence[str], target: str | Sequence[str]
 ) -> Tensor:
-    """Return labels counted in another order of the classes.
+    """Return labels (N), or probabilities (N, C), counted in another order of the classes.
 
-    Args:
-        targets: class indices, or probabilities.
-        source: the order that they are in, names or a key of :data:`NUMBERINGS`.
-        target: the order wanted; it may have classes that ``source`` has not.
-
-    Shape:
-        ``targets`` int64 (N) -> int64 (N), or (N, C) -> (N, C').
-
-    Raises:
-        ValueError: a class that occurs in ``targets`` is not in ``target``.
+    Both orders are names or keys of :data:`NUMBERINGS`. A class that occurs must be in ``target``,
+    which may have others.
 
     >>> renumber(torch.tensor([0, 3]), source="fer2013", target=EXPRESSIONS)
     tensor([5, 3])

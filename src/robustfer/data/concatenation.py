@@ -15,9 +15,6 @@ def row_in_concatenation(row: int) -> int:
 
     A ``ConcatDataset`` asks each of its data sets for rows from 0 on; only its own call knows the
     row of the whole. Else two samples would have one ``index``, and one label in a ``LabelStore``.
-
-    Raises:
-        TypeError: something between the two asks for other rows, as torch's ``Subset`` does.
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name == "__getitem__":

@@ -18,13 +18,16 @@ from torch.utils.data import Dataset
 
 from robustfer._arrays import to_tensor
 from robustfer._checks import (
-    check_class_index,
     check_distribution,
     check_floating,
+    check_int64,
     check_range,
+    check_shapes,
     check_whole_number,
+    check_within,
 )
 from robustfer._ids import check_ids, name_bytes
+from robustfer._predictions import to_labels
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.concatenation import row_in_concatenation
 
@@ -76,18 +79,17 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             self.true_targets = self._checked("true_targets", true_targets, len(ids))
         self.votes: Tensor | None = None
         if votes is not None:
-            self.votes = self._checked_votes(to_tensor("votes", votes), len(ids))
+            self.votes = to_tensor("votes", votes)
+            check_shapes(votes=(self.votes, f"{len(ids)} {len(self.classes)}"))
+            check_int64(votes=self.votes)
+            check_within(0, math.inf, votes=self.votes)
 
     @abstractmethod
     def load_image(self, row: int) -> Tensor:
         """Image of a row of the whole data set (before any :meth:`subset`), uint8 (3, H, W)."""
 
     def load_landmarks(self, row: int) -> Tensor:
-        """Points of a row of the whole data set, for :meth:`landmarks`; a subclass may have them.
-
-        Shape:
-            float32 (K, 2), xy in pixels of the image, NaN if unknown
-        """
+        """Points of a row of the whole data set, for :meth:`landmarks`, if a subclass has them."""
         raise ValueError(f"{type(self).__name__} has no landmarks")
 
     def landmarks(self, row: int) -> Tensor:
@@ -147,7 +149,6 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         If no better labels were known, those replaced become ``true_targets``.
 
         Raises:
-            TypeError: the labels are not numbers.
             ValueError: not one label per sample, or a label outside the classes.
         """
         other = copy.copy(self)
@@ -165,18 +166,9 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
 
         Raises:
             ValueError: no such order, or samples of a class that is none of it.
-
-        >>> from robustfer.data import DemoFaces
-        >>> faces = DemoFaces(num_samples=7)
-        >>> other = faces.with_classes("fer2013")
-        >>> faces.classes[0], other.classes[0]
-        ('surprise', 'anger')
-        >>> faces.classes[faces.targets[3]] == other.classes[other.targets[3]]
-        True
         """
-        after = class_order(classes)
         other = copy.copy(self)
-        other.classes = after
+        other.classes = after = class_order(classes)
         other.targets = renumber(self.targets, source=self.classes, target=after)
         if self.true_targets is not None:
             other.true_targets = renumber(self.true_targets, source=self.classes, target=after)
@@ -194,9 +186,6 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             transform: gets an image, uint8 (3, H, W), and returns what a sample has in its place:
                 one of ``torchvision.transforms.v2``, or any callable; ``None`` for none. It sees no
                 label and no landmarks, so :meth:`landmarks` is refused while it is set.
-
-        Raises:
-            TypeError: it cannot be called.
 
         >>> from robustfer.data import DemoFaces
         >>> faces = DemoFaces(7).with_transform(lambda image: image[:, 8:40, 8:40])
@@ -220,11 +209,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             raise ValueError(f"index must hold row numbers, got {rows.dtype}")
         if rows.ndim != 1 or not len(rows) or len(set(rows.tolist())) != len(rows):
             raise ValueError(f"index must hold at least one row and none twice, got {rows}")
-        if int(rows.min()) < 0 or int(rows.max()) >= len(self):
-            raise ValueError(
-                f"index must hold rows from 0 to {len(self) - 1}, "
-                f"got {int(rows.min())} to {int(rows.max())}"
-            )
+        check_within(0, len(self) - 1, index=rows)
         other = copy.copy(self)
         other._rows = rows if self._rows is None else self._rows[rows]
         other.targets = self.targets[rows]
@@ -278,12 +263,10 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         """
         soft = self.targets.ndim == 2
         counts = self.targets.sum(0) if soft else self.targets.bincount(minlength=len(self.classes))
-        shown = zip(self.classes, counts.tolist(), strict=True)
-        lines = [
-            f"{len(self)} images: " + ", ".join(f"{name} {count:.0f}" for name, count in shown)
-        ]
+        named = zip(self.classes, counts.tolist(), strict=True)
+        shown = ", ".join(f"{name} {count:.0f}" for name, count in named)
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.excluded.items())
-        lines.append(f"left out: {left_out or 'nothing'}")
+        lines = [f"{len(self)} images: {shown}", f"left out: {left_out or 'nothing'}"]
         if self.true_targets is not None and not soft:
             wrong = int((self.targets != self.true_targets).sum())
             lines.append(f"{wrong} labels ({wrong / len(self):.1%}) differ from the true ones")
@@ -299,32 +282,12 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
 
     def _checked(self, name: str, labels: Tensor | ArrayLike, samples: int) -> Tensor:
         targets = to_tensor(name, labels)
-        if targets.ndim == 2:
-            if tuple(targets.shape) != (samples, len(self.classes)):
-                raise ValueError(
-                    f"{name} must have shape ({samples}, {len(self.classes)}), "
-                    f"got {tuple(targets.shape)}"
-                )
-            check_floating(**{name: targets})
-            check_distribution(**{name: targets})
-            return targets.float()
-        if tuple(targets.shape) != (samples,) or targets.dtype != torch.int64:
-            raise ValueError(
-                f"{name} must be whole numbers of shape ({samples}), got {targets.dtype} of shape "
-                f"{tuple(targets.shape)}"
-            )
-        check_class_index(len(self.classes), **{name: targets})
-        return targets
-
-    def _checked_votes(self, votes: Tensor, samples: int) -> Tensor:
-        if tuple(votes.shape) != (samples, len(self.classes)) or votes.dtype != torch.int64:
-            raise ValueError(
-                f"votes must be whole numbers of shape ({samples}, {len(self.classes)}), got "
-                f"{votes.dtype} of shape {tuple(votes.shape)}"
-            )
-        if bool((votes < 0).any()):
-            raise ValueError(f"votes must be 0 or more, got {int(votes.min())}")
-        return votes
+        if targets.ndim != 2:
+            return to_labels(name, targets, num_classes=len(self.classes), count=samples)
+        check_shapes(**{name: (targets, f"{samples} {len(self.classes)}")})
+        check_floating(**{name: targets})
+        check_distribution(**{name: targets})
+        return targets.float()
 
 
 def check_faces(dataset: LabeledFaces) -> None:

@@ -71,7 +71,6 @@ class JoinedFaces(LabeledFaces):
         return part.landmarks(part._row(place))
 
     def _part(self, row: int) -> tuple[LabeledFaces, int]:
-        """The part that a row lies in, and its place there."""
         number = bisect_right(self._ends, row)
         return self._parts[number], row - (self._ends[number - 1] if number else 0)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from torch import Tensor
 
+from robustfer import _shown
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.demo.faces import DemoFaces
 from robustfer.data.readers.affectnet import AffectNet
@@ -70,7 +70,7 @@ def load(
         *others, last = (each if each == "demo" else f"{each}:PATH" for each in KINDS)
         raise ValueError(
             f"no data set is called {kind!r}; write {', '.join(others)} or {last}"
-            + _near(kind.lower(), KINDS)
+            + _shown.near(kind.lower(), KINDS)
         )
     if kind == "demo" and colon:
         raise ValueError(f"demo takes no path: write demo, got {spec!r}")
@@ -84,7 +84,8 @@ def load(
         if name not in known:
             others = [each for each in known if each != "split"]
             raise ValueError(
-                f"{kind} has no option {name}; it has {', '.join(others)}{_near(name, others)}"
+                f"{kind} has no option {name}; it has {', '.join(others)}"
+                + _shown.near(name, others)
             )
     if "classes" in known:
         options["classes"] = classes
@@ -92,8 +93,3 @@ def load(
     if "classes" not in known and classes is not None:
         faces = faces.with_classes(classes)
     return faces if transform is None else faces.with_transform(transform)
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

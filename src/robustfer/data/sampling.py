@@ -12,14 +12,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, distributed
 from torch.utils.data import DistributedSampler
 
-from robustfer._arrays import to_tensor
-from robustfer._checks import (
-    Variant,
-    check_class_index,
-    check_seed,
-    check_variant,
-    check_whole_number,
-)
+from robustfer._checks import Variant, check_seed, check_variant, check_whole_number
+from robustfer._predictions import to_labels
 from robustfer.functional._gather import several_processes
 
 
@@ -54,9 +48,6 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         variant: ``"paper"``, the equation; ``"official"``, the public program's floating-point
             sums, which sometimes round a whole share up by one.
 
-    Raises:
-        ValueError: an argument out of its range, or a label outside the classes.
-
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition under
         Label Noise, ICCV 2023.
@@ -81,16 +72,14 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         rank: int | None = None,
         variant: Variant = "paper",
     ) -> None:
-        check_variant(variant)
         self._source = labels
         self.num_classes = check_whole_number("num_classes", num_classes, 1)
         self.max_epoch = check_whole_number("max_epoch", max_epoch, 1)
-        self.variant = variant
-        seed = check_seed(seed)
+        self.variant = check_variant(variant)
         self._given = num_replicas, rank
         self._size = len(self._labels())
         places: Any = range(self._size)
-        super().__init__(places, *self._processes(), seed=seed)
+        super().__init__(places, *self._processes(), seed=check_seed(seed))
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next, counted from 0, before each."""
@@ -98,7 +87,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
 
     def class_counts(self) -> list[int]:
         """Return how many samples of each class the epoch will have, over all processes."""
-        return self._counts(self._labels().bincount(minlength=self.num_classes).tolist())
+        return self._counts(self._labels())
 
     def __len__(self) -> int:
         # The processes may have found each other since this was made.
@@ -109,11 +98,10 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         labels = self._labels()
-        counts = self._counts(labels.bincount(minlength=self.num_classes).tolist())
         state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> 1))
         parts = []
-        for number, count in enumerate(counts):
+        for number, count in enumerate(self._counts(labels)):
             if not count:
                 continue
             rows = (labels == number).nonzero()[:, 0]
@@ -128,19 +116,18 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
 
     def _processes(self) -> tuple[int, int]:
         """How many processes there are, and which this is."""
-        found = (
-            (distributed.get_world_size(), distributed.get_rank())
-            if several_processes()
-            else (1, 0)
-        )
-        replicas, rank = (
-            one if given is None else given for given, one in zip(self._given, found, strict=True)
-        )
+        replicas, rank = self._given
+        several = several_processes()
+        if replicas is None:
+            replicas = distributed.get_world_size() if several else 1
+        if rank is None:
+            rank = distributed.get_rank() if several else 0
         replicas = check_whole_number("num_replicas", replicas, 1)
         return replicas, check_whole_number("rank", rank, 0, replicas - 1)
 
-    def _counts(self, sizes: list[int]) -> list[int]:
-        total = sum(sizes)
+    def _counts(self, labels: Tensor) -> list[int]:
+        sizes = labels.bincount(minlength=self.num_classes).tolist()
+        total = len(labels)
         present = [number for number, size in enumerate(sizes) if size]
         epoch, epochs, classes = min(self.epoch, self.max_epoch), self.max_epoch, len(present)
         counts, left = [0] * len(sizes), total
@@ -158,11 +145,5 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         return counts
 
     def _labels(self) -> Tensor:
-        labels = to_tensor("labels", self._source() if callable(self._source) else self._source)
-        if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
-            raise ValueError(
-                f"labels must be one class per sample, integers of shape (N), got {labels.dtype} "
-                f"of shape {tuple(labels.shape)}"
-            )
-        check_class_index(self.num_classes, labels=labels)
-        return labels
+        labels = self._source() if callable(self._source) else self._source
+        return to_labels("labels", labels, num_classes=self.num_classes)

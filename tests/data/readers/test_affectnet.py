@@ -155,7 +155,11 @@ ROW = affectnet_row("a.jpg", 1)
     ("header", "rows", "message"),
     [
         (ROW, [ROW], "line 1: the header must name the columns subDirectory_filePath"),
-        (AFFECTNET_HEADER, [affectnet_row("a.jpg", 11)], "line 2: expression must lie in 0 to 10"),
+        (
+            AFFECTNET_HEADER,
+            [affectnet_row("a.jpg", 11)],
+            "line 2: expression must be a whole .* 10",
+        ),
         (AFFECTNET_HEADER, [affectnet_row("a.jpg", "x")], "line 2: expression must be a whole"),
         (AFFECTNET_HEADER, [affectnet_row("../a.jpg", 1)], "line 2: .* leads out of"),
         (AFFECTNET_HEADER, [ROW, ROW], "line 3: .* a second time, .* duplicates='drop'"),

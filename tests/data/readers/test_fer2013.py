@@ -55,7 +55,7 @@ def test_numbers_as_data_frames_write_them(tmp_path):
     [
         ("image,label\na.png,1\n", r"line 1: .*emotion missing"),
         ("emotion,pixels\n1,2\n", "line 1: the header must name the column image, or Usage"),
-        ("image,emotion\na.png,7\n", "line 2: emotion must lie in 0 to 6, got 7"),
+        ("image,emotion\na.png,7\n", "line 2: emotion must be a whole number from 0 to 6, got '7'"),
         ("image,emotion\na.png,-1\n", "line 2: emotion must be a whole number"),
         ("image,emotion\na.png,1\na.png,1\n", r"line 3: a\.png is named a second time"),
         ("emotion,Usage\n0,Training\n", "has 1 rows, but fer2013new.csv has 3"),
@@ -136,7 +136,7 @@ FLAT = " ".join(["7"] * 48**2)
         (f"0,256 {FLAT[2:]},Training", "line 3: pixels must be .* from 0 to 255, got '256'"),
         (f"0,-1 {FLAT[2:]},Training", "line 3: pixels must be .* from 0 to 255, got '-1'"),
         (f"0,7.5 {FLAT[2:]},Training", "line 3: pixels must be .* from 0 to 255, got '7.5'"),
-        (f"7,{FLAT},Training", "line 3: emotion must lie in 0 to 6, got 7"),
+        (f"7,{FLAT},Training", "line 3: emotion must be a whole number from 0 to 6, got '7'"),
         (f"x,{FLAT},Training", "line 3: emotion must be a whole number"),
         (f"0,{FLAT},Test", "line 3: Usage must be one of .* got 'Test'"),
         (f"0,{FLAT}", "line 3: 2 values, but the header names 3 columns"),

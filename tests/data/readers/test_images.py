@@ -6,8 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from robustfer.data.readers.images import Box, ImageFiles, read_image
+from robustfer.data.readers.images import Box, FileFaces, read_image
 from tests.data.trees import write_image
+
+
+def opened(folder: Path, names: list[str], **options: object) -> FileFaces:
+    targets = [0] * len(names)
+    return FileFaces(folder, classes=("a", "b"), ids=names, targets=targets, **options)
 
 
 def test_colours_and_axes(tmp_path: Path) -> None:
@@ -108,17 +113,17 @@ def test_files_of_one_size(tmp_path: Path, in_memory: bool) -> None:
     names = [f"{grey}.png" for grey in range(3)]
     for grey, name in enumerate(names):
         write_image(tmp_path / name, grey=grey)
-    files = ImageFiles(tmp_path, names, in_memory=in_memory)
-    assert [int(files[row].max()) for row in range(3)] == [0, 1, 2]
-    files[1].zero_()
-    assert int(files[1].max()) == 1
+    files = opened(tmp_path, names, in_memory=in_memory)
+    assert [int(files.load_image(row).max()) for row in range(3)] == [0, 1, 2]
+    files.load_image(1).zero_()
+    assert int(files.load_image(1).max()) == 1
 
 
 def test_in_memory_reads_no_file_again(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.png", grey=5)
-    files = ImageFiles(tmp_path, ["a.png"], in_memory=True)
+    files = opened(tmp_path, ["a.png"], in_memory=True)
     path.unlink()
-    assert files[0].unique().tolist() == [5]
+    assert files.load_image(0).unique().tolist() == [5]
 
 
 def test_files_of_two_sizes(tmp_path: Path) -> None:
@@ -126,16 +131,16 @@ def test_files_of_two_sizes(tmp_path: Path) -> None:
     write_image(tmp_path / "b.png", size=(50, 40))
     message = r"b\.png has 50 x 40 pixels, but a\.png has 48 x 48; give size="
     with pytest.raises(ValueError, match=message):
-        ImageFiles(tmp_path, ["a.png", "b.png"])[1]
+        opened(tmp_path, ["a.png", "b.png"]).load_image(1)
     with pytest.raises(ValueError, match=message):
-        ImageFiles(tmp_path, ["a.png", "b.png"], in_memory=True)
-    assert ImageFiles(tmp_path, ["a.png", "b.png"], size=32)[1].shape == (3, 32, 32)
+        opened(tmp_path, ["a.png", "b.png"], in_memory=True)
+    assert opened(tmp_path, ["a.png", "b.png"], size=32).load_image(1).shape == (3, 32, 32)
 
 
 def test_size_out_of_range(tmp_path: Path) -> None:
     for size in (0, 1.5, True):
         with pytest.raises(ValueError, match=f"size must be a whole number from 1 on, got {size}"):
-            ImageFiles(tmp_path, ["a.png"], size=size)
+            opened(tmp_path, ["a.png"], size=size)
 
 
 # How an image with a tag of EXIF's orientation is stored: the other way round than it is shown.
@@ -166,10 +171,10 @@ def test_points_move_with_the_image(
     how = {"jpg": {"quality": 100}, "webp": {"lossless": True}}.get(ending, {})
     image = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
     image.save(tmp_path / f"a.{ending}", exif=exif, **how)
-    files = ImageFiles(tmp_path, [f"a.{ending}"], size=size, boxes=None if box is None else [box])
+    files = opened(tmp_path, [f"a.{ending}"], size=size, boxes=None if box is None else [box])
     if size is None and box is None:
-        assert files[0].shape == (3, 40, 30)
-    weight = files[0][0].double()
+        assert files.load_image(0).shape == (3, 40, 30)
+    weight = files.load_image(0)[0].double()
     ys, xs = torch.meshgrid(*map(torch.arange, weight.shape), indexing="ij")
     middle = [float((weight * axis).sum() / weight.sum()) for axis in (xs, ys)]
     placed = files.place(0, torch.tensor([[16.0, 10.0]]))[0].tolist()
@@ -185,7 +190,7 @@ def test_an_orientation_that_there_is_not_turns_nothing(
     exif[0x0112] = orientation
     Image.new("L", (20, 10)).save(tmp_path / f"a.{ending}", exif=exif)
     assert read_image(tmp_path / f"a.{ending}").shape == (3, 10, 20)
-    files = ImageFiles(tmp_path, [f"a.{ending}"], size=40)
+    files = opened(tmp_path, [f"a.{ending}"], size=40)
     assert files.place(0, torch.tensor([[9.0, 9.0]]))[0].tolist() == [18.5, 37.5]
 
 

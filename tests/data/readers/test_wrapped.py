@@ -171,7 +171,7 @@ def test_a_tensor_data_set():
         (Own([]), {}, ValueError, "dataset must have at least one row"),
         (Own([0, 1]), {"targets": [0]}, ValueError, "targets must label 2 rows, got 1 labels"),
         (Own([0]), {"targets": torch.ones(1, 2) / 2}, ValueError, "probabilities need classes="),
-        (Own([0]), {"classes": "fer2013", "ids": ["a", "b"]}, ValueError, "targets must be"),
+        (Own([0]), {"classes": "fer2013", "ids": ["a", "b"]}, ValueError, "targets must have"),
         ({"train": 1, "test": 2}, {}, TypeError, "got dict; choose one of train, test"),
         (3, {}, TypeError, "dataset must have a length, and a row by its number, got int"),
         (ChainDataset([]), {}, TypeError, "must have a length"),

@@ -27,9 +27,9 @@ from robustfer._tables import (
     read_whole_number,
     shortened,
 )
-from robustfer.data.classes import expressions, numbering
+from robustfer.data.classes import NUMBERINGS, expressions
 from robustfer.data.readers.image_folders import is_hidden, walk_images
-from robustfer.data.readers.images import Box, FileFaces, ImageFiles
+from robustfer.data.readers.images import Box, FileFaces
 
 #: What AffectNet means by the numbers beyond the expressions.
 _NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}
@@ -109,50 +109,48 @@ class AffectNet(FileFaces):
         classes = expressions(num_classes)
         check_bool("crop", crop)
         root = existing_folder(root)
-        table, folder = _find_table(root, split), root / _SPLITS[split][1]
+        name, folder = _SPLITS[split][0], root / _SPLITS[split][1]
+        table, images = _find_table(root, name), folder / "images"
+        self._annotations = folder / "annotations"
         excluded: Counter[str] = Counter()
-        self._annotations: Path | None = None
         if table is not None:
-            faces = _read_faces(table, duplicates, excluded)
-            images = _images_beside(table, root)
+            faces, images = _read_faces(table, duplicates, excluded), _images_beside(table, root)
         elif folder.is_dir():
-            self._annotations, images = folder / "annotations", folder / "images"
             faces = _read_annotations(self._annotations, images, excluded)
         else:
             raise FileNotFoundError(
-                f"{root} has neither {_SPLITS[split][0]} nor {_SPLITS[split][1]}: no layout of "
-                f"AffectNet's split {split!r}"
+                f"{root} has neither {name} nor {folder.name}: no layout of AffectNet's split "
+                f"{split!r}"
             )
-        excluded.update(_reason(face.code) for face in faces if face.code >= num_classes)
+        others = [face.code for face in faces if face.code >= num_classes]
+        excluded.update(f"labelled {_NO_EXPRESSION.get(code, 'contempt')}" for code in others)
         faces = [face for face in faces if face.code < num_classes]
         if not faces:
             raise ValueError(f"{table or folder}: no image is left: {dict(+excluded) or 'none'}")
         if table is not None:
             check_files(table, images, ((face.line, face.name) for face in faces))
 
-        codes = numbering("affectnet")
-        ids = [face.name for face in faces]
+        codes = NUMBERINGS["affectnet"]
         super().__init__(
+            images,
+            size=size,
+            boxes=[face.box for face in faces] if table is not None and crop else None,
+            in_memory=in_memory,
             classes=classes,
-            ids=ids,
+            ids=[face.name for face in faces],
             targets=[classes.index(codes[face.code]) for face in faces],
             excluded=+excluded,
         )
-        boxes = [face.box for face in faces] if table is not None and crop else None
         self._table, self._lines = table, [face.line for face in faces]
         self._points: Tensor | None = None
-        self._images = ImageFiles(images, ids, size=size, boxes=boxes, in_memory=in_memory)
 
     def load_landmarks(self, row: int) -> Tensor:
-        if self._annotations is not None:
+        if self._table is None:
             path = self._annotations / f"{Path(self.all_ids[row]).stem}_lnd.npy"
-            points = _points(str(path), _load(path).ravel().astype(str).tolist())
-        else:
-            assert self._table is not None
-            if self._points is None:  # on demand: they are most of the table, and rarely wanted
-                self._points = _read_points(self._table, self._lines)
-            points = self._points[row]
-        return self._images.place(row, points)
+            return self.place(row, _points(str(path), _load(path).ravel().astype(str).tolist()))
+        if self._points is None:  # on demand: they are most of the table, and rarely wanted
+            self._points = _read_points(self._table, self._lines)
+        return self.place(row, self._points[row])
 
 
 class _Face(NamedTuple):
@@ -162,8 +160,8 @@ class _Face(NamedTuple):
     box: Box = Box(0, 0, 0, 0)
 
 
-def _find_table(root: Path, split: str) -> Path | None:
-    name, lists = _SPLITS[split][0], "Manually_Annotated_file_lists"
+def _find_table(root: Path, name: str) -> Path | None:
+    lists = "Manually_Annotated_file_lists"
     places = (".", lists, "Manually_Annotated", f"Manually_Annotated/{lists}")
     return next((root / place / name for place in places if (root / place / name).is_file()), None)
 
@@ -180,15 +178,15 @@ def _read_faces(table: Path, duplicates: Duplicates, excluded: Counter[str]) -> 
     faces: list[_Face] = []
     for line, row in read_table(table, _COLUMNS):
         name = check_inside(table, line, row["subDirectory_filePath"])
-        code = read_whole_number(table, line, "expression", row["expression"])
-        if code not in numbering("affectnet") and code not in _NO_EXPRESSION:
-            raise ValueError(f"{table}, line {line}: expression must lie in 0 to 10, got {code}")
+        code = read_whole_number(table, line, "expression", row["expression"], max(_NO_EXPRESSION))
         if not names.is_new(line, name, tuple(row.values())):
             excluded["named again in the same words"] += 1
             continue
         face = _Face(line, name, code)
         if code not in _NO_EXPRESSION:  # if no face was found the box may be empty
-            left, top, width, height = (_cell(table, line, row, column) for column in _COLUMNS[1:5])
+            left, top, width, height = (
+                _pixels(table, line, column, row[column]) for column in _COLUMNS[1:5]
+            )
             if width < 1 or height < 1:
                 raise ValueError(f"{table}, line {line}: the face's box is empty")
             face = face._replace(box=Box(left, top, left + width, top + height))
@@ -227,15 +225,13 @@ def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -
             f"{images.joinpath(*inner)} lies in a folder of its own; AffectNet has all images in "
             f"{images}"
         )
-    found = {name for (name,) in paths}
-    if not found:
+    if not paths:
         raise ValueError(f"{images} holds no image; expected are files like {images / '0.jpg'}")
-    names = {path.name for path in annotations.iterdir() if not is_hidden(path.name)}
-    labelled = {name.removesuffix("_exp.npy") for name in names if name.endswith("_exp.npy")}
-    excluded["without an image"] = len(labelled - {Path(name).stem for name in found})
+    found = sorted((name for (name,) in paths), key=lambda name: (len(name), name))  # 2 before 10
+    labelled = {path.name for path in annotations.glob("*_exp.npy") if not is_hidden(path.name)}
+    excluded["without an image"] = len(labelled - {f"{Path(name).stem}_exp.npy" for name in found})
     faces: list[_Face] = []
-    order = sorted(found, key=lambda name: (len(name), name))  # 2.jpg before 10.jpg
-    for name in tqdm(order, desc=f"reading {annotations.parent.name}", disable=None):
+    for name in tqdm(found, desc=f"reading {annotations.parent.name}", disable=None):
         path = annotations / f"{Path(name).stem}_exp.npy"
         value = _load(path)
         code = parse_whole_number(str(value.reshape(-1)[0])) if value.size == 1 else None
@@ -251,21 +247,15 @@ def _load(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file")
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        return np.asarray(np.load(path, allow_pickle=False))
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not an array that can be read safely: {error}") from error
-    return array
 
 
-def _cell(table: Path, line: int, row: dict[str, str], column: str) -> int:
-    value = parse_number(row[column])
+def _pixels(table: Path, line: int, column: str, text: str) -> int:
+    value = parse_number(text)
     if value is None or abs(value) > MAX_WHOLE_NUMBER:
         raise ValueError(
-            f"{table}, line {line}: {column} must be a number of pixels, got "
-            f"{shortened(row[column])}"
+            f"{table}, line {line}: {column} must be a number of pixels, got {shortened(text)}"
         )
     return round(value)
-
-
-def _reason(code: int) -> str:
-    return f"labelled {_NO_EXPRESSION.get(code, 'contempt')}"

@@ -20,7 +20,7 @@ from robustfer._tables import (
     read_whole_number,
     shortened,
 )
-from robustfer.data.classes import EXPRESSIONS, numbering
+from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.readers.images import decode
 
@@ -107,15 +107,7 @@ def read_fer2013_labels(
 
     A csv with columns ``image`` and ``emotion`` is matched by name. The original ``fer2013.csv``
     has no names: its rows must be those of the complete ``fer2013new.csv``, in the same order.
-
-    Args:
-        path: either kind of csv.
-        rows: usage and image of each row of FERPlus's table; the name is empty if it has none.
-        duplicates: ``"drop"`` accepts an image named again with the same emotion.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a row is not as described; the message names file and line.
+    ``rows`` are usage and image of each row of that table; the name is empty if it has none.
     """
     named: dict[str, int] = {}
     names = NamedOnce(path, duplicates)
@@ -133,35 +125,27 @@ def read_fer2013_labels(
                 f"{path}, line 1: the header must name the column image, or Usage as FER2013's own "
                 f"csv has it; it names {', '.join(row)}"
             )
-    return named or _match_by_row(path, unnamed, rows)
-
-
-def _match_by_row(
-    path: Path, labels: Sequence[tuple[int, str, int]], rows: Sequence[tuple[str, str]]
-) -> dict[str, int]:
-    if len(labels) != len(rows):
+    if named:
+        return named
+    if len(unnamed) != len(rows):
         raise ValueError(
-            f"{path} has {len(labels)} rows, but fer2013new.csv has {len(rows)}; a csv without "
+            f"{path} has {len(unnamed)} rows, but fer2013new.csv has {len(rows)}; a csv without "
             "image names can only be matched to the complete fer2013new.csv, row by row"
         )
-    matched: dict[str, int] = {}
-    for (line, usage, emotion), (expected, image) in zip(labels, rows, strict=True):
+    for (line, usage, emotion), (expected, image) in zip(unnamed, rows, strict=True):
         if usage != expected:
             raise ValueError(
                 f"{path}, line {line}: Usage is {usage!r}, but {expected!r} in the same row of "
                 "fer2013new.csv; the two files do not belong together"
             )
         if image:
-            matched[image] = emotion
-    return matched
+            named[image] = emotion
+    return named
 
 
 def _read_emotion(path: Path, line: int, text: str) -> int:
-    code = read_whole_number(path, line, "emotion", text)
-    codes = numbering("fer2013")
-    if code not in codes:
-        raise ValueError(f"{path}, line {line}: emotion must lie in 0 to 6, got {code}")
-    return EXPRESSIONS.index(codes[code])
+    codes = NUMBERINGS["fer2013"]
+    return EXPRESSIONS.index(codes[read_whole_number(path, line, "emotion", text, max(codes))])
 
 
 def _read_pixels(path: Path, line: int, text: str) -> bytes:

@@ -22,10 +22,8 @@ from robustfer._tables import (
 from robustfer.data.classes import expressions
 from robustfer.data.readers.fer2013 import USAGES, check_usage, read_fer2013_labels
 from robustfer.data.readers.image_folders import is_hidden
-from robustfer.data.readers.images import FileFaces, ImageFiles
+from robustfer.data.readers.images import FileFaces
 from robustfer.data.readers.votes import VOTE_COLUMNS, VoteRule, judge
-
-Labels = Literal["majority", "probability", "crossentropy", "multi_target", "fer2013"]
 
 _FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
 
@@ -88,14 +86,22 @@ class FERPlus(FileFaces):
         root: str | Path,
         split: Literal["train", "validation", "test"] = "train",
         *,
-        labels: Labels = "majority",
+        labels: VoteRule | Literal["fer2013"] = "majority",
         fer2013_labels: str | Path | None = None,
         num_classes: Literal[7, 8] = 7,
         size: int | None = None,
         duplicates: Duplicates = "error",
         in_memory: bool = False,
     ) -> None:
-        _check_options(split, labels, fer2013_labels)
+        check_choice("split", split, tuple(USAGES))
+        check_choice("labels", labels, (*get_args(VoteRule), "fer2013"))
+        if labels == "fer2013" and fer2013_labels is None:
+            raise ValueError(
+                "labels='fer2013' needs fer2013_labels=, the path of fer2013.csv or of a csv with "
+                "columns image and emotion"
+            )
+        if labels != "fer2013" and fer2013_labels is not None:
+            raise ValueError(f"fer2013_labels is only for labels='fer2013', got labels={labels!r}")
         classes = expressions(num_classes)
         usage, folder_name = USAGES[split], _FOLDERS[split]
         root = Path(root).expanduser()
@@ -117,12 +123,9 @@ class FERPlus(FileFaces):
         rule: VoteRule = "majority" if labels == "fer2013" else labels
         shares, leader = judge(votes, num_classes=num_classes, rule=rule)
         kept = (leader >= 0) & (leader < num_classes)
-        excluded = Counter(
-            {
-                "removed by FERPlus": sum(not face.image for face in of_split),
-                "named again with the same votes": sum(face.repeated for face in of_split),
-            }
-        )
+        excluded: Counter[str] = Counter()
+        excluded["removed by FERPlus"] = sum(not face.image for face in of_split)
+        excluded["named again with the same votes"] = sum(face.repeated for face in of_split)
         excluded.update(_reason(rule, column) for column in leader[~kept].tolist())
         chosen = [face for face, keep in zip(here, kept.tolist(), strict=True) if keep]
         if not chosen:
@@ -138,16 +141,17 @@ class FERPlus(FileFaces):
         if fer2013_labels is not None:
             true_targets = targets
             targets = _fer2013_targets(Path(fer2013_labels).expanduser(), faces, chosen, duplicates)
-        ids = [face.image for face in chosen]
         super().__init__(
+            folder,
+            size=size,
+            in_memory=in_memory,
             classes=classes,
-            ids=ids,
+            ids=[face.image for face in chosen],
             targets=targets,
             true_targets=true_targets,
             votes=votes[kept, :num_classes],
             excluded=+excluded,  # the sign drops what did not occur
         )
-        self._images = ImageFiles(folder, ids, size=size, in_memory=in_memory)
 
 
 class _Face(NamedTuple):
@@ -156,18 +160,6 @@ class _Face(NamedTuple):
     image: str
     votes: list[int]
     repeated: bool
-
-
-def _check_options(split: str, labels: str, fer2013_labels: str | Path | None) -> None:
-    check_choice("split", split, tuple(USAGES))
-    check_choice("labels", labels, get_args(Labels))
-    if labels == "fer2013" and fer2013_labels is None:
-        raise ValueError(
-            "labels='fer2013' needs fer2013_labels=, the path of fer2013.csv or of a csv with "
-            "columns image and emotion"
-        )
-    if labels != "fer2013" and fer2013_labels is not None:
-        raise ValueError(f"fer2013_labels is only for labels='fer2013', got labels={labels!r}")
 
 
 def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
@@ -193,10 +185,7 @@ def _reason(rule: VoteRule, column: int) -> str:
 
 
 def _fer2013_targets(
-    path: Path,
-    faces: Sequence[_Face],
-    chosen: Sequence[_Face],
-    duplicates: Duplicates,
+    path: Path, faces: Sequence[_Face], chosen: Sequence[_Face], duplicates: Duplicates
 ) -> Tensor:
     rows = [(face.usage, face.image) for face in faces]
     labels = read_fer2013_labels(path, rows, duplicates=duplicates)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from robustfer._tables import SPLITS, existing_folder
+from robustfer._tables import SPLITS, check_split, existing_folder
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_name
 from robustfer.data.readers.image_folders import is_hidden, walk_images
-from robustfer.data.readers.images import FileFaces, ImageFiles
+from robustfer.data.readers.images import FileFaces
 from robustfer.data.readers.label_names import name_classes
 
 
@@ -65,6 +65,7 @@ class ImageFolder(FileFaces):
         numbers: str | None = None,
         in_memory: bool = False,
     ) -> None:
+        check_split(split)
         root = existing_folder(root)
         folders = _split_folders(root)
         if split is None:
@@ -72,8 +73,13 @@ class ImageFolder(FileFaces):
                 raise ValueError(
                     f"{root} holds the splits {', '.join(folders)}; say which with split="
                 )
-            folders = {"": root}
-        folder = _chosen(root, folders, split)
+            folders, split = {"train": root}, "train"
+        elif split not in folders:
+            raise FileNotFoundError(
+                f"{root} has no folder {' or '.join(SPLITS[split])} for the split {split!r}; with "
+                "the classes directly below it, use split=None"
+            )
+        folder = folders[split]
         excluded: Counter[str] = Counter()
         # All splits, so that a class means the same in each.
         found = {
@@ -100,8 +106,15 @@ class ImageFolder(FileFaces):
             raise ValueError(
                 f"{folder} holds no image; expected are files like {folder / 'happiness' / '1.png'}"
             )
-        super().__init__(classes=order, ids=ids, targets=targets, excluded=+excluded)
-        self._images = ImageFiles(root, ids, size=size, in_memory=in_memory)
+        super().__init__(
+            root,
+            size=size,
+            in_memory=in_memory,
+            classes=order,
+            ids=ids,
+            targets=targets,
+            excluded=+excluded,
+        )
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -134,30 +147,14 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _chosen(root: Path, folders: dict[str, Path], split: str | None) -> Path:
-    if split is None:
-        return root
-    if split not in SPLITS:
-        raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
-    if split not in folders:
-        raise FileNotFoundError(
-            f"{root} has no folder {' or '.join(SPLITS[split])} for the split {split!r}; with "
-            "the classes directly below it, use split=None"
-        )
-    return folders[split]
-
-
 def _check_inner(folder: Path, inner: tuple[str, ...], name: str, known: Collection[str]) -> None:
     """Refuse folders below a class folder that might be the class themselves."""
-    place = folder.joinpath(*inner)
-    other = next((part for part in inner if name != class_name(part) in known), None)
+    other = next((repr(part) for part in inner if name != class_name(part) in known), None)
+    cure = "move them"
+    if other is None and name not in known:
+        other, cure = "the name of a folder below it", "name the classes with classes="
     if other is not None:
         raise ValueError(
-            f"{place} has images whose class may be {folder.name!r} or {other!r}; make root the "
-            "folder above the class folders, or move them"
-        )
-    if name not in known:
-        raise ValueError(
-            f"{place} has images whose class may be {folder.name!r} or the name of a folder below "
-            "it; make root the folder above the class folders, or name the classes with classes="
+            f"{folder.joinpath(*inner)} has images whose class may be {folder.name!r} or {other}; "
+            f"make root the folder above the class folders, or {cure}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ MAX_MEGAPIXELS = 50
 # Named, because Pillow would otherwise follow a file's content whatever its ending: into
 # Ghostscript, for one.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
-_DEEP_MODES = ("I", "F")
 
 
 class Box(NamedTuple):
@@ -41,33 +40,17 @@ class Box(NamedTuple):
 
 
 def read_image(path: str | Path, *, size: int | None = None, box: Box | None = None) -> Tensor:
-    """Read an image file: upright as its EXIF data say, grey repeated to three channels.
-
-    Transparency is dropped.
+    """Read an image file as uint8 (3, H, W): upright as its EXIF data say, without transparency.
 
     Args:
-        path: PNG, JPEG, BMP, WebP, TIFF or PPM file of at most 50 megapixels.
+        path: PNG, JPEG, BMP, WebP, TIFF or PPM file of at most 50 megapixels and 8 bits a channel.
         size: side of the square to resize to, in pixels; ``None`` keeps the image's size.
         box: the part to cut out first, black where it lies outside the image.
-
-    Shape:
-        uint8 (3, H, W), RGB.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: unreadable, truncated, too large or of more than 8 bits a channel, or an empty
-            or too large box; the message names the file.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "grey.png")
-    ...     Image.new("L", (5, 4), color=7).save(path)
-    ...     image = read_image(path)
-    >>> image.shape, image.unique()
-    (torch.Size([3, 4, 5]), tensor([7], dtype=torch.uint8))
     """
     try:
-        _check_regular(path)
+        # Opening a pipe waits for a writer, and a device may never end.
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise ValueError("it is not a regular file, but a folder, a pipe or a device")
         # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
         # memory with width for height.
         with Path(path).open("rb") as file, Image.open(file, formats=_FORMATS) as image:
@@ -84,7 +67,11 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
 
 def decode(image: Image.Image, *, size: int | None = None, box: Box | None = None) -> Tensor:
     """Return an image of Pillow as :func:`read_image` returns that of a file."""
-    _check_header(image)
+    _check_area(image.width, image.height, "it")
+    if image.mode.split(";")[0] in ("I", "F"):
+        raise ValueError(
+            f"it has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits"
+        )
     upright = ImageOps.exif_transpose(image)
     # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
     colour = upright.convert("RGBA") if "transparency" in upright.info else upright
@@ -97,48 +84,54 @@ def decode(image: Image.Image, *, size: int | None = None, box: Box | None = Non
     return torch.from_numpy(np.array(colour)).permute(2, 0, 1).contiguous()
 
 
-class ImageFiles:
-    """Images of one size below a folder, read when asked for or all at once.
+class FileFaces(LabeledFaces):
+    """A data set whose images are files of one size below a folder.
 
     Args:
         folder: where the files lie.
-        names: paths below the folder.
+        names: their paths below it; default: the ids.
         size: side of the square to resize to, in pixels; ``None``: all must be as large as the
             first.
         boxes: the part to cut out of each image before.
         in_memory: read all files now (3 * H * W bytes an image) and none later.
-
-    Raises:
-        ValueError: an unreadable image, or one of another size; the message names it.
+        labels: what :class:`LabeledFaces` takes.
     """
 
     def __init__(
         self,
         folder: Path,
-        names: Sequence[str],
         *,
+        names: Sequence[str] | None = None,
         size: int | None = None,
         boxes: Sequence[Box] | None = None,
         in_memory: bool = False,
+        **labels: Any,
     ) -> None:
-        if size is not None:
-            size = check_whole_number("size", size, 1)
+        self._size = None if size is None else check_whole_number("size", size, 1)
         check_bool("in_memory", in_memory)
-        self._folder = folder
-        self._names = names
-        self._size = size
-        self._boxes = boxes
-        self._shape = self._read_any(0).shape
+        super().__init__(**labels)
+        self._folder, self._boxes = folder, boxes
+        self._names = self.all_ids if names is None else names
+        self._shape = self._read(0).shape
         self._images: Tensor | None = None
         if in_memory:
-            images = torch.empty((len(names), *self._shape), dtype=torch.uint8, device="cpu")
-            for row in tqdm(range(len(names)), desc=f"reading {folder.name}", disable=None):
-                images[row] = self._read(row)
+            count = len(self._names)
+            images = torch.empty((count, *self._shape), dtype=torch.uint8, device="cpu")
+            for row in tqdm(range(count), desc=f"reading {folder.name}", disable=None):
+                images[row] = self.load_image(row)
             self._images = images
 
-    def __getitem__(self, row: int) -> Tensor:
-        # A copy: whoever changes it in place must not change what is remembered.
-        return self._read(row) if self._images is None else self._images[row].clone()
+    def load_image(self, row: int) -> Tensor:
+        if self._images is not None:
+            # A copy: whoever changes it in place must not change what is remembered.
+            return self._images[row].clone()
+        image = self._read(row)
+        if image.shape != self._shape:
+            raise ValueError(
+                f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, but "
+                f"{self._names[0]} has {_shown(self._shape)}; give size= to resize all to one size"
+            )
+        return image
 
     def place(self, row: int, points: Tensor) -> Tensor:
         """Return where points (K, 2) of a file, in its pixels, lie in the image as it is read."""
@@ -154,27 +147,9 @@ class ImageFiles:
         )
         return resize_points(points, (height, width), (self._size, self._size))
 
-    def _read_any(self, row: int) -> Tensor:
+    def _read(self, row: int) -> Tensor:
         box = None if self._boxes is None else self._boxes[row]
         return read_image(self._folder / self._names[row], size=self._size, box=box)
-
-    def _read(self, row: int) -> Tensor:
-        image = self._read_any(row)
-        if image.shape != self._shape:
-            raise ValueError(
-                f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, but "
-                f"{self._names[0]} has {_shown(self._shape)}; give size= to resize all to one size"
-            )
-        return image
-
-
-class FileFaces(LabeledFaces):
-    """A data set whose images are files."""
-
-    _images: ImageFiles
-
-    def load_image(self, row: int) -> Tensor:
-        return self._images[row]
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
@@ -185,20 +160,6 @@ def _upright_size(path: Path) -> tuple[int, int]:
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         quarter_turn = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (height, width) if quarter_turn else (width, height)
-
-
-def _check_regular(path: str | Path) -> None:
-    # Opening a pipe waits for a writer, and a device may never end.
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise ValueError("it is not a regular file, but a folder, a pipe or a device")
-
-
-def _check_header(image: Image.Image) -> None:
-    _check_area(image.width, image.height, "it")
-    if image.mode.split(";")[0] in _DEEP_MODES:
-        raise ValueError(
-            f"it has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits"
-        )
 
 
 def _check_area(width: int, height: int, what: str) -> None:

@@ -24,22 +24,12 @@ class Entry(NamedTuple):
 
 
 def read_label_list(path: Path) -> list[Entry]:
-    r"""Read lines of a name and a whole number, separated by blanks, a tab or a comma.
+    """Read lines of a name and a whole number, separated by blanks, a tab or a comma.
 
     The number is the last word of a line, so a name may have blanks, tabs and commas in it. Empty
     lines are allowed. Bytes that are not UTF-8 are read as in names of files (``os.fsdecode``).
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is not a name and a number, or the file has none; the message names file
-            and line.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "list.txt")
-    ...     _ = path.write_text("train_00001.jpg 5\ntrain_00002.jpg 1\n")
-    ...     [(entry.name, entry.number) for entry in read_label_list(path)]
-    [('train_00001.jpg', 5), ('train_00002.jpg', 1)]
+    A mistake is a ValueError that names file and line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file")
@@ -53,11 +43,7 @@ def read_label_list(path: Path) -> list[Entry]:
 
 
 def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
-    """Write names and numbers, a line each, whole or not at all.
-
-    Raises:
-        ValueError: a name or a number that :func:`read_label_list` would not read again.
-    """
+    """Write names and numbers, a line each, whole or not at all, if they can be read again."""
     text = b"".join(_line(path, name, number) for name, number in rows)
     write_whole(path, lambda file: file.write(text))
 
@@ -73,11 +59,7 @@ def aligned_name(name: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of an image from that of its aligned copy, or from its own.
-
-    >>> plain_name("train_00001_aligned.jpg"), plain_name("train_00001.jpg")
-    ('train_00001.jpg', 'train_00001.jpg')
-    """
+    """Return the name of an image from that of its aligned copy, or from its own."""
     path = PurePosixPath(name)
     stem = path.stem.removesuffix(_ALIGNED)
     if not stem:  # "/", "." or "_aligned.jpg"

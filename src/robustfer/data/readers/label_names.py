@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
+from robustfer import _shown
 from robustfer._tables import parse_whole_number, shortened
 from robustfer.data.classes import (
     EXPRESSION_WORDS,
@@ -46,20 +46,15 @@ def name_classes(
         classes: names of the classes, or a key of :data:`NUMBERINGS`.
         numbers_are_names: without ``numbers``, plain numbers are names if no label is an
             expression.
-
-    Raises:
-        ValueError: an option or a label is not as described; the message says where it stands.
-
-    >>> names, classes = name_classes({"joy": "line 2", "3.0": "line 3"}, numbers="rafdb", classes=None)
-    >>> names, classes[:3]
-    ({'joy': 'happiness', '3.0': 'disgust'}, ('surprise', 'fear', 'disgust'))
-    >>> name_classes({"happy": "line 2", "Suprise": "line 3"}, numbers=None, classes=None)
-    Traceback (most recent call last):
-    ...
-    ValueError: line 3: label 'Suprise' is not an expression; did you mean 'surprise'? If it is a class of its own, name all classes with classes=
-    """  # noqa: E501 - example and message are one line
+    """
     order = None if classes is None else class_order(classes)
-    codes = _codes(numbers, order)
+    codes: Mapping[int, str] | None = None
+    if numbers == "classes":
+        if order is None:
+            raise ValueError("numbers='classes' needs classes=, the names that are counted")
+        codes = dict(enumerate(order))
+    elif numbers is not None:
+        codes = numbering(numbers)
     names = {
         label: _name(label, where, codes, order, numbers_are_names)
         for label, where in labels.items()
@@ -68,16 +63,6 @@ def name_classes(
         _check_new_classes(labels, names)
         order = classes_of(names.values())
     return names, order
-
-
-def _codes(numbers: str | None, order: Sequence[str] | None) -> Mapping[int, str] | None:
-    if numbers is None:
-        return None
-    if numbers != "classes":
-        return numbering(numbers)
-    if order is None:
-        raise ValueError("numbers='classes' needs classes=, the names that are counted")
-    return dict(enumerate(order))
 
 
 def _name(
@@ -113,9 +98,10 @@ def _name(
                 )
             name = codes[number]
     if order is not None and name not in order:
-        near = get_close_matches(name, order, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{where}: label {shortened(label)} is none of {', '.join(order)}{hint}")
+        raise ValueError(
+            f"{where}: label {shortened(label)} is none of {', '.join(order)}"
+            + _shown.near(name, order)
+        )
     return name
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from itertools import compress
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from robustfer import _shown
 from robustfer._checks import check_choice, warn_if_normalized
 from robustfer._tables import (
     SPLITS,
@@ -20,13 +20,14 @@ from robustfer._tables import (
     absolute_starts,
     check_files,
     check_inside,
+    check_split,
     parse_number,
     read_table,
     read_whole_number,
     shortened,
 )
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, class_order
-from robustfer.data.readers.images import FileFaces, ImageFiles
+from robustfer.data.readers.images import FileFaces
 from robustfer.data.readers.label_names import name_classes
 from robustfer.data.readers.votes import VoteRule, judge
 
@@ -98,11 +99,10 @@ class LabelTable(FileFaces):
     ) -> None:
         table = Path(table).expanduser()
         root = table.parent if root is None else Path(root).expanduser()
-        if split not in (None, *SPLITS):
-            raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, got {split!r}")
+        check_split(split)
         check_choice("labels", labels, ("label", *get_args(VoteRule)))
-        cells = _open_table(table, labels, split, columns or {}, separator)
-        rows = _read_rows(table, root, cells, split, duplicates)
+        table_rows = _open_table(table, labels, split, columns or {}, separator)
+        rows = _read_rows(table, root, table_rows, split, duplicates)
         if labels == "label":
             names, order = name_classes(rows.labels, numbers=numbers, classes=classes)
         else:
@@ -124,19 +124,27 @@ class LabelTable(FileFaces):
                 raise ValueError(f"{table}: the votes are too divided for {labels!r} in every row")
             rows.excluded["with votes too divided"] = int((~kept).sum())
             targets, votes = (leader if labels == "majority" else shares)[kept], votes[kept]
-            rows.keep(kept.tolist())
+            rows.lines = list(compress(rows.lines, kept.tolist()))
+            for name, cells in rows.cells.items():
+                rows.cells[name] = list(compress(cells, kept.tolist()))
             paths = rows.cells["path"]
         check_files(table, root, zip(rows.lines, paths, strict=True))
-        super().__init__(
-            classes=order, ids=paths, targets=targets, votes=votes, excluded=+rows.excluded
-        )
         self._points = _points(table, rows)
-        self._images = ImageFiles(root, paths, size=size, in_memory=in_memory)
+        super().__init__(
+            root,
+            size=size,
+            in_memory=in_memory,
+            classes=order,
+            ids=paths,
+            targets=targets,
+            votes=votes,
+            excluded=+rows.excluded,
+        )
 
     def load_landmarks(self, row: int) -> Tensor:
         if self._points is None:
             raise ValueError("the table has no column landmarks; is it one of columns=?")
-        return self._images.place(row, self._points[row])
+        return self.place(row, self._points[row])
 
 
 class _Rows:
@@ -149,11 +157,6 @@ class _Rows:
         self.labels: dict[str, str] = {}
         self.excluded: Counter[str] = Counter()
 
-    def keep(self, kept: Sequence[bool]) -> None:
-        """Drop the other rows."""
-        self.lines = list(compress(self.lines, kept))
-        self.cells = {name: list(compress(cells, kept)) for name, cells in self.cells.items()}
-
 
 def _open_table(
     table: Path, labels: str, split: str | None, columns: Mapping[str, str], separator: str
@@ -161,9 +164,10 @@ def _open_table(
     """Yield the lines and rows of the table, each column under robustfer's name."""
     for name in columns:
         if name not in _COLUMNS:
-            near = get_close_matches(str(name), _COLUMNS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"columns must be among {', '.join(_COLUMNS)}, got {name!r}{hint}")
+            raise ValueError(
+                f"columns must be among {', '.join(_COLUMNS)}, got {name!r}"
+                + _shown.near(str(name), _COLUMNS)
+            )
     if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
         raise ValueError(f"separator must be one character, got {separator!r}")
     theirs = {name: columns.get(name, name) for name in _COLUMNS}

@@ -20,8 +20,8 @@ from robustfer._tables import (
     parse_number,
     shortened,
 )
-from robustfer.data.classes import EXPRESSIONS, numbering
-from robustfer.data.readers.images import Box, FileFaces, ImageFiles
+from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
+from robustfer.data.readers.images import Box, FileFaces
 from robustfer.data.readers.label_lists import aligned_name, read_label_list
 
 Images = Literal["aligned", "original", "face"]
@@ -110,14 +110,17 @@ class RAFDB(FileFaces):
         folder = self._root / "Image" / ("aligned" if images == "aligned" else "original")
         names = [aligned_name(name) for name in ids] if images == "aligned" else ids
         check_files(table, folder, zip((face.line for face in faces), names, strict=True))
-        boxes = [self._box(name) for name in ids] if images == "face" else None
         super().__init__(
+            folder,
+            names=names,
+            size=size,
+            boxes=[self._box(name) for name in ids] if images == "face" else None,
+            in_memory=in_memory,
             classes=EXPRESSIONS,
             ids=ids,
             targets=[face.target for face in faces],
             excluded=excluded,
         )
-        self._images = ImageFiles(folder, names, size=size, boxes=boxes, in_memory=in_memory)
 
     def load_landmarks(self, row: int) -> Tensor:
         if self._kind == "aligned":
@@ -130,7 +133,7 @@ class RAFDB(FileFaces):
         points = _read_numbers(path, count)
         if len(points) < count or any(len(point) != 2 for point in points):
             raise ValueError(f"{path} must begin with {count} lines of two numbers, got {points}")
-        return self._images.place(row, torch.tensor(points, dtype=torch.float32, device="cpu"))
+        return self.place(row, torch.tensor(points, dtype=torch.float32, device="cpu"))
 
     def _box(self, name: str) -> Box:
         path = self._annotation("boundingbox", name, "boundingbox")
@@ -139,7 +142,7 @@ class RAFDB(FileFaces):
             raise ValueError(f"{path} must hold left, top, right and bottom, got {numbers}")
         if max(map(abs, numbers)) > MAX_WHOLE_NUMBER:
             raise ValueError(f"{path} must hold pixels, got {numbers}")
-        return Box(*(round(number) for number in numbers))
+        return Box(*map(round, numbers))
 
     def _annotation(self, folder: str, name: str, ending: str) -> Path:
         return self._root / "Annotation" / folder / f"{PurePosixPath(name).stem}_{ending}.txt"
@@ -154,7 +157,7 @@ class _Face(NamedTuple):
 def _read_list(
     table: Path, split: str, duplicates: Duplicates, excluded: Counter[str]
 ) -> list[_Face]:
-    codes = numbering("rafdb")
+    codes = NUMBERINGS["rafdb"]
     names = NamedOnce(table, duplicates)
     faces: list[_Face] = []
     for line, name, number in read_label_list(table):
@@ -179,10 +182,11 @@ def _read_numbers(path: Path, count: int) -> list[list[float]]:
         raise FileNotFoundError(f"{path} is not there")
     lines: list[list[float]] = []
     for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-        if not text.strip() or len(lines) == count:
-            continue
-        numbers = [parse_number(word) for word in text.replace(",", " ").split()]
-        if None in numbers:
+        words = text.replace(",", " ").split()
+        numbers = [number for word in words if (number := parse_number(word)) is not None]
+        if len(numbers) < len(words):
             raise ValueError(f"{path}, line {line}: must be numbers, got {shortened(text.strip())}")
-        lines.append([number for number in numbers if number is not None])
+        lines += [numbers] if numbers else []
+        if len(lines) == count:
+            break
     return lines

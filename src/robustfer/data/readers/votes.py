@@ -23,15 +23,11 @@ VoteRule = Literal["majority", "probability", "crossentropy", "multi_target"]
 
 
 class Verdict(NamedTuple):
-    """What a rule makes of votes.
+    """What a rule makes of votes."""
 
-    Attributes:
-        shares: probabilities of the classes, zeros where they do not lead; float32 (N, C).
-        leader: the column that leads: a class, or one beyond them; -1 where the votes are too
-            divided; int64 (N).
-    """
-
+    #: Probabilities of the classes, zeros where they do not lead; float32 (N, C).
     shares: Tensor
+    #: The column that leads, a class or one beyond them, -1 where it is none; int64 (N).
     leader: Tensor
 
 
@@ -52,15 +48,9 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
       any of these classes: those with ``shares > 0``.)
 
     Args:
-        votes: number of votes for each column, the classes first.
+        votes: number of votes for each column, the classes first; integers (N, V).
         num_classes: number of columns that are classes, C.
         rule: which rule.
-
-    Shape:
-        ``votes`` integers (N, V) -> shares (N, C), leader (N)
-
-    Raises:
-        ValueError: no such rule, or ``num_classes`` does not fit.
 
     Reference:
         Barsoum et al., Training Deep Networks for Facial Expression Recognition with
@@ -69,10 +59,6 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
     >>> votes = torch.tensor([[6, 4, 0], [5, 5, 0], [2, 0, 8]])
     >>> judge(votes, num_classes=2, rule="majority").leader
     tensor([ 0, -1,  2])
-    >>> judge(votes, num_classes=2, rule="crossentropy").shares
-    tensor([[0.6000, 0.4000],
-            [0.5000, 0.5000],
-            [0.0000, 0.0000]])
     """
     check_choice("rule", rule, get_args(VoteRule))
     check_shapes(votes=(votes, "N V"))
@@ -89,7 +75,9 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
         decided = 2 * taken.sum(dim=1) > total
     else:
         taken, decided = _greatest(kept, num_classes)
-    leader = _first_greatest(taken).where(decided, -1)
+    # The column with the most votes, the first of equals: a class before what is none.
+    first_greatest = (taken == taken.amax(dim=1, keepdim=True)).to(torch.int64).argmax(dim=1)
+    leader = first_greatest.where(decided, -1)
 
     wanted = taken[:, :num_classes].float()
     if rule == "multi_target":
@@ -144,8 +132,3 @@ def _greatest(kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         goes_on = goes_on & ~ends & ~enough
     columns = (taken[:, :num_classes] > 0).sum(dim=1)
     return taken, (2 * taken.sum(dim=1) > total) & (columns <= 3)
-
-
-def _first_greatest(votes: Tensor) -> Tensor:
-    """The column with the most votes, the first of equals: a class before what is none."""
-    return (votes == votes.amax(dim=1, keepdim=True)).to(torch.int64).argmax(dim=1)
