@@ -10,7 +10,6 @@ from tests.examples.train.runs import run
     ("method", "options"),
     [
         ("ce", []),
-        ("eac", ["--consistency-weight=1"]),
         ("lanet", ["--second-space=coordinates", "--queue=256"]),
     ],
 )
