@@ -14,6 +14,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +39,9 @@ _STAGES = (
     (256, 16, ("conv256_down", "conv256_1", "conv256_2")),
 )
 _HALVES = ("conv64_down", "conv128_down")
+
+# Of 256 faces: enough for means and variances.
+_BATCHES_SEEN = 8
 
 
 class ChannelAffine(nn.Module):
@@ -115,8 +119,8 @@ class FaceBackbone(nn.Module):
         return images
 
     def prepare(self, batches: Iterable[Tensor]) -> None:
-        """See the training faces before the first step, see :func:`normalize_batches`."""
-        normalize_batches(self, batches)
+        """See some training faces before the first step, see :func:`normalize_batches`."""
+        normalize_batches(self, islice(batches, _BATCHES_SEEN))
 
 
 class FaceRecognition(nn.Module):
