@@ -225,7 +225,8 @@ def run(
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    print(f"{own}: {history.summary('accuracy')}")
+    last = ", ".join(f"{k} {100 * v:.1f} %" for k, v in row["last"].items() if "accuracy" in k)
+    print(f"{own}: {history.summary('accuracy')}; last epoch: {last}")
 
 
 def settings_of(
