@@ -25,8 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "what",
         nargs="+",
         metavar="PROBABILITIES",
-        help="predictions of the data set in an npz, csv or safetensors file; or the word apply, "
-        "and the csv files of one or several reviewers",
+        help="predictions of the data set: an npz, csv or safetensors file, or the folder of a run "
+        "with dynamics.safetensors; or the word apply, and the csv files of all reviewers",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=SPECS)
     parser.add_argument("--list", type=Path, metavar="FILE", help="the given labels, as a list")
@@ -40,10 +40,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--verified",
         type=Path,
-        nargs="+",
+        action="append",
         default=[],
         metavar="FILE",
-        help="decisions of an earlier review: with them the ranking is better",
+        help="decisions of an earlier review: with them the ranking is better; repeat for each",
     )
     parser.add_argument(
         "--duplicates", action="store_true", help="also look for the same face twice"

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from robustfer.audit import audit, read_probabilities
 from robustfer.noise import fingerprint, transition_from_confident_joint
+from robustfer.state import TrainingDynamics
 from tests.reference import audit as reference
 
 SHARES = [0.4, 0.3, 0.2, 0.1]
@@ -159,6 +160,17 @@ def test_predictions_are_read_from_each_kind_of_file(tmp_path):
         assert found.classes == (("glad", "sad") if named else None)
         assert found.ids == (["x.png", "y.png"] if named else None)
         audit([0, 1], found.probabilities, classes=found.classes, ids=found.ids)
+
+
+def test_the_record_of_a_run_is_read(tmp_path):
+    dynamics = TrainingDynamics(3, 2, given=torch.tensor([0, 1, 1]))
+    dynamics.update(torch.tensor([0, 2, 2]), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+    save_file(dynamics.state_dict(), tmp_path / "dynamics.safetensors")
+    for path in (tmp_path, tmp_path / "dynamics.safetensors"):
+        found = read_probabilities(path).probabilities
+        torch.testing.assert_close(found.float(), dynamics.probabilities())
+    with pytest.raises(FileNotFoundError, match=r"dynamics\.safetensors is not there"):
+        read_probabilities(tmp_path.parent)
 
 
 def test_nothing_in_a_file_is_run(tmp_path):

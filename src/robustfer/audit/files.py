@@ -41,10 +41,12 @@ def read_probabilities(path: str | Path) -> Predictions:
       samples.
     - ``.npz``: an array ``probabilities``, or the only array; text arrays ``classes`` and ``ids``
       if there are some.
-    - ``.safetensors``: a tensor ``probabilities``, or the only tensor.
+    - ``.safetensors``: a tensor ``probabilities``, or the only tensor; or the ``state_dict`` of a
+      :class:`robustfer.state.TrainingDynamics`, whose mean over all visits is taken.
+    - a folder: the file ``dynamics.safetensors`` in it.
 
     Args:
-        path: of the file.
+        path: of the file, or the folder of a run.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,6 +61,8 @@ def read_probabilities(path: str | Path) -> Predictions:
     Predictions(probabilities=tensor([[0.2500, 0.7500]], dtype=torch.float64), classes=('sad', 'glad'), ids=['a.png'])
     """  # noqa: E501 - the example is one line
     path = Path(path)
+    if path.is_dir():
+        path = path / "dynamics.safetensors"
     readers = {".csv": _read_csv, ".npz": _read_npz, ".safetensors": _read_safetensors}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -128,6 +132,10 @@ def _read_safetensors(path: Path) -> Predictions:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if {"mean", "early_mean", "visits"} <= tensors.keys():
+        rows = tensors["mean"].double()
+        total = rows.sum(dim=1, keepdim=True)
+        return Predictions((rows / total).where(total > 0, 1 / rows.shape[1]), None, None)
     return Predictions(_only(path, tensors), None, None)
 
 
