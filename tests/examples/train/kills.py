@@ -69,6 +69,9 @@ def epochs_done(folder):
 def kill_and_compare(kills, folder, *, seed=0, cases=CASES):
     """Yield for each kill what was trained, when it was killed, and whether the result is equal."""
     moments, whole = random.Random(seed), {}
+    first = CONTEXT.Process(target=int)  # starts the server, whose imports are no part of a run
+    first.start()
+    first.join()
     for number in range(kills):
         method, workers = cases[number % len(cases)]
         options = [f"--workers={workers}", *(["--keep=files"] if workers else [])]
