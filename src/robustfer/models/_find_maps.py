@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,7 @@ def probe_size(
 
 
 def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layout, Any, Tensor]:
-    """Return the layout of a network's features, what its head goes on from, and the features.
-
-    Raises:
-        ValueError: the features are not maps, or the images do not suit the network.
-    """
+    """Return the layout of a network's features, what its head goes on from, and the features."""
     shown = "x".join(map(str, images.shape[1:]))
     try:
         with torch.no_grad():
@@ -65,10 +61,8 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
             "give input_size"
         ) from error
     logits = None if hasattr(probe, "forward_features") else logits_of(raw)
-    found = None
-    if isinstance(logits, Tensor) and logits.ndim == 2:
-        found = _find_tap(probe, images)
-    if found is not None:
+    whole = isinstance(logits, Tensor) and logits.ndim == 2
+    if whole and (found := _find_tap(probe, images)) is not None:
         layout, features = found
         layout = replace(layout, named_logits=logits is not raw)
     else:
@@ -129,7 +123,7 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
             later = (vector for use, vector in vectors.items() if use > place)
             if any(_alike(pooled, vector) for vector in later):
                 return tapped, features
-            has_parameters = any(True for _ in call.module.parameters())
+            has_parameters = next(call.module.parameters(), None) is not None
             if fallback is None and has_parameters and layout.axes != "NHWC":
                 fallback = tapped, features
     return fallback
@@ -196,28 +190,16 @@ def _layout_of(name: str, backbone: nn.Module, features: object, images: Tensor)
             f"{name} has forward_features but no num_features, so its channels cannot be told "
             "apart from places: set self.num_features to their number"
         )
-    axes = _axes(backbone, shape, channels)
-    if axes is None:
-        raise ValueError(
-            f"{name} gives features of shape {shape}, in which its {channels} channels cannot be "
-            f"told apart from places: {OWN_MODULE_HINT}"
-        )
-    if axes == "NLC":
+    if len(shape) == 3 and shape[2] == channels:
         return Layout("NLC", shape[2], prefix=getattr(backbone, "num_prefix_tokens", 0) or 0)
-    return Layout(axes, shape[1] if axes == "NCHW" else shape[3])
-
-
-def _axes(
-    backbone: nn.Module, shape: tuple[int, ...], channels: int | None
-) -> Literal["NCHW", "NHWC", "NLC"] | None:
-    if len(shape) == 3:
-        return "NLC" if shape[2] == channels else None
-    if len(shape) != 4:
-        return None
-    declared = str(getattr(backbone, "output_fmt", ""))
-    first, last = shape[1] == channels, shape[3] == channels
-    if declared == "NHWC" or (last and not first):
-        return "NHWC"
-    if declared == "NCHW" or (first and not last):
-        return "NCHW"
-    return None
+    if len(shape) == 4:
+        declared = str(getattr(backbone, "output_fmt", ""))
+        first, last = shape[1] == channels, shape[3] == channels
+        if declared == "NHWC" or (last and not first):
+            return Layout("NHWC", shape[3])
+        if declared == "NCHW" or (first and not last):
+            return Layout("NCHW", shape[1])
+    raise ValueError(
+        f"{name} gives features of shape {shape}, in which its {channels} channels cannot be "
+        f"told apart from places: {OWN_MODULE_HINT}"
+    )

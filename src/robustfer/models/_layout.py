@@ -1,9 +1,4 @@
-"""Where the maps of a network are.
-
-A timm model returns them from ``forward_features``, and a network without a head as its plain
-output. In a whole classifier of another library they are the output of a module inside, which is
-found by running it.
-"""
+"""Where the maps of a network are."""
 
 from __future__ import annotations
 
@@ -24,6 +19,9 @@ OWN_MODULE_HINT = (
 @dataclass(frozen=True)
 class Layout:
     """How to read (B, D, H, W) out of one backbone.
+
+    A timm model returns its maps from ``forward_features``, and a network without a head as its
+    plain output. In a whole classifier of another library a module inside returns them.
 
     Attributes:
         axes: order of the axes; ``"NLC"`` are tokens in rows of a grid.
@@ -91,7 +89,7 @@ def logits_of(output: Any) -> Any:
 def outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Any]]:
     """Collect what the modules at these paths return, in the order in which they run.
 
-    Hooks for the time of a call keep no maps, and stay out of copies of the network.
+    Its hooks are gone afterwards: they keep no maps, and stay out of copies of the network.
     """
     outputs: list[Any] = []
     handles = [
@@ -119,17 +117,16 @@ def _token_grid(backbone: nn.Module, count: int, height: int, width: int) -> tup
             told = rows, columns = tuple(int(size) for size in grid_of((height, width)))
             if rows * columns == count:
                 return rows, columns
-    if told is not None:
-        raise ValueError(
-            f"{type(backbone).__name__} gives {count} tokens for images of {height}x{width}, but "
-            f"tells a grid of {told[0]}x{told[1]}: build it without what drops or merges tokens "
-            f"(timm: patch_drop_rate=0), or {OWN_MODULE_HINT}"
-        )
     side = math.isqrt(count)
-    if height == width and side * side == count:
+    if told is None and height == width and side * side == count:
         return side, side
-    advice = OWN_MODULE_HINT if height == width else f"use square images, or {OWN_MODULE_HINT}"
+    if told is not None:
+        problem = f"but tells a grid of {told[0]}x{told[1]}"
+        advice = "build it without what drops or merges tokens (timm: patch_drop_rate=0), or "
+    else:
+        problem = "and does not tell in what grid"
+        advice = "" if height == width else "use square images, or "
     raise ValueError(
-        f"{type(backbone).__name__} gives {count} tokens for images of {height}x{width} and does "
-        f"not tell in what grid: {advice}"
+        f"{type(backbone).__name__} gives {count} tokens for images of {height}x{width}, {problem}: "
+        f"{advice}{OWN_MODULE_HINT}"
     )

@@ -48,11 +48,8 @@ def find_native_head(
 ) -> NativeHead:
     """Find the layers of the head of ``probe`` and check that class maps made of them are exact.
 
-    The probe has randomised norms and is in eval mode; ``raw`` and ``features`` are what
-    :meth:`Layout.read` gives of it and the images.
-
-    Raises:
-        UnsuitedHeadError: no mean pooling followed by an optional layer norm and one linear layer.
+    An UnsuitedHeadError says what is in the way. The probe has randomised norms and is in eval
+    mode; ``raw`` and ``features`` are what :meth:`Layout.read` gives of it and the images.
     """
     if layout.tap is None and not hasattr(probe, "forward_head"):
         raise UnsuitedHeadError("is not to be found (it has no forward_head)")
@@ -124,13 +121,10 @@ def _check_logits(logits: object, shape: tuple[int, ...], when: str = "") -> Non
 
 
 def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: Layout) -> list[str]:
-    """Replace the parts of ``backbone`` that its features do not need by ``nn.Identity``.
+    """Replace what the features of ``backbone`` do not need by ``nn.Identity``; return its paths.
 
     That is the head. Left in place, its parameters would never get a gradient, which
     DistributedDataParallel refuses. The use is found out in ``probe``, a copy.
-
-    Returns:
-        The paths of the parts dropped.
     """
     probe.requires_grad_(True)
     used: set[str] = set()

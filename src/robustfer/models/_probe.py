@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -94,21 +94,18 @@ class Call(NamedTuple):
     @property
     def has_own_parameters(self) -> bool:
         """Whether the module itself has parameters, not only the modules inside it."""
-        return any(True for _ in self.module.parameters(recurse=False))
+        return next(self.module.parameters(recurse=False), None) is not None
 
 
 @contextmanager
 def recorded_calls(network: nn.Module) -> Iterator[list[Call]]:
     """Collect the calls of all modules, in the order in which they finish."""
     calls: list[Call] = []
-    handles = [
-        part.register_forward_hook(
-            lambda part, taken, given: calls.append(Call(part, taken[0] if taken else None, given))
-        )
-        for part in network.modules()
-    ]
-    try:
+
+    def record(part: nn.Module, taken: tuple[Any, ...], given: Any) -> None:
+        calls.append(Call(part, taken[0] if taken else None, given))
+
+    with ExitStack() as hooks:
+        for part in network.modules():
+            hooks.enter_context(part.register_forward_hook(record))
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()

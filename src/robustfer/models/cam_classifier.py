@@ -66,8 +66,6 @@ class CAMClassifier(nn.Module):
 
     Attributes:
         name: of the backbone.
-        head_kind: see above.
-        num_classes: C.
         num_features: D.
         input_size: (channels, height, width) used in the examination.
 

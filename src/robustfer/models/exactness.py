@@ -81,11 +81,8 @@ def cam_exactness(
         output = probe(random_images((batch, *shape), seed))
         if not (hasattr(output, "logits") and hasattr(output, "attention")):
             output = check_cam_output(output, model)
-        bias = (
-            probe.class_bias()
-            if tells_bias
-            else (output.logits - output.attention.mean(dim=(2, 3))).mean(dim=0)
-        )
+        pooled = output.attention.mean(dim=(2, 3))
+        bias = probe.class_bias() if tells_bias else (output.logits - pooled).mean(dim=0)
         error = relative_error(output.attention, bias, output.logits)
     return CAMExactness(
         error <= TOLERANCE,

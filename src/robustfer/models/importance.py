@@ -83,13 +83,6 @@ class ImportanceClassifier(nn.Module):
             that returns a :class:`CAMOutput` and tells the width of its embeddings as
             ``num_features``.
 
-    Attributes:
-        model: the classifier.
-        importance_head: an :class:`ImportanceHead` on its embeddings.
-        bias: the classifier's bias, its parameter itself, for losses that leave it out of the
-            weighting; ``None`` where it has none. A module of your own tells its classifier by a
-            method ``get_classifier()``.
-
     Shape:
         images ``(B, channels, height, width)`` -> :class:`ImportanceOutput`.
 
@@ -125,7 +118,10 @@ class ImportanceClassifier(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The classifier's bias, (C)."""
+        """The classifier's bias (C), for losses that leave it out of the weighting; or ``None``.
+
+        It is the parameter itself, of the layer that the model's ``get_classifier()`` returns.
+        """
         get_classifier: Any = getattr(self.model, "get_classifier", None)
         if get_classifier is None:
             # Not an AttributeError: nn.Module would replace it by one that says less.
@@ -138,6 +134,5 @@ class ImportanceClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> ImportanceOutput:
         output = check_cam_output(self.model(images), self.model)
-        logits, attention, features, embeddings = output
-        importance = self.importance_head(embeddings)
-        return ImportanceOutput(logits, importance, attention, features, embeddings)
+        importance = self.importance_head(output.embeddings)
+        return ImportanceOutput(importance=importance, **output._asdict())

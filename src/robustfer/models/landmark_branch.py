@@ -89,11 +89,9 @@ class LandmarkHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> LandmarkOutput:
         if len(maps) != len(self.channels):
             raise ValueError(f"maps must be {len(self.channels)}, got {len(maps)}")
-        named = {
-            f"maps[{level}]": (each, f"B {self.channels[level]} h{level} w{level}")
-            for level, each in enumerate(maps)
-        }
-        check_shapes(**named)
+        shapes = [f"B {channels} h{level} w{level}" for level, channels in enumerate(self.channels)]
+        named = zip(maps, shapes, strict=True)
+        check_shapes(**{f"maps[{level}]": each for level, each in enumerate(named)})
         *finer, coarsest = zip(self.laterals, maps[self.first :], strict=True)
         merged = coarsest[0](coarsest[1])
         for lateral, features in reversed(finer):
@@ -119,9 +117,6 @@ class LandmarkBranch(nn.Module):
         pretrained: load timm's pretrained weights (for a name).
         model_options: further options of ``timm.create_model`` (for a name), such as
             ``in_chans``, ``img_size``, ``out_indices``.
-
-    Attributes:
-        dim: D.
 
     Shape:
         images ``(B, channels, H, W)`` -> :class:`LandmarkOutput`.
@@ -157,18 +152,15 @@ class LandmarkBranch(nn.Module):
         if isinstance(pyramid, str):
             if "features_only" in options:
                 raise ValueError("model_options must not hold features_only: LandmarkBranch has it")
-            pyramid = timm.create_model(
-                pyramid, pretrained=pretrained, features_only=True, **options
-            )
+            options = {"pretrained": pretrained, "features_only": True, **options}
+            pyramid = timm.create_model(pyramid, **options)
         elif pretrained or options:
             raise ValueError(
                 "pretrained and model_options are for a name; build the network with them"
             )
         info: Any = getattr(pyramid, "feature_info", None)
-        if hasattr(info, "channels"):
-            channels, strides = info.channels(), info.reduction()
-        else:
-            channels, strides = _measured(pyramid)
+        told = hasattr(info, "channels")
+        channels, strides = (info.channels(), info.reduction()) if told else _measured(pyramid)
         self.pyramid = pyramid
         self.head = LandmarkHead(channels, strides, num_landmarks=num_landmarks, dim=dim)
         self.dim = self.head.dim
@@ -182,9 +174,7 @@ def _measured(pyramid: nn.Module) -> tuple[list[int], list[int]]:
     side = 128
     with undisturbed(), torch.no_grad():
         maps = _sequence(randomized_copy(pyramid, seed=0)(random_images((1, 3, side, side), 0)))
-    if isinstance(maps, Tensor) or not all(
-        isinstance(each, Tensor) and each.ndim == 4 for each in maps
-    ):
+    if isinstance(maps, Tensor) or any(getattr(each, "ndim", None) != 4 for each in maps):
         raise ValueError(
             "pyramid must be a timm model made with features_only=True, or a module that returns "
             f"several maps (B, channels, H, W), got {type(pyramid).__name__}"

@@ -55,20 +55,13 @@ class LandmarkClassifier(nn.Module):
             network made with ``features_only=True``, changed in place. Its first stages go; its
             maps of stride 4 must have the channels of the classifier's.
 
-    Attributes:
-        model: the classifier.
-        dim: E.
-        shared: path in ``model.backbone`` of the last stage that the two share.
-        later: the branch's own stages.
-        head: a :class:`LandmarkHead`.
-
     Shape:
         images ``(B, channels, H, W)`` -> :class:`LandmarkClassifierOutput`.
 
     Raises:
         TypeError: the model is not a CAMClassifier.
         ValueError: the stages do not follow each other, or an option does not fit.
-        RuntimeError: at a call: gradient checkpointing of the classifier goes around its stages.
+        RuntimeError: at a call: the classifier's gradient checkpointing goes around its stages.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition

@@ -34,11 +34,6 @@ class LandmarkCoordinates(nn.Module):
         swap: for each point the one that takes its place when the picture is mirrored, as
             ``robustfer.landmarks.landmark_layout(68).swap`` has it.
 
-    Attributes:
-        dim: 2K, the width of the space.
-        mean: :math:`m` ``(K, 2)``.
-        spread: :math:`\sigma`.
-
     Shape:
         landmarks ``(B, K, 2)`` -> ``(B, 2K)``; float32 for half inputs.
 

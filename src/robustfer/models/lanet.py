@@ -66,12 +66,6 @@ class LANetModel(nn.Module):
         gather: estimate from the joined batch of all processes. With one process it does nothing.
         variant: ``"paper"`` or ``"official"``, see :class:`LabelDistributionEstimator`.
 
-    Attributes:
-        faces: as given.
-        landmark_space: as given.
-        estimator: the estimator of label distributions.
-        classifier: the :class:`CAMClassifier` in ``faces``.
-
     Shape:
         images ``(B, channels, H, W)``, landmarks ``(B, K, 2)`` in pixels, NaN where not known, only
         for coordinates, index ``(B)`` int64, only for an estimate -> :class:`LANetOutput`.
@@ -133,7 +127,7 @@ class LANetModel(nn.Module):
 
     @property
     def classifier(self) -> CAMClassifier:
-        """The classifier, which makes the logits."""
+        """The :class:`CAMClassifier` in ``faces``, which makes the logits."""
         return self.faces if isinstance(self.faces, CAMClassifier) else self.faces.model
 
     def forward(
@@ -143,12 +137,12 @@ class LANetModel(nn.Module):
         heatmaps = known = estimate = None
         if isinstance(output, LandmarkClassifierOutput):
             heatmaps, landmark_embeddings = output.heatmaps, output.landmark_embeddings
-        elif isinstance(self.landmark_space, LandmarkBranch):
-            heatmaps, landmark_embeddings = self.landmark_space(images)
-        else:
+        elif not isinstance(self.landmark_space, LandmarkCoordinates):
             assert self.landmark_space is not None
-            if landmarks is None:
-                raise ValueError("landmarks must be given: their coordinates are a space of this")
+            heatmaps, landmark_embeddings = self.landmark_space(images)
+        elif landmarks is None:
+            raise ValueError("landmarks must be given: their coordinates are a space of this")
+        else:
             landmark_embeddings = self.landmark_space(landmarks)
             known = self.landmark_space.known(landmarks)
         if index is not None:
