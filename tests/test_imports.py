@@ -99,10 +99,9 @@ MAY_IMPORT = {
     },
     "robustfer.new_plugin": {"robustfer.plugins"},
     "robustfer.__main__": {"robustfer.cli"},
-    "robustfer._noise_arguments": {"robustfer._names"},
-    "robustfer._audit_arguments": {"robustfer._noise_arguments"},
+    "robustfer._data_arguments": {"robustfer._names"},
     "robustfer.cli": {
-        *("robustfer._audit_arguments", "robustfer._noise_arguments", "robustfer._shown"),
+        *("robustfer._data_arguments", "robustfer._shown"),
         *("robustfer._plugin_check", "robustfer.audit"),
         *("robustfer.hookspecs", "robustfer.new_plugin"),
         *("robustfer.plugins", "robustfer.registry", "robustfer.noise"),

@@ -87,12 +87,8 @@ def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) ->
         signature=name + _signature_text(signature),
         options=options_of(signature, inspect.getdoc(factory) or ""),
         tensors=tuple(
-            TensorArgument(
-                name=tensor.name,
-                shape=shapes[tensor.name],
-                required=tensor.default is tensor.empty,
-            )
-            for tensor in tensors
+            TensorArgument(name=one.name, shape=shapes[one.name], required=one.default is one.empty)
+            for one in tensors
         ),
         result=result.removesuffix("."),
         state=_state_methods(made),
@@ -130,11 +126,10 @@ def options_of(signature: inspect.Signature | None, docstring: str = "") -> tupl
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
-    if parameter.annotation is parameter.empty:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
         return ""
-    if isinstance(parameter.annotation, str):
-        return parameter.annotation
-    return inspect.formatannotation(parameter.annotation)
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _signature_text(signature: inspect.Signature | None) -> str:

@@ -1,7 +1,7 @@
 """What ``robustfer plugins --check`` finds out by importing everything that a plugin offers.
 
-It is done in another process: torch is loaded there first, so that a change of its settings shows,
-and a plugin may end that process.
+Found are components that cannot be imported or described, and settings of torch that change. It is
+done in another process, which a plugin may end. torch is loaded there first.
 """
 
 from __future__ import annotations
@@ -20,11 +20,7 @@ from robustfer.plugins import PluginError, PluginWarning
 
 
 def faults(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return what is wrong with what each of these plugins offers.
-
-    Found are components that cannot be imported or described, settings of torch that change when a
-    plugin or a component is imported, and plugins that end the process.
-    """
+    """Return what is wrong with what each of these plugins offers."""
     context = get_context("spawn")
     found: dict[str, list[str]] = {}
     rest = list(names)

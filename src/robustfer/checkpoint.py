@@ -65,7 +65,7 @@ def save_model(
     Weights that share memory are written under each of their names. Of a model that is wrapped for
     data parallelism, by ``AveragedModel`` or by ``torch.compile``, the plain model is written. For
     a :class:`robustfer.models.CAMClassifier` built by name, the file also says how to build it:
-    :func:`load_classifier` reads that.
+    :func:`load_classifier` reads that. The path of the file is returned.
 
     Args:
         folder: it is made if it does not exist.
@@ -73,9 +73,6 @@ def save_model(
         classes: names of the classes, in the order of the model's outputs.
         settings: what builds the same model and input again, as JSON has it: texts, numbers,
             booleans, ``None``, lists, and dicts with texts as keys.
-
-    Returns:
-        The path of the file.
 
     Raises:
         TypeError: ``classes`` is not an ordered sequence, or ``settings`` not a mapping.
@@ -140,13 +137,12 @@ def read_model_info(folder: str | Path) -> ModelInfo:
 def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) -> dict[str, Any]:
     """Load the weights of ``model.safetensors`` into a model, all of them or none.
 
+    It returns the settings saved with it.
+
     Args:
         folder: where :func:`save_model` wrote.
         model: a model of the same structure, wrapped or not.
         classes: names of the classes the model is to be used for, in order.
-
-    Returns:
-        The settings saved with it.
 
     Raises:
         FileNotFoundError: the folder has no ``model.safetensors``.
@@ -349,10 +345,11 @@ def _checked_classes(classes: Sequence[str]) -> list[str]:
             "classes must be a list or tuple of names, in the order of the model's outputs, got "
             f"{classes!r}"
         )
-    wrong = [name for name in classes if not isinstance(name, str)]
-    twice = [name for name, times in Counter(classes).items() if times > 1] if not wrong else []
-    if wrong or twice or not classes:
-        found = f"{wrong[0]!r}" if wrong else f"{twice[0]!r} twice" if twice else "none"
+    wrong = [f"{name!r}" for name in classes if not isinstance(name, str)] or [
+        f"{name!r} twice" for name in classes if classes.count(name) > 1
+    ]
+    if wrong or not classes:
+        found = wrong[0] if wrong else "none"
         raise ValueError(f"classes must be one or more names that differ, got {found}")
     return list(classes)
 
@@ -363,8 +360,7 @@ def _check_number_of_classes(model: nn.Module, classes: Sequence[str]) -> None:
         inner := getattr(model, "model", None), nn.Module
     ):
         model = inner
-    own_way = getattr(model, "get_classifier", None)
-    classifier = own_way() if callable(own_way) else model
+    classifier = getattr(model, "get_classifier", lambda: model)()
     if isinstance(classifier, nn.Linear) and classifier.out_features != len(classes):
         raise ValueError(
             f"classes must be the names of the model's {classifier.out_features} outputs, got "
@@ -404,22 +400,18 @@ def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
         raise ValueError(f"state cannot be read again: {error}") from error
 
 
-def _check_plain(where: str, value: object, depth: int = 0) -> None:
+def _check_plain(where: str, value: Any, depth: int = 0) -> None:
     # Exact types: a numpy float is a float, but unpickling it needs numpy.
     if depth > _MAX_DEPTH:
         raise ValueError(f"{where[:80]}... must hold at most {_MAX_DEPTH} containers in each other")
-    if type(value) in _MAPPINGS:
-        assert isinstance(value, dict)
-        for key, inner in value.items():
-            if type(key) not in (str, int, float, bool):
-                raise ValueError(f"{where} must have texts or numbers as keys, got {key!r}")
-            _check_plain(f"{where}[{key!r}]", inner, depth + 1)
-    elif type(value) in (list, tuple):
-        assert isinstance(value, list | tuple)
-        for position, inner in enumerate(value):
-            _check_plain(f"{where}[{position}]", inner, depth + 1)
-    elif type(value) not in (*_PLAIN, Tensor, nn.Parameter):
+    mapping = type(value) in _MAPPINGS
+    if not mapping and type(value) not in (list, tuple, *_PLAIN, Tensor, nn.Parameter):
         raise ValueError(
             f"{where} must be a tensor, text, number, boolean or None in plain dicts, lists and "
             f"tuples, got {type(value).__name__}"
         )
+    if mapping or type(value) in (list, tuple):
+        for key, inner in value.items() if mapping else enumerate(value):
+            if type(key) not in (str, int, float, bool):
+                raise ValueError(f"{where} must have texts or numbers as keys, got {key!r}")
+            _check_plain(f"{where}[{key!r}]", inner, depth + 1)

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from textwrap import fill
-from typing import TYPE_CHECKING, TextIO, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from robustfer import __version__, _audit_arguments, _noise_arguments, _shown, plugins, registry
+from robustfer import __version__, _data_arguments, _shown, plugins, registry
 from robustfer.hookspecs import KINDS
 from robustfer.new_plugin import new_plugin
 from robustfer.plugins import Plugin, PluginError, PluginWarning
-from robustfer.registry import AmbiguousComponentError, Description, UnknownComponentError
+from robustfer.registry import AmbiguousComponentError, UnknownComponentError
 
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _every_sign_printed(), warnings.catch_warnings():
         options = parser.parse_args(arguments)
         warnings.simplefilter("always", PluginWarning)
-        warnings.showwarning = _print_warning
+        warnings.showwarning = _print_error
         try:
             status: int = options.run(options)
             sys.stdout.flush()
@@ -117,33 +117,26 @@ def _show(options: argparse.Namespace) -> int:
         described = registry.describe(options.name)
     print(f"{described.name}  ({described.kind})\n{described.summary}\n")
     print(fill(_shown.line(described.signature), 100, subsequent_indent="    "), end="\n\n")
-    for title, lines in _sections(described):
-        _print_section(title, lines)
-    return 0
-
-
-def _sections(described: Description) -> Iterable[tuple[str, list[str]]]:
-    """What there is to show, under headings."""
-    options = [
-        f"{option}{' (required)' if option.required else ''}  {option.meaning}"
-        for option in described.options
-    ]
-    tensors = [
-        f"{tensor.name}{'' if tensor.required else ' (optional)'}  {tensor.shape}"
-        for tensor in described.tensors
-    ]
     origin = f"{described.source}, plugin {described.plugin}"
     if described.distribution:
         origin += f" of {described.distribution} {described.version}"
     sections = {
-        "options": options,
-        "tensors": tensors,
+        "options": [
+            f"{option}{' (required)' if option.required else ''}  {option.meaning}"
+            for option in described.options
+        ],
+        "tensors": [
+            f"{tensor.name}{'' if tensor.required else ' (optional)'}  {tensor.shape}"
+            for tensor in described.tensors
+        ],
         "gives": [described.result] if described.result else [],
         "state": [f"{one.signature}  {one.when}: {one.meaning}" for one in described.state],
         "reference": [described.reference],
         "from": [origin],
     }
-    return ((title, lines) for title, lines in sections.items() if lines)
+    for title, lines in sections.items():
+        _print_section(title, lines)
+    return 0
 
 
 def _add_plugins(commands: Commands) -> None:
@@ -216,14 +209,9 @@ def _print_plugins(found: Sequence[Plugin]) -> None:
     shared = [
         f"{name}: ask for {' or '.join(names)}" for name, names in rivals.items() if len(names) > 1
     ]
-    for title, lines in (
-        ("failures", failures),
-        ("slow to load", slow),
-        ("names offered more than once", shared),
-    ):
-        if lines:
-            print()
-            _print_section(title, lines)
+    _print_section("\nfailures", failures)
+    _print_section("\nslow to load", slow)
+    _print_section("\nnames offered more than once", shared)
 
 
 def _state(plugin: Plugin) -> str:
@@ -264,7 +252,7 @@ def _new_plugin(options: argparse.Namespace) -> int:
 
 def _add_noise(commands: Commands) -> None:
     parser = commands.add_parser("noise", help="make, show and verify noisy labels")
-    _noise_arguments.add_actions(parser)
+    _data_arguments.add_noise_actions(parser)
     parser.set_defaults(run=_noise)
 
 
@@ -275,13 +263,8 @@ def _noise(options: argparse.Namespace) -> int:
 
 
 def _add_audit(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "audit",
-        help="find wrong labels, look at them, correct them",
-        description=_audit_arguments.DESCRIPTION,
-        parents=_audit_arguments.parents(),
-    )
-    _audit_arguments.add_arguments(parser)
+    parser = commands.add_parser("audit", help="find wrong labels, look at them, correct them")
+    _data_arguments.add_audit(parser)
     parser.set_defaults(run=_audit)
 
 
@@ -301,8 +284,10 @@ def _run_on_files(run: Callable[[argparse.Namespace], int], options: argparse.Na
         return 1
 
 
-def _print_section(title: str, lines: Iterable[str]) -> None:
-    print(title)
+def _print_section(title: str, lines: Sequence[str]) -> None:
+    """Print lines under a title; nothing where there are none."""
+    if lines:
+        print(title)
     for line in map(_shown.line, lines):
         print(fill(line, 100, initial_indent="  ", subsequent_indent="      "))
 
@@ -316,20 +301,9 @@ def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
         print("  ".join(padded).rstrip())
 
 
-def _print_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """What ``warnings.showwarning`` is in this command: a line without the place in the code."""
-    _print_error(message)
-
-
-def _print_error(problem: BaseException | str) -> None:
-    print(f"robustfer: {_shown.line(str(problem))}", file=sys.stderr)
+def _print_error(message: BaseException | str, *_: object, **__: object) -> None:
+    """Print a line; as ``warnings.showwarning`` it leaves out the place in the code."""
+    print(f"robustfer: {_shown.line(str(message))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,17 +25,13 @@ _FILES = {
 def new_plugin(name: str, directory: str | PathLike[str] = ".") -> list[Path]:
     """Write a package with a plugin: a loss that works, its entry point, tests and a README.
 
+    It returns the files written, ``pyproject.toml`` first. It writes nothing into a folder that
+    exists.
+
     Args:
         name: what the plugin and its loss are called, as ``"acme"`` for a package
             ``robustfer-acme``; a hyphen in it is an underscore in code.
         directory: where the folder of the package is made.
-
-    Returns:
-        The files written, ``pyproject.toml`` first.
-
-    Raises:
-        ValueError: the name cannot be one of a plugin, or is taken.
-        FileExistsError: the folder of the package exists; nothing is written into it.
 
     >>> new_plugin("class")
     Traceback (most recent call last):

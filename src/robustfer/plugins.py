@@ -111,10 +111,7 @@ class Plugins:
     """
 
     def __init__(
-        self,
-        found: Iterable[EntryPoint | Unreadable],
-        *,
-        allowed: Iterable[str] | None = None,
+        self, found: Iterable[EntryPoint | Unreadable], *, allowed: Iterable[str] | None = None
     ) -> None:
         # An entry point gives way to its Plugin once that is loaded.
         self._places: list[EntryPoint | Unreadable | Plugin] = [CORE, *found]
@@ -209,21 +206,17 @@ def torch_importable() -> Iterator[None]:
     cannot be read. Its own switch leaves them out.
     """
     switch = "TORCH_DEVICE_BACKEND_AUTOLOAD"
-    damaged = False
+    damaged: list[str] = []
     if "torch" not in sys.modules and switch not in os.environ:
         try:
             entry_points(group="torch.backends")
         except Exception:
-            damaged = True
+            damaged = [str(one) for one in _entry_points.find() if isinstance(one, Unreadable)]
     if not damaged:
         yield
         return
-    unreadable = [str(one) for one in _entry_points.find() if isinstance(one, Unreadable)]
-    warnings.warn(
-        f"torch is imported without the backends of other packages: {'; '.join(unreadable)}",
-        PluginWarning,
-        stacklevel=4,
-    )
+    text = f"torch is imported without the backends of other packages: {'; '.join(damaged)}"
+    warnings.warn(text, PluginWarning, stacklevel=4)
     os.environ[switch] = "0"
     try:
         yield
@@ -284,8 +277,8 @@ def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
                 Offer(plugin=plugin.name, kind=_HOOKS[hook], component=component)
                 for component in _checked(hook, implementation.function())
             ]
-    names = [offer.component.name for offer in offers]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    count = Counter(offer.component.name for offer in offers)
+    twice = sorted(name for name, times in count.items() if times > 1)
     if twice:
         errors.append(PluginError(f"{plugin} offers more than one component named {twice}"))
     return replace(
@@ -308,9 +301,8 @@ def _check_requirement(entry_point: EntryPoint) -> None:
 
     for requirement in map(Requirement, ours):
         wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if requirement.name.lower() != "robustfer" or not wanted:
-            continue
-        if not requirement.specifier.contains(__version__, prereleases=True):
+        fits = requirement.specifier.contains(__version__, prereleases=True)
+        if requirement.name.lower() == "robustfer" and wanted and not fits:
             raise _FaultError(
                 f"asks for robustfer{requirement.specifier}, but this is robustfer {__version__}; "
                 "install another version of either"

@@ -126,12 +126,8 @@ def _find(name: str) -> tuple[Plugin, Offer]:
     owner, _, bare = name.rpartition(":")
     installed = plugins.installed()
     candidates = installed.named(owner) if owner else list(installed)
-    found = [
-        (plugin, offer)
-        for plugin in candidates
-        for offer in plugin.offers
-        if offer.component.name == bare
-    ]
+    offers = ((plugin, offer) for plugin in candidates for offer in plugin.offers)
+    found = [(plugin, offer) for plugin, offer in offers if offer.component.name == bare]
     if not found:
         _raise_unknown(name, candidates)
     if len(found) > 1:

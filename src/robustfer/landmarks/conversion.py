@@ -26,9 +26,6 @@ def convert_landmarks(
         source: layout of ``landmarks``.
         target: layout wanted.
 
-    Returns:
-        Landmarks and visibility in the layout ``target``.
-
     Shape:
         landmarks ``(B, K, 2)``, visible ``(B, K)`` -> ``(B, K', 2)``, ``(B, K')``.
 

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 def check_swap(swap: Sequence[int], num_points: int, *, name: str = "swap") -> tuple[int, ...]:
     """Return a mirror's order of the points, if it pairs them.
 
-    Raises:
-        ValueError: it does not hold each point once, or a point's partner has another partner.
-
     >>> check_swap([1, 0, 2], 3)
     (1, 0, 2)
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -55,8 +56,7 @@ class LandmarkFile:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not as described, or names an image twice with different points;
-            at a call: it does not name a sample.
+        ValueError: the file is not as described; at a call: it does not name a sample.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -116,6 +116,56 @@ class LandmarkFile:
         return known, known.isfinite().all(dim=-1)
 
 
+class CallableLandmarks:
+    """Take landmarks from any function of the sample's id: a detector or a look-up.
+
+    Args:
+        function: id -> points (K, 2), a tensor or an array, NaN where one is not known; ``None``
+            where no face was found.
+        layout: number of points or a layout.
+
+    Raises:
+        TypeError: at a call: ids are not a list of names, or the function returns no numbers.
+        ValueError: no such layout; at a call: the function returns another number of points.
+
+    >>> points = {"a.png": [[15, 18], [32, 18], [24, 27], [17, 36], [31, 36]]}
+    >>> landmarks, visible = CallableLandmarks(points.get, layout=5)(["a.png", "b.png"])
+    >>> landmarks[0, 2], visible.all(dim=1)
+    (tensor([24., 27.]), tensor([ True, False]))
+    """
+
+    _source = "the function"
+
+    def __init__(
+        self,
+        function: Callable[[str], Tensor | ArrayLike | None],
+        *,
+        layout: int | LandmarkLayout,
+    ) -> None:
+        self.function = function
+        self.layout = landmark_layout(layout)
+
+    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Landmarks of the samples and which of them are known."""
+        ids = check_ids(ids)
+        shape = (self.layout.num_points, 2)
+        landmarks = torch.full((len(ids), *shape), torch.nan, dtype=torch.float32, device="cpu")
+        for row, name in enumerate(ids):
+            found = self.function(name)
+            if found is None:
+                continue
+            points = to_tensor(f"landmarks of {name!r}", found)
+            if points.is_complex() or points.dtype == torch.bool:
+                raise TypeError(f"landmarks of {name!r} must be real numbers, got {points.dtype}")
+            if tuple(points.shape) != shape:
+                raise ValueError(
+                    f"landmarks of {name!r} must have shape {shape}, got {tuple(points.shape)}"
+                )
+            landmarks[row] = points
+        warn_if_normalized(landmarks, f"landmarks of {self._source}")
+        return landmarks, landmarks.isfinite().all(dim=-1)
+
+
 class _HasLandmarks(Protocol):
     @property
     def all_ids(self) -> Sequence[str]: ...
@@ -123,7 +173,7 @@ class _HasLandmarks(Protocol):
     def landmarks(self, row: int) -> Tensor: ...
 
 
-class DatasetLandmarks:
+class DatasetLandmarks(CallableLandmarks):
     """Take the landmarks that a data set knows itself, as ``DemoFaces`` does.
 
     Args:
@@ -149,77 +199,18 @@ class DatasetLandmarks:
             if not hasattr(dataset, needed):
                 raise TypeError(f"{type(dataset).__name__} has no {needed}, and so no landmarks")
         self.dataset = dataset
-        self.layout = _fitting(layout, len(dataset.landmarks(0)), type(dataset).__name__)
+        self._source = type(dataset).__name__
         self._rows = {name: row for row, name in enumerate(dataset.all_ids)}
-
-    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Landmarks of the samples and which of them are known."""
-        return _collect(check_ids(ids), self._points_of, self.layout, type(self.dataset).__name__)
+        fitting = _fitting(layout, len(dataset.landmarks(0)), self._source)
+        super().__init__(self._points_of, layout=fitting)
 
     def _points_of(self, name: str) -> Tensor:
         if name not in self._rows:
             raise ValueError(
-                f"{type(self.dataset).__name__} has no sample {name!r}; its own are like "
+                f"{self._source} has no sample {name!r}; its own are like "
                 f"{next(iter(self._rows))!r}"
             )
         return self.dataset.landmarks(self._rows[name])
-
-
-class CallableLandmarks:
-    """Take landmarks from any function of the sample's id: a detector or a look-up.
-
-    Args:
-        function: id -> points (K, 2), a tensor or an array, NaN where one is not known; ``None``
-            where no face was found.
-        layout: number of points or a layout.
-
-    Raises:
-        TypeError: at a call: ids are not a list of names, or the function returns no numbers.
-        ValueError: no such layout; at a call: the function returns another number of points.
-
-    >>> points = {"a.png": [[15, 18], [32, 18], [24, 27], [17, 36], [31, 36]]}
-    >>> landmarks, visible = CallableLandmarks(points.get, layout=5)(["a.png", "b.png"])
-    >>> landmarks[0, 2], visible.all(dim=1)
-    (tensor([24., 27.]), tensor([ True, False]))
-    """
-
-    def __init__(
-        self,
-        function: Callable[[str], Tensor | ArrayLike | None],
-        *,
-        layout: int | LandmarkLayout,
-    ) -> None:
-        self.function = function
-        self.layout = landmark_layout(layout)
-
-    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Landmarks of the samples and which of them are known."""
-        return _collect(check_ids(ids), self.function, self.layout, "the function")
-
-
-def _collect(
-    ids: Sequence[str],
-    find: Callable[[str], Tensor | ArrayLike | None],
-    layout: LandmarkLayout,
-    source: str,
-) -> tuple[Tensor, Tensor]:
-    shape = (len(ids), layout.num_points, 2)
-    landmarks = torch.full(shape, torch.nan, dtype=torch.float32, device="cpu")
-    for row, name in enumerate(ids):
-        found = find(name)
-        if found is None:
-            continue
-        points = to_tensor(f"landmarks of {name!r}", found)
-        if points.is_complex() or points.dtype == torch.bool:
-            raise TypeError(f"landmarks of {name!r} must be real numbers, got {points.dtype}")
-        if tuple(points.shape) != (layout.num_points, 2):
-            raise ValueError(
-                f"landmarks of {name!r} must have shape ({layout.num_points}, 2), got "
-                f"{tuple(points.shape)}"
-            )
-        landmarks[row] = points
-    warn_if_normalized(landmarks, f"landmarks of {source}")
-    return landmarks, landmarks.isfinite().all(dim=-1)
 
 
 def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> LandmarkLayout:
@@ -242,7 +233,7 @@ def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
             there = file.files
             wanted = {"image", "landmarks", "detected"}.intersection(there)
             arrays = {name: file[name] for name in sorted(wanted)}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not an npz file of plain arrays: {error}") from error
     missing = [name for name in ("image", "landmarks") if name not in arrays]
     if missing:
@@ -250,38 +241,33 @@ def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
             f"{path} must have the arrays image and landmarks; {' and '.join(missing)} missing, "
             f"it has {', '.join(there) or 'none'}"
         )
-    names, points, detected = arrays["image"], arrays["landmarks"], arrays.get("detected")
-    if names.ndim != 1 or names.dtype.kind != "U" or not len(names):
-        raise ValueError(
-            f"{path}: image must be a row of names, got {names.dtype} of shape {names.shape}"
-        )
-    if points.ndim != 3 or len(points) != len(names) or points.shape[2] != 2:
-        raise ValueError(
-            f"{path}: landmarks must have shape ({len(names)}, points, 2), got {points.shape}"
-        )
-    if points.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: landmarks must be numbers, got {points.dtype}")
+    names, points = arrays["image"], arrays["landmarks"]
+    count = len(names) if names.ndim == 1 else 0
+    pairs = (count, *points.shape[1:2], 2)
+    detected = arrays.get("detected", np.ones(count, dtype=np.bool_))
+    for name, array, kinds, shape, expected in (
+        ("image", names, "U", (count,), "a row of names"),
+        ("landmarks", points, "fiu", pairs, f"numbers of shape ({count}, points, 2)"),
+        ("detected", detected, "b", (count,), f"bool of shape ({count},)"),
+    ):
+        if array.dtype.kind not in kinds or array.shape != shape or not count:
+            raise ValueError(
+                f"{path}: {name} must be {expected}, got {array.dtype} of shape {array.shape}"
+            )
     with np.errstate(over="ignore"):
         points = points.astype(np.float32)
     if bool(np.isinf(points).any()):
         raise ValueError(f"{path}: landmarks must be finite in float32, or NaN where not known")
-    if detected is not None:
-        if detected.shape != names.shape or detected.dtype != np.bool_:
-            raise ValueError(
-                f"{path}: detected must be bool of shape ({len(names)},), got {detected.dtype} of "
-                f"shape {detected.shape}"
-            )
-        points[~detected] = np.nan
-    return names.tolist(), points, [f"row {row}" for row in range(len(names))]
+    points[~detected] = np.nan
+    return names.tolist(), points, [f"row {row}" for row in range(count)]
 
 
 def _read_csv(path: Path) -> tuple[list[str], _Points, list[str]]:
     names: list[str] = []
     rows: list[list[float]] = []
     places: list[str] = []
-    columns: list[str] = []
     for line, row in read_table(path, ["image", "x0", "y0"]):
-        if not columns:
+        if not rows:
             columns = _coordinates(path, list(row))
         names.append(row["image"])
         places.append(f"line {line}")
@@ -289,7 +275,7 @@ def _read_csv(path: Path) -> tuple[list[str], _Points, list[str]]:
         detected = row.get("detected", "1")
         if detected not in ("0", "1"):
             raise ValueError(f"{path}, line {line}: detected must be 1 or 0, got {detected!r}")
-        rows.append(values if detected == "1" else [float("nan")] * len(columns))
+        rows.append(values if detected == "1" else [math.nan] * len(columns))
     if not rows:
         raise ValueError(f"{path} names no image")
     return names, np.array(rows, dtype=np.float32).reshape(len(rows), -1, 2), places

@@ -127,6 +127,6 @@ def _token_grid(backbone: nn.Module, count: int, height: int, width: int) -> tup
         problem = "and does not tell in what grid"
         advice = "" if height == width else "use square images, or "
     raise ValueError(
-        f"{type(backbone).__name__} gives {count} tokens for images of {height}x{width}, {problem}: "
-        f"{advice}{OWN_MODULE_HINT}"
+        f"{type(backbone).__name__} gives {count} tokens for images of {height}x{width}, {problem}"
+        f": {advice}{OWN_MODULE_HINT}"
     )

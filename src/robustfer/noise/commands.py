@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,7 @@ from robustfer._names import DATA_SETS
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.loading import load
 from robustfer.metrics import confusion_matrix
-from robustfer.noise.lists import (
-    NoiseList,
-    read_noise_list,
-    with_noise_list,
-    write_noise_list,
-)
+from robustfer.noise.lists import NoiseList, read_noise_list, with_noise_list, write_noise_list
 from robustfer.noise.matching import match_names
 from robustfer.noise.matrices import (
     LANET_CONFUSIONS,
@@ -35,8 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a list has problems."""
     if options.picture is not None:
         picture_format(options.picture)  # before anything is written
-    run_action = {"make": _make, "show": _show, "verify": _verify}[options.action]
-    return run_action(options)
+    return {"make": _make, "show": _show, "verify": _verify}[options.action](options)
 
 
 def _make(options: argparse.Namespace) -> int:
@@ -109,9 +104,8 @@ def _other_splits(
         if split == options.split:
             continue
         try:
-            splits.append(_load(options.clean, options, split=split))
-        except ValueError:  # the data set has no such split
-            pass
+            with suppress(ValueError):  # the data set has no such split
+                splits.append(_load(options.clean, options, split=split))
         except OSError as error:
             missing.append(f"not compared with the split {split}: {error}")
     return splits, missing

@@ -22,7 +22,7 @@ from robustfer.data.readers.label_lists import (
     read_label_list,
     write_label_list,
 )
-from robustfer.noise.matching import fitting_order, list_name, match_names
+from robustfer.noise.matching import fitting_order, list_name, match_names, numbers_of
 
 Names = Literal["plain", "aligned"]
 
@@ -72,8 +72,7 @@ def read_noise_list(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is not as described, a name is there twice, or the numbers fit neither
-            way or both. The message names file and line.
+        ValueError: a line is not as described, or the numbers fit neither base or both.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +93,8 @@ def read_noise_list(
     ids: list[str] = []
     for entry in entries:
         ids.append(list_name(entry.name))
-        names["aligned" if aligned_name(ids[-1]) == _forward(entry.name) else "plain"] += 1
+        forward = str(PurePosixPath(entry.name.replace("\\", "/")))
+        names["aligned" if aligned_name(ids[-1]) == forward else "plain"] += 1
         once.is_new(entry.line, ids[-1], entry.number)
     numbers = torch.tensor([entry.number for entry in entries], device="cpu")
     if base is None:
@@ -134,8 +134,7 @@ def write_noise_list(
 
     Raises:
         TypeError: ids are not an ordered sequence of texts.
-        ValueError: not one label per name, a label below 0, or names that could not be read again
-            or told apart. Nothing is written then.
+        ValueError: labels or names could not be read again or told apart; nothing is written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -176,8 +175,7 @@ def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
 
     Raises:
         TypeError: not one of robustfer's data sets, or not a list that was read.
-        ValueError: a sample is not in the list, a name fits several samples, or clearly more labels
-            agree in another order of the classes.
+        ValueError: names do not fit, or clearly more labels agree in another order of the classes.
     """
     check_faces(dataset)
     if not isinstance(noisy, NoiseList):
@@ -241,10 +239,7 @@ def _find_base(
         true = hard_targets(clean)[rows[known]]
         numbers = torch.tensor([entry.number for entry in entries], device="cpu")[known]
         if from_0:
-            places = torch.tensor(
-                [clean.classes.index(name) if name in clean.classes else -1 for name in order],
-                device="cpu",
-            )
+            places = numbers_of(order, clean.classes)
             agree = [int((places[numbers - base] == true).sum()) for base in (0, 1)]
             if agree[0] != agree[1]:
                 return 0 if agree[0] > agree[1] else 1
@@ -263,7 +258,3 @@ def _find_base(
 
 def _base(base: int) -> Literal[0, 1]:
     return 1 if check_whole_number("base", base, 0, 1) else 0
-
-
-def _forward(name: str) -> str:
-    return str(PurePosixPath(name.replace("\\", "/")))

@@ -30,18 +30,8 @@ def match_names(path: Path, names: Sequence[str], ids: Sequence[str]) -> Tensor:
     """Return the row of each of a list's names among ``ids``, -1 where there is none.
 
     Two names are of one sample where they are the same or one is the end of the other, from a
-    folder on: ``train/1.jpg`` is ``/faces/train/1.jpg`` and ``1.jpg``, but not ``test/1.jpg``.
-
-    Args:
-        path: the list, for messages.
-        names: its names.
-        ids: names of the samples.
-
-    Shape:
-        int64 (number of names)
-
-    Raises:
-        ValueError: a name of the list fits several samples, or two of them are the same sample.
+    folder on: ``train/1.jpg`` is ``/faces/train/1.jpg`` and ``1.jpg``, but not ``test/1.jpg``. A
+    name that fits several samples is refused, and two names of one sample; ``path`` names the list.
     """
     whole: dict[str, int] = {}
     ends: dict[str, int] = {}
@@ -110,13 +100,10 @@ def fitting_order(
     if its numbers are the commonest in most of the classes that it counts by another number.
 
     Args:
-        numbers: as the list has them.
-        true: the true class of each, positions in ``classes``.
+        numbers: as the list has them, int64 (N).
+        true: the true class of each, positions in ``classes``, int64 (N).
         classes: names of the classes.
         read: the order and the base in which the list was read; ``None``: none fits.
-
-    Shape:
-        ``numbers`` and ``true`` int64 (N).
     """
     orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
     least, greatest = int(numbers.min()), int(numbers.max())
@@ -127,15 +114,13 @@ def fitting_order(
     there = given.sum(dim=1) > 0
     given = given[there]
     names = [name for name, occurs in zip(classes, there.tolist(), strict=True) if occurs]
-    own = torch.full((len(names),), -1, device="cpu")
-    if read is not None:
-        own = _numbers_of(names, *read)
+    own = numbers_of(names, *(read or ((), 0)))
     best, most = None, 0
     for name, order in orders.items():
         for base in (0, 1):
             if not set(names) <= set(order) or not base <= least <= greatest < base + len(order):
                 continue
-            other = _numbers_of(names, order, base)
+            other = numbers_of(names, order, base)
             agreeing = int(_agreeing(given, other).sum())
             if agreeing > most and _fits_better(given, own, other, num_classes=len(classes)):
                 best, most = FittingOrder(name, base, 1 - agreeing / len(true)), agreeing
@@ -158,8 +143,8 @@ def _fits_better(given: Tensor, own: Tensor, other: Tensor, *, num_classes: int)
     return clearly and commonest > 0.5
 
 
-def _numbers_of(names: Sequence[str], order: Sequence[str], base: int) -> Tensor:
-    """The number of each class in an order; -1 where it has none."""
+def numbers_of(names: Sequence[str], order: Sequence[str], base: int = 0) -> Tensor:
+    """Return the number of each class in an order; -1 where it has none."""
     places = [base + order.index(name) if name in order else -1 for name in names]
     return torch.tensor(places, device="cpu")
 

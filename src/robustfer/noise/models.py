@@ -180,19 +180,13 @@ def with_symmetric_noise(
 ) -> _FacesT:
     """Return a data set with :func:`symmetric_noise` on its labels; ``true_targets`` keep the old.
 
-    The noise is drawn on the full split: before or after :meth:`LabeledFaces.subset` a sample gets
-    the same label. A part of the split therefore has about, not exactly, the rate.
-
-    Args:
-        dataset: a data set with one class per sample.
-        rate: share of the full split's samples to draw, in [0, 1].
-        seed: which of the possible draws.
-        true_class: whether a drawn sample may get its own class again.
-        variant: how the samples are drawn; ``"official"`` counts the classes as LA-Net's public
-            program does, and needs the full split.
+    The options are those of :func:`symmetric_noise`. The noise is drawn on the full split: before
+    or after :meth:`LabeledFaces.subset` a sample gets the same label. A part of the split therefore
+    has about, not exactly, the rate. ``variant="official"`` needs the full split, and counts the
+    classes as LA-Net's public program does.
 
     Raises:
-        ValueError: the labels are probabilities, or an argument is not as said.
+        ValueError: the labels are probabilities, or an option does not fit.
 
     >>> from robustfer.data import DemoFaces
     >>> faces = with_symmetric_noise(DemoFaces(num_samples=20), rate=0.3, seed=0)
@@ -220,15 +214,11 @@ def with_class_noise(
 ) -> _FacesT:
     """Return a data set with :func:`class_noise` on its labels; ``true_targets`` keep the old.
 
-    Args:
-        dataset: a data set with one class per sample.
-        matrix: probabilities (C, C) in the order of the data set's classes.
-        rate: share of the full split's samples to draw, in [0, 1].
-        seed: which of the possible draws.
-        variant: how the samples are drawn; ``"official"`` needs the full split.
+    The options are those of :func:`class_noise`, the matrix in the order of the data set's classes.
+    The noise is drawn on the full split, which ``variant="official"`` needs.
 
     Raises:
-        ValueError: the labels are probabilities, or an argument is not as said.
+        ValueError: the labels are probabilities, or an option does not fit.
 
     >>> from robustfer.data import DemoFaces
     >>> from robustfer.noise import noise_matrix
@@ -287,8 +277,8 @@ def _check(
     known = set(every)
     if len(known) != len(every) or len(set(names)) != len(names):
         raise ValueError("ids must name each sample once, and a name is there twice")
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is not None:
+    if not known.issuperset(names):
+        unknown = next(name for name in names if name not in known)
         raise ValueError(f"ids must be names of all_ids, got {unknown!r}")
     return names, every, seed
 

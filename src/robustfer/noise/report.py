@@ -69,14 +69,13 @@ class NoiseReport:
         """
         width = max(map(len, self.classes))
         cell = max(6, *(len(name) + 1 for name in self.classes))
+        names = "".join(f"{name:>{cell}}" for name in self.classes)
         lines = [
             f"{self.changed} of {self.samples} labels differ from the true ones: "
             f"{100 * self.rate:.2f} %",
             "",
             "per cent of a row; rows: true label, columns: given label",
-            " " * width
-            + "".join(f"{name:>{cell}}" for name in self.classes)
-            + "   true  given  differ",
+            f"{'':{width}}{names}   true  given  differ",
         ]
         true, given = self.counts.sum(dim=1).tolist(), self.counts.sum(dim=0).tolist()
         for row, name in enumerate(self.classes):
@@ -173,18 +172,12 @@ def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> 
 
 
 def picture_format(path: str | Path) -> str:
-    """Return the format that the ending of a picture's name says, such as ``"png"``.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: matplotlib knows no such ending.
-    """
+    """Return the format that the ending of a picture's name says, such as ``"png"``."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
-        raise ImportError(
-            "a picture needs matplotlib: pip install 'robustfer[examples]'"
-        ) from error
+        text = "a picture needs matplotlib: pip install 'robustfer[examples]'"
+        raise ImportError(text) from error
     ending = Path(path).suffix.lower().removeprefix(".")
     known = FigureCanvasAgg.get_supported_filetypes()
     if ending not in known:

@@ -12,7 +12,7 @@ from robustfer.data.classes import renumber
 from robustfer.data.dataset import LabeledFaces, check_faces
 from robustfer.metrics import confusion_matrix
 from robustfer.noise.lists import NoiseList, hard_targets, last_part
-from robustfer.noise.matching import fitting_order, match_names
+from robustfer.noise.matching import fitting_order, match_names, numbers_of
 from robustfer.noise.report import NoiseReport
 
 
@@ -39,8 +39,7 @@ def verify_noise_list(
         labels agree.
 
     Raises:
-        ValueError: no name of one is a name of the other, a name fits several samples, or their
-            classes differ.
+        ValueError: no name is in both, a name fits several samples, or the classes differ.
     """
     rows = match_names(noisy.path, noisy.ids, clean.ids)
     given = renumber(noisy.targets, source=noisy.classes, target=clean.classes)
@@ -104,9 +103,8 @@ def _labels_of(split: LabeledFaces, noisy: NoiseList) -> tuple[Tensor, Tensor]:
     """Where each name of a list stands in a split, and its label there as the list counts it."""
     check_faces(split)
     places = match_names(noisy.path, noisy.ids, split.ids)
-    labels = hard_targets(split)
-    order = [noisy.classes.index(name) if name in noisy.classes else -1 for name in split.classes]
-    return places, torch.tensor(order, device="cpu")[labels[places.clamp(min=0)]]
+    labels = hard_targets(split)[places.clamp(min=0)]
+    return places, numbers_of(split.classes, noisy.classes)[labels]
 
 
 def _of_rafdb_test(names: Sequence[str], clean_names: Sequence[str]) -> Tensor:

@@ -1,0 +1,132 @@
+"""The arguments of ``robustfer noise`` and ``robustfer audit``, read without torch."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from ast import literal_eval
+from pathlib import Path
+from typing import Any, get_args
+
+from robustfer._names import DATA_SETS, NOISE_MODELS, NUMBERINGS, NoiseVariant
+
+SPECS = ", ".join(kind if kind == "demo" else f"{kind}:PATH" for kind in DATA_SETS)
+
+
+def add_noise_actions(parser: ArgumentParser) -> None:
+    """Add ``make``, ``show`` and ``verify``; ``options.action`` says which was given."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    make = actions.add_parser("make", help="write a list of noisy labels")
+    make.add_argument("data", metavar="DATA", help=SPECS)
+    make.add_argument("--rate", type=float, required=True, help="share of the samples to draw")
+    make.add_argument("--seed", type=int, default=0)
+    models = "; ".join(f"{name}: {words}" for name, words in NOISE_MODELS.items())
+    make.add_argument("--model", choices=NOISE_MODELS, default="symmetric", help=models)
+    make.add_argument(
+        "--variant",
+        choices=get_args(NoiseVariant),
+        default="exact",
+        help="exact: this share of the samples; bernoulli: each sample by itself; official: as "
+        "LA-Net's program",
+    )
+    _add_file(make, "--output", "the list", required=True)
+    make.add_argument(
+        "--names", choices=["plain", "aligned"], default="plain", help="a.jpg or a_aligned.jpg"
+    )
+    _add_base(make, "--base", "count from; default: 1 plain, 0 aligned")
+
+    show = actions.add_parser("show", help="compare given labels with the true ones")
+    show.add_argument("data", metavar="DATA", help=SPECS)
+    _add_file(show, "--list", "the given labels, as a list")
+    show.add_argument(
+        "--crowd",
+        action="store_true",
+        help="compare what single people saw with the majority (data with votes)",
+    )
+
+    verify = actions.add_parser("verify", help="compare a list with the clean labels")
+    verify.add_argument("list", type=Path, metavar="LIST")
+    verify.add_argument(
+        "--clean", required=True, metavar="DATA", help=f"the clean labels: {SPECS}; or a list"
+    )
+    _add_base(verify, "--clean-base", "what a list of clean labels counts from")
+
+    for action in (make, show, verify):
+        _add_data_options(action)
+        _add_file(action, "--picture", "draw the matrix here")
+    for action in (show, verify):
+        _add_reading_options(action)
+
+
+def add_audit(parser: ArgumentParser) -> None:
+    """Add the arguments of ``robustfer audit``."""
+    parser.description = (
+        "Rank the labels of a data set by how wrong they look, and write a page to look at them. "
+        "After that, 'robustfer audit apply DECISIONS' writes the labels that people decided on, "
+        "and says how labels go wrong."
+    )
+    parser.add_argument(
+        "what",
+        nargs="+",
+        metavar="PROBABILITIES",
+        help="predictions of the data set in an npz, csv or safetensors file; or the word apply, "
+        "and the csv files of one or several reviewers",
+    )
+    parser.add_argument("--data", required=True, metavar="DATA", help=SPECS)
+    _add_data_options(parser)
+    _add_file(parser, "--list", "the given labels, as a list")
+    _add_reading_options(parser)
+    out = "the page (default: review.html); with apply the list of labels (default: labels.txt)"
+    _add_file(parser, "--out", out)
+    _add_file(parser, "--ranking", "write the ranking as csv")
+    verified = "decisions of an earlier review: with them the ranking is better"
+    _add_file(parser, "--verified", verified, nargs="+", default=[])
+    parser.add_argument("--random", type=int, default=100, help="faces to label blind")
+    parser.add_argument(
+        "--stratified", action="store_true", help="as many random faces of each given label"
+    )
+    parser.add_argument("--suspects", type=int, default=500, help="suspicious labels to show")
+    parser.add_argument("--seed", type=int, default=0, help="of the random faces")
+
+
+def _add_file(parser: ArgumentParser, name: str, meaning: str, **options: Any) -> None:
+    parser.add_argument(name, type=Path, metavar="FILE", help=meaning, **options)
+
+
+def _add_base(parser: ArgumentParser, name: str, meaning: str) -> None:
+    parser.add_argument(name, type=int, choices=[0, 1], help=meaning)
+
+
+def _add_data_options(parser: ArgumentParser) -> None:
+    """Add what says how to read a data set."""
+    parser.add_argument(
+        "--split", default="train", help="train, validation, test, or all where there are none"
+    )
+    parser.add_argument(
+        "--reader",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the data set's reader, such as labels=fer2013; repeat for each",
+    )
+    parser.add_argument("--classes", choices=NUMBERINGS, help="the order to count classes in")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Read ``OPTION=VALUE``; a value is a Python literal, or else text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"must be OPTION=VALUE, got {text!r}")
+    try:
+        return name, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _add_reading_options(parser: ArgumentParser) -> None:
+    """Add what says how to read a list of labels."""
+    _add_base(parser, "--base", "what the list counts from")
+    parser.add_argument(
+        "--order", choices=NUMBERINGS, help="the order in which the list counts the classes"
+    )
