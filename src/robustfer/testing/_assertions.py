@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -132,6 +133,27 @@ def require_refusal(call: Callable[[], object], what: str, names: Iterable[str])
             text = str(error)
     assert text is not None, f"{what} passed; {mend}"
     assert any(name in text for name in names), f"{what} raised {text!r}; {mend}"
+
+
+def load_saved(fresh: nn.Module, saved: nn.Module) -> None:
+    """Load into a new module what one has in its ``state_dict``, by way of a file."""
+    file = io.BytesIO()
+    torch.save(saved.state_dict(), file)
+    file.seek(0)
+    with explained(
+        f"a new {type(saved).__name__} does not load the state_dict of one that was used; keep "
+        "state in buffers of fixed shape"
+    ):
+        fresh.load_state_dict(torch.load(file, weights_only=True))
+
+
+def fails(call: Callable[[], object]) -> bool:
+    """Whether a call raises what torch or a check does for a wrong argument."""
+    try:
+        call()
+    except (IndexError, ValueError, RuntimeError):
+        return True
+    return False
 
 
 def require_registered_tensors(module: nn.Module) -> None:

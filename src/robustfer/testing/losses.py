@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,7 +13,9 @@ from torch.autograd.gradcheck import gradcheck
 from robustfer._checks import check_values
 from robustfer.testing._assertions import (
     explained,
+    fails,
     in_half_and_single,
+    load_saved,
     other_defaults,
     require_close,
     require_keyword_options,
@@ -113,14 +114,7 @@ class LossConformance:
 
     def test_refuses_a_batch_that_does_not_fit(self) -> None:
         """One row for a whole batch raises a ValueError that names an argument."""
-        inputs = self._inputs()
-        rows = [name for name, tensor in inputs.items() if tensor.shape[:1] == (self.batch,)]
-        for name in rows if len(rows) > 1 else ():
-            require_refusal(
-                partial(self.make_loss(), **{**inputs, name: inputs[name][:1]}),
-                f"{name} with one row, the others with {self.batch},",
-                inputs,
-            )
+        self._require_refusal_of_one_row(self.make_loss(), self._inputs())
 
     # What comes out
 
@@ -305,15 +299,10 @@ class LossConformance:
 
     def test_state_dict_restores(self) -> None:
         """A new loss takes over the state of one that was updated."""
-        loss, restored, file = self.make_loss(), self.make_loss(), io.BytesIO()
+        loss, restored = self.make_loss(), self.make_loss()
         for seed in range(3):
             self.update(loss, self._inputs(seed=seed))
-        torch.save(loss.state_dict(), file)
-        file.seek(0)
-        with explained(
-            "a new loss does not load the state_dict; keep state in buffers of fixed shape"
-        ):
-            restored.load_state_dict(torch.load(file, weights_only=True))
+        load_saved(restored, loss)
         require_same_state(
             restored,
             loss,
@@ -331,7 +320,7 @@ class LossConformance:
         for what, wrong in _misfits(state, buffers):
             kept = f"load_state_dict refuses a state in which {what}, and yet loads {{}}; "
             with unchanged(loss, kept + _LOAD_WHOLE):
-                refused = _refuses(loss, wrong)
+                refused = fails(partial(loss.load_state_dict, wrong))
             assert refused, f"load_state_dict takes a state in which {what}; {_LOAD_WHOLE}"
 
     # On a GPU and compiled
@@ -389,6 +378,14 @@ class LossConformance:
             inputs[name].requires_grad_()
         return inputs
 
+    def _require_refusal_of_one_row(self, call: Any, given: dict[str, Tensor]) -> None:
+        """Require that a call refuses one row of a tensor beside the whole batch of others."""
+        names = [name for name, tensor in given.items() if tensor.shape[:1] == (self.batch,)]
+        for name in names if len(names) > 1 else ():
+            what = f"{getattr(call, '__name__', 'forward')} with one row of {name}, of the others"
+            wrong = {**given, name: given[name][:1]}
+            require_refusal(partial(call, **wrong), f"{what} {self.batch},", given)
+
     def _learning(self, inputs: dict[str, Tensor]) -> list[str]:
         """Names of the inputs that receive a gradient."""
         names = [
@@ -414,11 +411,3 @@ def _misfits(
         yield f"{name} is missing", {key: state[key] for key in state if key != name}
     if buffers:
         yield "a name is not the loss's", {**state, "of_another_loss": torch.zeros(1)}
-
-
-def _refuses(loss: nn.Module, state: dict[str, Any]) -> bool:
-    try:
-        loss.load_state_dict(state)
-    except (ValueError, RuntimeError):
-        return True
-    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -16,7 +15,9 @@ from torch import Tensor
 from robustfer._checks import check_values
 from robustfer.testing._assertions import (
     explained,
+    fails,
     in_half_and_single,
+    load_saved,
     other_defaults,
     require_close,
     require_named_tensors,
@@ -115,13 +116,7 @@ class StatefulLossConformance(LossConformance):
     def test_propose_refuses_a_batch_that_does_not_fit(self) -> None:
         """One row for a whole batch raises a ValueError that names an argument."""
         loss, given = self._used()
-        names = [name for name, tensor in given.items() if tensor.shape[:1] == (self.batch,)]
-        for name in names if len(names) > 1 else ():
-            require_refusal(
-                partial(loss.propose, **{**given, name: given[name][:1]}),
-                f"propose with one row of {name}, of the others {self.batch},",
-                given,
-            )
+        self._require_refusal_of_one_row(loss.propose, given)
 
     def test_update_refuses_rows_that_do_not_fit(self) -> None:
         """One row, one column or one too many: a ValueError names an argument."""
@@ -150,7 +145,7 @@ class StatefulLossConformance(LossConformance):
                 ("propose", partial(loss.propose, **given)),
                 ("update", partial(loss.update, given["index"], rows)),
             ):
-                assert _raises(call), (
+                assert fails(call), (
                     f"{what} takes row {outside} of {self.samples} samples, and so the state of "
                     "another one; use robustfer.authoring.read_rows and write_rows, or "
                     "index_select and index_copy_"
@@ -317,14 +312,8 @@ class StatefulLossConformance(LossConformance):
         with explained(f"update fails for a batch of no rows; {mend}"):
             same_as_before.update(index[:0], rows[:0])
         require_same_state(same_as_before, loss, "a batch of no rows changes {}; " + mend)
-        losses, own = [deepcopy(loss), deepcopy(loss)], (slice(0, 0), slice(None))
-        with explained(f"update fails where one of two processes has no rows; {mend}"):
-            run_as_processes(lambda rank: losses[rank].update(index[own[rank]], rows[own[rank]]))
-        expected = deepcopy(loss)
-        expected.update(index, rows)
-        for one in losses:
-            where = "where one of two processes has no rows, {} differs; "
-            require_same_state(one, expected, where + mend)
+        parts, mend = (slice(0, 0), slice(None)), f"one of them has no rows: {mend}"
+        _require_state_of_processes(loss, index, rows, parts, mend)
 
     def test_update_takes_tensors_with_gradients(self) -> None:
         """``update`` takes tensors with gradients, and keeps no graph."""
@@ -346,18 +335,7 @@ class StatefulLossConformance(LossConformance):
             (True, "join the rows of all in rank order, as robustfer.authoring.write_rows does"),
             (False, "with gather=False it is to write the rows of its own process alone"),
         ):
-            losses = [deepcopy(loss) for _ in parts]
-
-            def work(rank: int, losses: list[Any] = losses, gather: bool = gather) -> None:
-                losses[rank].update(index[parts[rank]], rows[parts[rank]], gather=gather)
-
-            with explained(f"update fails where there are two processes; {mend}"):
-                run_as_processes(work)
-            for one, part in zip(losses, parts, strict=True):
-                expected, kept = deepcopy(loss), slice(None) if gather else part
-                expected.update(index[kept], rows[kept])
-                where = "of two processes one does not keep {} as it should; "
-                require_same_state(one, expected, where + mend)
+            _require_state_of_processes(loss, index, rows, parts, mend, gather=gather)
 
     # What both leave alone
 
@@ -405,15 +383,11 @@ class StatefulLossConformance(LossConformance):
 
     def test_goes_on_where_it_was_saved(self) -> None:
         """Resumed from its ``state_dict``, the next two losses agree to the bit."""
-        loss, file = self._used()[0], io.BytesIO()
-        torch.save(loss.state_dict(), file)
-        file.seek(0)
-        resumed = self.make_loss()
-        with explained("a new loss does not load the state_dict"):
-            resumed.load_state_dict(torch.load(file, weights_only=True))
+        loss, resumed = self._used()[0], self.make_loss()
+        load_saved(resumed, loss)
         for seed in (1, 2):
-            expected = self._step(loss, seed, batch=self.samples)
-            found = self._step(resumed, seed, batch=self.samples)
+            expected = self._step(loss, seed=seed, batch=self.samples)
+            found = self._step(resumed, seed=seed, batch=self.samples)
             assert same(expected, found), (
                 f"resumed from its state_dict, the loss is {found} where without a stop it is "
                 f"{expected}; keep all that propose, forward and update read in persistent buffers"
@@ -444,10 +418,10 @@ class StatefulLossConformance(LossConformance):
     # How the tensors are made
 
     def _given(
-        self, loss: Any, *, batch: int | None = None, dtype: torch.dtype, seed: int
+        self, loss: Any, *, batch: int | None = None, seed: int = 0, **options: Any
     ) -> dict[str, Tensor]:
         """Tensors of ``propose`` and ``forward``, with the index and without what is proposed."""
-        given = super()._inputs(batch=batch, dtype=dtype, seed=seed)
+        given = super()._inputs(batch=batch, seed=seed, **options)
         made = {"index", _name(loss)} & given.keys()
         assert not made, f"make_inputs gives {sorted(made)}; leave it out, the checks make it"
         index = torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed))
@@ -461,18 +435,13 @@ class StatefulLossConformance(LossConformance):
         return given
 
     def _inputs(
-        self,
-        *,
-        batch: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-        gradients: bool = False,
+        self, *, dtype: torch.dtype = torch.float32, gradients: bool = False, **options: Any
     ) -> dict[str, Tensor]:
         """Tensors of ``forward``, with what is proposed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # for parameters that start at random
             loss: Any = self.make_loss().to(dtype)
-        given = self._given(loss, batch=batch, dtype=dtype, seed=seed)
+        given = self._given(loss, dtype=dtype, **options)
         with explained(f"propose fails for {given['index'].shape[0]} samples"):
             rows = loss.propose(**_taken(loss.propose, given)).detach()
         inputs = _taken(loss.forward, given) | {_name(loss): rows}
@@ -488,7 +457,7 @@ class StatefulLossConformance(LossConformance):
         """A loss that remembers every sample, and tensors for another call of ``propose``."""
         loss: Any = self.make_loss().to(dtype)
         self._step(loss, seed=7, batch=self.samples, dtype=dtype)
-        return loss, _taken(loss.propose, self._given(loss, dtype=dtype, seed=0))
+        return loss, _taken(loss.propose, self._given(loss, dtype=dtype))
 
     def _samples(self, given: dict[str, Tensor], chosen: slice | Tensor) -> dict[str, Tensor]:
         """Some of the samples: their rows of the tensors that hold one a sample."""
@@ -503,20 +472,35 @@ class StatefulLossConformance(LossConformance):
         rows: Tensor = loss.propose(**given)
         return loss, given["index"], rows * 0.5 if rows.is_floating_point() else rows
 
-    def _step(
-        self,
-        loss: Any,
-        seed: int,
-        *,
-        batch: int | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
+    def _step(self, loss: Any, **options: Any) -> Tensor:
         """One turn of the loop but for the optimizer; returns the loss."""
-        given = self._given(loss, batch=batch, dtype=dtype, seed=seed)
+        given = self._given(loss, **options)
         rows = loss.propose(**_taken(loss.propose, given)).detach()
         value: Tensor = loss(**_taken(loss.forward, given), **{_name(loss): rows}).detach()
         loss.update(given["index"], rows)
         return value
+
+
+def _require_state_of_processes(
+    loss: Any,
+    index: Tensor,
+    rows: Tensor,
+    parts: tuple[slice, slice],
+    mend: str,
+    *,
+    gather: bool = True,
+) -> None:
+    """Require that each of two processes, with a part each, holds what one would."""
+    losses = [deepcopy(loss) for _ in parts]
+    with explained(f"update fails where there are two processes; {mend}"):
+        run_as_processes(
+            lambda rank: losses[rank].update(index[parts[rank]], rows[parts[rank]], gather=gather)
+        )
+    for one, part in zip(losses, parts, strict=True):
+        expected, kept = deepcopy(loss), slice(None) if gather else part
+        expected.update(index[kept], rows[kept])
+        message = "of two processes one does not keep {} as it should; "
+        require_same_state(one, expected, message + mend)
 
 
 def _name(loss: Any) -> str:
@@ -542,12 +526,3 @@ def _parameters(method: Callable[..., object]) -> list[str]:
 def _taken(method: Callable[..., object], given: dict[str, Tensor]) -> dict[str, Tensor]:
     names = _parameters(method)
     return {name: tensor for name, tensor in given.items() if name in names}
-
-
-def _raises(call: Callable[[], object]) -> bool:
-    """Whether a call raises what torch or a check does for a row outside."""
-    try:
-        call()
-    except (IndexError, ValueError, RuntimeError):
-        return True
-    return False
