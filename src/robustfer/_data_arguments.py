@@ -81,6 +81,14 @@ def add_audit(parser: ArgumentParser) -> None:
     _add_file(parser, "--ranking", "write the ranking as csv")
     verified = "decisions of an earlier review: with them the ranking is better"
     _add_file(parser, "--verified", verified, nargs="+", default=[])
+    parser.add_argument(
+        "--duplicates", action="store_true", help="also look for the same face twice"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="SPLIT[=DATA]",
+        help="also look for faces that are in another split too, such as test, or test=rafdb:PATH",
+    )
     parser.add_argument("--random", type=int, default=100, help="faces to label blind")
     parser.add_argument(
         "--stratified", action="store_true", help="as many random faces of each given label"

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from robustfer import _docstrings, _shown
 from robustfer.hookspecs import Kind
@@ -136,21 +136,18 @@ def _signature_text(signature: inspect.Signature | None) -> str:
     if signature is None:
         return "(...)"
     parameters = [
-        parameter.replace(default=_Shown(parameter.default))
-        if parameter.default is not parameter.empty
-        else parameter
-        for parameter in signature.parameters.values()
+        one if one.default is one.empty else one.replace(default=_Shown(one.default))
+        for one in signature.parameters.values()
     ]
     text = str(signature.replace(parameters=parameters, return_annotation=signature.empty))
     # Postponed annotations are text, which would be shown in quotes.
     return re.sub(r""": (['"])(.*?)\1(?= = |, |\))""", r": \2", text)
 
 
-class _Shown:
+class _Shown(NamedTuple):
     """Has the text of a value as its repr, whatever the value's own does."""
 
-    def __init__(self, value: object) -> None:
-        self.value = value
+    value: object
 
     def __repr__(self) -> str:
         return _shown.value(self.value)

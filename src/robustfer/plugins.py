@@ -1,13 +1,9 @@
 """Finding and loading plugins, each alone and only when asked for, so that none breaks the host.
 
 What goes wrong with a plugin is kept, warned about once, shown by ``robustfer plugins`` and raised
-where one of its components is asked for.
-
+where one of its components is asked for; only a ``KeyboardInterrupt``, the user's, passes through.
 The environment variable ``ROBUSTFER_PLUGINS`` chooses: unset, all installed plugins; empty, none;
 names with commas between, only these. The core's own components are always there.
-
-A ``KeyboardInterrupt`` passes through everything here: it is the user's. Everything else that a
-plugin raises is the plugin's.
 """
 
 from __future__ import annotations
@@ -72,27 +68,16 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """What is known of one entry point, and what became of it.
-
-    Attributes:
-        name: name of the entry point.
-        distribution: the installed package that has it, where known.
-        version: version of that package.
-        offers: what the plugin offers, less what a hook that failed would have.
-        errors: what went wrong.
-        blocked: left out by ``ROBUSTFER_PLUGINS``, hence not loaded.
-        seconds: how long it took to load.
-        heavy: slow packages that this plugin was the first to import.
-    """
+    """What is known of one entry point, and what became of it."""
 
     name: str
-    distribution: str | None = None
+    distribution: str | None = None  # the installed package that has it, where known
     version: str | None = None
-    offers: tuple[Offer, ...] = ()
+    offers: tuple[Offer, ...] = ()  # less what a hook that failed would have
     errors: tuple[PluginError, ...] = ()
-    blocked: bool = False
-    seconds: float = 0.0
-    heavy: tuple[str, ...] = ()
+    blocked: bool = False  # left out by ROBUSTFER_PLUGINS, hence not loaded
+    seconds: float = 0.0  # that it took to load
+    heavy: tuple[str, ...] = ()  # slow packages that this plugin was the first to import
 
     def __str__(self) -> str:
         origin = f" ({self.distribution} {self.version})" if self.distribution else ""
@@ -105,9 +90,6 @@ class Plugins:
     Args:
         found: entry points of the plugins, and packages that cannot be read.
         allowed: names of the plugins to load; None for all.
-
-    >>> [plugin.name for plugin in Plugins([])]
-    ['robustfer']
     """
 
     def __init__(

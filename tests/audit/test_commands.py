@@ -153,6 +153,7 @@ def test_duplicates_and_leaks_are_told(run, tmp_path):
         (["narrow.npz"], "narrow.npz has 2 classes, the data set has 7"),
         (["named.npz"], "named.npz must have a column for each of"),
         (["other.npz"], "other.npz has no prediction of"),
+        (["few.npz", "--reader", "in_memory=3"], "in_memory must be True or False, got 3"),
     ],
 )
 def test_what_is_wrong_is_said(run, raf, tmp_path, arguments, message):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +17,10 @@ from robustfer.audit.duplicates import Duplicates, find_duplicates
 from robustfer.audit.files import Predictions, read_probabilities
 from robustfer.audit.page import write_review
 from robustfer.audit.ranking import audit
-from robustfer.data import LabeledFaces, load
+from robustfer.data import LabeledFaces
 from robustfer.data.classes import class_name
-from robustfer.noise import (
-    TransitionEstimate,
-    read_noise_list,
-    with_noise_list,
-    write_noise_list,
-)
+from robustfer.noise import TransitionEstimate, with_noise_list, write_noise_list
+from robustfer.noise.commands import load_faces, read_list
 from robustfer.state import LabelStore
 
 
@@ -123,13 +118,9 @@ def _show(estimate: TransitionEstimate, faces: LabeledFaces) -> None:
 
 
 def _faces(options: argparse.Namespace) -> LabeledFaces:
-    split: Any = None if options.split == "all" else options.split
-    faces = load(options.data, split=split, classes=options.classes, **dict(options.reader))
+    faces = load_faces(options.data, options)
     if options.list is not None:
-        labels = read_noise_list(
-            options.list, base=options.base, classes=options.order, clean=faces
-        )
-        faces = with_noise_list(faces, labels)
+        faces = with_noise_list(faces, read_list(options, faces))
     if faces.targets.ndim != 1:
         raise ValueError(
             "the labels of the data set are probabilities; an audit needs a class for each face"
@@ -143,7 +134,7 @@ def _find_leaks(
     if options.against is None:
         return None
     split, _, spec = options.against.partition("=")
-    others = load(spec or options.data, split=split, **dict(options.reader))
+    others = load_faces(spec or options.data, options, split=split)
     return others, find_duplicates(faces, against=others)
 
 

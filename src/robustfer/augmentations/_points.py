@@ -31,17 +31,11 @@ class LandmarkView(NamedTuple):
 
 @dataclass(frozen=True)
 class Points:
-    """Landmarks of a batch, on its device; each step returns new ones.
+    """Landmarks of a batch, on its device; each step returns new ones."""
 
-    Attributes:
-        landmarks: points (x, y) in pixels, their middle a whole number ``(B, K, 2)``.
-        visible: which of them the images show ``(B, K)``.
-        swap: for each point the one that takes its place in a mirror; ``None``: none is met.
-    """
-
-    landmarks: Tensor
-    visible: Tensor
-    swap: tuple[int, ...] | None
+    landmarks: Tensor  # (B, K, 2) x and y in pixels, their middle a whole number
+    visible: Tensor  # (B, K) which of them the images show
+    swap: tuple[int, ...] | None  # which point takes a point's place in a mirror, if one is met
 
     def moved(self, matrices: Tensor, *, height: int, width: int) -> Points:
         """Where projective maps (B, 3, 3) put the points, in images of the size given."""
@@ -60,8 +54,8 @@ class Points:
         """The points of images resized as ``interpolate(align_corners=False)`` does."""
         if old[-2:] == new[-2:]:
             return self
-        old_size, new_size = (old[-2], old[-1]), (new[-2], new[-1])
-        return replace(self, landmarks=resize_points(self.landmarks, old_size, new_size))
+        landmarks = resize_points(self.landmarks, (old[-2], old[-1]), (new[-2], new[-1]))
+        return replace(self, landmarks=landmarks)
 
     def mirrored(self, *, width: int) -> Points:
         """The points of the images mirrored left to right."""

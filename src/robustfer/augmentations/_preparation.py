@@ -72,9 +72,9 @@ class Preparation(nn.Module):
         self, images: Tensor, points: Points, generator: torch.Generator | None
     ) -> tuple[Tensor, Points]:
         """Images and landmarks after the pipeline."""
-        self._check(images, generator)
         if self.pipeline is None:
-            return images, points
+            return self._pixels(images, generator), points
+        self._check(images, generator)
         return carried(self.pipeline, images, points, generator)
 
     def _check(self, images: Tensor, generator: torch.Generator | None) -> None:
@@ -145,12 +145,9 @@ class Preparation(nn.Module):
         return boxes
 
     def extra_repr(self) -> str:
-        return (
-            f"erase_probability={self.erase_probability}, erase_scale={self.erase_scale}, "
-            f"erase_ratio={self.erase_ratio}, "
-            f"noise_std={self.noise_std}, noise_probability={self.noise_probability}, "
-            f"mean={self.mean}, std={self.std}, size={self.size}"
-        )
+        names = [f"erase_{name}" for name in ("probability", "scale", "ratio")]
+        names += ["noise_std", "noise_probability", "mean", "std", "size"]
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 def _normal_like(images: Tensor, generator: torch.Generator | None) -> Tensor:

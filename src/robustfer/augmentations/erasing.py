@@ -48,9 +48,6 @@ def sample_boxes(
         -> ``(B, 4)`` int64 on the CPU: left, top, right, bottom in pixels, right and bottom
         excluded; four zeros for a sample that is not erased.
 
-    Raises:
-        ValueError: a size, the probability or a range does not fit, or a generator on a GPU.
-
     Reference:
         Zhong et al., Random Erasing Data Augmentation, AAAI 2020.
 
@@ -89,16 +86,12 @@ def erase_boxes(images: Tensor, boxes: Tensor, *, value: float = 0.0) -> Tensor:
 
     Args:
         images: images after normalisation, where 0 is the mean colour.
-        boxes: left, top, right, bottom in pixels, right and bottom excluded, as
-            :func:`sample_boxes` draws them; an empty box erases nothing.
+        boxes: as :func:`sample_boxes` draws them; an empty box erases nothing.
         value: what the box is filled with, in units of the images.
 
     Shape:
         images ``(B, C, H, W)`` floating-point, boxes ``(B, 4)`` integers on the CPU or with the
         images -> ``(B, C, H, W)``, in the images' memory format.
-
-    Raises:
-        ValueError: shapes, dtypes or devices do not fit.
 
     >>> erase_boxes(torch.ones(1, 1, 2, 3), torch.tensor([[1, 0, 3, 1]]))
     tensor([[[[1., 0., 0.],

@@ -10,11 +10,7 @@ from robustfer.landmarks.layouts import LandmarkLayout
 
 
 def mirror_points(points: Tensor, width: int) -> Tensor:
-    """Return points (..., 2) of mirrored images, in their order: ``x`` becomes ``width - 1 - x``.
-
-    >>> mirror_points(torch.tensor([[0.0, 3.0]]), width=10)
-    tensor([[9., 3.]])
-    """
+    """Return points (..., 2) of mirrored images: ``x`` becomes ``width - 1 - x``."""
     x, y = points.unbind(dim=-1)
     return torch.stack([(width - 1) - x, y], dim=-1)
 
@@ -24,9 +20,6 @@ def resize_coordinate(position: Tensor, old: int, new: int) -> Tensor:
 
     As ``interpolate(align_corners=False)`` does: without the halves all points are off by half of
     what a pixel grew.
-
-    >>> resize_coordinate(torch.tensor([0.0, 47.0]), 48, 96)
-    tensor([ 0.5000, 94.5000])
     """
     return (position + 0.5) * (new / old) - 0.5
 
@@ -40,13 +33,7 @@ def resize_points(points: Tensor, old: tuple[int, int], new: tuple[int, int]) ->
 
 
 def inside(position: Tensor, pixels: int) -> Tensor:
-    """Return which positions lie on an axis of so many pixels, the first from -0.5 on.
-
-    A NaN lies nowhere.
-
-    >>> inside(torch.tensor([-0.5, 3.5, 3.6, torch.nan]), 4)
-    tensor([ True,  True, False, False])
-    """
+    """Return which positions lie on an axis of so many pixels, from -0.5 on; a NaN never does."""
     return (position >= -0.5) & (position <= pixels - 0.5)
 
 

@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 
 
 def check_swap(swap: Sequence[int], num_points: int, *, name: str = "swap") -> tuple[int, ...]:
-    """Return a mirror's order of the points, if it pairs them.
-
-    >>> check_swap([1, 0, 2], 3)
-    (1, 0, 2)
-    """
+    """Return a mirror's order of the points, if it pairs them."""
     order = tuple(swap)
     paired = sorted(order) == list(range(num_points)) and all(
         order[partner] == point for point, partner in enumerate(order)

@@ -27,9 +27,9 @@ from robustfer.models.landmark_classifier import (
 from robustfer.models.landmark_coordinates import LandmarkCoordinates
 from robustfer.models.lanet import LANetModel
 from robustfer.models.lanet import LANetOutput as LANetOutput
+from robustfer.models.lanet import ProjectionHead as ProjectionHead
 from robustfer.models.outputs import CAMOutput as CAMOutput
 from robustfer.models.outputs import cam_outputs
-from robustfer.models.projection import ProjectionHead as ProjectionHead
 
 __all__ = [
     "CAMClassifier",

@@ -22,22 +22,14 @@ class Layout:
 
     A timm model returns its maps from ``forward_features``, and a network without a head as its
     plain output. In a whole classifier of another library a module inside returns them.
-
-    Attributes:
-        axes: order of the axes; ``"NLC"`` are tokens in rows of a grid.
-        channels: D.
-        prefix: tokens before those of the grid (class, distillation, register tokens).
-        patch: height and width of a token's part of the image, if the network tells them.
-        tap: path of the module inside a whole classifier whose output is the features.
-        named_logits: whether the classifier returns an object with ``logits``.
     """
 
-    axes: Literal["NCHW", "NHWC", "NLC"]
+    axes: Literal["NCHW", "NHWC", "NLC"]  # "NLC": tokens in rows of a grid
     channels: int
-    prefix: int = 0
-    patch: tuple[int, int] | None = None
-    tap: str | None = None
-    named_logits: bool = False
+    prefix: int = 0  # tokens before those of the grid (class, distillation, register tokens)
+    patch: tuple[int, int] | None = None  # a token's part of the image, if the network tells it
+    tap: str | None = None  # path of the module in a whole classifier that returns the features
+    named_logits: bool = False  # whether the classifier returns an object with logits
 
     def read(self, backbone: Any, images: Tensor) -> tuple[Any, Any]:
         """Return what the backbone's own head goes on from, and the features as they come."""

@@ -37,13 +37,6 @@ class PairScorer(nn.Module):
     Shape:
         features ``(B, D)``, neighbors ``(R, K)`` int64 rows of features, rows ``(R)`` int64 ->
         ``(R, K)`` in [0, 1].
-
-    Raises:
-        ValueError: the width is odd or too small, or an argument does not fit.
-
-    >>> scorer, features = PairScorer(8), torch.rand(3, 8)
-    >>> scorer(features, torch.tensor([[1, 2], [0, 2], [0, 1]])).shape
-    torch.Size([3, 2])
     """
 
     __call__: Callable[..., Tensor]
@@ -113,9 +106,6 @@ class LabelDistributionEstimator(nn.Module):
         embeddings ``(B, D)``, landmark_embeddings ``(B, E)``, logits ``(B, C)``, index ``(B)``
         int64 -> ``(B, C)``, rows that sum to 1; float32 for half inputs.
 
-    Raises:
-        ValueError: an option or an argument does not fit.
-
     >>> estimator = LabelDistributionEstimator(8, 4, num_neighbors=2)
     >>> logits = torch.zeros(5, 7)
     >>> estimate = estimator(torch.rand(5, 8), torch.rand(5, 4), logits, torch.arange(5))
@@ -182,11 +172,8 @@ class LabelDistributionEstimator(nn.Module):
         return (estimates[0] + estimates[1]) / 2
 
     def extra_repr(self) -> str:
-        return (
-            f"num_neighbors={self.num_neighbors}, "
-            f"detach_neighbor_probabilities={self.detach_neighbor_probabilities}, "
-            f"gather={self.gather}, variant={self.variant!r}"
-        )
+        names = ("num_neighbors", "detach_neighbor_probabilities", "gather", "variant")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
 def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:

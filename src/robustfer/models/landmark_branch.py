@@ -47,17 +47,8 @@ class LandmarkHead(nn.Module):
     Shape:
         maps, each ``(B, channels, H/stride, W/stride)`` -> :class:`LandmarkOutput`.
 
-    Raises:
-        ValueError: an option or the maps do not fit.
-
     Reference:
         Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017.
-
-    >>> import torch
-    >>> head = LandmarkHead([16, 32], [4, 8], num_landmarks=19)
-    >>> output = head([torch.randn(2, 16, 12, 12), torch.randn(2, 32, 6, 6)])
-    >>> output.heatmaps.shape, output.embeddings.shape
-    (torch.Size([2, 19, 12, 12]), torch.Size([2, 64]))
     """
 
     __call__: Callable[..., LandmarkOutput]

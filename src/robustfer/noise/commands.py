@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _make(options: argparse.Namespace) -> int:
-    dataset = _load(options.data, options)
+    dataset = load_faces(options.data, options)
     how = {"rate": options.rate, "seed": options.seed, "variant": options.variant}
     if options.model in ("symmetric", "symmetric-included"):
         true_class: Any = "excluded" if options.model == "symmetric" else "included"
@@ -59,12 +59,12 @@ def _make(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    dataset = _load(options.data, options)
+    dataset = load_faces(options.data, options)
     if options.crowd:
         _show_report(_crowd(dataset), options, "single people against the majority")
         return 0
     if options.list is not None:
-        dataset = with_noise_list(dataset, _read(options, dataset))
+        dataset = with_noise_list(dataset, read_list(options, dataset))
     report = noise_report(dataset)
     print(f"{dataset.summary()}\n")
     _show_report(report, options, f"{100 * report.rate:.1f} % of {report.samples} labels differ")
@@ -75,10 +75,10 @@ def _show(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     if options.clean.partition(":")[0] not in DATA_SETS:
         labels = read_noise_list(options.clean, base=options.clean_base, classes=options.classes)
-        report = verify_noise_list(_read(options, labels), labels)
+        report = verify_noise_list(read_list(options, labels), labels)
     else:
-        dataset = _load(options.clean, options)
-        noisy = _read(options, dataset)
+        dataset = load_faces(options.clean, options)
+        noisy = read_list(options, dataset)
         splits, missing = _other_splits(noisy, dataset, options)
         report = verify_noise_list(noisy, dataset, other_splits=splits)
         if report.problems:
@@ -87,7 +87,8 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def _read(options: argparse.Namespace, clean: LabeledFaces | NoiseList) -> NoiseList:
+def read_list(options: argparse.Namespace, clean: LabeledFaces | NoiseList) -> NoiseList:
+    """Read the list that the command line names."""
     return read_noise_list(options.list, base=options.base, classes=options.order, clean=clean)
 
 
@@ -105,13 +106,14 @@ def _other_splits(
             continue
         try:
             with suppress(ValueError):  # the data set has no such split
-                splits.append(_load(options.clean, options, split=split))
+                splits.append(load_faces(options.clean, options, split=split))
         except OSError as error:
             missing.append(f"not compared with the split {split}: {error}")
     return splits, missing
 
 
-def _load(spec: str, options: argparse.Namespace, *, split: str | None = None) -> LabeledFaces:
+def load_faces(spec: str, options: argparse.Namespace, *, split: str | None = None) -> LabeledFaces:
+    """Load a data set as the command line says, by default the split that it names."""
     wanted: Any = split or options.split
     given = {"classes": options.classes} | dict(options.reader)
     given["split"] = None if wanted == "all" else wanted

@@ -18,11 +18,7 @@ _OWN = "the data set"
 
 
 def list_name(name: str) -> str:
-    r"""Return a name as lists are compared: slashes forward, an aligned copy named as its image.
-
-    >>> list_name("D:\\faces\\train_1_aligned.jpg")
-    'D:/faces/train_1.jpg'
-    """
+    """Return a name as lists are compared: slashes forward, an aligned copy named as its image."""
     return plain_name(name.replace("\\", "/"))
 
 
