@@ -69,8 +69,8 @@ def add_audit(parser: ArgumentParser) -> None:
         "what",
         nargs="+",
         metavar="PROBABILITIES",
-        help="predictions of the data set in an npz, csv or safetensors file; or the word apply, "
-        "and the csv files of one or several reviewers",
+        help="predictions of the data set: an npz, csv or safetensors file, or the folder of a run "
+        "with dynamics.safetensors; or the word apply, and the csv files of all reviewers",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=SPECS)
     _add_data_options(parser)
@@ -79,8 +79,8 @@ def add_audit(parser: ArgumentParser) -> None:
     out = "the page (default: review.html); with apply the list of labels (default: labels.txt)"
     _add_file(parser, "--out", out)
     _add_file(parser, "--ranking", "write the ranking as csv")
-    verified = "decisions of an earlier review: with them the ranking is better"
-    _add_file(parser, "--verified", verified, nargs="+", default=[])
+    verified = "decisions of an earlier review: with them the ranking is better; repeat for each"
+    _add_file(parser, "--verified", verified, action="append", default=[])
     parser.add_argument(
         "--duplicates", action="store_true", help="also look for the same face twice"
     )

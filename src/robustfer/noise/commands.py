@@ -114,7 +114,7 @@ def _other_splits(
 
 def load_faces(spec: str, options: argparse.Namespace, *, split: str | None = None) -> LabeledFaces:
     """Load a data set as the command line says, by default the split that it names."""
-    wanted: Any = split or options.split
+    wanted: Any = options.split if split is None else split
     given = {"classes": options.classes} | dict(options.reader)
     given["split"] = None if wanted == "all" else wanted
     try:
