@@ -9,6 +9,7 @@
 ``optimizer.py``    optimizer and schedule
 ``landmarks.py``    landmarks of a data set
 ``transition.py``   verified labels, and how often labels are wrong
+``memory.py``       what a teacher said of each face, and what that tells of its label
 ``terms.py``        losses by their text
 ``devices.py``      Lightning Fabric for devices, processes and precision
 ``processes.py``    what several processes share, and a batch taken in parts

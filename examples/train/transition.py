@@ -18,6 +18,8 @@ from robustfer.noise import (
     transition_from_verified,
 )
 
+Shares = Literal["none", "truth", "uniform"]
+
 
 @dataclass(frozen=True)
 class TransitionOptions:
@@ -152,3 +154,41 @@ def find_transition(
             f"{'classes' if kind == 'file' else 'training images'}"
         )
     return rows.double() if kind == "file" else transition_from_confident_joint(rows, faces.targets)
+
+
+def prediction_shift(
+    shares: Shares,
+    strength: float,
+    label: Tensor,
+    estimate: TransitionEstimate | None,
+    *,
+    corrected: bool,
+    num_classes: int,
+) -> Tensor:
+    """Return what to add to logits (C) for predictions with other shares of the classes.
+
+    Args:
+        shares: those of the truth, or the same of each class (uniform).
+        strength: 1 for these very shares, less for some way to them.
+        label: what is trained on, (N).
+        estimate: what the verified labels say.
+        corrected: the network is trained with a transition matrix, so it learns the shares of the
+            truth; else it learns those of the labels.
+        num_classes: C.
+
+    Raises:
+        Refused: the shares of the truth are needed, and there are no verified labels.
+    """
+    if shares == "none":
+        return torch.zeros(num_classes)
+    if estimate is None and (shares == "truth" or corrected):
+        raise Refused(
+            f"--adjust-to {shares} needs the true shares of the classes: --verified 100 for data "
+            "that knows true labels, or --decisions FILE of a review"
+        )
+    given = label.bincount(minlength=num_classes).clamp(min=1).double()
+    truth = given if estimate is None else estimate.shares
+    asked = truth if shares == "truth" else torch.ones(num_classes).double()
+    learnt = truth if corrected else given
+    ratio = (asked / asked.sum()).log() - (learnt / learnt.sum()).log()
+    return (strength * ratio).to(torch.get_default_dtype())

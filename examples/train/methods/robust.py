@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from examples.train.landmarks import find_landmarks
+from examples.train.memory import Memory
 from examples.train.methods import forward
 from examples.train.methods.base import EachView, Network, Task, ramp, with_branch
-from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Refused, Share
+from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Share
+from examples.train.transition import Shares, prediction_shift
 from examples.train.views import Batch
 from robustfer.functional import attention_consistency, self_distillation
 from robustfer.losses import LandmarkAdaptiveWingLoss
-from robustfer.noise import transition_from_confident_joint
-from robustfer.state import LabelDistributionBank
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Options(forward.Options):
     landmarks: str = "dataset"
     landmarks_size: PositiveInt | None = None
     points: PositiveInt | None = None
-    adjust_to: Literal["none", "truth", "uniform"] = "none"
+    adjust_to: Shares = "none"
     adjust_strength: NonNegativeNumber = 1.0
 
 
@@ -62,11 +61,10 @@ class Robust(forward.Forward):
     skips_parameters = True
 
     shift: Tensor
-    posterior_transition: Tensor
 
     def __init__(self, task: Task, options: Options) -> None:
         super().__init__(task, options)
-        model, classes = self.network, len(task.faces.classes)
+        model = self.network
         self.passes = 2 if options.consistency_weight else 1  # type: ignore[misc]
         self.wing: LandmarkAdaptiveWingLoss | None = None
         if options.landmark_weight:
@@ -78,41 +76,19 @@ class Robust(forward.Forward):
             self.wing = LandmarkAdaptiveWingLoss(image_size=task.views.size)
             model = with_branch(task, self.layout.num_points)
         self.network = EachView(model)
-        self.memory: LabelDistributionBank | None = None
+        self.memory: Memory | None = None
         if options.memory_weight or options.posterior_from < 1:
-            self.memory = LabelDistributionBank(
-                self.label, num_classes=classes, momentum=options.memory_momentum,
-                dtype=torch.get_default_dtype(),
+            self.memory = Memory(
+                self.label, self.transition, num_classes=len(task.faces.classes),
+                momentum=options.memory_momentum,
             )  # fmt: skip
             self.teacher = self.teacher or self.make_teacher()
-        # Without a transition matrix one is estimated from the memory, once, when it is needed.
-        self.register_buffer("posterior_transition", self.criterion.transition.clone())
-        self.estimated = False
-        self.register_buffer("shift", self.prediction_shift(), persistent=False)
-
-    def prediction_shift(self) -> Tensor:
-        """What the class shares asked for add to the logits (C).
-
-        The loss takes it away, so the network learns to predict with it.
-        """
-        options, classes = self.options, len(self.task.faces.classes)
-        truth = None if self.estimate is None else self.estimate.shares
-        asked = torch.full((classes,), 1 / classes).double()
-        # Without a transition matrix the network learns the shares of the labels.
-        learnt = self.label.bincount(minlength=classes).clamp(min=1).double()
-        if options.adjust_to == "none":
-            return torch.zeros(classes)
-        if truth is None and (options.adjust_to == "truth" or self.transition is not None):
-            raise Refused(
-                f"--adjust-to {options.adjust_to} needs the true shares of the classes: --verified "
-                "100 for data that knows true labels, or --decisions FILE of a review"
-            )
-        if options.adjust_to == "truth":
-            asked = truth
-        if self.transition is not None:
-            learnt = truth
-        ratio = (asked / asked.sum()).log() - (learnt / learnt.sum()).log()
-        return (options.adjust_strength * ratio).to(torch.get_default_dtype())
+        # The loss takes it away again, so the network learns to predict with it.
+        shift = prediction_shift(
+            options.adjust_to, options.adjust_strength, self.label, self.estimate,
+            corrected=self.transition is not None, num_classes=len(task.faces.classes),
+        )  # fmt: skip
+        self.register_buffer("shift", shift, persistent=False)
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         options, index, terms = self.options, batch.index, {}
@@ -132,7 +108,7 @@ class Robust(forward.Forward):
         losses = self.criterion(logits, batch.target, verified)
         if self.memory is not None:
             self.believed = self.memory(index, taught.softmax(1))
-            weights = self.sample_weights(batch, verified)
+            weights = self.sample_weights(batch, self.believed, verified)
             share = options.memory_weight * ramp(self.progress(batch), options.memory_ramp)
             shares = share * ~verified
             remembered = self.criterion(logits, self.believed, torch.ones_like(verified))
@@ -149,27 +125,16 @@ class Robust(forward.Forward):
             terms["landmark_adaptive_wing"] = options.landmark_weight * found
         return terms
 
-    def sample_weights(self, batch: Batch, verified: Tensor) -> Tensor:
+    def sample_weights(self, batch: Batch, believed: Tensor, verified: Tensor) -> Tensor:
         """Return the probability that each label is right (B), late in the run; 1 before."""
-        if self.progress(batch) < self.options.posterior_from:
-            return torch.ones_like(self.believed[:, 0])
-        columns = self.posterior_transition[:, batch.target].T
-        joint = self.believed * columns
-        total = joint.sum(1).clamp(min=torch.finfo(joint.dtype).tiny)
-        right = joint.gather(1, batch.target[:, None])[:, 0] / total
+        if self.memory is None or self.progress(batch) < self.options.posterior_from:
+            return torch.ones_like(believed[:, 0])
+        right = self.memory.right(believed, batch.target)
         return right.clamp(min=self.options.posterior_floor).masked_fill(verified, 1.0)
 
     def after_step(self, batch: Batch) -> None:
         super().after_step(batch)
-        if self.memory is None:
-            return
-        self.memory.update(batch.index, self.believed)
-        late = (batch.step + 1) / self.task.steps >= self.options.posterior_from
-        if late and self.transition is None and not self.estimated:
-            self.estimated = True
-            own = self.posterior_transition  # a resumed run has it already
-            if torch.equal(own, torch.eye(len(own)).to(own)):
-                found = transition_from_confident_joint(
-                    self.memory.distribution.cpu(), self.label.cpu()
-                )
-                own.copy_(found)
+        if self.memory is not None:
+            self.memory.bank.update(batch.index, self.believed)
+            if (batch.step + 1) / self.task.steps >= self.options.posterior_from:
+                self.memory.estimate()

@@ -73,7 +73,7 @@ def terms_by_hand(method, batch):
         label, known = int(method.label[row]), bool(method.verified[row])
         p = student[number]
         believed = (
-            options.memory_momentum * method.memory.distribution[row]
+            options.memory_momentum * method.memory.bank.distribution[row]
             + (1 - options.memory_momentum) * taught[number]
         )
         own = torch.eye(7)[label] if known else matrix[:, label]
@@ -81,7 +81,7 @@ def terms_by_hand(method, batch):
         remembered = sum(believed[k] * (1 - p[k] ** options.q) / options.q for k in range(7))
         weight = 1.0
         if share >= options.posterior_from and not known:
-            joint = believed * method.posterior_transition[:, label]
+            joint = believed * method.memory.transition[:, label]
             weight = max(options.posterior_floor, float(joint[label] / joint.sum()))
         part = 0.0 if known else options.memory_weight * height
         sums["forward_correction"] += weight * (1 - part) * loss
@@ -136,11 +136,13 @@ def test_a_matrix_is_estimated_from_the_memory_once_it_is_needed(tmp_path):
     for number, batch in enumerate([*training._batches(1), *training._batches(2)], 1):
         training._step(batch)
         if number == 1:
-            assert torch.equal(method.posterior_transition, torch.eye(7))
+            assert torch.equal(method.memory.transition, torch.eye(7))
         if number == 2:
-            expected = transition_from_confident_joint(method.memory.distribution, method.label)
-            torch.testing.assert_close(method.posterior_transition, expected.float())
-    torch.testing.assert_close(method.posterior_transition, expected.float())
+            expected = transition_from_confident_joint(
+                method.memory.bank.distribution, method.label
+            )
+            torch.testing.assert_close(method.memory.transition, expected.float())
+    torch.testing.assert_close(method.memory.transition, expected.float())
     training.end()
 
 
