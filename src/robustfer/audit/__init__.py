@@ -11,20 +11,15 @@ from robustfer.audit.ranking import Audit as Audit
 from robustfer.audit.ranking import ClassSummary as ClassSummary
 from robustfer.audit.ranking import audit
 from robustfer.audit.scores import Posterior as Posterior
-from robustfer.audit.scores import (
-    label_posterior,
-    log_margin,
-    mean_rank,
-    neighbor_disagreement,
-)
+from robustfer.audit.scores import label_posterior as label_posterior
+from robustfer.audit.scores import log_margin as log_margin
+from robustfer.audit.scores import mean_rank
+from robustfer.audit.scores import neighbor_disagreement as neighbor_disagreement
 
 __all__ = [
     "audit",
     "find_duplicates",
-    "label_posterior",
-    "log_margin",
     "mean_rank",
-    "neighbor_disagreement",
     "read_decisions",
     "read_probabilities",
     "write_review",

@@ -143,7 +143,7 @@ def audit(
 
     Pass the predictions of a training on these very labels, such as
     :meth:`robustfer.state.TrainingDynamics.probabilities`, or predictions of held-out folds. The
-    ranking is that of :func:`robustfer.audit.label_posterior`. Suggestions come from the posterior
+    ranking is that of ``robustfer.audit.label_posterior``. Suggestions come from the posterior
     with the matrix of the confident joint, also where another matrix is given: they are right more
     often, while a matrix of verified labels ranks better.
 
@@ -152,7 +152,7 @@ def audit(
         probabilities: predicted probabilities.
         transition: how labels go wrong, see :func:`robustfer.noise.transition_from_verified`;
             default: :func:`robustfer.noise.transition_from_confident_joint`.
-        embeddings: pooled features, for :func:`robustfer.audit.neighbor_disagreement`.
+        embeddings: pooled features, for ``robustfer.audit.neighbor_disagreement``.
         num_neighbors: how many neighbours it looks at.
         score: what to rank by: ``"posterior"``, ``"log_margin"``, ``"neighbors"`` (needs
             embeddings), or a score of your own for each sample, higher meaning more suspicious.

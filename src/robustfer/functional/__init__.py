@@ -13,9 +13,9 @@ from robustfer.functional.ranking import ImportanceHealth as ImportanceHealth
 from robustfer.functional.ranking import (
     importance_health,
     importance_weighted_cross_entropy,
-    importance_weighted_logits,
     rank_regularization,
 )
+from robustfer.functional.ranking import importance_weighted_logits as importance_weighted_logits
 from robustfer.functional.wing import adaptive_wing, landmark_adaptive_wing
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "forward_correction",
     "importance_health",
     "importance_weighted_cross_entropy",
-    "importance_weighted_logits",
     "landmark_adaptive_wing",
     "pseudo_labels",
     "rank_regularization",
