@@ -101,6 +101,17 @@ def parse_number(text: str) -> float | None:
     return number if abs(number) <= _MAX_NUMBER else None
 
 
+def read_points(where: str, words: Sequence[str], count: int) -> torch.Tensor:
+    """Return ``count`` points as float32 (count, 2), from the numbers x y x y ... of a file."""
+    values = [parse_number(word) for word in words]
+    if len(values) != 2 * count or None in values:
+        raise ValueError(
+            f"{where}: landmarks must be {count} points, x and y each, got {len(values)} values, "
+            f"{len(values) - values.count(None)} of them numbers: {shortened(' '.join(words))}"
+        )
+    return torch.tensor(values, dtype=torch.float32, device="cpu").view(count, 2)
+
+
 def shortened(text: str) -> str:
     """Return a text as it is quoted in an error: a cell may be of any length."""
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"

@@ -88,8 +88,7 @@ def load(
                 + _shown.near(name, others)
             )
     if "classes" in known:
-        options["classes"] = classes
+        options["classes"], classes = classes, None
     faces = reader(*positional, split=split, **options)
-    if "classes" not in known and classes is not None:
-        faces = faces.with_classes(classes)
-    return faces if transform is None else faces.with_transform(transform)
+    faces = faces if classes is None else faces.with_classes(classes)
+    return faces.with_transform(transform)

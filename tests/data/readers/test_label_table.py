@@ -169,13 +169,17 @@ def test_landmarks(tmp_path):
             {"labels": "majority"},
             "line 2: a vote must be a whole number from 0 to 2147483647",
         ),
-        ("path,label,landmarks\na.png,sad,1e39;1\n", {}, "line 2: landmarks must be .* '1e39;1'"),
-        ("path,label,landmarks\na.png,sad,1;2;3\n", {}, "line 2: landmarks must be x;y;x;y"),
+        ("path,label,landmarks\na.png,sad,1e39;1\n", {}, "line 2: landmarks must be .* '1e39 1'"),
+        (
+            "path,label,landmarks\na.png,sad,1;2;3\n",
+            {},
+            "line 2: landmarks must be 1 points, x and y each, got 3 values",
+        ),
         ("path,label,landmarks\na.png,sad,1;x\n", {}, "line 2: landmarks must be"),
         (
             "path,label,landmarks\na.png,sad,1;2\nb.png,sad,1;2;3;4\n",
             {},
-            "line 3: landmarks must be .* as many as in the other rows",
+            "line 3: landmarks must be .* points, x and y each, got",
         ),
     ],
 )

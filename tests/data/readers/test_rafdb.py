@@ -97,7 +97,7 @@ def test_bad_options(root, options, message):
         (["train_/../../a.jpg 1"], "line 1: .* leads out of"),
         (["train_1.jpg nan"], "line 1: must be a name and a whole number"),
         (["train_1.jpg 3.0"], "line 1: must be a name and a whole number"),
-        (["train_1.jpg " + "9" * 5000], "line 1: a label must be a small whole number"),
+        (["train_1.jpg " + "9" * 5000], "line 1: a label must be a whole number"),
     ],
 )
 def test_bad_lists(tmp_path, lines, message):

@@ -23,6 +23,7 @@ from robustfer._tables import (
     existing_folder,
     parse_number,
     parse_whole_number,
+    read_points,
     read_table,
     read_whole_number,
     shortened,
@@ -55,8 +56,8 @@ class AffectNet(FileFaces):
         train_set/images/0.jpg          val_set/images/0.jpg
         train_set/annotations/0_exp.npy, 0_lnd.npy, ...
 
-    Images labelled none, uncertain or no face are left out and counted in ``excluded``, and with
-    seven classes contempt too. ``ids`` are the paths in the table, or the files' names.
+    Images labelled none, uncertain or no face are left out, and with seven classes contempt too.
+    ``ids`` are the paths in the table, or the files' names.
 
     Args:
         root: the data set's folder.
@@ -147,7 +148,8 @@ class AffectNet(FileFaces):
     def load_landmarks(self, row: int) -> Tensor:
         if self._table is None:
             path = self._annotations / f"{Path(self.all_ids[row]).stem}_lnd.npy"
-            return self.place(row, _points(str(path), _load(path).ravel().astype(str).tolist()))
+            words = _load(path).ravel().astype(str).tolist()
+            return self.place(row, read_points(str(path), words, _POINTS))
         if self._points is None:  # on demand: they are most of the table, and rarely wanted
             self._points = _read_points(self._table, self._lines)
         return self.place(row, self._points[row])
@@ -200,19 +202,8 @@ def _read_points(table: Path, lines: Sequence[int]) -> Tensor:
     for line, row in read_table(table, _COLUMNS):
         if line in places:
             words = row["facial_landmarks"].split(";")
-            points[places[line]] = _points(f"{table}, line {line}", words)
+            points[places[line]] = read_points(f"{table}, line {line}", words, _POINTS)
     return points
-
-
-def _points(where: str, words: Sequence[str]) -> Tensor:
-    values = [parse_number(word) for word in words]
-    if len(values) != 2 * _POINTS or None in values:
-        numbers = len(values) - values.count(None)
-        raise ValueError(
-            f"{where}: landmarks must be {_POINTS} points, x and y each, got {len(values)} values, "
-            f"{numbers} of them numbers"
-        )
-    return torch.tensor(values, dtype=torch.float32, device="cpu").view(_POINTS, 2)
 
 
 def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -> list[_Face]:

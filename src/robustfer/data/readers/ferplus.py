@@ -32,23 +32,19 @@ class FERPlus(FileFaces):
     """The faces of one split of FERPlus, 48 x 48 and grey as they come.
 
     Below ``root`` lie ``fer2013new.csv`` (the votes) and ``data/FER2013Train``, ``FER2013Valid``
-    and ``FER2013Test`` (the images). What ``target`` is, ``labels`` says:
-
-    - ``"majority"``, ``"probability"``, ``"crossentropy"``, ``"multi_target"``: by the rules of
-      its authors, :func:`robustfer.data.readers.votes.judge`. From the shares of
-      ``"probability"`` the loop draws a class (:func:`robustfer.noise.sample_targets`).
-    - ``"fer2013"``: the label that FER2013 itself gave, often wrong, for the same images as
-      ``"majority"``; the majority stands in ``true_targets``.
-
-    An image is left out if the votes are too divided for the rule, or led by unknown, no face (NF)
-    or, with seven classes, contempt. ``excluded`` counts what was left out and why; ``ids`` are the
-    image names; ``votes`` the votes for the classes as they were given.
+    and ``FER2013Test`` (the images). An image is left out if the votes are too divided for the
+    rule, or led by unknown, no face (NF) or, with seven classes, contempt. ``ids`` are the image
+    names; ``votes`` the votes for the classes as they were given.
 
     Args:
         root: the data set's folder.
         split: ``"train"``, ``"validation"`` (FER2013's public test) or ``"test"`` (its private
             test).
-        labels: what ``target`` is.
+        labels: what ``target`` is. ``"majority"``, ``"probability"``, ``"crossentropy"`` and
+            ``"multi_target"`` are the rules of its authors,
+            :func:`robustfer.data.readers.votes.judge`; from the shares of ``"probability"`` the
+            loop draws a class (:func:`robustfer.noise.sample_targets`). ``"fer2013"`` is FER2013's
+            own label, often wrong, with the majority in ``true_targets``.
         fer2013_labels: for ``labels="fer2013"``: the original ``fer2013.csv``, matched row by row
             to the complete ``fer2013new.csv``, or any csv with columns ``image`` and ``emotion``
             (FER2013's numbers).
@@ -70,15 +66,14 @@ class FERPlus(FileFaces):
     >>> from PIL import Image
     >>> table = '''Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF
     ... Training,fer0000000.png,1,9,0,0,0,0,0,0,0,0
-    ... Training,fer0000001.png,5,0,0,5,0,0,0,0,0,0
-    ... Training,,0,0,0,0,0,0,0,0,0,10'''
+    ... Training,fer0000001.png,5,0,0,5,0,0,0,0,0,0'''
     >>> with tempfile.TemporaryDirectory() as root:
     ...     _ = Path(root, "fer2013new.csv").write_text(table)
     ...     Path(root, "data", "FER2013Train").mkdir(parents=True)
     ...     Image.new("L", (48, 48)).save(Path(root, "data", "FER2013Train", "fer0000000.png"))
     ...     faces = FERPlus(root, in_memory=True)
     >>> faces.classes[faces[0]["target"]], faces.excluded
-    ('happiness', {'removed by FERPlus': 1, 'without a majority': 1})
+    ('happiness', {'without a majority': 1})
     """  # noqa: E501 - the header of the table is one line
 
     def __init__(
@@ -103,15 +98,13 @@ class FERPlus(FileFaces):
         if labels != "fer2013" and fer2013_labels is not None:
             raise ValueError(f"fer2013_labels is only for labels='fer2013', got labels={labels!r}")
         classes = expressions(num_classes)
-        usage, folder_name = USAGES[split], _FOLDERS[split]
-        root = Path(root).expanduser()
-        folder = root / "data" / folder_name
-        for needed in (root, folder):
-            if not needed.is_dir():
-                raise FileNotFoundError(
-                    f"the folder {needed} is not there; FERPlus keeps the split {split!r} in "
-                    f"data/{folder_name} below its root"
-                )
+        usage, root = USAGES[split], Path(root).expanduser()
+        folder = root / "data" / _FOLDERS[split]
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"the folder {folder if root.is_dir() else root} is not there; FERPlus keeps the "
+                f"split {split!r} in data/{folder.name} below its root"
+            )
         table = root / "fer2013new.csv"
         faces = _read_faces(table, duplicates)
         of_split = [face for face in faces if face.usage == usage]

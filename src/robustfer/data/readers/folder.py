@@ -24,7 +24,7 @@ class ImageFolder(FileFaces):
     A folder is a class if it has an image. Images in folders below it (one per person, say) belong
     to it if it is an expression or one of ``classes``; otherwise they are an error, because the
     inner folder might be the class. Hidden files and folders are left out, and what archives add
-    (``__MACOSX``). ``ids`` are the paths below ``root``; ``excluded`` counts what was left out.
+    (``__MACOSX``). ``ids`` are the paths below ``root``.
 
     Args:
         root: the folder.
@@ -41,8 +41,7 @@ class ImageFolder(FileFaces):
 
     Raises:
         FileNotFoundError: root or the split's folder is not there.
-        ValueError: no image, an unknown or misspelt class, an image whose class is not clear, or
-            one that cannot be read or differs in size; the message names the folder or file.
+        ValueError: an option, a folder or an image is not as described; the message names it.
 
     >>> import tempfile
     >>> from PIL import Image

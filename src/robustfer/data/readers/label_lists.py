@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from robustfer._files import write_whole
 from robustfer._ids import name_bytes
+from robustfer._tables import read_whole_number
 
 _ALIGNED = "_aligned"
 _DIGITS = "0123456789"
-# What an int64 holds for sure.
-_MOST_DIGITS = 18
 
 
 class Entry(NamedTuple):
@@ -83,11 +82,7 @@ def _entry(path: Path, line: int, text: str) -> Entry:
         plain_name(name.replace("\\", "/"))
     except ValueError as error:
         raise ValueError(f"{path}, line {line}: {error}") from None
-    if len(number) > _MOST_DIGITS:
-        raise ValueError(
-            f"{path}, line {line}: a label must be a small whole number, got {len(number)} digits"
-        )
-    return Entry(line, name, int(number))
+    return Entry(line, name, read_whole_number(path, line, "a label", number))
 
 
 def _line(path: Path, name: str, number: int) -> bytes:

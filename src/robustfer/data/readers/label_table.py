@@ -21,7 +21,7 @@ from robustfer._tables import (
     check_files,
     check_inside,
     check_split,
-    parse_number,
+    read_points,
     read_table,
     read_whole_number,
     shortened,
@@ -245,18 +245,12 @@ def _points(table: Path, rows: _Rows) -> Tensor | None:
     known = {place: text for place, text in enumerate(rows.cells["landmarks"]) if text}
     if not known:
         return None
-    count = len(_cells(next(iter(known.values()))))
-    points = torch.full((len(rows.lines), count), torch.nan, dtype=torch.float32, device="cpu")
+    count = len(_cells(next(iter(known.values())))) // 2  # all rows have as many as the first
+    points = torch.full((len(rows.lines), count, 2), torch.nan, dtype=torch.float32, device="cpu")
     for place, text in known.items():
-        values = [parse_number(cell) for cell in _cells(text)]
-        if len(values) != count or count % 2 or None in values:
-            raise ValueError(
-                f"{table}, line {rows.lines[place]}: landmarks must be x;y;x;y;..., as many as in "
-                f"the other rows, got {shortened(text)}"
-            )
-        points[place] = torch.tensor(values, dtype=torch.float32, device="cpu")
+        points[place] = read_points(f"{table}, line {rows.lines[place]}", _cells(text), count)
     warn_if_normalized(points, f"landmarks of {table}")
-    return points.view(len(points), -1, 2)
+    return points
 
 
 def _cells(text: str) -> list[str]:
