@@ -48,6 +48,9 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         variant: ``"paper"``, the equation; ``"official"``, the public program's floating-point
             sums, which sometimes round a whole share up by one.
 
+    Raises:
+        ValueError: an argument out of its range, or a label outside the classes.
+
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition under
         Label Noise, ICCV 2023.

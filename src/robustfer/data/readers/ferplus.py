@@ -38,8 +38,7 @@ class FERPlus(FileFaces):
 
     Args:
         root: the data set's folder.
-        split: ``"train"``, ``"validation"`` (FER2013's public test) or ``"test"`` (its private
-            test).
+        split: ``"train"``, ``"validation"`` (the public test) or ``"test"`` (the private test).
         labels: what ``target`` is. ``"majority"``, ``"probability"``, ``"crossentropy"`` and
             ``"multi_target"`` are the rules of its authors,
             :func:`robustfer.data.readers.votes.judge`; from the shares of ``"probability"`` the
@@ -50,8 +49,7 @@ class FERPlus(FileFaces):
             (FER2013's numbers).
         num_classes: 7, or 8 with contempt.
         size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
-        duplicates: ``"error"``, or ``"drop"`` to count an image once that is named again with the
-            same votes.
+        duplicates: ``"error"``, or ``"drop"`` to skip a row that says the very same again.
         in_memory: read all images now and none later; 97 MB for 14,000 faces.
 
     Raises:

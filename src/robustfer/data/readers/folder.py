@@ -30,8 +30,7 @@ class ImageFolder(FileFaces):
         root: the folder.
         split: ``"train"``, ``"validation"`` (or a folder ``valid`` or ``val``) or ``"test"``;
             ``None`` if the classes lie directly below ``root``.
-        size: side of the square to resize to, in pixels; ``None``: all images are of one size.
-            Faces should be cropped before.
+        size: side of the square to resize to, in pixels; ``None``: all images have one size.
         classes: names and order of the classes, or a data set of
             :data:`robustfer.data.NUMBERINGS` for its order; a folder of another name is an error.
         numbers: what folders called by numbers mean: a data set of

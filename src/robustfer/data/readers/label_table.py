@@ -61,10 +61,8 @@ class LabelTable(FileFaces):
             order; a label that is none of them is an error.
         numbers: what numbers in ``label`` mean: a data set of
             :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``.
-        size: side of the square to resize to, in pixels; ``None``: all images are of one size.
-            Faces should be cropped before.
-        duplicates: ``"error"``, or ``"drop"`` to count an image once that is named again in the
-            same words.
+        size: side of the square to resize to, in pixels; ``None``: all images have one size.
+        duplicates: ``"error"``, or ``"drop"`` to skip a row that says the very same again.
         in_memory: read all images now (3 * H * W bytes each) and none later.
 
     Raises:

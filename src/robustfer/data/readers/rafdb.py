@@ -55,8 +55,7 @@ class RAFDB(FileFaces):
         landmark_file: ``"manual"``, 5 landmarks: eyes, nose and corners of the mouth; or
             ``"auto"``, 37 in an order that RAF-DB does not tell. Aligned images have none.
         size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
-        duplicates: ``"error"``, or ``"drop"`` to count an image once that the list names again
-            with the same label.
+        duplicates: ``"error"``, or ``"drop"`` to skip a row that says the very same again.
         in_memory: read all images now and none later; 368 MB for the aligned training faces.
 
     Raises:
