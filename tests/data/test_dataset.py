@@ -258,16 +258,16 @@ def test_bad_subsets(index, message):
         ({"votes": torch.ones(4, 3)}, "votes must be int64, got torch.float32"),
         ({"votes": -torch.ones(4, 3).long()}, r"votes must lie in \[0, inf\), got -1"),
         ({"ids": ["a", "b", "\udcc0", "c"]}, r"UTF-8 can hold, got '\\udcc0'.* Rename the file"),
-        ({"ids": ["a", "b", "a", "c"]}, "ids must name each sample once, got 'a' 2 times"),
-        ({"classes": "abc"}, "classes must be a list or tuple of names, .* got 'abc'"),
-        ({"classes": {"a", "b", "c"}}, "classes must be a list or tuple of names"),
-        ({"classes": ["a", "b", "a"]}, "classes must be .* each once"),
-        ({"classes": [0, 1, 2]}, r"classes must be .* got \[0, 1, 2\]"),
+        ({"ids": ["a", "b", "a", "c"]}, "ids must have each name once, got 'a' 2 times"),
+        ({"classes": "abc"}, "classes must be a list of names in order, got 'abc'"),
+        ({"classes": {"a", "b", "c"}}, "classes must be a list of names in order, got set"),
+        ({"classes": ["a", "b", "a"]}, "classes must have each name once, got 'a' 2 times"),
+        ({"classes": [0, 1, 2]}, "classes must be texts, got 0 at position 0"),
         ({"targets": torch.zeros(0, dtype=torch.int64)}, "ids must name at least one sample"),
     ],
 )
 def test_bad_labels(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         rows(**options)
 
 

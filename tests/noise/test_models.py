@@ -346,9 +346,9 @@ def test_ids_of_arrays_and_tuples():
         ({"rate": True}, "rate must be a number, got True"),
         ({"rate": "0.3"}, "rate must be a number, got '0.3'"),
         ({"rate": float("inf")}, "rate must lie in"),
-        ({"ids": ["a", "b", "a"]}, "a name is there twice"),
+        ({"ids": ["a", "b", "a"]}, "ids must have each name once, got 'a' 2 times"),
         ({"all_ids": []}, "ids must be names of all_ids, got 'a'"),
-        ({"all_ids": ["a", "b", "c", "a"]}, "a name is there twice"),
+        ({"all_ids": ["a", "b", "c", "a"]}, "all_ids must have each name once"),
     ],
 )
 def test_what_is_checked_for_every_model_and_variant(noise, variant, change, error):
@@ -411,7 +411,7 @@ def test_data_sets_of_torch_are_refused_with_what_to_do(noise, join):
         ({"targets": torch.tensor([0, 1, 7])}, "class indices from 0 to 6, got 7 at position 2"),
         ({"targets": torch.zeros(3, 7)}, r"targets must have shape \(N\)"),
         ({"ids": ["a", "b"]}, "ids must name each of 3 samples, got 2 names"),
-        ({"ids": ["a", "b", "a"]}, "a name is there twice"),
+        ({"ids": ["a", "b", "a"]}, "ids must have each name once, got 'a' 2 times"),
         ({"all_ids": ["a", "b", "d"]}, "ids must be names of all_ids, got 'c'"),
     ],
 )

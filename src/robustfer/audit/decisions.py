@@ -12,8 +12,7 @@ from torch import Tensor
 
 from robustfer._checks import check_whole_number
 from robustfer._files import no_formula
-from robustfer._ids import check_ids
-from robustfer._predictions import to_labels
+from robustfer._inputs import check_ids, to_labels
 from robustfer._tables import NamedOnce, read_table, shortened
 from robustfer.noise import TransitionEstimate, fingerprint, transition_from_verified
 

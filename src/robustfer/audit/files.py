@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from robustfer._predictions import to_probabilities
+from robustfer._inputs import to_probabilities
 from robustfer._tables import parse_number, read_table, shortened
 
 _Array = TypeVar("_Array")

@@ -13,11 +13,9 @@ from typing import Literal
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from robustfer._arrays import to_tensor
 from robustfer._checks import check_finite, check_shapes, check_whole_number
 from robustfer._files import no_formula, write_whole
-from robustfer._ids import check_ids, name_bytes
-from robustfer._predictions import to_probabilities
+from robustfer._inputs import check_ids, name_bytes, to_probabilities, to_tensor
 from robustfer.audit.scores import checked, log_margin, neighbor_disagreement, posterior_of
 from robustfer.noise import fingerprint, transition_from_confident_joint
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from robustfer._arrays import to_tensor
 from robustfer._checks import check_finite, check_shapes, check_whole_number
-from robustfer._predictions import to_labels, to_probabilities
+from robustfer._inputs import to_labels, to_probabilities, to_tensor
 
 # What temporaries may take: far less than predictions of a million samples.
 _BYTES = 32 * 2**20

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import check_choice
+from robustfer._inputs import check_ids
 
 #: The seven basic expressions in the order that ``target`` means everywhere in robustfer.
 EXPRESSIONS: tuple[str, ...] = (
@@ -95,7 +96,8 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
         classes: a key of :data:`NUMBERINGS`, or names; other than of expressions as they are.
 
     Raises:
-        ValueError: no such data set, names without an order, fewer than two classes, or one twice.
+        TypeError: not names, or without an order.
+        ValueError: no such data set, fewer than two classes, or one twice.
 
     >>> class_order("fer2013")
     ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
@@ -104,12 +106,7 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(classes, str):
         return tuple(numbering(classes).values())
-    if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(
-            f"classes must be a list or tuple of names, or one of {', '.join(NUMBERINGS)}, got "
-            f"{classes!r}"
-        )
-    names = tuple(map(class_name, classes))
+    names = tuple(map(class_name, check_ids(classes, name="classes")))
     if len(names) < 2:
         raise ValueError(f"classes must name at least two classes, got {list(classes)}")
     twice = next((name for name in names if names.count(name) > 1), None)

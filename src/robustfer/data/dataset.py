@@ -6,7 +6,6 @@ import copy
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -16,7 +15,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robustfer._arrays import to_tensor
 from robustfer._checks import (
     check_distribution,
     check_floating,
@@ -26,8 +24,7 @@ from robustfer._checks import (
     check_whole_number,
     check_within,
 )
-from robustfer._ids import check_ids, name_bytes
-from robustfer._predictions import to_labels
+from robustfer._inputs import check_ids, name_bytes, to_labels, to_tensor
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.concatenation import row_in_concatenation
 
@@ -68,9 +65,9 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         votes: Tensor | ArrayLike | None = None,
         excluded: Mapping[str, int] | None = None,
     ) -> None:
-        self.classes = _checked_classes(classes)
+        self.classes = tuple(check_ids(classes, name="classes", unique=True))
         self.excluded = dict(excluded or {})
-        self._ids = _unique(check_ids(ids))
+        self._ids = _writable(check_ids(ids, unique=True))
         self._rows: Tensor | None = None
         self._transform: Callable[[Tensor], Any] | None = None
         self.targets = self._checked("targets", targets, len(ids))
@@ -300,21 +297,9 @@ def check_faces(dataset: LabeledFaces) -> None:
         )
 
 
-def _checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    names = isinstance(classes, Sequence) and all(isinstance(name, str) for name in classes)
-    if isinstance(classes, str) or not names or len(set(classes)) != len(classes):
-        raise ValueError(
-            f"classes must be a list or tuple of names, each once and in order, got {classes!r}"
-        )
-    return tuple(classes)
-
-
-def _unique(ids: list[str]) -> list[str]:
+def _writable(ids: list[str]) -> list[str]:
     if not ids:
         raise ValueError("ids must name at least one sample, got none")
-    if len(set(ids)) != len(ids):
-        twice, times = Counter(ids).most_common(1)[0]
-        raise ValueError(f"ids must name each sample once, got {twice!r} {times} times")
     try:
         "\n".join(ids).encode()
     except UnicodeEncodeError:

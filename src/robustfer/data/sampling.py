@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DistributedSampler
 
 from robustfer._checks import Variant, check_seed, check_variant, check_whole_number
-from robustfer._predictions import to_labels
+from robustfer._inputs import to_labels
 from robustfer.functional._gather import several_processes
 
 

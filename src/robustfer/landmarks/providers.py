@@ -14,9 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from robustfer._arrays import to_tensor
 from robustfer._checks import check_bool, warn_if_normalized
-from robustfer._ids import check_ids
+from robustfer._inputs import check_ids, to_tensor
 from robustfer._tables import parse_number, read_table, shortened
 from robustfer.landmarks.layouts import LandmarkLayout, landmark_layout
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from robustfer._arrays import to_tensor
 from robustfer._checks import (
     check_int64,
     check_range,
@@ -18,7 +17,7 @@ from robustfer._checks import (
     check_whole_number,
     check_within,
 )
-from robustfer._predictions import to_labels, to_probabilities
+from robustfer._inputs import to_labels, to_probabilities, to_tensor
 from robustfer.noise._beta import Floats, beta_quantile
 
 _CHUNK = 65_536

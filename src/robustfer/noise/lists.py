@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import check_choice, check_int64, check_shapes, check_whole_number
-from robustfer._ids import check_ids
+from robustfer._inputs import check_ids
 from robustfer._tables import NamedOnce
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.dataset import LabeledFaces, check_faces

@@ -20,7 +20,7 @@ from robustfer._checks import (
     check_shapes,
     check_whole_number,
 )
-from robustfer._ids import check_ids, name_bytes
+from robustfer._inputs import check_ids, name_bytes
 from robustfer._names import NoiseVariant as Variant
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.dataset import LabeledFaces, check_faces
@@ -272,11 +272,9 @@ def _check(
     check_choice("variant", variant, get_args(Variant))
     # Python's generator, which the public program draws from, leaves out the sign.
     seed = check_whole_number("seed", seed, 0 if variant == "official" else None)
-    names = check_ids(ids, count=len(targets))
-    every = names if all_ids is None else check_ids(all_ids, name="all_ids")
+    names = check_ids(ids, count=len(targets), unique=True)
+    every = names if all_ids is None else check_ids(all_ids, name="all_ids", unique=True)
     known = set(every)
-    if len(known) != len(every) or len(set(names)) != len(names):
-        raise ValueError("ids must name each sample once, and a name is there twice")
     if not known.issuperset(names):
         unknown = next(name for name in names if name not in known)
         raise ValueError(f"ids must be names of all_ids, got {unknown!r}")

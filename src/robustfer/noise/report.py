@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustfer._checks import check_class_index, check_int64, check_shapes
 from robustfer._files import write_whole
-from robustfer._ids import check_ids, name_bytes
+from robustfer._inputs import check_ids, name_bytes
 from robustfer.data.dataset import LabeledFaces, check_faces
 from robustfer.metrics import confusion_matrix
 from robustfer.noise.matrices import transition_matrix

@@ -67,7 +67,7 @@ class AffectNet(FileFaces):
         crop: with tables: cut out the faces; else whole photographs are given.
         size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
             only the later release's faces share.
-        duplicates: with tables: ``"error"``, or ``"drop"`` to skip a row that says the very same again.
+        duplicates: with tables: ``"error"``, or ``"drop"`` to skip a row that is there again.
         in_memory: read all images now (3 * size * size bytes each) and none later.
 
     Raises:

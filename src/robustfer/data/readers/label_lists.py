@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from robustfer._files import write_whole
-from robustfer._ids import name_bytes
+from robustfer._inputs import name_bytes
 from robustfer._tables import read_whole_number
 
 _ALIGNED = "_aligned"

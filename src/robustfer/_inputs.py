@@ -1,0 +1,128 @@
+"""Names, labels and predictions of a data set as users have them: checked, and on the CPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from robustfer._checks import check_class_index, check_finite, check_shapes
+
+#: Room for probabilities that were rounded to a few digits in a file.
+_TOLERANCE = 0.01
+
+
+def to_tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
+    """Return numbers as a tensor on the CPU, in memory of its own; whole numbers as int64.
+
+    >>> to_tensor("targets", np.arange(3, dtype=">i2")[::-1])
+    tensor([2, 1, 0])
+    >>> to_tensor("targets", ["happy", "sad"])
+    Traceback (most recent call last):
+    ...
+    TypeError: targets must be a torch.Tensor, a numpy array or a list of numbers, got list of str
+    """
+    if isinstance(values, Tensor):
+        tensor = values.detach().to("cpu", copy=True)
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError:  # rows of several lengths
+            array = np.empty(0, dtype=object)
+        if array.dtype.kind not in "biuf":
+            first = f" of {type(values[0]).__name__}" if isinstance(values, list) and values else ""
+            raise TypeError(
+                f"{name} must be a torch.Tensor, a numpy array or a list of numbers, got "
+                f"{type(values).__name__}{first}"
+            )
+        native = array.dtype.newbyteorder("=")
+        tensor = torch.from_numpy(np.array(array, dtype=native, order="C"))
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    return tensor.to(torch.int64) if whole else tensor
+
+
+def to_labels(
+    name: str, values: Tensor | ArrayLike, *, num_classes: int, count: int | None = None
+) -> Tensor:
+    """Return labels (N) as int64 on the CPU, if each is a class and there are ``count`` of them."""
+    labels = to_tensor(name, values)
+    check_shapes(**{name: (labels, "N" if count is None else str(count))})
+    if labels.dtype != torch.int64:
+        raise ValueError(f"{name} must hold whole numbers, got {labels.dtype}")
+    check_class_index(num_classes, **{name: labels})
+    return labels
+
+
+def to_probabilities(name: str, values: Tensor | ArrayLike) -> Tensor:
+    """Return predicted probabilities (N, C) on the CPU, in float32 or float64, if each row is some.
+
+    >>> to_probabilities("probabilities", [[2.0, -1.0]])
+    Traceback (most recent call last):
+    ...
+    ValueError: rows of probabilities must be at least 0 and sum to 1, got -1 as the least and 1 as the sum of row 0; of logits take the softmax first
+    """  # noqa: E501 - the message is one line
+    rows = to_tensor(name, values)
+    check_shapes(**{name: (rows, "N C")})
+    if not rows.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point numbers, got {rows.dtype}")
+    if rows.shape[1] < 2:
+        raise ValueError(f"{name} must have two classes or more, got {rows.shape[1]}")
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    check_finite(**{name: rows})
+    sums, least = rows.sum(dim=1), rows.amin(dim=1)
+    wrong = (((sums - 1).abs() > _TOLERANCE) | (least < 0)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"rows of {name} must be at least 0 and sum to 1, got {float(least[row]):.6g} as the "
+            f"least and {float(sums[row]):.6g} as the sum of row {row}; of logits take the softmax "
+            "first"
+        )
+    return rows
+
+
+def check_ids(
+    ids: Sequence[str], *, name: str = "ids", count: int | None = None, unique: bool = False
+) -> list[str]:
+    """Return names of samples, or of classes, as a list, if they are an ordered sequence of texts.
+
+    A set has no order, and a single text is a sequence of letters: either would give samples
+    other samples' labels.
+
+    >>> check_ids({"a.png", "b.png"})
+    Traceback (most recent call last):
+    ...
+    TypeError: ids must be a list of names in order, got set
+    """
+    ordered: Any = ids  # an array or a column of a table serves too
+    unordered = isinstance(ordered, (str, bytes, Set, Mapping))
+    if unordered or not (hasattr(ordered, "__len__") and hasattr(ordered, "__getitem__")):
+        got = repr(ids) if isinstance(ids, str) else type(ids).__name__
+        raise TypeError(f"{name} must be a list of names in order, got {got}")
+    names = list(ordered)
+    strange = next((row for row, one in enumerate(names) if not isinstance(one, str)), None)
+    if strange is not None:
+        raise TypeError(f"{name} must be texts, got {names[strange]!r} at position {strange}")
+    if count is not None and len(names) != count:
+        raise ValueError(f"{name} must name each of {count} samples, got {len(names)} names")
+    if unique and len(set(names)) != len(names):
+        twice, times = Counter(names).most_common(1)[0]
+        raise ValueError(f"{name} must have each name once, got {twice!r} {times} times")
+    return names
+
+
+def name_bytes(name: str) -> bytes:
+    r"""Return a name of a file as bytes: UTF-8, and what is not UTF-8 as on the disk.
+
+    >>> name_bytes("é"), name_bytes("\udce9")
+    (b'\xc3\xa9', b'\xe9')
+    """
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the name {name!r} cannot be written as text: {error.reason}") from None
