@@ -48,7 +48,7 @@ def training(folder_of_faces, device, tmp_path):
         data = data or [f"--data=folder:{folder_of_faces(size, batch * steps)}"]
         options = [
             *data, f"--backbone={backbone}", f"--batch-size={batch}", f"--device={device}",
-            "--progress=false", f"--output={tmp_path}/{len(begun)}",
+            "--progress=false", "--epochs=10000", f"--output={tmp_path}/{len(begun)}",
         ]  # fmt: skip
         begun.append(Training(parse(method, METHODS[method].load().Options, options)))
         begun[-1].begin()
