@@ -285,7 +285,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_no_list(run, raf, tmp_path, name)
 
 
 def test_the_names_that_may_be_chosen_are_those_that_exist():
-    assert loading.KINDS == _names.DATA_SETS
+    assert tuple(loading._READERS) == _names.DATA_SETS
     assert tuple(NUMBERINGS) == _names.NUMBERINGS
 
 

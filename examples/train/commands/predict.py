@@ -18,8 +18,7 @@ from tqdm import tqdm
 from examples.train.options import NonNegativeInt, Refused
 from examples.train.trained import load_trained
 from robustfer._files import no_formula, write_whole
-from robustfer.data.readers.image_folders import is_hidden
-from robustfer.data.readers.images import IMAGE_SUFFIXES, read_image
+from robustfer.data.readers.images import IMAGE_SUFFIXES, is_hidden, read_image
 
 _AT_ONCE = 64
 

@@ -28,9 +28,6 @@ _READERS: dict[str, Callable[..., LabeledFaces]] = {
     "table": LabelTable,
 }
 
-#: The kinds of data set that a text may name.
-KINDS: tuple[str, ...] = tuple(_READERS)
-
 
 def load(
     spec: str,
@@ -67,10 +64,10 @@ def load(
     """  # noqa: E501 - the message is one line
     kind, colon, path = spec.partition(":")
     if kind not in _READERS:
-        *others, last = (each if each == "demo" else f"{each}:PATH" for each in KINDS)
+        *others, last = (each if each == "demo" else f"{each}:PATH" for each in _READERS)
         raise ValueError(
             f"no data set is called {kind!r}; write {', '.join(others)} or {last}"
-            + _shown.near(kind.lower(), KINDS)
+            + _shown.near(kind.lower(), _READERS)
         )
     if kind == "demo" and colon:
         raise ValueError(f"demo takes no path: write demo, got {spec!r}")

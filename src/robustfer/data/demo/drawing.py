@@ -13,7 +13,6 @@ from robustfer.data.demo.face_shape import (
     GLASSES,
     HALF_WIDTHS,
     JAW,
-    LINES,
     PARTS,
     ROW,
     UNIT,
@@ -24,11 +23,6 @@ from robustfer.data.demo.face_shape import (
 Colour = tuple[int, int, int]
 
 _FINE = 3  # a picture is painted this many times larger, then averaged
-# Where the coordinates of each shape stand among those of all shapes.
-_NUMBERS = {
-    name: slice(2 * (part.start - 13 * len(LINES)), 2 * (part.stop - 13 * len(LINES)))
-    for name, part in PARTS.items()
-}
 
 _SKIN = ((255, 226, 208), (246, 204, 174), (230, 178, 142), (202, 142, 106), (150, 98, 70),
          (108, 70, 52))  # fmt: skip
@@ -75,12 +69,11 @@ def paint(
     # PIL cuts coordinates down to whole numbers, which must thus be the edges of pixels.
     canvas = place(points, face, wide, first=0.5)
     unit = UNIT * face["zoom"] * wide
-    lines, shapes = canvas[: 13 * len(LINES)], canvas[13 * len(LINES) :].ravel().tolist()
-    bands = _bands(lines.reshape(-1, 13, 2), HALF_WIDTHS * unit)
+    bands = _bands(canvas[PARTS["lines"]].reshape(-1, 13, 2), HALF_WIDTHS * unit)
     skin, shade = palette["skin"], palette["shade"]
 
     def fill(part: str, colour: Colour) -> None:
-        draw.polygon(shapes[_NUMBERS[part]], fill=colour)
+        draw.polygon(canvas[PARTS[part]].ravel().tolist(), fill=colour)
 
     def stroke(line: str, colour: Colour) -> None:
         draw.polygon(bands[ROW[line]].tolist(), fill=colour)
@@ -96,8 +89,8 @@ def paint(
     fill("head", skin)
     if face["beard"]:
         fill("beard", palette["beard"])
-    jaw = shapes[_NUMBERS["head"]][: 2 * len(JAW)]
-    draw.line(jaw, fill=shade, width=max(1, round(0.05 * unit)))
+    jaw = canvas[PARTS["head"]][: len(JAW)]
+    draw.line(jaw.ravel().tolist(), fill=shade, width=max(1, round(0.05 * unit)))
 
     for line, depth in _creases(face).items():
         if depth > 0.3:

@@ -29,8 +29,7 @@ from robustfer._tables import (
     shortened,
 )
 from robustfer.data.classes import NUMBERINGS, expressions
-from robustfer.data.readers.image_folders import is_hidden, walk_images
-from robustfer.data.readers.images import Box, FileFaces
+from robustfer.data.readers.images import Box, FileFaces, is_hidden, walk_images
 
 #: What AffectNet means by the numbers beyond the expressions.
 _NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}

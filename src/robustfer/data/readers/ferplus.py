@@ -21,8 +21,7 @@ from robustfer._tables import (
 )
 from robustfer.data.classes import expressions
 from robustfer.data.readers.fer2013 import USAGES, check_usage, read_fer2013_labels
-from robustfer.data.readers.image_folders import is_hidden
-from robustfer.data.readers.images import FileFaces
+from robustfer.data.readers.images import FileFaces, is_hidden
 from robustfer.data.readers.votes import VOTE_COLUMNS, VoteRule, judge
 
 _FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}

@@ -9,8 +9,7 @@ from typing import Literal
 
 from robustfer._tables import SPLITS, check_split, existing_folder
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_name
-from robustfer.data.readers.image_folders import is_hidden, walk_images
-from robustfer.data.readers.images import FileFaces
+from robustfer.data.readers.images import FileFaces, is_hidden, walk_images
 from robustfer.data.readers.label_names import name_classes
 
 

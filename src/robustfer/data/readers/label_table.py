@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Literal, get_args
@@ -99,8 +99,8 @@ class LabelTable(FileFaces):
         root = table.parent if root is None else Path(root).expanduser()
         check_split(split)
         check_choice("labels", labels, ("label", *get_args(VoteRule)))
-        table_rows = _open_table(table, labels, split, columns or {}, separator)
-        rows = _read_rows(table, root, table_rows, split, duplicates)
+        needed = ("path", "label" if labels == "label" else "votes", *(["split"] if split else []))
+        rows = _read_rows(table, root, needed, columns or {}, separator, split, duplicates)
         if labels == "label":
             names, order = name_classes(rows.labels, numbers=numbers, classes=classes)
         else:
@@ -156,10 +156,16 @@ class _Rows:
         self.excluded: Counter[str] = Counter()
 
 
-def _open_table(
-    table: Path, labels: str, split: str | None, columns: Mapping[str, str], separator: str
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the lines and rows of the table, each column under robustfer's name."""
+def _read_rows(
+    table: Path,
+    root: Path,
+    needed: Sequence[str],
+    columns: Mapping[str, str],
+    separator: str,
+    split: str | None,
+    duplicates: Duplicates,
+) -> _Rows:
+    """Read the rows of a split, each column under robustfer's name."""
     for name in columns:
         if name not in _COLUMNS:
             raise ValueError(
@@ -169,22 +175,11 @@ def _open_table(
     if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
         raise ValueError(f"separator must be one character, got {separator!r}")
     theirs = {name: columns.get(name, name) for name in _COLUMNS}
-    needed = ["path", "label" if labels == "label" else "votes", *(["split"] if split else [])]
     wanted = dict.fromkeys([*(theirs[name] for name in needed), *columns.values()])
-    for line, row in read_table(table, list(wanted), separator=separator):
-        yield line, {name: row[column] for name, column in theirs.items() if column in row}
-
-
-def _read_rows(
-    table: Path,
-    root: Path,
-    table_rows: Iterator[tuple[int, dict[str, str]]],
-    split: str | None,
-    duplicates: Duplicates,
-) -> _Rows:
     names, starts = NamedOnce(table, duplicates), absolute_starts(root)
     rows = _Rows()
-    for line, cells in table_rows:
+    for line, row in read_table(table, list(wanted), separator=separator):
+        cells = {name: row[column] for name, column in theirs.items() if column in row}
         cells["path"] = check_inside(table, line, cells["path"], starts)
         if split is not None:
             cells["split"] = _split(table, line, cells["split"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from robustfer._tables import (
 )
 from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
 from robustfer.data.readers.images import Box, FileFaces
-from robustfer.data.readers.label_lists import aligned_name, read_label_list
+from robustfer.data.readers.label_lists import Entry, aligned_name, read_label_list
 
 Images = Literal["aligned", "original", "face"]
 
@@ -117,7 +117,7 @@ class RAFDB(FileFaces):
             in_memory=in_memory,
             classes=EXPRESSIONS,
             ids=ids,
-            targets=[face.target for face in faces],
+            targets=[EXPRESSIONS.index(NUMBERINGS["rafdb"][face.number]) for face in faces],
             excluded=excluded,
         )
 
@@ -147,29 +147,22 @@ class RAFDB(FileFaces):
         return self._root / "Annotation" / folder / f"{PurePosixPath(name).stem}_{ending}.txt"
 
 
-class _Face(NamedTuple):
-    line: int
-    name: str
-    target: int
-
-
 def _read_list(
     table: Path, split: str, duplicates: Duplicates, excluded: Counter[str]
-) -> list[_Face]:
-    codes = NUMBERINGS["rafdb"]
+) -> list[Entry]:
     names = NamedOnce(table, duplicates)
-    faces: list[_Face] = []
+    faces: list[Entry] = []
     for line, name, number in read_label_list(table):
         if not name.startswith(tuple(_SPLITS.values())):
             raise ValueError(
                 f"{table}, line {line}: a name must begin with train_ or test_: {name}"
             )
-        if number not in codes:
+        if number not in NUMBERINGS["rafdb"]:
             raise ValueError(f"{table}, line {line}: a label must lie in 1 to 7, got {number}")
         name = check_inside(table, line, name)
         new, here = names.is_new(line, name, number), name.startswith(_SPLITS[split])
         if here and new:
-            faces.append(_Face(line, name, EXPRESSIONS.index(codes[number])))
+            faces.append(Entry(line, name, number))
         elif here:
             excluded["named again with the same label"] += 1
     return faces
