@@ -22,10 +22,6 @@ def to_tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
 
     >>> to_tensor("targets", np.arange(3, dtype=">i2")[::-1])
     tensor([2, 1, 0])
-    >>> to_tensor("targets", ["happy", "sad"])
-    Traceback (most recent call last):
-    ...
-    TypeError: targets must be a torch.Tensor, a numpy array or a list of numbers, got list of str
     """
     if isinstance(values, Tensor):
         tensor = values.detach().to("cpu", copy=True)
@@ -93,11 +89,6 @@ def check_ids(
 
     A set has no order, and a single text is a sequence of letters: either would give samples
     other samples' labels.
-
-    >>> check_ids({"a.png", "b.png"})
-    Traceback (most recent call last):
-    ...
-    TypeError: ids must be a list of names in order, got set
     """
     ordered: Any = ids  # an array or a column of a table serves too
     unordered = isinstance(ordered, (str, bytes, Set, Mapping))
@@ -117,11 +108,7 @@ def check_ids(
 
 
 def name_bytes(name: str) -> bytes:
-    r"""Return a name of a file as bytes: UTF-8, and what is not UTF-8 as on the disk.
-
-    >>> name_bytes("é"), name_bytes("\udce9")
-    (b'\xc3\xa9', b'\xe9')
-    """
+    """Return a name of a file as bytes: UTF-8, and what is not UTF-8 as on the disk."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

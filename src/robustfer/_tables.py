@@ -65,11 +65,7 @@ def read_table(
 
 
 def parse_whole_number(text: str) -> int | None:
-    """Return the whole number that a text stands for, else None. Data frames write 3 as ``3.0``.
-
-    >>> [parse_whole_number(text) for text in ("3", "03", "+3", "3.0", "3.5", "-3", "nan", "9" * 40)]
-    [3, 3, 3, 3, None, None, None, None]
-    """  # noqa: E501 - the example is one line
+    """Return the whole number that a text stands for, else None. Data frames write 3 as 3.0."""
     found = _WHOLE_NUMBER.fullmatch(text)
     if found is None:
         return None
@@ -101,12 +97,14 @@ def parse_number(text: str) -> float | None:
     return number if abs(number) <= _MAX_NUMBER else None
 
 
-def read_points(where: str, words: Sequence[str], count: int) -> torch.Tensor:
+def read_points(
+    where: str, words: Sequence[str], count: int, *, name: str = "landmarks"
+) -> torch.Tensor:
     """Return ``count`` points as float32 (count, 2), from the numbers x y x y ... of a file."""
     values = [parse_number(word) for word in words]
     if len(values) != 2 * count or None in values:
         raise ValueError(
-            f"{where}: landmarks must be {count} points, x and y each, got {len(values)} values, "
+            f"{where}: {name} must be {count} points, x and y each, got {len(values)} values, "
             f"{len(values) - values.count(None)} of them numbers: {shortened(' '.join(words))}"
         )
     return torch.tensor(values, dtype=torch.float32, device="cpu").view(count, 2)

@@ -91,11 +91,7 @@ def find_duplicates(
 
 
 def image_of(sample: Any) -> Tensor:
-    """Return the image of a sample, or an image itself, as uint8 (3, H, W).
-
-    Raises:
-        ValueError: it is not one.
-    """
+    """Return the image of a sample, or an image itself, as uint8 (3, H, W)."""
     image = sample["image"] if isinstance(sample, dict) else sample
     shape = tuple(image.shape) if isinstance(image, Tensor) else ()
     if not isinstance(image, Tensor) or image.dtype != torch.uint8 or len(shape) != 3:

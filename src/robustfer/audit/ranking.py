@@ -105,11 +105,10 @@ class Audit:
 
         Args:
             path: of the file, replaced if it exists.
-            count: how many rows; default: all.
+            count: how many rows, at least 1; default: all.
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: ``count`` is not a whole number from 1 on.
         """
         count = len(self.ranking) if count is None else check_whole_number("count", count, 1)
         text = io.StringIO(newline="")
@@ -162,7 +161,6 @@ def audit(
         ``(N, D)``.
 
     Raises:
-        TypeError: an argument does not hold numbers, or names are not texts.
         ValueError: an argument does not fit the others, a row is not a distribution, or a label is
             not a class.
 

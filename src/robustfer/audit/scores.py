@@ -47,7 +47,6 @@ def log_margin(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> 
         given integers ``(N)``, probabilities ``(N, C)`` -> ``(N)``, float32 or float64.
 
     Raises:
-        TypeError: an argument does not hold numbers.
         ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
 
     >>> log_margin([0, 1], [[0.5, 0.5], [0.8, 0.2]])
@@ -82,7 +81,6 @@ def label_posterior(
         given integers ``(N)``, probabilities ``(N, C)``, transition ``(C, C)``.
 
     Raises:
-        TypeError: an argument does not hold numbers.
         ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
 
     >>> found = label_posterior([0, 1], [[0.5, 0.5], [0.8, 0.2]], [[0.9, 0.1], [0.2, 0.8]])
@@ -135,7 +133,6 @@ def neighbor_disagreement(
         given integers ``(N)``, embeddings ``(N, D)`` -> float32 ``(N)`` in [0, 1].
 
     Raises:
-        TypeError: an argument does not hold numbers.
         ValueError: shapes do not fit, a value is not finite, or fewer than two samples.
 
     >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]
@@ -181,7 +178,6 @@ def mean_rank(*scores: Tensor | ArrayLike) -> Tensor:
         ``(N)`` each -> float64 ``(N)``.
 
     Raises:
-        TypeError: a score does not hold numbers.
         ValueError: no score, shapes that differ, or values that are not finite.
 
     >>> mean_rank([0.1, 0.9, 0.5], [1, 1, 7])

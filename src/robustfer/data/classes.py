@@ -141,9 +141,6 @@ def translate_classes(
 
     >>> translate_classes("fer2013", ["happy", "sad", "neutral"], extra="drop")
     tensor([3, 4, 6])
-    >>> logits = torch.tensor([[0.1, 0.9]])  # of a model that puts "sadness" first
-    >>> logits[:, translate_classes(["sadness", "happiness"], ["happiness", "sadness"])]
-    tensor([[0.9000, 0.1000]])
     """
     before, after = class_order(source), class_order(target)
     check_choice("extra", extra, ("error", "drop"))

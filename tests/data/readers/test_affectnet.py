@@ -209,7 +209,7 @@ def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"training\.csv, line 6: .*4\.jpg is not there"):
         AffectNet(tmp_path)
     (tmp_path / "Manually_Annotated_Images").rename(tmp_path / "other")
-    with pytest.raises(FileNotFoundError, match="no folder Manually_Annotated_Images"):
+    with pytest.raises(FileNotFoundError, match="Manually_Annotated_Images is not there"):
         AffectNet(tmp_path)
 
 

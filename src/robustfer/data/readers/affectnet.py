@@ -109,11 +109,15 @@ class AffectNet(FileFaces):
         check_bool("crop", crop)
         root = existing_folder(root)
         name, folder = _SPLITS[split][0], root / _SPLITS[split][1]
-        table, images = _find_table(root, name), folder / "images"
-        self._annotations = folder / "annotations"
+        above, lists = root / "Manually_Annotated", "Manually_Annotated_file_lists"
+        tables = (root / name, root / lists / name, above / name, above / lists / name)
+        table = next(filter(Path.is_file, tables), None)
+        self._annotations, images = folder / "annotations", folder / "images"
         excluded: Counter[str] = Counter()
         if table is not None:
-            faces, images = _read_faces(table, duplicates, excluded), _images_beside(table, root)
+            faces = _read_faces(table, duplicates, excluded)
+            images = root / "Manually_Annotated_Images"
+            images = images if images.is_dir() else existing_folder(above / images.name)
         elif folder.is_dir():
             faces = _read_annotations(self._annotations, images, excluded)
         else:
@@ -158,19 +162,6 @@ class _Face(NamedTuple):
     name: str
     code: int
     box: Box = Box(0, 0, 0, 0)
-
-
-def _find_table(root: Path, name: str) -> Path | None:
-    lists = "Manually_Annotated_file_lists"
-    places = (".", lists, "Manually_Annotated", f"Manually_Annotated/{lists}")
-    return next((root / place / name for place in places if (root / place / name).is_file()), None)
-
-
-def _images_beside(table: Path, root: Path) -> Path:
-    for above in (root, root / "Manually_Annotated"):
-        if (above / "Manually_Annotated_Images").is_dir():
-            return above / "Manually_Annotated_Images"
-    raise FileNotFoundError(f"{root} has {table.name}, but no folder Manually_Annotated_Images")
 
 
 def _read_faces(table: Path, duplicates: Duplicates, excluded: Counter[str]) -> list[_Face]:

@@ -27,8 +27,6 @@ def read_label_list(path: Path) -> list[Entry]:
 
     The number is the last word of a line, so a name may have blanks, tabs and commas in it. Empty
     lines are allowed. Bytes that are not UTF-8 are read as in names of files (``os.fsdecode``).
-
-    A mistake is a ValueError that names file and line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file")

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from robustfer._checks import check_choice
@@ -17,8 +16,7 @@ from robustfer._tables import (
     check_files,
     check_inside,
     existing_folder,
-    parse_number,
-    shortened,
+    read_points,
 )
 from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
 from robustfer.data.readers.images import Box, FileFaces
@@ -129,19 +127,17 @@ class RAFDB(FileFaces):
             )
         folder, ending, count = _LANDMARKS[self._landmark_file]
         path = self._annotation(folder, self.all_ids[row], ending)
-        points = _read_numbers(path, count)
-        if len(points) < count or any(len(point) != 2 for point in points):
-            raise ValueError(f"{path} must begin with {count} lines of two numbers, got {points}")
-        return self.place(row, torch.tensor(points, dtype=torch.float32, device="cpu"))
+        return self.place(row, read_points(str(path), _first_words(path, count), count))
 
     def _box(self, name: str) -> Box:
         path = self._annotation("boundingbox", name, "boundingbox")
-        numbers = [number for line in _read_numbers(path, 4) for number in line]
-        if len(numbers) != 4 or numbers[2] <= numbers[0] or numbers[3] <= numbers[1]:
-            raise ValueError(f"{path} must hold left, top, right and bottom, got {numbers}")
-        if max(map(abs, numbers)) > MAX_WHOLE_NUMBER:
-            raise ValueError(f"{path} must hold pixels, got {numbers}")
-        return Box(*map(round, numbers))
+        corners = read_points(str(path), _first_words(path, 4), 2, name="the box").ravel().tolist()
+        left, top, right, bottom = corners
+        if right <= left or bottom <= top or max(map(abs, corners)) > MAX_WHOLE_NUMBER:
+            raise ValueError(
+                f"{path} must hold left, top, right and bottom in pixels, got {corners}"
+            )
+        return Box(*map(round, corners))
 
     def _annotation(self, folder: str, name: str, ending: str) -> Path:
         return self._root / "Annotation" / folder / f"{PurePosixPath(name).stem}_{ending}.txt"
@@ -168,17 +164,10 @@ def _read_list(
     return faces
 
 
-def _read_numbers(path: Path, count: int) -> list[list[float]]:
-    """The numbers of the first lines of a small file; empty lines do not count."""
+def _first_words(path: Path, count: int) -> list[str]:
+    """The words of the first lines of a small file; empty lines do not count."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
-    lines: list[list[float]] = []
-    for line, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-        words = text.replace(",", " ").split()
-        numbers = [number for word in words if (number := parse_number(word)) is not None]
-        if len(numbers) < len(words):
-            raise ValueError(f"{path}, line {line}: must be numbers, got {shortened(text.strip())}")
-        lines += [numbers] if numbers else []
-        if len(lines) == count:
-            break
-    return lines
+    text = path.read_text(encoding="utf-8", errors="replace").replace(",", " ")
+    lines = [words for line in text.split("\n") if (words := line.split())]
+    return [word for words in lines[:count] for word in words]

@@ -62,7 +62,9 @@ class WrappedFaces(LabeledFaces):
     ) -> None:
         _check_readable(dataset)
         self._dataset, self._key = dataset, image
-        labels = _listed(_labels_of(dataset, label) if targets is None else targets)
+        given: Any = _labels_of(dataset, label) if targets is None else targets
+        # As Python has them: numbers, texts, or lists of numbers.
+        labels = [one.tolist() if hasattr(one, "tolist") else one for one in given]
         if len(labels) != len(dataset):
             raise ValueError(f"targets must label {len(dataset)} rows, got {len(labels)} labels")
         own = _names_of(dataset, label) if classes is None else class_order(classes)
@@ -116,11 +118,6 @@ def _names_of(dataset: Any, label: str) -> tuple[str, ...] | None:
     feature = features.get(label) if isinstance(features, Mapping) else None
     names = getattr(feature, "names", None) or getattr(dataset, "classes", None)
     return class_order(names) if isinstance(names, (list, tuple)) else None
-
-
-def _listed(labels: Any) -> list[Any]:
-    """Labels as Python has them: numbers, texts, or lists of numbers."""
-    return [one.tolist() if hasattr(one, "tolist") else one for one in labels]
 
 
 def _part(number: int, row: Any, place: int, **key: str) -> Any:
