@@ -11,7 +11,7 @@ from robustfer.data import (
     renumber,
     translate_classes,
 )
-from robustfer.data.classes import class_name, classes_of, numbering
+from robustfer.data.classes import class_name, classes_of
 
 orders = st.permutations(EXPRESSIONS)
 
@@ -24,10 +24,14 @@ def test_every_numbering_has_the_expressions():
 
 def test_what_the_data_sets_say_of_themselves():
     assert class_order("rafdb") == EXPRESSIONS
-    assert numbering("rafdb")[7] == "neutral"
-    assert [numbering("affectnet")[code] for code in (0, 4, 7)] == ["neutral", "fear", "contempt"]
-    assert [numbering("ferplus")[code] for code in (0, 2, 7)] == ["neutral", "surprise", "contempt"]
-    assert [numbering("fer2013")[code] for code in (0, 3, 6)] == ["anger", "happiness", "neutral"]
+    assert NUMBERINGS["rafdb"][7] == "neutral"
+    assert [NUMBERINGS["affectnet"][code] for code in (0, 4, 7)] == ["neutral", "fear", "contempt"]
+    assert [NUMBERINGS["ferplus"][code] for code in (0, 2, 7)] == [
+        "neutral",
+        "surprise",
+        "contempt",
+    ]
+    assert [NUMBERINGS["fer2013"][code] for code in (0, 3, 6)] == ["anger", "happiness", "neutral"]
     with pytest.raises(TypeError):
         NUMBERINGS["rafdb"][1] = "fear"
 
@@ -42,7 +46,7 @@ def test_synonyms(word, name):
 
 def test_unknown_names():
     assert class_name("surprize") == "surprize"
-    with pytest.raises(ValueError, match="numbering must be 'rafdb', .* got 'raf'"):
+    with pytest.raises(ValueError, match="classes must be 'rafdb', .* got 'raf'"):
         class_order("raf")
     with pytest.raises(ValueError, match="at least two classes"):
         class_order(["sad"])

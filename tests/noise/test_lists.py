@@ -395,7 +395,7 @@ def test_the_same_noise_has_the_same_fingerprint(tmp_path, faces):
         ("a.jpg 1\nb.jpg 0\n", {"base": 1}, "line 2: a label must lie in 1 to 7, got 0"),
         ("a.jpg 1\nb.jpg 7\n", {"base": 0}, "line 2: a label must lie in 0 to 6, got 7"),
         ("a.jpg 1\n", {"base": 2}, "base must be a whole number from 0 to 1, got 2"),
-        ("a.jpg 1\n", {"classes": "raf"}, "numbering must be 'rafdb', "),
+        ("a.jpg 1\n", {"classes": "raf"}, "classes must be 'rafdb', "),
         ("a.jpg\n", {}, "line 1: must be a name and a whole number"),
         ("a.jpg 1\na_aligned.jpg 7\n", {}, "line 2: a.jpg is named a second time"),
     ],

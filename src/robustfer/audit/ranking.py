@@ -27,7 +27,6 @@ class ClassSummary:
     """What the audit says of one class.
 
     Attributes:
-        name: of the class.
         given: samples with this label.
         wrong: how many of them are expected to have a wrong one.
         true: samples of this class expected in truth.

@@ -84,11 +84,6 @@ def classes_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def numbering(name: str) -> Mapping[int, str]:
-    """Return what a data set's own files mean by a number, if it is a key of `NUMBERINGS`."""
-    return NUMBERINGS[check_choice("numbering", name, tuple(NUMBERINGS))]
-
-
 def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
     """Return class names in order, of a data set or as given, expressions by robustfer's names.
 
@@ -105,7 +100,7 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
     ('sadness', 'happiness', 'bored')
     """
     if isinstance(classes, str):
-        return tuple(numbering(classes).values())
+        return tuple(NUMBERINGS[check_choice("classes", classes, tuple(NUMBERINGS))].values())
     names = tuple(map(class_name, check_ids(classes, name="classes")))
     if len(names) < 2:
         raise ValueError(f"classes must name at least two classes, got {list(classes)}")

@@ -51,8 +51,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         excluded: what the reader left out: reason -> number of images.
 
     Shape:
-        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here;
-        ``id`` a text.
+        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here.
     """
 
     def __init__(

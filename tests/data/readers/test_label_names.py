@@ -86,7 +86,7 @@ def test_a_class_that_is_named_needs_no_second_look():
         (["a", "A"], {}, "line 3: label 'A' is 'a' in another spelling"),
         (["a b", "a  b"], {}, "line 3: label 'a  b' is 'a b' in another spelling"),
         (["a"], {"numbers": "classes"}, "numbers='classes' needs classes=, the names"),
-        (["a"], {"numbers": "fer"}, "numbering must be 'rafdb', "),
+        (["a"], {"numbers": "fer"}, "numbers must be 'rafdb', "),
     ],
 )
 def test_labels_that_would_quietly_be_another_class(labels, options, message):

@@ -132,7 +132,7 @@ def test_landmarks(tmp_path):
         ),
         ("path,label\na.png,8\n", {"numbers": "rafdb"}, "line 2: label must .* 1 to 7, got '8'"),
         ("path,label\na.png,0\n", {"numbers": "classes"}, "needs classes=, the names"),
-        ("path,label\na.png,0\n", {"numbers": "raf"}, "numbering must be 'rafdb', "),
+        ("path,label\na.png,0\n", {"numbers": "raf"}, "numbers must be 'rafdb', "),
         ("path,label\n", {}, "names no image$"),
         ("path,label\na.png,sad\n", {"labels": "majority"}, "line 1: .*votes missing"),
         ("path,label\na.png,sad\n", {"labels": "mean"}, "labels must be 'label', 'majority', "),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
 
 from robustfer._checks import check_choice
 from robustfer._tables import (
@@ -129,8 +127,17 @@ class FERPlus(FileFaces):
 
         targets, true_targets = (leader if rule == "majority" else shares)[kept], None
         if fer2013_labels is not None:
+            path, rows = (
+                Path(fer2013_labels).expanduser(),
+                [(face.usage, face.image) for face in faces],
+            )
+            found = read_fer2013_labels(path, rows, duplicates=duplicates)
+            missing = [face.image for face in chosen if face.image not in found]
+            if missing:
+                more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+                raise ValueError(f"{path} has no label for {missing[0]}{more}")
             true_targets = targets
-            targets = _fer2013_targets(Path(fer2013_labels).expanduser(), faces, chosen, duplicates)
+            targets = torch.tensor([found[face.image] for face in chosen], device="cpu")
         super().__init__(
             folder,
             size=size,
@@ -172,15 +179,3 @@ def _reason(rule: VoteRule, column: int) -> str:
         return "without a majority" if rule == "majority" else "with votes too divided"
     lead = "a majority" if rule == "majority" else "most votes"
     return f"with {lead} for {VOTE_COLUMNS[column]}"
-
-
-def _fer2013_targets(
-    path: Path, faces: Sequence[_Face], chosen: Sequence[_Face], duplicates: Duplicates
-) -> Tensor:
-    rows = [(face.usage, face.image) for face in faces]
-    labels = read_fer2013_labels(path, rows, duplicates=duplicates)
-    missing = [face.image for face in chosen if face.image not in labels]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise ValueError(f"{path} has no label for {missing[0]}{more}")
-    return torch.tensor([labels[face.image] for face in chosen], device="cpu")

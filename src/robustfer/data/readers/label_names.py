@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from robustfer import _shown
+from robustfer._checks import check_choice
 from robustfer._tables import parse_whole_number, shortened
 from robustfer.data.classes import (
     EXPRESSION_WORDS,
@@ -15,7 +16,6 @@ from robustfer.data.classes import (
     class_name,
     class_order,
     classes_of,
-    numbering,
 )
 
 # How programs write that there is no value.
@@ -54,7 +54,7 @@ def name_classes(
             raise ValueError("numbers='classes' needs classes=, the names that are counted")
         codes = dict(enumerate(order))
     elif numbers is not None:
-        codes = numbering(numbers)
+        codes = NUMBERINGS[check_choice("numbers", numbers, (*NUMBERINGS, "classes"))]
     names = {
         label: _name(label, where, codes, order, numbers_are_names)
         for label, where in labels.items()
