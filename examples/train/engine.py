@@ -28,6 +28,7 @@ from examples.train.optimizer import Schedule, make_optimizer
 from examples.train.options import Refused, Settings, as_yaml
 from examples.train.predictions import labels_fingerprint, write_predictions
 from examples.train.processes import average_, run_in_parts
+from examples.train.recording import record_batch, start_record, write_record
 from examples.train.run_folder import AVERAGE, RunFolder, open_folder, path_of, read_state
 from examples.train.views import Batch, Views
 from examples.train.weights import is_factory, make_classifier, pixels_of, prepare
@@ -153,6 +154,7 @@ class Training:
                 "--precision 16-mixed cannot tell which steps a fused optimizer skips; leave out "
                 "--optimizer-options.fused, or choose bf16-mixed"
             )
+        self.record = start_record(self.faces) if settings.run.dynamics else None
         self.history = History()
         self.logits: Tensor | None = None
         self.trained_on = labels_fingerprint(self.faces)
@@ -181,6 +183,8 @@ class Training:
             self.targets = self.targets.to(torch.get_default_dtype())
 
         method = self.method.to(device, memory_format=torch.channels_last)
+        if self.record is not None:
+            self.record.to(device)
         self.stepped = False
         self.raw_optimizer.register_step_post_hook(self._has_stepped)
         if settings.run.compile:
@@ -332,6 +336,8 @@ class Training:
         method.after_step(batch)
         if method.ema is not None:
             method.ema.update(method.classifier)
+        if self.record is not None:
+            record_batch(self.record, fabric, batch)
         return terms, True
 
     def _has_stepped(self, *_: Any) -> None:
@@ -383,6 +389,13 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.history.load_state_dict(state["history"])
+        if self.record is not None:
+            if state.get("dynamics") is None:
+                raise Refused(
+                    f"{path_of(self.settings)} has no record of its first epochs; resume it with "
+                    "--dynamics false"
+                )
+            self.record.load_state_dict(state["dynamics"])
         self.say(f"going on after epoch {len(self.history)}")
 
     def _save(self) -> None:
@@ -395,10 +408,11 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "history": self.history.state_dict(),
+            "dynamics": None if self.record is None else self.record.state_dict(),
         })  # fmt: skip
-        self._record()
+        self._write_figures()
 
-    def _record(self) -> None:
+    def _write_figures(self) -> None:
         targets, truth = self.faces.targets, self.faces.true_targets
         wrong = None
         if truth is not None and targets.ndim == 1:
@@ -442,7 +456,9 @@ class Training:
             self._evaluate()
         if not self.fabric.is_global_zero:
             return
-        self._record()
+        self._write_figures()
+        if self.record is not None:
+            write_record(self.folder.path, self.record)
         write_predictions(self.folder.path, self.logits, self.judged)
         views = self.method.views
         described = {

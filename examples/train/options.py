@@ -197,6 +197,8 @@ class RunOptions:
         ema_decay: also predict with an average of the weights, which follows them by this decay,
             say 0.999; it is saved in the run's folder ema; default: none
         mirrored: also predict with the mean over an image and its mirror image
+        dynamics: record what the network says of each training image; saved as
+            dynamics.safetensors, which robustfer audit reads
         compile: compile the network
         deterministic: use only algorithms that repeat to the bit on the same machine; may be slower
         output: folder of the run; default: runs/DATA-METHOD-SEED-HASH; with several seeds, the
@@ -216,6 +218,7 @@ class RunOptions:
     accumulate: PositiveInt = 1
     ema_decay: Momentum | None = None
     mirrored: bool = False
+    dynamics: bool = True
     compile: bool = False
     deterministic: bool = False
     output: str | None = None
@@ -238,7 +241,7 @@ GROUPS = {
 FREE = {
     *("keep", "memory_limit", "workers"),
     *("device", "devices", "nodes", "accumulate", "compile", "deterministic"),
-    *("seeds", "output", "resume", "stop_after", "progress"),
+    *("seeds", "output", "resume", "stop_after", "progress", "dynamics"),
 }
 
 

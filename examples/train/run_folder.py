@@ -3,7 +3,8 @@
 ``config.yaml`` all options; ``resume.pt`` what a stopped run goes on from; ``run.json`` settings,
 classes and the figures of each epoch; ``logs/`` these figures for TensorBoard and as metrics.csv;
 ``model.safetensors`` the trained classifier; ``predictions.safetensors`` its logits for the set it
-was evaluated on; ``ema/`` the average of its weights, if there is one, as another model.
+was evaluated on; ``dynamics.safetensors`` what it said of the training set; ``ema/`` the average of
+its weights, if there is one, as another model.
 """
 
 from __future__ import annotations

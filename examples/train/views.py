@@ -31,6 +31,7 @@ class Batch:
         rows: which rows of the whole batch these are.
         total: number of rows of the whole batch.
         generator: of the step, on the CPU, in the same state in all processes.
+        logits: what the network says of these rows (B, C), as the method's loss puts it here.
     """
 
     images: Tensor
@@ -41,6 +42,7 @@ class Batch:
     rows: slice
     total: int
     generator: torch.Generator
+    logits: Tensor | None = None
 
 
 class Views:

@@ -98,7 +98,10 @@ class Method(nn.Module):
         return batch.step / self.task.steps
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted terms of the batch's loss by name; the loop adds them up."""
+        """Return the weighted terms of the batch's loss by name; the loop adds them up.
+
+        It also sets ``batch.logits``, which the record of the training takes.
+        """
         raise NotImplementedError
 
     def after_step(self, batch: Batch) -> None:

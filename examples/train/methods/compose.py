@@ -93,6 +93,7 @@ class Compose(Method):
             views = (self.views.single(batch),)
         both = "attention_flipped" in self.needs
         output, *flipped = network(*views[: 2 if both else 1])
+        batch.logits = output.logits
         head = self.classifier.get_classifier()
         tensors = {**output._asdict(), "index": batch.index, "target": batch.target}
         tensors |= {"student_logits": output.logits, "classifier_weight": head.weight}

@@ -35,4 +35,5 @@ class CrossEntropy(Method):
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         output = network(self.views.single(batch))
+        batch.logits = output.logits
         return {"cross_entropy": self.criterion(output.logits, batch.target)}

@@ -44,6 +44,7 @@ class EAC(Method):
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         views = self.views.pair(batch, mirror=False, erase=self.options.erase)
         output, flipped = network(*views)
+        batch.logits = output.logits
         return self.criterion.terms(
             output.logits, batch.target, output.attention, flipped.attention
         )

@@ -79,7 +79,7 @@ class Forward(Method):
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = self.label[batch.index]
         view, mirror = self.views.pair(batch, mirror=True, erase="first")
-        logits = network(view).logits
+        batch.logits = logits = network(view).logits
         losses = self.criterion(logits, batch.target, self.verified[batch.index])
         terms = {"forward_correction": losses.mean()}
         if self.teacher is not None:

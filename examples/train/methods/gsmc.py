@@ -46,6 +46,7 @@ class GSMC(Method):
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         view, view_flipped = self.views.pair(batch, mirror=True, erase="shared")
         output, flipped = network(view, view_flipped)
+        batch.logits = output.logits
         taught = self.teacher(view_flipped)
         return self.criterion.terms(
             output.logits, batch.target, taught.logits, output.attention, flipped.attention

@@ -97,6 +97,7 @@ class LANet(Method):
         options, index = self.options, batch.index
         view, points, visible = self.views.with_landmarks(batch, self.points[index], self.layout)
         output = network(view, points, index if options.distribution_weight else None)
+        batch.logits = output.logits
         soft_target = self.bank.distribution[index]
         if options.distribution_weight:
             soft_target = self.bank(index, output.estimate, known=output.known)

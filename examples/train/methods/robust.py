@@ -100,7 +100,7 @@ class Robust(forward.Forward):
                 batch, self.points[index], self.layout
             )
         output, *flipped = network(*((view, view.flip(-1)) if self.passes == 2 else (view,)))
-        logits = output.logits - self.shift
+        batch.logits = logits = output.logits - self.shift
         weight = self.distillation_weight(batch)
         taught = logits.detach()
         if self.teacher is not None and (weight or self.memory is not None):

@@ -57,6 +57,7 @@ class SCN(Method):
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = targets_now(self.labels, batch)
         output = network(self.views.single(batch))
+        batch.logits = output.logits
         self.seen = output.logits.detach(), output.importance.detach()
         return self.criterion.terms(
             output.logits, batch.target, output.importance, self.network.bias

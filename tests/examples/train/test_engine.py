@@ -42,6 +42,8 @@ def test_stopped_and_resumed_equals_one_run_to_the_bit(method, tmp_path):
     resumed = run(method, *options, f"--output={tmp_path}/stopped", "--resume")
     assert_same_to_the_bit(tmp_path / "whole", tmp_path / "stopped")
     assert_equal(whole.classifier.state_dict(), resumed.classifier.state_dict())
+    records = [tmp_path / name / "dynamics.safetensors" for name in ("whole", "stopped")]
+    assert records[0].read_bytes() == records[1].read_bytes()
     rows = [metrics_of(tmp_path / name) for name in ("whole", "stopped")]
     for row in (*rows[0], *rows[1]):
         assert float(row.pop(NOT_REPEATED)) > 0
@@ -85,6 +87,7 @@ def test_a_skipped_step_leaves_all_state_untouched(method, tmp_path, monkeypatch
     assert after["schedule"]["updates"] == before["schedule"]["updates"] + 1
     changed = [n for n, v in after["method"].items() if not torch.equal(v, before["method"][n])]
     assert any(name.startswith("network.") for name in changed)
+    assert after["record"]["visits"].sum() == before["record"]["visits"].sum() + 16
     training.end()
 
 
@@ -93,6 +96,7 @@ def everything(training):
         "method": dict(training.method.state_dict()),
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),
+        "record": dict(training.record.state_dict()),
     })  # fmt: skip
 
 

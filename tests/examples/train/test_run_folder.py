@@ -141,6 +141,7 @@ def test_a_whole_run_leaves_what_others_read(tmp_path, capsys):
     assert names == [
         ".lock",
         "config.yaml",
+        "dynamics.safetensors",
         "logs",
         "model.safetensors",
         "predictions.safetensors",
@@ -177,5 +178,5 @@ def test_the_program_refuses_in_one_line(tmp_path, capsys):
 def test_state_is_plain_and_safe_to_read(tmp_path):
     outcome = run("lanet", f"--output={tmp_path}/run", "--epochs=1", "--max-steps=1")
     state = torch.load(outcome.folder / "resume.pt", weights_only=True)
-    assert state.keys() == {"method", "optimizer", "schedule", "scaler", "history"}
+    assert state.keys() == {"method", "optimizer", "schedule", "scaler", "history", "dynamics"}
     save_resume(tmp_path / "copy.pt", state)

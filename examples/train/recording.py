@@ -1,0 +1,47 @@
+"""What the network says of each training face: ``dynamics.safetensors``, for robustfer audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save
+from torch import Tensor
+
+from examples.train.views import Batch
+from robustfer._files import write_whole
+from robustfer.data import LabeledFaces
+from robustfer.state import TrainingDynamics
+
+DYNAMICS = "dynamics.safetensors"
+
+
+def start_record(faces: LabeledFaces) -> TrainingDynamics:
+    """Return an empty record of a training set, by the labels that the data set gives."""
+    given = faces.targets if faces.targets.ndim == 1 else faces.targets.argmax(1)
+    return TrainingDynamics(len(faces), len(faces.classes), given=given)
+
+
+def record_batch(record: TrainingDynamics, fabric: Fabric, batch: Batch) -> None:
+    """Record a batch of all processes, each of which brings as many rows; no host waits."""
+    if batch.logits is None:
+        raise NotImplementedError("the method's loss must set batch.logits")
+    index, logits = batch.index, batch.logits.detach().to(torch.get_default_dtype())
+    if fabric.world_size > 1:
+        index, logits = (_of_all(fabric, batch, own) for own in (index, logits))
+    record.update(index, logits, gather=False)
+
+
+def _of_all(fabric: Fabric, batch: Batch, own: Tensor) -> Tensor:
+    """Join rows in the order of the whole batch; every process knows its place, so none waits."""
+    joined = own.new_zeros(batch.total, *own.shape[1:])
+    joined[batch.rows] = own
+    return fabric.all_reduce(joined, reduce_op="sum")
+
+
+def write_record(folder: Path, record: TrainingDynamics) -> None:
+    """Write the record into the folder of its run."""
+    tensors = {name: value.cpu().contiguous() for name, value in record.state_dict().items()}
+    content = save(tensors)
+    write_whole(folder / DYNAMICS, lambda file: file.write(content))
