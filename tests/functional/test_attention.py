@@ -180,8 +180,8 @@ def test_values_are_looked_at_when_asked_for(name):
 
 
 @pytest.fixture
-def not_yet_warned(monkeypatch):
-    monkeypatch.setattr(attention_module, "_warned_of_few_places", False)
+def not_yet_warned():
+    attention_module._warn_of_few_places.cache_clear()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 2)])

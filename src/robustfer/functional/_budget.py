@@ -4,9 +4,5 @@ from __future__ import annotations
 
 
 def byte_budget(device_type: str) -> int:
-    """Return the bytes to work on at once: what a CPU's cache holds, far more on a GPU.
-
-    >>> byte_budget("cpu")
-    2097152
-    """
+    """Return the bytes to work on at once: what a CPU's cache holds, far more on a GPU."""
     return 2 * 2**20 if device_type == "cpu" else 256 * 2**20

@@ -31,12 +31,6 @@ def gather_rows(*tensors: Tensor) -> tuple[tuple[Tensor, ...], int]:
 
     Returns:
         The joined tensors, and which of their rows is this process's first.
-
-    Shape:
-        ``(B, ...)`` each -> ``(B of all processes, ...)`` each.
-
-    >>> gather_rows(torch.tensor([0.5, 0.25]), torch.tensor([3, 1]))
-    ((tensor([0.5000, 0.2500]), tensor([3, 1])), 0)
     """
     if not several_processes():
         return tensors, 0

@@ -28,6 +28,27 @@ from robustfer.landmarks.geometry import inside, resize_coordinate
 _LEAST_EXPONENT = -80.0
 
 
+class Bump(NamedTuple):
+    """The options of landmarks' maps and weights, as :func:`render_heatmaps` explains them."""
+
+    sigma: float
+    truncate: float
+    near_weight: float
+    far_weight: float
+    near_threshold: float
+    variant: Variant
+
+    def checked(self) -> Bump:
+        """Return the options if they are in range; at construction and at call alike."""
+        check_range("sigma", self.sigma, 0.0, open_low=True)
+        check_range("truncate", self.truncate, 0.0, open_low=True)
+        check_range("near_weight", self.near_weight, 0.0)
+        check_range("far_weight", self.far_weight, 0.0)
+        check_range("near_threshold", self.near_threshold, 0, 1, open_low=True, open_high=True)
+        check_variant(self.variant)
+        return self
+
+
 class Profiles(NamedTuple):
     """What a batch of heat maps and the weights of their cells are products of.
 
@@ -49,27 +70,13 @@ class Profiles(NamedTuple):
 
 def landmark_profiles(
     landmarks: Tensor,
+    visible: Tensor | None,
+    bump: Bump,
     *,
     image_size: int | tuple[int, int],
     heatmap_size: tuple[int, int],
-    visible: Tensor | None,
-    sigma: float,
-    truncate: float,
-    near_weight: float,
-    far_weight: float,
-    near_threshold: float,
-    variant: Variant,
 ) -> Profiles:
-    """Check the arguments, which :func:`render_heatmaps` explains, and make the axes of the maps.
-
-    >>> options = {"truncate": 3.0, "near_weight": 10.0, "far_weight": 1.0, "near_threshold": 0.2}
-    >>> profiles = landmark_profiles(
-    ...     torch.tensor([[[9.5, 5.5]]]), image_size=16, heatmap_size=(4, 4), visible=None,
-    ...     sigma=0.5, variant="paper", **options
-    ... )
-    >>> profiles.along_x
-    tensor([[[0.0000, 0.1353, 1.0000, 0.1353]]])
-    """
+    """Check the arguments of :func:`render_heatmaps`, and make the axes of its maps."""
     shaped = {"landmarks": (landmarks, "B K 2")}
     if visible is not None:
         shaped["visible"] = (visible, "B K")
@@ -80,7 +87,7 @@ def landmark_profiles(
     if values_are_checked():  # in every step of training, so not for each batch on a CPU either
         warn_if_normalized(landmarks, side=min(image_height, image_width))
     height, width = heatmap_size
-    check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
+    bump.checked()
 
     x, y = full_precision(landmarks).unbind(dim=-1)
     shown = torch.isfinite(x) & torch.isfinite(y)
@@ -89,70 +96,41 @@ def landmark_profiles(
     # A NaN behind torch.where would come back in the gradient.
     x, y = torch.where(shown, x, 0.0), torch.where(shown, y, 0.0)
     weighed = torch.ones_like(shown)
-    if variant == "paper":
+    if bump.variant == "paper":
         shown = shown & inside(x, image_width) & inside(y, image_height)
         weighed = shown
-    along_x = _profile(x, width, image_width, shown, sigma, truncate * sigma, variant)
-    along_y = _profile(y, height, image_height, shown, sigma, truncate * sigma, variant)
+    along_x = _profile(x, width, image_width, shown, bump)
+    along_y = _profile(y, height, image_height, shown, bump)
     with torch.no_grad():
         # The greatest product of a 3 x 3 square is the product of the greatest factors, so the
         # maps are widened axis by axis, and compared without being multiplied out once more.
-        reach_x, least_x = _widened(along_x), near_threshold / _widened(along_y)
-        far = far_weight * weighed.to(along_x.dtype)
+        reach_x, least_x = _widened(along_x), bump.near_threshold / _widened(along_y)
+        far = bump.far_weight * weighed.to(along_x.dtype)
     return Profiles(along_y, along_x, reach_x, least_x, far)
 
 
-def check_profile_options(
-    sigma: float,
-    truncate: float,
-    near_weight: float,
-    far_weight: float,
-    near_threshold: float,
-    variant: Variant,
-) -> None:
-    """Refuse options out of range, at construction and at call alike."""
-    check_range("sigma", sigma, 0.0, open_low=True)
-    check_range("truncate", truncate, 0.0, open_low=True)
-    check_range("near_weight", near_weight, 0.0)
-    check_range("far_weight", far_weight, 0.0)
-    check_range("near_threshold", near_threshold, 0.0, 1.0, open_low=True, open_high=True)
-    check_variant(variant)
-
-
 def samples_at_once(maps: Tensor, *, copies: int = 1) -> int:
-    """As many samples as stay, so many times, in the cache between passes; all when compiling.
-
-    >>> samples_at_once(torch.zeros(100, 8, 256, 256), copies=1)
-    1
-    """
+    """As many samples as stay, so many times, in the cache between passes; all when compiling."""
     if torch.compiler.is_compiling():
         return len(maps)
     return max(1, byte_budget(maps.device.type) // (copies * maps[0].numel() * maps.element_size()))
 
 
-def _profile(
-    position: Tensor,
-    cells: int,
-    pixels: int,
-    shown: Tensor,
-    sigma: float,
-    radius: float,
-    variant: str,
-) -> Tensor:
+def _profile(position: Tensor, cells: int, pixels: int, shown: Tensor, bump: Bump) -> Tensor:
     """One axis of the bumps (B, K, cells); the map is the product of its two axes."""
-    scale = cells / pixels
-    if variant == "paper":
+    radius = bump.truncate * bump.sigma
+    if bump.variant == "paper":
         peak = resize_coordinate(position, pixels, cells)
         first, last = peak - radius, peak + radius
     else:
-        rounded = torch.trunc(position * scale + 0.5)
+        rounded = torch.trunc(position * (cells / pixels) + 0.5)
         first = torch.trunc(rounded - radius)
         last = torch.trunc(rounded + radius + 1) - 1
         peak = first + math.floor(radius + 0.5)
     first = torch.where(shown, first, math.inf)  # an empty window
     cell = torch.arange(cells, device=position.device, dtype=position.dtype)
     window = (cell >= first[..., None]) & (cell <= last[..., None])
-    exponent = (cell - peak[..., None]).square() * (-0.5 / sigma**2)
+    exponent = (cell - peak[..., None]).square() * (-0.5 / bump.sigma**2)
     return exponent.clamp(min=_LEAST_EXPONENT).exp() * window
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -96,16 +97,11 @@ def attention_consistency(
     return reduce((maps - mirrored).square().mean(dim=(1, 2, 3)), reduction)
 
 
-_warned_of_few_places = False
-
-
+@lru_cache
 def _warn_of_few_places() -> None:
-    global _warned_of_few_places
-    if not _warned_of_few_places:
-        warnings.warn(
-            "attention holds maps of 2x2 places or fewer: attention consistency has next to "
-            "nothing to compare, and nothing at 1x1. Enlarge the images, or lower the stride of "
-            "the network (timm's ResNets: model_options={'output_stride': 8})",
-            stacklevel=3,
-        )
-        _warned_of_few_places = True
+    warnings.warn(
+        "attention holds maps of 2x2 places or fewer: attention consistency has next to nothing to "
+        "compare, and nothing at 1x1. Enlarge the images, or lower the stride of the network "
+        "(timm's ResNets: model_options={'output_stride': 8})",
+        stacklevel=3,
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import Variant, check_size
-from robustfer.functional._heatmap_axes import landmark_profiles, samples_at_once
+from robustfer.functional._heatmap_axes import Bump, landmark_profiles, samples_at_once
 
 
 class Heatmaps(NamedTuple):
@@ -96,17 +96,10 @@ def render_heatmaps(
             [ 1., 10., 10., 10.],
             [ 1.,  1.,  1.,  1.]])
     """
+    size = check_size("heatmap_size", heatmap_size)
+    bump = Bump(sigma, truncate, near_weight, far_weight, near_threshold, variant)
     along_y, along_x, reach_x, least_x, far = landmark_profiles(
-        landmarks,
-        image_size=image_size,
-        heatmap_size=check_size("heatmap_size", heatmap_size),
-        visible=visible,
-        sigma=sigma,
-        truncate=truncate,
-        near_weight=near_weight,
-        far_weight=far_weight,
-        near_threshold=near_threshold,
-        variant=variant,
+        landmarks, visible, bump, image_size=image_size, heatmap_size=size
     )
     heatmaps = along_y[..., :, None] * along_x[..., None, :]
 

@@ -1,6 +1,6 @@
 """Adaptive wing loss of heat maps, against maps or straight from landmarks (LA-Net).
 
-The mathematics is :class:`_Curve`. ``_wing_passes`` runs it over the maps, a few samples at a time.
+The mathematics is :class:`WingCurve`, which ``_wing_passes`` runs over a few samples at a time.
 """
 
 from __future__ import annotations
@@ -20,18 +20,25 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
-from robustfer.functional._heatmap_axes import landmark_profiles
+from robustfer.functional._heatmap_axes import Bump, landmark_profiles
 from robustfer.functional._precision import Reduction, check_reduction, reduce
 from robustfer.functional._wing_passes import against_landmarks, against_maps, with_known_slope
 
 
-class _Curve(NamedTuple):
+class WingCurve(NamedTuple):
     """The adaptive wing's options, and its value and slope in one pass, without a branch."""
 
     alpha: float
     omega: float
     epsilon: float
     theta: float
+
+    def checked(self) -> WingCurve:
+        """Return the curve if its options are in range; at construction and at call alike."""
+        check_range("alpha", self.alpha, 2.0)
+        for name in ("omega", "epsilon", "theta"):
+            check_range(name, getattr(self, name), 0.0, open_low=True)
+        return self
 
     def value_and_slope(
         self, difference: Tensor, target: Tensor | float, weight: Tensor | None, out: Tensor | None
@@ -142,14 +149,13 @@ def adaptive_wing(
         shaped["heatmap_weights"] = (heatmap_weights, "B K H W")
     check_shapes(**shaped)
     check_floating(heatmaps=heatmaps, heatmap_target=heatmap_target)
-    check_wing_options(alpha, omega, epsilon, theta)
+    curve = WingCurve(alpha, omega, epsilon, theta).checked()
     check_reduction(reduction)
     if values_are_checked():
         check_within(0, 1, heatmap_target=heatmap_target)
         if heatmap_weights is not None:
             check_finite(heatmap_weights=heatmap_weights)
             check_within(0, math.inf, heatmap_weights=heatmap_weights)
-    curve = _Curve(alpha, omega, epsilon, theta)
     with torch.no_grad():
         total, slope = against_maps(
             heatmaps, heatmap_target, heatmap_weights, curve.value_and_slope
@@ -220,21 +226,13 @@ def landmark_adaptive_wing(
     """
     check_shapes(heatmaps=(heatmaps, "B K H W"), landmarks=(landmarks, "B K 2"))
     check_floating(heatmaps=heatmaps)
-    check_wing_options(alpha, omega, epsilon, theta)
+    curve = WingCurve(alpha, omega, epsilon, theta).checked()
     check_reduction(reduction)
-    curve = _Curve(alpha, omega, epsilon, theta)
+    size = heatmaps.shape[2], heatmaps.shape[3]
+    bump = Bump(sigma, truncate, near_weight, far_weight, near_threshold, variant)
     with torch.no_grad():
         profiles = landmark_profiles(
-            landmarks,
-            image_size=image_size,
-            heatmap_size=(heatmaps.shape[2], heatmaps.shape[3]),
-            visible=visible,
-            sigma=sigma,
-            truncate=truncate,
-            near_weight=near_weight,
-            far_weight=far_weight,
-            near_threshold=near_threshold,
-            variant=variant,
+            landmarks, visible, bump, image_size=image_size, heatmap_size=size
         )
         # The bump and one cell about it; the public program's bump may be one cell longer.
         side = math.floor(2 * truncate * sigma) + (3 if variant == "paper" else 4)
@@ -244,16 +242,8 @@ def landmark_adaptive_wing(
     return _reduced(heatmaps, total, slope, curve, reduction)
 
 
-def check_wing_options(alpha: float, omega: float, epsilon: float, theta: float) -> None:
-    """Refuse options out of range, at construction and at call alike."""
-    check_range("alpha", alpha, 2.0)
-    check_range("omega", omega, 0.0, open_low=True)
-    check_range("epsilon", epsilon, 0.0, open_low=True)
-    check_range("theta", theta, 0.0, open_low=True)
-
-
 def _reduced(
-    heatmaps: Tensor, total: Tensor, slope: Tensor, curve: _Curve, reduction: Reduction
+    heatmaps: Tensor, total: Tensor, slope: Tensor, curve: WingCurve, reduction: Reduction
 ) -> Tensor:
     per_sample = with_known_slope(heatmaps, total, slope)
     return reduce(per_sample * (curve.omega / slope[0].numel()), reduction)

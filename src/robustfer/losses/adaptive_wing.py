@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_size
 from robustfer.functional import adaptive_wing, landmark_adaptive_wing
-from robustfer.functional._heatmap_axes import check_profile_options
+from robustfer.functional._heatmap_axes import Bump
 from robustfer.functional._precision import Reduction, check_reduction
-from robustfer.functional.wing import check_wing_options
+from robustfer.functional.wing import WingCurve
 
 
 class AdaptiveWingLoss(nn.Module):
@@ -56,12 +56,8 @@ class AdaptiveWingLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        check_wing_options(alpha, omega, epsilon, theta)
         self.options: dict[str, Any] = {
-            "alpha": alpha,
-            "omega": omega,
-            "epsilon": epsilon,
-            "theta": theta,
+            **WingCurve(alpha, omega, epsilon, theta).checked()._asdict(),
             "reduction": check_reduction(reduction),
         }
 
@@ -131,20 +127,11 @@ class LandmarkAdaptiveWingLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        check_wing_options(alpha, omega, epsilon, theta)
-        check_profile_options(sigma, truncate, near_weight, far_weight, near_threshold, variant)
+        bump = Bump(sigma, truncate, near_weight, far_weight, near_threshold, variant)
         self.options: dict[str, Any] = {
             "image_size": check_size("image_size", image_size),
-            "alpha": alpha,
-            "omega": omega,
-            "epsilon": epsilon,
-            "theta": theta,
-            "sigma": sigma,
-            "truncate": truncate,
-            "near_weight": near_weight,
-            "far_weight": far_weight,
-            "near_threshold": near_threshold,
-            "variant": variant,
+            **WingCurve(alpha, omega, epsilon, theta).checked()._asdict(),
+            **bump.checked()._asdict(),
             "reduction": check_reduction(reduction),
         }
 
