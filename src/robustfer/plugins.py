@@ -119,8 +119,8 @@ class Plugins:
 
     def named(self, name: str) -> list[Plugin]:
         """Return the plugins that claim a name, and load no other."""
-        places = list(enumerate(self._places))
-        return [self._load(position) for position, place in places if place.name == name]
+        places = [position for position, place in enumerate(self._places) if place.name == name]
+        return [self._load(position) for position in places]
 
     def _load(self, position: int) -> Plugin:
         with self._lock:

@@ -35,26 +35,25 @@ def check_images(images: Tensor) -> dict[str, int]:
             f"images must be uint8 (0..255), float32 or float64 (0..1), got {images.dtype}; "
             "augment in float32 and cast to half afterwards: half pixels move the geometry"
         )
-    if images.is_floating_point():
-        if values_are_checked():
-            low, high = (float(value) for value in images.aminmax())
-            fits = low >= 0.0 and high <= 1.0
-        elif images.is_cpu and not torch.compiler.is_compiling():
-            # A few rows of each image cost next to nothing, and show what happened to all.
-            few = max(1, sizes["H"] // _ROWS_LOOKED_AT)
-            low, high = (float(value) for value in images[:, :, ::few].aminmax())
-            fits = not (low < -_OVERSHOOT or high > 1.0 + _OVERSHOOT)  # a NaN stays a NaN
-        else:
-            return sizes
-        if not fits:
-            cure = (
-                "give them before normalisation, which the augmentation does itself"
-                if low < 0.0
-                else "divide them by 255, or give uint8"
-            )
-            raise ValueError(
-                f"floating-point images must lie in [0, 1], got {low:.6g} to {high:.6g}; {cure}"
-            )
+    if not images.is_floating_point():
+        return sizes
+    if values_are_checked():
+        low, high = (float(value) for value in images.aminmax())
+        fits = low >= 0.0 and high <= 1.0
+    elif images.is_cpu and not torch.compiler.is_compiling():
+        # A few rows of each image cost next to nothing, and show what happened to all.
+        few = max(1, sizes["H"] // _ROWS_LOOKED_AT)
+        low, high = (float(value) for value in images[:, :, ::few].aminmax())
+        fits = not (low < -_OVERSHOOT or high > 1.0 + _OVERSHOOT)  # a NaN stays a NaN
+    else:
+        return sizes
+    if not fits:
+        scaled = "divide them by 255, or give uint8"
+        raw = "give them before normalisation, which the augmentation does itself"
+        raise ValueError(
+            f"floating-point images must lie in [0, 1], got {low:.6g} to {high:.6g}; "
+            f"{raw if low < 0.0 else scaled}"
+        )
     return sizes
 
 

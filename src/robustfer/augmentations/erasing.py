@@ -134,14 +134,12 @@ def check_erasing(
 ) -> None:
     """Refuse a probability outside [0, 1] and ranges that are none."""
     check_range(f"{prefix}probability", probability, 0.0, 1.0)
-    for name, bounds in (("scale", scale), ("ratio", ratio)):
+    for name, bounds, most in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
         pair = isinstance(bounds, Sequence) and len(bounds) == 2
         if not (pair and bounds[0] <= bounds[1]):
             raise ValueError(f"{prefix}{name} must be a pair (least, largest), got {bounds}")
-    for share in scale:
-        check_range(f"{prefix}scale", share, 0.0, 1.0)
-    for aspect in ratio:
-        check_range(f"{prefix}ratio", aspect, 0.0, open_low=True)
+        for bound in bounds:
+            check_range(f"{prefix}{name}", bound, 0.0, most, open_low=name == "ratio")
 
 
 def _sliceable(images: Tensor) -> bool:

@@ -55,13 +55,6 @@ def cosine_neighbors(
         embeddings ``(B, D)``, index ``(B)`` int64, rows ``(R)`` int64 -> neighbors ``(R, K)``
         int64, valid ``(R, K)`` bool.
 
-    Raises:
-        ValueError: shapes, dtypes, devices or an option do not fit.
-
-    Reference:
-        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
-        under Label Noise, ICCV 2023.
-
     >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
     >>> neighbors, valid = cosine_neighbors(embeddings, torch.arange(3), num_neighbors=1)
     >>> neighbors[:, 0]
@@ -70,13 +63,13 @@ def cosine_neighbors(
     sizes = check_shapes(embeddings=(embeddings, "B D"), index=(index, "B"))
     check_floating(embeddings=embeddings)
     check_int64(index=index)
+    num_neighbors = check_whole_number("num_neighbors", num_neighbors, 1)
+    check_variant(variant)
     if rows is not None:
         check_shapes(embeddings=(embeddings, "B D"), rows=(rows, "R"))
         check_int64(rows=rows)
-    num_neighbors = check_whole_number("num_neighbors", num_neighbors, 1)
-    check_variant(variant)
-    if rows is not None and values_are_checked():
-        check_within(0, sizes["B"] - 1, rows=rows)
+        if values_are_checked():
+            check_within(0, sizes["B"] - 1, rows=rows)
     unit = F.normalize(full_precision(embeddings), dim=1)
     place = torch.arange(sizes["B"], device=index.device)
     own = place if rows is None else rows
@@ -116,13 +109,6 @@ def neighbor_distribution(
     Shape:
         probabilities ``(B, C)``, scores, neighbors int64 and valid bool ``(R, K)`` -> ``(R, C)``;
         float32 for half inputs.
-
-    Raises:
-        ValueError: shapes, dtypes or devices do not fit.
-
-    Reference:
-        Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
-        under Label Noise, ICCV 2023.
 
     >>> neighbors = torch.tensor([[1, 2]])
     >>> scores, valid = torch.tensor([[0.3, 0.1]]), torch.tensor([[True, True]])

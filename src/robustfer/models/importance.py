@@ -61,9 +61,6 @@ class ImportanceOutput(NamedTuple):
     Attributes:
         logits: (B, C), not weighted by the importance.
         importance: (B) in [0, 1].
-        attention: (B, C, H, W).
-        features: (B, D, H, W).
-        embeddings: (B, D) what both heads read.
     """
 
     logits: Tensor

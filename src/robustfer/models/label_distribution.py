@@ -105,12 +105,6 @@ class LabelDistributionEstimator(nn.Module):
     Shape:
         embeddings ``(B, D)``, landmark_embeddings ``(B, E)``, logits ``(B, C)``, index ``(B)``
         int64 -> ``(B, C)``, rows that sum to 1; float32 for half inputs.
-
-    >>> estimator = LabelDistributionEstimator(8, 4, num_neighbors=2)
-    >>> logits = torch.zeros(5, 7)
-    >>> estimate = estimator(torch.rand(5, 8), torch.rand(5, 4), logits, torch.arange(5))
-    >>> estimate.shape
-    torch.Size([5, 7])
     """
 
     __call__: Callable[..., Tensor]

@@ -20,10 +20,6 @@ class LandmarkClassifierOutput(NamedTuple):
     """What a :class:`CAMOutput` holds, and what the landmark branch makes of the same images.
 
     Attributes:
-        logits: (B, C).
-        attention: (B, C, H, W) class maps.
-        features: (B, D, H, W) last maps of the classifier's network.
-        embeddings: (B, D) what the classifier reads, the expression space.
         heatmaps: (B, K, h, w) of the landmarks at a quarter of the image, without activation.
         landmark_embeddings: (B, E) mean of the maps that the heat maps are made of.
     """

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from robustfer._checks import check_class_index, check_finite, check_int64, check_shapes
+from robustfer._checks import (
+    check_class_index,
+    check_finite,
+    check_int64,
+    check_shapes,
+    check_within,
+)
 from robustfer.data.classes import class_name, class_order
 
 #: The confusions of LA-Net's protocol for class-dependent noise.
@@ -130,7 +137,8 @@ def transition_matrix(counts: Tensor) -> Tensor:
             [0.0000, 1.0000]], dtype=torch.float64)
     """
     num_classes = check_shapes(counts=(counts, "C C"))["C"]
-    _check_not_negative(counts=counts)
+    check_finite(counts=counts)
+    check_within(0, math.inf, counts=counts)
     counts = counts.cpu()
     sums = counts.sum(dim=1, keepdim=True).double()
     identity = torch.eye(num_classes, dtype=torch.float64, device="cpu")
@@ -156,18 +164,12 @@ def without_diagonal(matrix: Tensor) -> Tensor:
             [0.0000, 1.0000, 0.0000]], dtype=torch.float64)
     """
     num_classes = check_shapes(matrix=(matrix, "C C"))["C"]
-    _check_not_negative(matrix=matrix)
+    check_finite(matrix=matrix)
+    check_within(0, math.inf, matrix=matrix)
     identity = torch.eye(num_classes, dtype=torch.float64, device="cpu")
     wrong = matrix.cpu().double() * (1 - identity)
     sums = wrong.sum(dim=1, keepdim=True)
     return (wrong / sums).where(sums > 0, identity)
-
-
-def _check_not_negative(**arguments: Tensor) -> None:
-    check_finite(**arguments)
-    for name, tensor in arguments.items():
-        if bool((tensor < 0).any()):
-            raise ValueError(f"{name} must be 0 or more, got {tensor.min()}")
 
 
 def _place(name: str, order: Sequence[str]) -> int:

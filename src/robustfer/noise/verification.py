@@ -37,9 +37,6 @@ def verify_noise_list(
         The rate and the matrix of what both have; as problems: names of one that the other lacks,
         labels of other splits that changed, and another order of the classes in which clearly more
         labels agree.
-
-    Raises:
-        ValueError: no name is in both, a name fits several samples, or the classes differ.
     """
     rows = match_names(noisy.path, noisy.ids, clean.ids)
     given = renumber(noisy.targets, source=noisy.classes, target=clean.classes)

@@ -9,17 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustfer.testing._assertions import (
-    require_close,
-    require_keyword_options,
-    require_own_call,
-    require_pickling,
-    require_refusal,
-    require_registered_tensors,
-    require_sections,
-    unchanged,
-    unwritten,
-)
+from robustfer.testing import _require as require
 from robustfer.testing._state import random_state, same
 
 
@@ -56,19 +46,19 @@ class AugmentationConformance:
 
     def test_documents_shape(self) -> None:
         """The docstring has the section ``Shape:``."""
-        require_sections(self.make_augmentation(), "Shape")
+        require.sections(self.make_augmentation(), "Shape")
 
     def test_options_are_keyword_only(self) -> None:
         """The constructor names its options and takes them by keyword."""
-        require_keyword_options(self.make_augmentation())
+        require.keyword_options(self.make_augmentation())
 
     def test_call_is_not_overridden(self) -> None:
         """``__call__`` is torch's, so that hooks run."""
-        require_own_call(self.make_augmentation())
+        require.own_call(self.make_augmentation())
 
     def test_can_be_pickled(self) -> None:
         """It can be pickled, as spawned workers need."""
-        require_pickling(self.make_augmentation())
+        require.pickling(self.make_augmentation())
 
     def test_forward_takes_images_and_a_generator(self) -> None:
         """``forward`` takes ``images`` and ``generator``, None by default."""
@@ -88,7 +78,7 @@ class AugmentationConformance:
             "int64 images": images.long(),
         }
         for what, tensor in wrong.items():
-            require_refusal(partial(self.make_augmentation(), tensor), what, ["images"])
+            require.refusal(partial(self.make_augmentation(), tensor), what, ["images"])
 
     # What comes out
 
@@ -116,7 +106,7 @@ class AugmentationConformance:
             self._views(augmentation, images / 255),
             strict=True,
         ):
-            require_close(one, other, "uint8 0..255 gives other views than the same as float 0..1")
+            require.close(one, other, "uint8 0..255 gives other views than the same as float 0..1")
 
     def test_batch_of_one(self) -> None:
         """One image gives one view."""
@@ -143,7 +133,7 @@ class AugmentationConformance:
             self._views(augmentation, channels_last),
             strict=True,
         ):
-            require_close(other, one, "channels_last images give other views")
+            require.close(other, one, "channels_last images give other views")
 
     # Random numbers
 
@@ -189,20 +179,20 @@ class AugmentationConformance:
     def test_images_are_left_alone(self) -> None:
         """``forward`` writes into no image."""
         for images in (self._images(), self._images() / 255):
-            with unwritten({"images": images}, "forward writes into the {}; make a copy first"):
+            with require.unwritten({"images": images}, "forward writes into {}; make a copy first"):
                 self._views(self.make_augmentation(), images)
 
     def test_forward_leaves_state_alone(self) -> None:
         """No parameter, buffer or attribute changes, in ``train()`` and ``eval()``."""
         augmentation = self.make_augmentation()
-        with unchanged(
+        with require.unchanged(
             augmentation, "forward changes {}; return it, or keep it in local variables"
         ):
             self._views(augmentation, self._images())
 
     def test_tensors_are_parameters_or_buffers(self) -> None:
         """``.to(device)`` moves every tensor."""
-        require_registered_tensors(self.make_augmentation())
+        require.registered_tensors(self.make_augmentation())
 
     def _images(self, *, batch: int | None = None) -> Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -11,24 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import gradcheck
 
 from robustfer._checks import check_values
-from robustfer.testing._assertions import (
-    explained,
-    fails,
-    in_half_and_single,
-    load_saved,
-    other_defaults,
-    require_close,
-    require_keyword_options,
-    require_named_tensors,
-    require_own_call,
-    require_pickling,
-    require_refusal,
-    require_registered_tensors,
-    require_same_state,
-    require_sections,
-    unchanged,
-    unwritten,
-)
+from robustfer.testing import _require as require
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from robustfer.testing._state import random_state
 
@@ -94,23 +77,23 @@ class LossConformance:
 
     def test_documents_shape_and_reference(self) -> None:
         """The docstring has the sections ``Shape:`` and ``Reference:``."""
-        require_sections(self.make_loss(), "Shape", "Reference")
+        require.sections(self.make_loss(), "Shape", "Reference")
 
     def test_options_are_keyword_only(self) -> None:
         """The constructor names its options and takes them by keyword."""
-        require_keyword_options(self.make_loss())
+        require.keyword_options(self.make_loss())
 
     def test_call_is_not_overridden(self) -> None:
         """``__call__`` is torch's, so that hooks run."""
-        require_own_call(self.make_loss())
+        require.own_call(self.make_loss())
 
     def test_can_be_pickled(self) -> None:
         """It can be pickled, as spawned workers need."""
-        require_pickling(self.make_loss())
+        require.pickling(self.make_loss())
 
     def test_forward_names_its_tensors(self) -> None:
         """``forward`` has no ``*args``, ``**kwargs``, ``epoch``, ``model`` or ``args``."""
-        require_named_tensors(self.make_loss())
+        require.named_tensors(self.make_loss())
 
     def test_refuses_a_batch_that_does_not_fit(self) -> None:
         """One row for a whole batch raises a ValueError that names an argument."""
@@ -136,7 +119,7 @@ class LossConformance:
         loss, inputs = self.make_loss(), self._inputs()
         terms = getattr(loss, "terms", None)
         if terms is not None:
-            require_close(
+            require.close(
                 torch.stack(list(terms(**inputs).values())).sum(0),
                 loss(**inputs),
                 "terms() must return the weighted terms, whose sum is the result of forward",
@@ -145,7 +128,7 @@ class LossConformance:
     def test_batch_of_one(self) -> None:
         """A batch of one, as an epoch may end with, gives a finite result with a gradient."""
         loss, inputs = self.make_loss(), self._inputs(batch=1, gradients=True)
-        with explained("a batch of one, as an epoch may end with, fails"):
+        with require.explained("a batch of one, as an epoch may end with, fails"):
             result = loss(**inputs)
         assert result.isfinite().all(), f"a batch of one must give a finite result, got {result}"
         assert result.requires_grad, (
@@ -157,7 +140,7 @@ class LossConformance:
         """200 classes work too."""
         self.classes = 200
         loss, inputs = self.make_loss(), self._inputs()
-        with explained("200 classes fail; take the number of classes from the inputs"):
+        with require.explained("200 classes fail; take the number of classes from the inputs"):
             result = loss(**inputs)
         assert result.isfinite().all(), f"200 classes must give a finite result, got {result}"
 
@@ -170,7 +153,7 @@ class LossConformance:
             for name, tensor in self._inputs(dtype=torch.float64).items()
         }
         expected = loss(**inputs)
-        require_close(
+        require.close(
             loss(**shuffled),
             expected[order] if self.per_sample else expected,
             "the result depends on the order of the samples; treat each alike, or take this check "
@@ -221,7 +204,7 @@ class LossConformance:
             result: Tensor = torch.func.functional_call(loss, own, (), given)
             return result
 
-        with explained(
+        with require.explained(
             f"the gradient by {[*names, *parameters]} is not the slope of the result; look for a "
             "detach, or a backward of your own"
         ):
@@ -230,13 +213,13 @@ class LossConformance:
     def test_half_precision_is_summed_in_single(self) -> None:
         """float16 and bfloat16 inputs give what their float32 copies give."""
         loss = self.make_loss()
-        for dtype, half, single in in_half_and_single(self._inputs()):
+        for dtype, half, single in require.in_half_and_single(self._inputs()):
             result = loss(**half)
             assert result.dtype == torch.float32, (
                 f"{dtype} inputs must give a float32 result, got {result.dtype}; convert the "
                 "inputs before anything is computed"
             )
-            require_close(
+            require.close(
                 result,
                 loss(**single),
                 f"{dtype} inputs are summed, squared or exponentiated in half precision; convert "
@@ -248,7 +231,7 @@ class LossConformance:
         loss, inputs = self.make_loss(), self._inputs()
         with torch.autocast("cpu", torch.bfloat16):
             result = loss(**inputs)
-        require_close(
+        require.close(
             result,
             loss(**inputs),
             "autocast rounds a product inside the loss to half precision; compute it under "
@@ -260,7 +243,9 @@ class LossConformance:
     def test_inputs_are_left_alone(self) -> None:
         """``forward`` writes into no input."""
         inputs = self._inputs()
-        with unwritten(inputs, "forward writes into {}; use operations that return a new one"):
+        with require.unwritten(
+            inputs, "forward writes into {}; use operations that return new ones"
+        ):
             self.make_loss()(**inputs)
 
     def test_forward_leaves_state_alone(self) -> None:
@@ -268,7 +253,7 @@ class LossConformance:
         for training in (True, False):
             loss = self.make_loss().train(training)
             self.update(loss, self._inputs())
-            with unchanged(loss, _IN_UPDATE.format("forward")):
+            with require.unchanged(loss, _IN_UPDATE.format("forward")):
                 loss(**self._inputs())
 
     def test_grad_mode_is_left_alone(self) -> None:
@@ -295,15 +280,15 @@ class LossConformance:
         """``.to(device)`` moves every tensor."""
         loss = self.make_loss()
         self.update(loss, self._inputs())
-        require_registered_tensors(loss)
+        require.registered_tensors(loss)
 
     def test_state_dict_restores(self) -> None:
         """A new loss takes over the state of one that was updated."""
         loss, restored = self.make_loss(), self.make_loss()
         for seed in range(3):
             self.update(loss, self._inputs(seed=seed))
-        load_saved(restored, loss)
-        require_same_state(
+        require.load_saved(restored, loss)
+        require.same_state(
             restored,
             loss,
             "the state_dict does not restore {}; keep what update(...) changes in persistent "
@@ -319,9 +304,9 @@ class LossConformance:
         buffers = {name: state[name] for name, _ in other.named_buffers() if name in state}
         for what, wrong in _misfits(state, buffers):
             kept = f"load_state_dict refuses a state in which {what}, and yet loads {{}}; "
-            with unchanged(loss, kept + _LOAD_WHOLE):
-                refused = fails(partial(loss.load_state_dict, wrong))
-            assert refused, f"load_state_dict takes a state in which {what}; {_LOAD_WHOLE}"
+            with require.unchanged(loss, kept + _LOAD_WHOLE):
+                taken = f"load_state_dict takes a state in which {what}; {_LOAD_WHOLE}"
+                require.failure(partial(loss.load_state_dict, wrong), taken)
 
     # On a GPU and compiled
 
@@ -339,10 +324,10 @@ class LossConformance:
             "follows torch.set_default_device or set_default_dtype; use logits.new_zeros(...), "
             "device=logits.device with a dtype, or a plain number"
         )
-        with explained(mend), other_defaults():
+        with require.explained(mend), require.other_defaults():
             result = loss(**inputs)
         assert result.device.type == "cpu", mend
-        require_close(result, loss(**inputs), mend)
+        require.close(result, loss(**inputs), mend)
 
     def test_compiles_as_one_graph(self) -> None:
         """Compiled as one graph it gives the same, for two sizes of a batch."""
@@ -351,12 +336,12 @@ class LossConformance:
         compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
         for batch in (self.batch, self.batch - 1):  # the second as a size that may vary
             inputs = self._inputs(batch=batch, gradients=True)
-            with explained(
+            with require.explained(
                 "torch.compile(fullgraph=True) does not get through forward; look for prints, "
                 "logging and Python that depends on values"
             ):
                 result = compiled(**inputs)
-            require_close(result, loss(**inputs), "compiled, forward gives another result")
+            require.close(result, loss(**inputs), "compiled, forward gives another result")
 
     def _inputs(
         self,
@@ -384,7 +369,7 @@ class LossConformance:
         for name in names if len(names) > 1 else ():
             what = f"{getattr(call, '__name__', 'forward')} with one row of {name}, of the others"
             wrong = {**given, name: given[name][:1]}
-            require_refusal(partial(call, **wrong), f"{what} {self.batch},", given)
+            require.refusal(partial(call, **wrong), f"{what} {self.batch},", given)
 
     def _learning(self, inputs: dict[str, Tensor]) -> list[str]:
         """Names of the inputs that receive a gradient."""

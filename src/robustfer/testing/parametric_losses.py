@@ -11,13 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from robustfer._checks import check_values
 from robustfer.losses import param_groups
-from robustfer.testing._assertions import (
-    explained,
-    in_half_and_single,
-    load_saved,
-    require_close,
-    require_same_state,
-)
+from robustfer.testing import _require as require
 from robustfer.testing._state import changes, random_state, state_of
 from robustfer.testing.losses import LossConformance
 
@@ -67,7 +61,7 @@ class ParametricLossConformance(LossConformance):
             "keep nn.Parameters from the constructor on, under names of their own, and leave "
             "parameters() to torch"
         )
-        with explained(f"param_groups(model, loss) fails; {mend}"):
+        with require.explained(f"param_groups(model, loss) fails; {mend}"):
             groups = param_groups(nn.Linear(1, 1), loss)
         held = {parameter for group in groups for parameter in group["params"]}
         loss(**self._inputs())
@@ -85,7 +79,7 @@ class ParametricLossConformance(LossConformance):
             return
         optimizer = torch.optim.SGD(parameters, lr=self.learning_rate)
         results = []
-        with explained("a step of gradient descent fails; compute all anew in each forward"):
+        with require.explained("a gradient step fails; compute all anew in each forward"):
             for _ in range(5):
                 optimizer.zero_grad()
                 result = loss(**inputs).mean()
@@ -123,7 +117,7 @@ class ParametricLossConformance(LossConformance):
     def test_losses_share_no_parameter(self) -> None:
         """Training one loss leaves another one and its own deep copy unchanged."""
         loss, other = self.make_loss(), self.make_loss()
-        with explained("copy.deepcopy fails, which ModelEMA and others need"):
+        with require.explained("copy.deepcopy fails, which ModelEMA and others need"):
             copied = deepcopy(loss)
         copied(**self._inputs(gradients=True)).sum().backward()
         unused = [name for name, parameter in _parameters(copied).items() if parameter.grad is None]
@@ -142,7 +136,7 @@ class ParametricLossConformance(LossConformance):
 
     def test_parameters_stay_in_single(self) -> None:
         """Parameters are float32, also after half inputs and under autocast."""
-        halves = [half for _, half, _ in in_half_and_single(self._inputs())]
+        halves = [half for _, half, _ in require.in_half_and_single(self._inputs())]
         for inputs, autocast in ((self._inputs(), True), *((half, False) for half in halves)):
             loss = self.make_loss()
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -162,7 +156,7 @@ class ParametricLossConformance(LossConformance):
     def test_gradient_of_parameters_is_summed_in_single(self) -> None:
         """Their gradient is not rounded to half precision on its way."""
         loss, inputs = self.make_loss(), self._inputs(gradients=True)
-        for dtype, rounded, single in in_half_and_single(inputs):
+        for dtype, rounded, single in require.in_half_and_single(inputs):
             _require_equal_gradients(
                 _gradients(loss, rounded),
                 _gradients(loss, single),
@@ -194,7 +188,7 @@ class ParametricLossConformance(LossConformance):
         loss = self.make_loss()
         for parameter in _parameters(loss).values():
             parameter.requires_grad_(False)
-        with explained("with frozen parameters it fails; compute the result all the same"):
+        with require.explained("with frozen parameters it fails; compute the result all the same"):
             loss(**self._inputs(gradients=True)).sum().backward()
         thawed = [
             name
@@ -212,8 +206,8 @@ class ParametricLossConformance(LossConformance):
         """A new loss takes over what was trained, to the bit."""
         trained, restored = self.make_loss(), self.make_loss()
         _move(trained, 0.5)
-        load_saved(restored, trained)
-        require_same_state(
+        require.load_saved(restored, trained)
+        require.same_state(
             restored,
             trained,
             "the state_dict does not restore {} as trained; leave state_dict and what loads it to "
@@ -230,7 +224,7 @@ class ParametricLossConformance(LossConformance):
             "device from an input, and fix none in the constructor"
         )
         loss, inputs = self.make_loss(), self._inputs()
-        with explained(mend), check_values(False):
+        with require.explained(mend), check_values(False):
             device = _device_of_result(loss, inputs)
         assert device.type == "cuda", f"{mend}: {device}"
 
@@ -267,7 +261,7 @@ def _require_equal_gradients(
     # Measured by the largest: what cancels out but for rounding has no digits to agree on.
     largest = max((float(gradient.abs().max()) for gradient in expected.values()), default=0.0)
     for name, gradient in expected.items():
-        require_close(
+        require.close(
             found[name].to(gradient.dtype) / (largest or 1.0),
             gradient / (largest or 1.0),
             f"{message} {name}; convert the inputs to the dtype of the parameters, and compute "

@@ -13,19 +13,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import check_values
-from robustfer.testing._assertions import (
-    explained,
-    fails,
-    in_half_and_single,
-    load_saved,
-    other_defaults,
-    require_close,
-    require_named_tensors,
-    require_refusal,
-    require_same_state,
-    unchanged,
-    unwritten,
-)
+from robustfer.testing import _require as require
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from robustfer.testing._processes import run_as_processes
 from robustfer.testing._state import changes, random_state, same, state_of
@@ -99,7 +87,7 @@ class StatefulLossConformance(LossConformance):
         """``propose(..., index)`` and ``update(index, ROWS, *, gather=True)``."""
         loss: Any = self.make_loss()
         name = _name(loss)
-        require_named_tensors(loss, "propose")
+        require.named_tensors(loss, "propose")
         assert "index" in _parameters(loss.propose), (
             "propose does not take index, the rows of the samples in their data set; without it no "
             "state of theirs is found"
@@ -129,7 +117,7 @@ class StatefulLossConformance(LossConformance):
             (index, rows[:1]),
             *((index, other) for other in (wider, *narrower)),
         ):
-            require_refusal(
+            require.refusal(
                 partial(loss.update, place, values),
                 f"update with index {tuple(place.shape)} and {name} {tuple(values.shape)}",
                 ("index", name),
@@ -145,10 +133,11 @@ class StatefulLossConformance(LossConformance):
                 ("propose", partial(loss.propose, **given)),
                 ("update", partial(loss.update, given["index"], rows)),
             ):
-                assert fails(call), (
+                require.failure(
+                    call,
                     f"{what} takes row {outside} of {self.samples} samples, and so the state of "
                     "another one; use robustfer.authoring.read_rows and write_rows, or "
-                    "index_select and index_copy_"
+                    "index_select and index_copy_",
                 )
 
     # What is proposed
@@ -173,7 +162,7 @@ class StatefulLossConformance(LossConformance):
         loss, given = self._used()
         for tensor in given.values():
             tensor.requires_grad_(tensor.is_floating_point())
-        with explained("propose fails for tensors that require a gradient"):
+        with require.explained("propose fails for tensors that require a gradient"):
             rows = loss.propose(**given)
         assert not rows.requires_grad, (
             "propose returns a tensor with a graph: the gradient would run through the state, and "
@@ -185,7 +174,7 @@ class StatefulLossConformance(LossConformance):
         loss, given = self._used(dtype=torch.float64)
         order = torch.randperm(self.batch, generator=torch.Generator().manual_seed(1))
         rows = deepcopy(loss).propose(**given)
-        require_close(
+        require.close(
             loss.propose(**self._samples(given, order)),
             rows[order],
             "shuffled samples are proposed other rows than before; read the state of each at its "
@@ -194,7 +183,7 @@ class StatefulLossConformance(LossConformance):
 
     def test_half_precision_proposes_in_single(self) -> None:
         """float16 and bfloat16 inputs give what their float32 copies give."""
-        for dtype, half, single in in_half_and_single(self._used()[1]):
+        for dtype, half, single in require.in_half_and_single(self._used()[1]):
             loss = self._used()[0]
             rows, expected = deepcopy(loss).propose(**half), loss.propose(**single)
             message = (
@@ -202,14 +191,14 @@ class StatefulLossConformance(LossConformance):
                 "them to float32 before anything is computed"
             )
             assert rows.dtype == expected.dtype, f"{message}; got {rows.dtype}"
-            require_close(rows, expected, message)
+            require.close(rows, expected, message)
 
     def test_autocast_changes_no_proposal(self) -> None:
         """Autocast rounds no product inside."""
         loss, given = self._used()
         with torch.autocast("cpu", torch.bfloat16):
             rows = deepcopy(loss).propose(**given)
-        require_close(
+        require.close(
             rows,
             loss.propose(**given),
             "autocast rounds a product inside propose to half precision; compute it under "
@@ -273,7 +262,7 @@ class StatefulLossConformance(LossConformance):
             found = deepcopy(loss)
             with order:
                 found.update(index, rows)
-            require_same_state(
+            require.same_state(
                 found,
                 expected,
                 "where a sample comes several times in a batch, {} does not hold its last row; "
@@ -296,7 +285,7 @@ class StatefulLossConformance(LossConformance):
                     found.update(index, bad)
             except ValueError:
                 expected = loss
-            require_same_state(
+            require.same_state(
                 found,
                 expected,
                 f"a row with {value} changes {{}}, and that sample's loss is {value} from then on; "
@@ -309,9 +298,9 @@ class StatefulLossConformance(LossConformance):
         loss, index, rows = self._written()
         mend = "take a batch of no rows, as write_rows does and check_shapes with B* for B"
         same_as_before = deepcopy(loss)
-        with explained(f"update fails for a batch of no rows; {mend}"):
+        with require.explained(f"update fails for a batch of no rows; {mend}"):
             same_as_before.update(index[:0], rows[:0])
-        require_same_state(same_as_before, loss, "a batch of no rows changes {}; " + mend)
+        require.same_state(same_as_before, loss, "a batch of no rows changes {}; " + mend)
         parts, mend = (slice(0, 0), slice(None)), f"one of them has no rows: {mend}"
         _require_state_of_processes(loss, index, rows, parts, mend)
 
@@ -321,7 +310,7 @@ class StatefulLossConformance(LossConformance):
         if rows.is_floating_point():
             rows.requires_grad_()
         mend = "decorate update with torch.no_grad() and detach what it keeps"
-        with explained(f"update fails for a tensor that requires a gradient; {mend}"):
+        with require.explained(f"update fails for a tensor that requires a gradient; {mend}"):
             loss.update(index, rows * 1)
         attached = [name for name, buffer in loss.named_buffers() if buffer.requires_grad]
         assert not attached, f"{attached} became part of the graph in update; {mend}"
@@ -344,7 +333,7 @@ class StatefulLossConformance(LossConformance):
         for training in (True, False):
             loss, given = self._used()
             loss.train(training)
-            with unchanged(loss, _IN_UPDATE.format("propose")):
+            with require.unchanged(loss, _IN_UPDATE.format("propose")):
                 first = loss.propose(**given)
             assert same(first, loss.propose(**given)), (
                 "propose gives other rows when it is called again before update(...); compute them "
@@ -356,7 +345,7 @@ class StatefulLossConformance(LossConformance):
         loss, given = self._used()
         rows = loss.propose(**given)
         message = "propose or update writes into {}; use operations that return a new one"
-        with unwritten({**given, _name(loss): rows}, message):
+        with require.unwritten({**given, _name(loss): rows}, message):
             loss.propose(**given)
             loss.update(given["index"], rows)
 
@@ -384,7 +373,7 @@ class StatefulLossConformance(LossConformance):
     def test_goes_on_where_it_was_saved(self) -> None:
         """Resumed from its ``state_dict``, the next two losses agree to the bit."""
         loss, resumed = self._used()[0], self.make_loss()
-        load_saved(resumed, loss)
+        require.load_saved(resumed, loss)
         for seed in (1, 2):
             expected = self._step(loss, seed=seed, batch=self.samples)
             found = self._step(resumed, seed=seed, batch=self.samples)
@@ -407,13 +396,13 @@ class StatefulLossConformance(LossConformance):
             "propose or update makes a tensor without saying on which device or in which dtype; "
             "use logits.new_zeros(...), device=index.device with a dtype, or a plain number"
         )
-        with explained(mend), other_defaults():
+        with require.explained(mend), require.other_defaults():
             rows = loss.propose(**given)
             loss.update(given["index"], rows)
         wanted = expected.propose(**given)
         expected.update(given["index"], wanted)
         assert same(rows, wanted), mend
-        require_same_state(loss, expected, mend)
+        require.same_state(loss, expected, mend)
 
     # How the tensors are made
 
@@ -442,7 +431,7 @@ class StatefulLossConformance(LossConformance):
             torch.manual_seed(0)  # for parameters that start at random
             loss: Any = self.make_loss().to(dtype)
         given = self._given(loss, dtype=dtype, **options)
-        with explained(f"propose fails for {given['index'].shape[0]} samples"):
+        with require.explained(f"propose fails for {given['index'].shape[0]} samples"):
             rows = loss.propose(**_taken(loss.propose, given)).detach()
         inputs = _taken(loss.forward, given) | {_name(loss): rows}
         for name in self._learning(inputs) if gradients else ():
@@ -492,7 +481,7 @@ def _require_state_of_processes(
 ) -> None:
     """Require that each of two processes, with a part each, holds what one would."""
     losses = [deepcopy(loss) for _ in parts]
-    with explained(f"update fails where there are two processes; {mend}"):
+    with require.explained(f"update fails where there are two processes; {mend}"):
         run_as_processes(
             lambda rank: losses[rank].update(index[parts[rank]], rows[parts[rank]], gather=gather)
         )
@@ -500,7 +489,7 @@ def _require_state_of_processes(
         expected, kept = deepcopy(loss), slice(None) if gather else part
         expected.update(index[kept], rows[kept])
         message = "of two processes one does not keep {} as it should; "
-        require_same_state(one, expected, message + mend)
+        require.same_state(one, expected, message + mend)
 
 
 def _name(loss: Any) -> str:

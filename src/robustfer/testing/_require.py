@@ -26,7 +26,7 @@ def explained(message: str) -> Iterator[None]:
         raise AssertionError(f"{message}: {error!r}") from error
 
 
-def require_same_state(module: nn.Module, expected: nn.Module, message: str) -> None:
+def same_state(module: nn.Module, expected: nn.Module, message: str) -> None:
     """Require that two modules remember the same; ``{}`` in the message is what differs."""
     differing = changes(state_of(expected), state_of(module))
     assert not differing, message.format(differing)
@@ -62,7 +62,7 @@ def in_half_and_single(
         yield dtype, half, {**half, **{name: half[name].float() for name in floating}}
 
 
-def require_sections(module: nn.Module, *sections: str) -> None:
+def sections(module: nn.Module, *sections: str) -> None:
     """Require sections such as ``Shape:`` in the docstring of a module's class."""
     text = inspect.getdoc(type(module)) or ""
     missing = [s for s in sections if not re.search(rf"^{s}:\s*$", text, re.MULTILINE)]
@@ -73,7 +73,7 @@ def require_sections(module: nn.Module, *sections: str) -> None:
     )
 
 
-def require_keyword_options(module: nn.Module) -> None:
+def keyword_options(module: nn.Module) -> None:
     """Require that the constructor takes its options by keyword, each by its own name."""
     constructor = type(module).__init__
     if constructor is nn.Module.__init__:
@@ -90,7 +90,7 @@ def require_keyword_options(module: nn.Module) -> None:
     )
 
 
-def require_named_tensors(module: nn.Module, method: str = "forward") -> None:
+def named_tensors(module: nn.Module, method: str = "forward") -> None:
     """Require that a method takes each tensor by its name, and only tensors."""
     if hasattr(module, "accepts"):  # a composition says there what its terms take
         return
@@ -105,7 +105,7 @@ def require_named_tensors(module: nn.Module, method: str = "forward") -> None:
         )
 
 
-def require_own_call(module: nn.Module) -> None:
+def own_call(module: nn.Module) -> None:
     """Require that ``__call__`` is torch's."""
     assert type(module).__call__ is nn.Module.__call__, (
         f"{type(module).__name__} overrides __call__, so that hooks are skipped; move the code to "
@@ -113,7 +113,7 @@ def require_own_call(module: nn.Module) -> None:
     )
 
 
-def require_pickling(module: nn.Module) -> None:
+def pickling(module: nn.Module) -> None:
     """Require that a module can be pickled and loaded."""
     with explained(
         f"{type(module).__name__} cannot be pickled, as spawned workers need; keep no lambda, "
@@ -122,7 +122,7 @@ def require_pickling(module: nn.Module) -> None:
         pickle.loads(pickle.dumps(module))
 
 
-def require_refusal(call: Callable[[], object], what: str, names: Iterable[str]) -> None:
+def refusal(call: Callable[[], object], what: str, names: Iterable[str]) -> None:
     """Require that a call raises a ValueError whose text holds one of the names."""
     mend = "check the arguments first and raise a ValueError that names the one that is wrong"
     text = None
@@ -147,16 +147,16 @@ def load_saved(fresh: nn.Module, saved: nn.Module) -> None:
         fresh.load_state_dict(torch.load(file, weights_only=True))
 
 
-def fails(call: Callable[[], object]) -> bool:
-    """Whether a call raises what torch or a check does for a wrong argument."""
+def failure(call: Callable[[], object], message: str) -> None:
+    """Require that a call raises what torch or a check does for a wrong argument."""
     try:
         call()
     except (IndexError, ValueError, RuntimeError):
-        return True
-    return False
+        return
+    raise AssertionError(message)
 
 
-def require_registered_tensors(module: nn.Module) -> None:
+def registered_tensors(module: nn.Module) -> None:
     """Require that every tensor is a parameter or a buffer."""
     plain = plain_tensors(module)
     assert not plain, (
@@ -178,7 +178,7 @@ def other_defaults() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-def require_close(result: Tensor, expected: Tensor, message: str) -> None:
+def close(result: Tensor, expected: Tensor, message: str) -> None:
     """Require that two tensors agree but for rounding in their dtype, above half precision."""
     tolerance = 1e-10 if expected.dtype == torch.float64 else 1e-4
     torch.testing.assert_close(
