@@ -85,7 +85,9 @@ def save_model(
     >>> model = nn.Linear(4, 2)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = save_model(folder, model, classes=["sad", "glad"], settings={"size": 48})
+    ...     print(read_model_info(folder))
     ...     load_model(folder, nn.Linear(4, 2), classes=["sad", "glad"])
+    ModelInfo(classes=('sad', 'glad'), settings={'size': 48})
     {'size': 48}
     """
     model = unwrapped(model)
@@ -125,11 +127,7 @@ def read_model_info(folder: str | Path) -> ModelInfo:
         FileNotFoundError: the folder has no ``model.safetensors``.
         ValueError: the file is damaged, or was not written by :func:`save_model`.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = save_model(folder, nn.Linear(4, 2), classes=["sad", "glad"], settings={"size": 48})
-    ...     read_model_info(folder)
-    ModelInfo(classes=('sad', 'glad'), settings={'size': 48})
+    The example stands at :func:`save_model`.
     """
     return _read(Path(folder) / MODEL_FILE)[0]
 

@@ -441,7 +441,7 @@ def test_a_frozen_backbone_trains_its_head_alone():
         ({"model_options": {"num_classes": 3}}, "model_options must not hold num_classes"),
         ({"input_size": (1, 64, 64)}, "does not take images of 1x64x64.*give input_size"),
         ({"input_size": (3, 32, 32)}, "maps of a single place for images of 3x32x32"),
-        ({"backbone": nn.Identity(), "pretrained": True}, "for a backbone given by name"),
+        ({"backbone": nn.Identity(), "pretrained": True}, "for a network given by name"),
         ({"backbone": nn.Identity(), "model_options": {"a": 1}}, "this Identity is built already"),
         ({"backbone": nn.Conv2d(3, 8, 3, device="meta")}, "backbone must hold values.* meta"),
         ({"backbone": nn.Flatten()}, r"Flatten must return maps .*got \(2, 49152\)"),

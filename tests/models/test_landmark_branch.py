@@ -117,5 +117,5 @@ def test_refuses_networks():
             LandmarkBranch(network, num_landmarks=5)
     with pytest.raises(ValueError, match="model_options must not hold features_only"):
         LandmarkBranch("resnet10t", num_landmarks=5, model_options={"features_only": True})
-    with pytest.raises(ValueError, match="pretrained and model_options are for a name"):
+    with pytest.raises(ValueError, match="given by name; this Conv2d is built already"):
         LandmarkBranch(nn.Conv2d(3, 4, 1), num_landmarks=5, pretrained=True)

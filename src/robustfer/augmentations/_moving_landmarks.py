@@ -6,7 +6,7 @@ It imports kornia: import it where a pipeline is there already.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import kornia.augmentation as K
 import torch
@@ -57,12 +57,10 @@ class Follower:
 def following(operations: Iterable[nn.Module], points: Points) -> Iterator[Follower]:
     """Carry points through all that the operations do within the context."""
     follower = Follower(points)
-    hooks = [part.register_forward_hook(follower) for part in set(_leaves(operations))]
-    try:
+    with ExitStack() as hooks:
+        for part in set(_leaves(operations)):
+            hooks.enter_context(part.register_forward_hook(follower))
         yield follower
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def check_followable(operations: Iterable[nn.Module], swap: Sequence[int] | None) -> None:

@@ -108,17 +108,10 @@ def _absorb(sums: _Sums, query: Tensor, queue: Tensor, bias: Tensor, with_pull: 
 
 
 @contrast_with_queues.register_fake
-def _(
-    expression_query: Tensor,
-    landmark_query: Tensor,
-    expression_key: Tensor,
-    landmark_key: Tensor,
-    *others: Any,
-) -> tuple[Tensor, ...]:
-    likes = (expression_query, landmark_query, expression_key, landmark_key)
-    with_gradient = others[-1]
+def _(*given: Any) -> tuple[Tensor, ...]:
+    likes, with_gradient = given[:4], given[-1]
     made = (torch.empty_like(like) if with_gradient else like.new_empty(0) for like in likes)
-    return (expression_query.new_empty(()), *made)
+    return (likes[0].new_empty(()), *made)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -103,19 +103,10 @@ class CAMClassifier(nn.Module):
         num_classes = check_whole_number("num_classes", num_classes, 1)
         check_choice("head", head, ("auto", "keep", "replace"))
         options = dict(model_options or {})
-        check_bool("pretrained", pretrained)
-        if isinstance(backbone, str):
-            self.name, may_be_trained = backbone, pretrained
-            backbone = _create(backbone, num_classes, pretrained, options)
-            self._options: dict[str, Any] | None = options
-        elif pretrained or options:
-            raise ValueError(
-                "pretrained and model_options are for a backbone given by name; this "
-                f"{type(backbone).__name__} is built already"
-            )
-        else:
-            self.name, may_be_trained = type(backbone).__name__, True
-            self._options = None
+        by_name = isinstance(backbone, str)
+        self.name = backbone if isinstance(backbone, str) else type(backbone).__name__
+        self._options = options if by_name else None
+        backbone = network_of(backbone, pretrained, options, num_classes=num_classes)
         if any(parameter.is_meta for parameter in backbone.parameters()):
             raise ValueError(
                 "backbone must hold values, which the examination needs, got parameters on the "
@@ -149,7 +140,7 @@ class CAMClassifier(nn.Module):
             raise ValueError(f"{refusal}. Take {hint}")
         if self._native is None:
             dropped = self._take_own_head(probe, images, options)
-            if refusal and dropped and may_be_trained:
+            if refusal and dropped and (pretrained or not by_name):
                 warnings.warn(
                     f"{refusal}. Mean pooling and a new linear layer take its place, and "
                     f"{', '.join(dropped)} with any trained weights are dropped; pass "
@@ -238,11 +229,22 @@ class CAMClassifier(nn.Module):
             )
 
 
-def _create(name: str, num_classes: int, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
-    taken = sorted({"num_classes", "pretrained"} & options.keys())
+def network_of(
+    given: str | nn.Module, pretrained: bool, options: Mapping[str, Any], **fixed: Any
+) -> nn.Module:
+    """Return a network, built with the options and with what is fixed if it is given by name."""
+    check_bool("pretrained", pretrained)
+    if not isinstance(given, str):
+        if pretrained or options:
+            raise ValueError(
+                "pretrained and model_options are for a network given by name; this "
+                f"{type(given).__name__} is built already"
+            )
+        return given
+    taken = sorted({"pretrained", *fixed} & options.keys())
     if taken:
-        raise ValueError(f"model_options must not hold {', '.join(taken)}: CAMClassifier has them")
+        raise ValueError(f"model_options must not hold {', '.join(taken)}, which are set already")
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
+        return timm.create_model(given, pretrained=pretrained, **fixed, **options)
     except AssertionError as error:  # timm's way to refuse an option
-        raise ValueError(f"timm cannot build {name} with {dict(options)}: {error}") from error
+        raise ValueError(f"timm cannot build {given} with {dict(options)}: {error}") from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_bool, check_shapes, check_whole_number
+from robustfer._checks import check_shapes, check_whole_number
 from robustfer.models._probe import random_images, randomized_copy, undisturbed
+from robustfer.models.cam_classifier import network_of
 
 _STRIDE = 4
 
@@ -138,17 +138,7 @@ class LandmarkBranch(nn.Module):
         model_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        options = dict(model_options or {})
-        check_bool("pretrained", pretrained)
-        if isinstance(pyramid, str):
-            if "features_only" in options:
-                raise ValueError("model_options must not hold features_only: LandmarkBranch has it")
-            options = {"pretrained": pretrained, "features_only": True, **options}
-            pyramid = timm.create_model(pyramid, **options)
-        elif pretrained or options:
-            raise ValueError(
-                "pretrained and model_options are for a name; build the network with them"
-            )
+        pyramid = network_of(pyramid, pretrained, model_options or {}, features_only=True)
         info: Any = getattr(pyramid, "feature_info", None)
         told = hasattr(info, "channels")
         channels, strides = (info.channels(), info.reduction()) if told else _measured(pyramid)

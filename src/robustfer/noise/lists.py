@@ -214,11 +214,6 @@ def hard_targets(labels: LabeledFaces | NoiseList) -> Tensor:
     return labels.targets
 
 
-def last_part(name: str) -> str:
-    """Return the name without its folders."""
-    return name.rpartition("/")[2]
-
-
 def _find_base(
     path: Path,
     entries: Sequence[Entry],

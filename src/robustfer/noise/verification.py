@@ -11,7 +11,7 @@ from torch import Tensor
 from robustfer.data.classes import renumber
 from robustfer.data.dataset import LabeledFaces, check_faces
 from robustfer.metrics import confusion_matrix
-from robustfer.noise.lists import NoiseList, hard_targets, last_part
+from robustfer.noise.lists import NoiseList, hard_targets
 from robustfer.noise.matching import fitting_order, match_names, numbers_of
 from robustfer.noise.report import NoiseReport
 
@@ -106,6 +106,6 @@ def _labels_of(split: LabeledFaces, noisy: NoiseList) -> tuple[Tensor, Tensor]:
 
 def _of_rafdb_test(names: Sequence[str], clean_names: Sequence[str]) -> Tensor:
     """Where the names are RAF-DB's test images, which stand beside its training images."""
-    of_rafdb = any(last_part(name).startswith("train_") for name in clean_names)
-    test = [of_rafdb and last_part(name).startswith("test_") for name in names]
+    of_rafdb = any(name.rpartition("/")[2].startswith("train_") for name in clean_names)
+    test = [of_rafdb and name.rpartition("/")[2].startswith("test_") for name in names]
     return torch.tensor(test, device="cpu")

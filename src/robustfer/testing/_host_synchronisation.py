@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,13 +27,7 @@ def refused_host_synchronisation() -> Iterator[None]:
 class _RefusedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses operations whose result, or its size, the host can know only by waiting."""
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert not _waits(func, args), (
             f"{func} makes the host wait for a value on a GPU; replace .item(), `if tensor` and "
             "boolean indices by torch.where, masks and sums"
@@ -46,13 +40,7 @@ class _RefusedCopies(TorchFunctionMode):
 
     _copies = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.__array__)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func not in self._copies, (
             f"Tensor.{func.__name__} copies to the host and waits for a GPU; stay on the device"
         )

@@ -29,13 +29,7 @@ def writing_backwards() -> Iterator[None]:
 class _Backwards(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Turns round the rows of writes; what adds up is left as it is."""
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _INDEX_COPY:
             tensor, dim, index, source = args
             args = (tensor, dim, index.flip(0), source.flip(dim))

@@ -101,11 +101,8 @@ class AugmentationConformance:
     def test_uint8_means_the_same_as_float(self) -> None:
         """0 to 255 in uint8 and 0 to 1 in floats give the same views."""
         augmentation, images = self.make_augmentation().eval(), self._images()
-        for one, other in zip(
-            self._views(augmentation, images),
-            self._views(augmentation, images / 255),
-            strict=True,
-        ):
+        bytes_and_floats = (self._views(augmentation, given) for given in (images, images / 255))
+        for one, other in zip(*bytes_and_floats, strict=True):
             require.close(one, other, "uint8 0..255 gives other views than the same as float 0..1")
 
     def test_batch_of_one(self) -> None:
@@ -128,11 +125,8 @@ class AugmentationConformance:
         """Images in channels_last give the same views."""
         augmentation, images = self.make_augmentation(), self._images()
         channels_last = images.contiguous(memory_format=torch.channels_last)
-        for one, other in zip(
-            self._views(augmentation, images),
-            self._views(augmentation, channels_last),
-            strict=True,
-        ):
+        both = (self._views(augmentation, given) for given in (images, channels_last))
+        for one, other in zip(*both, strict=True):
             require.close(other, one, "channels_last images give other views")
 
     # Random numbers
@@ -155,11 +149,8 @@ class AugmentationConformance:
         """Another seed gives other views."""
         augmentation, images = self.make_augmentation(), self._images()
         first = self._views(augmentation, images, 0)
-        differ = any(
-            not same(one, other)
-            for seed in range(1, 8)
-            for one, other in zip(first, self._views(augmentation, images, seed), strict=True)
-        )
+        others = (self._views(augmentation, images, seed) for seed in range(1, 8))
+        differ = not all(all(map(same, first, views)) for views in others)
         assert differ, "eight seeds give the same views; draw from the generator that is given"
 
     def test_eval_draws_nothing(self) -> None:
@@ -168,11 +159,10 @@ class AugmentationConformance:
         before = random_state()
         once = self._unpacked(augmentation(images))
         assert random_state() == before, "eval() draws random numbers; look at self.training"
-        assert all(
-            same(one, other)
-            for seed in range(4)
-            for one, other in zip(once, self._views(augmentation, images, seed), strict=True)
-        ), "eval() gives different views for different seeds; look at self.training"
+        seeded = (self._views(augmentation, images, seed) for seed in range(4))
+        assert all(all(map(same, once, views)) for views in seeded), (
+            "eval() gives different views for different seeds; look at self.training"
+        )
 
     # What forward leaves alone
 
