@@ -18,11 +18,7 @@ _TOLERANCE = 0.01
 
 
 def to_tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
-    """Return numbers as a tensor on the CPU, in memory of its own; whole numbers as int64.
-
-    >>> to_tensor("targets", np.arange(3, dtype=">i2")[::-1])
-    tensor([2, 1, 0])
-    """
+    """Return numbers as a tensor on the CPU, in memory of its own; whole numbers as int64."""
     if isinstance(values, Tensor):
         tensor = values.detach().to("cpu", copy=True)
     else:
@@ -55,13 +51,7 @@ def to_labels(
 
 
 def to_probabilities(name: str, values: Tensor | ArrayLike) -> Tensor:
-    """Return predicted probabilities (N, C) on the CPU, in float32 or float64, if each row is some.
-
-    >>> to_probabilities("probabilities", [[2.0, -1.0]])
-    Traceback (most recent call last):
-    ...
-    ValueError: rows of probabilities must be at least 0 and sum to 1, got -1 as the least and 1 as the sum of row 0; of logits take the softmax first
-    """  # noqa: E501 - the message is one line
+    """Return predicted probabilities (N, C) on the CPU, in float32 or float64, checked by row."""
     rows = to_tensor(name, values)
     check_shapes(**{name: (rows, "N C")})
     if not rows.is_floating_point():

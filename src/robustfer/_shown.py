@@ -21,11 +21,7 @@ def error(given: BaseException) -> str:
 
 
 def line(text: str) -> str:
-    r"""Return text for a console: control characters and lone surrogates become escapes.
-
-    >>> line("red: \x1b[31m")
-    'red: \\x1b[31m'
-    """
+    """Return text for a console: control characters and lone surrogates become escapes."""
     return "".join(
         sign.encode("unicode_escape").decode() if is_control(sign) else sign for sign in text
     )

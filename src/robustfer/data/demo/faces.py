@@ -64,7 +64,7 @@ class DemoFaces(LabeledFaces):
     how clearly the expression shows: a face mixes in a second expression up to the share
     ``ambiguity`` (mostly much less), at times weakly. Sample ``i`` of a split and seed is the same
     face whatever the number of samples, their order or the process that asks for it; all classes
-    are equally frequent. Nothing is kept: each access draws the face anew, about 2,000 a second.
+    are equally frequent. Nothing is kept: each access draws the face anew.
 
     :meth:`landmarks` has the 68 points of the iBUG order: 0 to 16 the jaw from the left of the
     image to the right, 17 to 26 the brows, 27 to 35 the nose, 36 to 47 the eyes, 48 to 59 the outer

@@ -46,11 +46,7 @@ def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
 
 
 def aligned_name(name: str) -> str:
-    """Return the name of an image's aligned copy, from it or from the image's own.
-
-    >>> aligned_name("train_00001.jpg"), aligned_name("train_00001_aligned.jpg")
-    ('train_00001_aligned.jpg', 'train_00001_aligned.jpg')
-    """
+    """Return the name of an image's aligned copy, from it or from the image's own."""
     path = PurePosixPath(plain_name(name))
     return str(path.with_name(f"{path.stem}{_ALIGNED}{path.suffix}"))
 
