@@ -99,9 +99,7 @@ def test_multi_target_by_counting(votes, num_classes):
 )
 def test_cases_that_tell_the_rules_apart(votes, shares):
     row = torch.tensor([[votes.get(column, 0) for column in range(6)]])
-    assert judge(row, num_classes=4, rule="crossentropy").shares[0].tolist() == pytest.approx(
-        shares
-    )
+    assert judge(row, num_classes=4, rule="crossentropy")[0][0].tolist() == pytest.approx(shares)
 
 
 @pytest.mark.parametrize("rule", ["majority", "probability", "crossentropy", "multi_target"])

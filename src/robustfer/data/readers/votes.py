@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,19 +22,12 @@ VOTE_COLUMNS: tuple[str, ...] = (*EXPRESSIONS_WITH_CONTEMPT, "unknown", "NF")
 VoteRule = Literal["majority", "probability", "crossentropy", "multi_target"]
 
 
-class Verdict(NamedTuple):
-    """What a rule makes of votes."""
+def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> tuple[Tensor, Tensor]:
+    """Return the shares of the classes that the votes stand for, and the column that leads.
 
-    #: Probabilities of the classes, zeros where they do not lead; float32 (N, C).
-    shares: Tensor
-    #: The column that leads, a class or one beyond them, -1 where it is none; int64 (N).
-    leader: Tensor
-
-
-def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
-    """Say what class, or what mixture of classes, the votes stand for.
-
-    Votes of one person are dropped first: they count as slips. Then
+    Shares are probabilities, float32 (N, C), or zeros where no class leads. The leader, int64 (N),
+    is a class, a column beyond them, or -1 where the votes are too divided. Votes of one person are
+    dropped first: they count as slips. Then
 
     - ``"majority"``: the column with more than half of the votes.
     - ``"probability"`` and ``"crossentropy"``: the columns with the most votes, one after the
@@ -57,7 +50,8 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
         Crowd-Sourced Label Distribution, ICMI 2016, and its authors' program.
 
     >>> votes = torch.tensor([[6, 4, 0], [5, 5, 0], [2, 0, 8]])
-    >>> judge(votes, num_classes=2, rule="majority").leader
+    >>> shares, leader = judge(votes, num_classes=2, rule="majority")
+    >>> leader
     tensor([ 0, -1,  2])
     """
     check_choice("rule", rule, get_args(VoteRule))
@@ -83,7 +77,7 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> Verdict:
     if rule == "multi_target":
         wanted = (wanted > 0).float()
     wanted = wanted * ((leader >= 0) & (leader < num_classes))[:, None]
-    return Verdict(wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1), leader)
+    return wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1), leader
 
 
 def sample_targets(probabilities: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
