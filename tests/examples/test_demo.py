@@ -1,0 +1,100 @@
+"""The demo tells the whole story: its table, its page, its picture and its hundred labels."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from examples import demo
+from robustfer.audit import read_decisions
+from robustfer.data import DemoFaces
+from robustfer.noise import (
+    noise_matrix,
+    read_noise_list,
+    transition_from_verified,
+    with_noise_list,
+)
+
+TRAINED, VERIFIED = 350, 60
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """The folder of a demo of one epoch, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    arguments = [
+        *("--epochs=1", f"--train-faces={TRAINED}", "--test-faces=28"),
+        *(f"--verified={VERIFIED}", f"--output={folder}"),
+    ]
+    printed = []
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setattr(sys, "argv", ["demo", *arguments])
+        patch.setattr("builtins.print", lambda *words: printed.append(" ".join(map(str, words))))
+        demo.main()
+    return folder, "\n".join(printed)
+
+
+@pytest.fixture(scope="module")
+def faces(told):
+    clean = DemoFaces(TRAINED)
+    return with_noise_list(clean, read_noise_list(told[0] / "labels.txt", clean=clean))
+
+
+def test_one_table_has_a_row_for_each_training(told):
+    rows = [re.split(r"\s*\|\s*", line) for line in told[1].splitlines() if line.startswith("|")]
+    names, cells = [row[1] for row in rows[2:]], [row[2:6] for row in rows[2:]]
+    assert rows[0][1:6] == [
+        "method", "last epoch", "mean class", "best epoch", "wrong labels found",
+    ]  # fmt: skip
+    assert names == list(demo.NAMES.values())
+    assert all(0 <= float(cell.rstrip("%")) <= 100 for row in cells for cell in row)
+
+
+def test_what_is_printed_says_how_many_labels_are_wrong(told, faces):
+    wrong = (faces.targets != faces.true_targets).double().mean()
+    assert f"{wrong:.0%} of their labels are wrong" in told[1]
+
+
+def test_labels_go_wrong_as_the_confusions_say():
+    faces = DemoFaces(1)
+    matrix = noise_matrix(demo.CONFUSIONS, faces.classes)
+    assert (matrix.argmax(1) == torch.arange(7)).all()  # else the classes would trade names
+    given = matrix.mean(0)
+    assert given[faces.classes.index("neutral")] < 0.6 / 7
+    assert (given - 1 / 7).abs().sum() / 2 > 0.1
+
+
+def test_the_hundred_verified_are_those_of_the_page(told, faces):
+    page = (told[0] / "review.html").read_text()
+    data = json.loads(re.search(r'<script id="data".*?>(.*?)</script>', page, re.S)[1])
+    decisions = read_decisions(
+        told[0] / "decisions.csv", faces.targets, classes=faces.classes, ids=faces.ids
+    )
+    assert len(decisions.drawn_index) == VERIFIED
+    assert {faces.ids[row] for row in decisions.drawn_index} == {f["id"] for f in data["random"]}
+    assert torch.equal(decisions.drawn_label, faces.true_targets[decisions.drawn_index])
+    estimate = transition_from_verified(
+        decisions.drawn_label, faces.targets[decisions.drawn_index], num_classes=7
+    )
+    assert estimate.text(faces.classes) in told[1]
+
+
+def test_wrong_labels_found_are_counted_among_as_many_suspects():
+    class Ranked:
+        ranking = torch.tensor([2, 0, 1, 3])
+
+    assert demo.share_found(Ranked, torch.tensor([False, True, True, False])) == 0.5
+
+
+def test_the_picture_and_the_page_are_where_it_says(told):
+    folder, text = told
+    for name in ("demo.png", "review.html"):
+        assert f"{folder / name}" in text
+    assert np.asarray(Image.open(folder / "demo.png").convert("RGB")).std() > 10
+    assert {path.name for path in folder.iterdir()} == {
+        "demo.png", "review.html", "labels.txt", "decisions.csv",
+    }  # fmt: skip

@@ -1,0 +1,65 @@
+"""The guide to wrong labels: its commands run, one after the other, as a reader would."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+from examples.train.__main__ import main as train
+from robustfer.cli import main as robustfer
+from robustfer.data import DemoFaces
+from robustfer.noise import read_noise_list, with_noise_list
+from tests.examples.train.runs import ROOT
+
+PAGE = (ROOT / "docs/find_wrong_labels.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    ((?:robustfer|python -m examples\.train) .+)$", PAGE, re.MULTILINE)
+FACES = 140
+SMALL = [
+    *("--backbone=tiny", "--epochs=1", f"--reader.num_samples={FACES}", "--reader.size=32"),
+    *("--evaluate-reader.num_samples=14", "--evaluate-reader.size=32", "--progress=false"),
+]
+
+
+def review(page: Path) -> None:
+    """Decide as a person who knows the truth: on the random faces, and on a few suspects."""
+    data = json.loads(re.search(r'<script id="data".*?>(.*?)</script>', page.read_text(), re.S)[1])
+    faces = DemoFaces(FACES, size=32)
+    true = {face: faces.classes[faces.targets[row]] for row, face in enumerate(faces.ids)}
+    lines = ["audit,part,id,label"]
+    for part in ("random", "suspects"):
+        lines += [
+            f"{data['audit']},{part},{face['id']},{true[face['id']]}" for face in data[part][:100]
+        ]
+    Path("decisions.csv").write_text("\n".join(lines))
+
+
+def test_the_page_has_the_whole_way():
+    way = r"(?:robustfer(?: audit(?= apply))?|python -m examples\.train) (\w+)"
+    steps = [re.match(way, command)[1] for command in COMMANDS]
+    assert steps == ["noise", "ce", "audit", "apply", "forward", "audit", "eac"]
+
+
+def test_the_commands_of_the_page_run_in_their_order(capsys):
+    for command in COMMANDS:
+        program, *arguments = shlex.split(command)
+        if program == "python":
+            done = train([*arguments[2:], *SMALL])
+        else:
+            done = robustfer(
+                [*arguments, "--reader", f"num_samples={FACES}", "--reader", "size=32"]
+            )
+        shown = capsys.readouterr()
+        assert done == 0, f"{command}\n{shown.err}"
+        if "review.html" in command:
+            review(Path("review.html"))
+        if "apply" in arguments:
+            assert "wrong labels: " in shown.out
+            assert "transition matrix" in shown.out
+    assert Path("review-2.html").is_file()
+    true = DemoFaces(FACES)
+    wrong = {
+        name: int((with_noise_list(true, read_noise_list(name)).targets != true.targets).sum())
+        for name in ("labels.txt", "better.txt")
+    }
+    assert wrong["labels.txt"] == round(0.3 * FACES)
+    assert wrong["better.txt"] < wrong["labels.txt"] / 3  # the reviewer has seen most faces
