@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' $(addprefix --editable ,$(PLUGINS))
 	@touch $@
 
-demo: env ## train cross entropy and EAC on drawn faces with 30 % wrong labels; a table and a picture
+demo: env ## find wrong labels of drawn faces and learn without them: a table, a picture, a page; 3 minutes
 	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo
 
 # Two processes of one thread: quicker than one of two, and a file's fixtures are made once. Another
@@ -59,7 +59,7 @@ mediapipe: ## make .venv-mediapipe for the companion tool (1 GB, Python 3.10 to 
 browser: ## install Chromium, in which the review page is tested (Debian, as root)
 	command -v chromedriver || (apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver)
 
-demo-quick: env ## the demo, one epoch only
-	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo --epochs 1 --train-faces 640 --test-faces 280
+demo-quick: env ## the demo, one epoch on few faces
+	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo --epochs 1 --train-faces 640 --test-faces 280 --output runs/demo-quick
 
 check: lint types doctest test docs demo-quick ## everything that CI runs

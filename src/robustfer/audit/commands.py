@@ -45,7 +45,8 @@ def _review(path: str, options: argparse.Namespace) -> int:
     if options.verified:
         estimate = _decisions(options.verified, faces).estimate()
         transition = estimate.matrix
-    rows = _aligned(path, read_probabilities(path), faces)
+    found = read_probabilities(path)
+    rows = _aligned(path, found, faces)
     page = options.out or Path("review.html")
     result = audit(faces.targets, rows, transition=transition, classes=faces.classes, ids=faces.ids)
     if options.ranking is not None:
@@ -66,6 +67,11 @@ def _review(path: str, options: argparse.Namespace) -> int:
     )
     print(result.text())
     print(f"fingerprint {result.fingerprint}")
+    if found.given is not None and (other := int((found.given != faces.targets).sum())):
+        print(
+            f"{path} was trained on other labels: {other} of {len(faces)} differ; if you meant to "
+            "audit those, add --list with their file"
+        )
     if duplicates is not None:
         differ = faces.targets[duplicates.first] != faces.targets[duplicates.second]
         print(f"same face twice: {len(differ)} pairs, {int(differ.sum())} with different labels")

@@ -27,11 +27,13 @@ class Predictions(NamedTuple):
         probabilities: ``(N, C)``.
         classes: names of the classes; ``None`` if the file has none.
         ids: names of the samples; ``None`` if the file has none.
+        given: the labels that were trained on, ``(N)``; ``None`` if the file has none.
     """
 
     probabilities: Tensor
     classes: tuple[str, ...] | None
     ids: list[str] | None
+    given: Tensor | None = None
 
 
 def read_probabilities(path: str | Path) -> Predictions:
@@ -58,7 +60,7 @@ def read_probabilities(path: str | Path) -> Predictions:
     ...     path = Path(folder, "predicted.csv")
     ...     _ = path.write_text("id,sad,glad\na.png,0.25,0.75")
     ...     read_probabilities(path)
-    Predictions(probabilities=tensor([[0.2500, 0.7500]], dtype=torch.float64), classes=('sad', 'glad'), ids=['a.png'])
+    Predictions(probabilities=tensor([[0.2500, 0.7500]], dtype=torch.float64), classes=('sad', 'glad'), ids=['a.png'], given=None)
     """  # noqa: E501 - the example is one line
     path = Path(path)
     if path.is_dir():
@@ -135,7 +137,8 @@ def _read_safetensors(path: Path) -> Predictions:
     if {"mean", "early_mean", "visits"} <= tensors.keys():
         rows = tensors["mean"].double()
         total = rows.sum(dim=1, keepdim=True)
-        return Predictions((rows / total).where(total > 0, 1 / rows.shape[1]), None, None)
+        rows = (rows / total).where(total > 0, 1 / rows.shape[1])
+        return Predictions(rows, None, None, tensors.get("label_given"))
     return Predictions(_only(path, tensors), None, None)
 
 

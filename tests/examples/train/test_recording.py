@@ -91,4 +91,8 @@ def test_an_audit_reads_the_run(tmp_path, capsys):
     assert main([*command, "--out", str(page)]) == 0
     assert page.is_file()
     expected = audit(noisy, record.probabilities(), classes=faces.classes, ids=faces.ids)
-    assert expected.text() in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert expected.text() in shown
+    assert "other labels" not in shown
+    assert main([*command[: command.index("--list")], "--out", str(page)]) == 0
+    assert "trained on other labels: 10 of 40 differ" in capsys.readouterr().out
