@@ -46,9 +46,10 @@ def faces(told):
 
 def test_one_table_has_a_row_for_each_training(told):
     rows = [re.split(r"\s*\|\s*", line) for line in told[1].splitlines() if line.startswith("|")]
-    names, cells = [row[1] for row in rows[2:]], [row[2:6] for row in rows[2:]]
-    assert rows[0][1:6] == [
+    names, cells = [row[1] for row in rows[2:]], [row[2:7] for row in rows[2:]]
+    assert rows[0][1:7] == [
         "method", "last epoch", "mean class", "best epoch", "wrong labels found",
+        "of 200 suspects wrong",
     ]  # fmt: skip
     assert names == list(demo.NAMES.values())
     assert all(0 <= float(cell.rstrip("%")) <= 100 for row in cells for cell in row)
@@ -83,11 +84,12 @@ def test_the_hundred_verified_are_those_of_the_page(told, faces):
     assert estimate.text(faces.classes) in told[1]
 
 
-def test_wrong_labels_found_are_counted_among_as_many_suspects():
+def test_wrong_labels_are_counted_among_the_first_suspects():
     class Ranked:
         ranking = torch.tensor([2, 0, 1, 3])
 
-    assert demo.share_found(Ranked, torch.tensor([False, True, True, False])) == 0.5
+    wrong = torch.tensor([False, True, True, False])
+    assert [demo.share_wrong(Ranked, wrong, count) for count in (1, 2, 4)] == [1.0, 0.5, 0.5]
 
 
 def test_the_picture_and_the_page_are_where_it_says(told):
