@@ -36,7 +36,9 @@ def test_the_imitation():
 def test_losses(name, checked):
     case, generator = CASES[name](), torch.Generator().manual_seed(0)
     loss = case.make_loss()
-    given = case.make_inputs(batch=6, classes=5, dtype=torch.float32, generator=generator)
+    given = case.make_inputs(
+        batch=6, classes=case.classes, dtype=torch.float32, generator=generator
+    )
     with OtherDevice(), check_values(checked):
         moved = {name: tensor.to(DEVICE) for name, tensor in given.items()}
         moved = {n: t.requires_grad_() if t.is_floating_point() else t for n, t in moved.items()}

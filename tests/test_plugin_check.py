@@ -38,7 +38,10 @@ CHANGES = {
     "dtype": ("set_default_dtype(torch.float64)", "default dtype from .* to torch.float64"),
     "device": ("set_default_device('meta')", "default device from cpu to meta"),
     "deterministic": ("use_deterministic_algorithms(True)", "deterministic algorithms .* to 2"),
-    "threads": ("set_num_threads(torch.get_num_threads() + 1)", "number of threads .* to 2"),
+    "threads": (
+        "set_num_threads(torch.get_num_threads() + 1)",
+        r"number of threads from \d+ to \d+",
+    ),
     "grad": ("set_grad_enabled(False)", "grad mode from True to False"),
     "anomaly": ("autograd.set_detect_anomaly(True)", "anomaly detection from False to True"),
     "autocast": ("set_autocast_enabled('cpu', True)", "autocast on the CPU from False to True"),
