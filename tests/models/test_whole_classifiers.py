@@ -1,6 +1,6 @@
 """CAMClassifier around whole classifiers of torchvision and of Hugging Face.
 
-transformers is not installed here: stand-ins return what its models do.
+Stand-ins return what many kinds of models do; test_transformers.py has some of the real ones.
 """
 
 import copy
