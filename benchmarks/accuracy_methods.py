@@ -72,7 +72,7 @@ METHODS = {
             },
         ),
     ),
-    # The teacher's pass is one more, forward alone.
+    # The teacher's pass is one more, only forward.
     "gsmc": Method(
         command="gsmc",
         passes=2,
@@ -114,7 +114,7 @@ METHODS = {
             },
         ),
     ),
-    # One more pass, forward alone, makes the keys.
+    # One more pass, only forward, makes the keys.
     "lanet": Method(
         command="lanet",
         arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
@@ -193,7 +193,7 @@ METHODS = {
             },
         ),
     ),
-    # A teacher's pass is one more, forward alone. The last two know a hundred verified labels.
+    # A teacher's pass is one more, only forward. The last two know a hundred verified labels.
     "robust": Method(
         command="robust",
         arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),

@@ -1,6 +1,6 @@
 """The training program's loop beside its bare step, and its views beside transforms per sample.
 
-``plain`` is the step alone: forward, backward and optimizer on tensors that lie ready. ``ours`` is
+``plain`` is only the step: forward, backward and optimizer on tensors that are ready. ``ours`` is
 the whole loop over the same number of images: order, views, figures, schedule and step, with images
 that were read from files once.
 """

@@ -36,7 +36,7 @@ def seed_of(*numbers: int) -> int:
 
 
 def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
-    """Return the training set, with the noise asked for, and the set to evaluate on."""
+    """Return the training set, with the noise of the settings, and the set to evaluate on."""
     options = settings.data
     train = _read(options.data, {"split": "train", **options.reader})
     train = with_noise(train, settings.noise, seed=settings.run.seed)

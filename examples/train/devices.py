@@ -1,4 +1,4 @@
-"""Lightning Fabric for the devices and the precision asked for."""
+"""Lightning Fabric for the devices and the precision of a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def default_dtype(precision: str) -> Iterator[None]:
 
 @contextmanager
 def deterministic(asked: bool) -> Iterator[None]:
-    """Let torch use only algorithms that repeat to the bit, where that is asked for.
+    """Let torch use only algorithms that repeat to the bit, if the run is deterministic.
 
     Raises:
         Refused: an operation has no such algorithm on this device.
@@ -63,7 +63,7 @@ class Autocast(MixedPrecision):
 
 
 def make_fabric(options: RunOptions, *, unused_parameters: bool, loggers: list[Logger]) -> Fabric:
-    """Return Fabric for the devices and the precision asked for.
+    """Return Fabric for the devices and the precision of a run.
 
     Args:
         options: of the run.

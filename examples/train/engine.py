@@ -70,7 +70,7 @@ def train(settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = 
         faces: training set and set to evaluate on; default: as the settings say.
 
     Raises:
-        Refused: something asked for cannot be done; before anything is written, unless the loss
+        Refused: the settings cannot be carried out; before anything is written, unless the loss
             stops being a number.
     """
     with default_dtype(settings.run.precision), deterministic(settings.run.deterministic):

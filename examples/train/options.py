@@ -42,7 +42,7 @@ _EXPECTED = {
 
 
 class Refused(Exception):  # noqa: N818 - it is shown as the error's one line
-    """What the user asked for cannot be done; the message is one line that says what to do."""
+    """What the user wants cannot be done; the message is one line that says what to do."""
 
 
 @dataclass(frozen=True)

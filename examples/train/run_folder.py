@@ -60,7 +60,7 @@ class RunFolder:
 
 
 def path_of(settings: Settings) -> Path:
-    """Return the folder of a run: as asked for, or runs/DATA-METHOD-SEED-HASH."""
+    """Return the folder of a run: ``--output``, or runs/DATA-METHOD-SEED-HASH."""
     return Path(settings.run.output or Path("runs", settings.name()))
 
 
@@ -162,7 +162,7 @@ def _is_ours(path: Path) -> bool:
 def _locked(path: Path) -> IO[str] | None:
     """Lock the folder until this process ends, however it ends.
 
-    A record lock is this process's alone: data-loader workers, which outlive a killed process for
+    Only this process holds a record lock: data-loader workers, which outlive a killed process for
     a while, do not hold it, as they would one of ``flock``.
     """
     if fcntl is None:

@@ -38,7 +38,7 @@ def read_table(
     """Read a csv file row by row: the line number, from 1 on, and column -> value.
 
     The header must name ``columns`` and may name others. Blanks around names and values, a
-    byte-order mark, empty lines and columns without a name are left out. What is no such table is a
+    byte-order mark, empty lines and columns without a name are left out. Anything else is a
     ValueError that names file and line.
     """
     if not path.is_file():

@@ -126,7 +126,11 @@ def test_the_table_is_text():
         ({"score": "neighbors"}, ValueError, "embeddings must be given for score='neighbors'"),
         ({"score": [1.0]}, ValueError, "score has N=1 but probabilities has N=20"),
         ({"classes": ["a", "b"]}, ValueError, "classes must name each of 4"),
-        ({"classes": ["a", "b", "a", "c"]}, ValueError, "classes must have a name each"),
+        (
+            {"classes": ["a", "b", "a", "c"]},
+            ValueError,
+            "must have each name once, got 'a' 2",
+        ),
         ({"ids": ["a"]}, ValueError, "ids must name each of 20 samples, got 1"),
         ({"embeddings": [[1.0]]}, ValueError, "embeddings has N=1|given has N=20"),
         ({"transition": torch.eye(3)}, ValueError, "transition has C=3 but probabilities has C=4"),

@@ -75,7 +75,7 @@ def write(folder: Path, found: Judgement, title: str) -> None:
 
 
 def data_options(trained: Trained, options: Options) -> DataOptions:
-    """Return which data the run is evaluated on: its own, or what was asked for."""
+    """Return which data the run is evaluated on: its own, or that of the options."""
     own = {f.name: trained.settings[f.name] for f in dataclasses.fields(DataOptions)
            if f.name in trained.settings}  # fmt: skip
     chosen = DataOptions(**{**own, "workers": options.workers})

@@ -20,7 +20,7 @@ class Options:
     """SCN
 
     Args:
-        margin: gap asked for between the groups of importance; 0.15 for batches of 1,024
+        margin: gap required between the groups of importance; 0.15 for batches of 1,024
         rank_weight: share of the ranking in the loss
         relabel_from: first epoch that changes labels, counted from 1
         relabel_margin: by how much another class must be more probable

@@ -1,4 +1,4 @@
-"""``robustfer audit review | apply``: look at labels, and put decisions into effect.
+"""``robustfer audit PROBABILITIES | apply``: look at labels, and put decisions into effect.
 
 :mod:`robustfer.cli` imports this module only when it runs one of these commands: it loads torch.
 """

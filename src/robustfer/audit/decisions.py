@@ -114,7 +114,7 @@ def read_decisions(
     >>> found.index, found.label, found.given
     (tensor([1]), tensor([0]), tensor([1]))
     """
-    classes = check_ids(classes, name="classes")
+    classes = check_ids(classes, name="classes", unique=True)
     labels = to_labels("given", given, num_classes=check_whole_number("C", len(classes), 2))
     names = check_ids(ids, count=len(labels))
     rows = {no_formula(name).strip(): row for row, name in enumerate(names)}

@@ -51,7 +51,7 @@ def find_duplicates(
     .. math:: s_{ij} = \max_v \frac{d(x_i) \cdot d(v(x_j))}{\|d(x_i)\| \|d(v(x_j))\|}
 
     over mirrored and cropped versions :math:`v`, in both directions. :math:`d` makes a picture grey
-    and small and takes away the mean of its surroundings. Two pictures of one person are no
+    and small and takes away the mean of its surroundings. Two pictures of one person are not
     duplicates. Crops are tried only for pairs that are alike as a whole. All pairs are compared, so
     the time grows with the square of the number of images.
 

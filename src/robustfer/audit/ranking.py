@@ -140,8 +140,7 @@ def audit(
     Pass the predictions of a training on these very labels, such as
     :meth:`robustfer.state.TrainingDynamics.probabilities`, or predictions of held-out folds. The
     ranking is that of ``robustfer.audit.label_posterior``. Suggestions come from the posterior
-    with the matrix of the confident joint, also where another matrix is given: they are right more
-    often, while a matrix of verified labels ranks better.
+    with the matrix of the confident joint, even if ``transition`` is another one.
 
     Args:
         given: the labels in the data set.
@@ -222,10 +221,7 @@ class _RowNames(Sequence[str]):
 def _class_names(classes: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
     if classes is None:
         return tuple(map(str, range(num_classes)))
-    names = tuple(check_ids(classes, name="classes", count=num_classes))
-    if len(set(names)) < len(names):
-        raise ValueError(f"classes must have a name each, got {', '.join(names)}")
-    return names
+    return tuple(check_ids(classes, name="classes", count=num_classes, unique=True))
 
 
 def _score(

@@ -21,7 +21,7 @@ class RankRegularizationLoss(nn.Module):
     with ``gather``.
 
     Args:
-        margin: gap asked for between the means of the two groups, in [0, 1].
+        margin: gap required between the means of the two groups, in [0, 1].
         high_ratio: share of the batch in the high group, in (0, 1).
         learnable_margin: make ``margin`` a parameter that starts there.
         variant: ``"paper"``, or ``"official"`` for the public program's group size and its price

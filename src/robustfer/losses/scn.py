@@ -29,7 +29,7 @@ class SCNLoss(nn.Module):
     :func:`robustfer.functional.rank_regularization`.
 
     Args:
-        margin: :math:`\delta`, the gap asked for between the groups' means. 0.15 is the paper's,
+        margin: :math:`\delta`, the gap required between the groups' means. 0.15 is the paper's,
             for a batch of 1,024; its authors advise 0.07 for one of 64.
         high_ratio: share of the batch in the high group, in (0, 1).
         rank_weight: :math:`\gamma` in [0, 1], 0.5 if not given; ``"official"`` has none.

@@ -95,7 +95,7 @@ def cam_exactness(
 def _image_shape(
     own: tuple[int, int, int] | None, asked: int | tuple[int, ...] | None
 ) -> tuple[int, int, int]:
-    """Return (channels, height, width) of the images that were asked for."""
+    """Return (channels, height, width) of the images to examine with."""
     asked = own if asked is None else (asked, asked) if isinstance(asked, int) else tuple(asked)
     if asked is not None and own is not None and len(asked) == 2:
         asked = own[0], *asked

@@ -43,10 +43,10 @@ class TrainingDynamics(nn.Module):
     second mean covers only the early visits: a network contradicts wrong labels before it memorises
     them. Pass the logits of the network, or of its teacher, to :meth:`update` after each step.
 
-    With 7 classes a sample takes 52 bytes: 4 per class for the mean of all visits, 2 per class for
-    the early mean, and 10 for the rest. With ``dtype=torch.float16`` it takes 38, but the mean of
-    hundreds of visits loses digits. All of it is in the ``state_dict``, and a record of other given
-    labels is refused when it is loaded. A row with NaN or infinity in it is not recorded.
+    It takes 52 bytes per sample with 7 classes: 4 per class for the mean of all visits, 2 per class
+    for the early mean, and 10 for the rest. With ``dtype=torch.float16`` it takes 38, but the mean
+    of hundreds of visits loses digits. All of it is in the ``state_dict``, and a record of other
+    given labels is refused when it is loaded. A row with NaN or infinity in it is not recorded.
 
     With several processes each holds the whole record, outside ``DistributedDataParallel``:
     :meth:`update` joins the rows of all in rank order, which keeps the records equal, and equal to
