@@ -32,10 +32,12 @@ The protocol, fixed before any method was run:
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -47,19 +49,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
-from examples.train.engine import train
+from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
+from examples.train.predictions import PREDICTIONS
+from examples.train.recording import DYNAMICS
+from examples.train.run_folder import AVERAGE
 from examples.train.tables import markdown_table
 from examples.train.views import Views
 from examples.train.weights import pixels_of
+from robustfer.checkpoint import load_model
 from robustfer.data import FERPlus, LabeledFaces
 from robustfer.models import CAMClassifier
 from robustfer.noise import with_symmetric_noise
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+RECORDS = Path(__file__).parents[1] / "runs" / "accuracy"
 SEEDS = (1, 2, 3)
 READ: dict[str, Any] = {"in_memory": True, "duplicates": "drop"}
 NOT_KEPT = ("loss", "learning_rate", "images_per_second")
@@ -189,7 +197,7 @@ def run(
     method = METHODS[name]
     train_set, judged = load(root, task, phase, scale, seed)
     start = time.perf_counter()
-    with TemporaryDirectory(prefix="accuracy-") as folder:  # only the row is kept of a run
+    with TemporaryDirectory(prefix="accuracy-") as folder:
         shared = [
             f"--seed={seed}", f"--epochs={epochs}", f"--backbone={scale.backbone}",
             "--precision=bf16-mixed", f"--device={device}", f"--output={folder}",
@@ -197,6 +205,8 @@ def run(
         settings = settings_of(method, setting, root, shared, first=scale.arguments)
         outcome = train(settings, (train_set, judged))
         history = outcome.history
+        predicted = training_predictions(outcome.classifier, train_set)
+        keep(outcome, train_set, predicted, own)
     row = {
         **own,
         "last": _kept(history.last),
@@ -210,7 +220,7 @@ def run(
             for name in _kept(history.last)
             if name != "epoch" and not name.startswith("mean_class_accuracy")
         },
-        "fitted_wrong_labels": fitted_wrong_labels(outcome.classifier, train_set),
+        "fitted_wrong_labels": fitted_wrong_labels(predicted, train_set),
         "train_faces": len(train_set),
         "wrong_labels": float((train_set.targets != train_set.true_targets).float().mean()),
         "judged_faces": len(judged),
@@ -243,23 +253,52 @@ def settings_of(
 
 
 @torch.no_grad()
-def fitted_wrong_labels(classifier: CAMClassifier, faces: LabeledFaces) -> float | None:
-    """The share of the wrong labels of a training set that a network predicts."""
-    assert faces.true_targets is not None
-    rows_of_wrong = (faces.targets != faces.true_targets).nonzero()[:, 0]
-    if not len(rows_of_wrong):
-        return None
-    wrong = faces.subset(rows_of_wrong)
+def training_predictions(classifier: CAMClassifier, faces: LabeledFaces) -> torch.Tensor:
+    """What a network says of the faces that it was trained on: probabilities (N, C)."""
     mean, std = pixels_of(classifier)
-    views = Views(tuple(wrong[0]["image"].shape[1:]), ViewOptions(), mean=mean, std=std)
+    views = Views(tuple(faces[0]["image"].shape[1:]), ViewOptions(), mean=mean, std=std)
     device = next(classifier.parameters()).device
     classifier.eval()
-    fitted = 0
-    for rows in torch.arange(len(wrong)).split(256):
-        images = torch.stack([wrong[row]["image"] for row in rows.tolist()]).to(device)
-        predicted = classifier(views.plain(images)).logits.argmax(1).cpu()
-        fitted += int((predicted == wrong.targets[rows]).sum())
-    return fitted / len(wrong)
+    parts = []
+    for rows in torch.arange(len(faces)).split(256):
+        images = torch.stack([faces[row]["image"] for row in rows.tolist()]).to(device)
+        parts.append(classifier(views.plain(images)).logits.float().softmax(1).cpu())
+    return torch.cat(parts)
+
+
+def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float | None:
+    """The share of the wrong labels of a training set that a network predicts."""
+    assert faces.true_targets is not None
+    wrong = faces.targets != faces.true_targets
+    if not wrong.any():
+        return None
+    return float((predicted.argmax(1) == faces.targets)[wrong].double().mean())
+
+
+def keep(
+    outcome: Outcome, faces: LabeledFaces, predicted: torch.Tensor, own: Mapping[str, Any]
+) -> None:
+    """Keep what a run knows of its training faces, in a folder that git ignores.
+
+    ``last`` and ``ema`` are predictions of the training faces by the last weights and by their
+    average; ``mean`` is over the visits of the training, ``early`` over its first ones.
+    """
+    run = outcome.folder
+    text = json.dumps(own, sort_keys=True)
+    folder = RECORDS / blake2b(text.encode(), digest_size=8).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    record = load_file(run / DYNAMICS)
+    found = {"given": faces.targets, "mean": record["mean"], "early": record["early_mean"]}
+    if faces.true_targets is not None:
+        found["true"] = faces.true_targets
+    found["last"] = predicted
+    if (run / AVERAGE).is_dir():
+        average = copy.deepcopy(outcome.classifier)
+        load_model(run / AVERAGE, average, classes=faces.classes)
+        found["ema"] = training_predictions(average, faces)
+    save_file({k: v.contiguous() for k, v in found.items()}, folder / "training.safetensors")
+    shutil.copy(run / PREDICTIONS, folder)
+    (folder / "run.json").write_text(text)
 
 
 def budgets(name: str, scale: Scale, setting: Mapping[str, float | str]) -> list[int]:

@@ -74,10 +74,12 @@ def test_what_is_memorised_are_the_wrong_labels_that_are_predicted():
     with torch.no_grad():
         head.weight.zero_()
         head.bias.copy_(torch.eye(7)[3])
-    found = accuracy.fitted_wrong_labels(classifier, faces)
+    predicted = accuracy.training_predictions(classifier, faces)
+    assert predicted.sum(1).allclose(torch.ones(70))
+    found = accuracy.fitted_wrong_labels(predicted, faces)
     assert found == pytest.approx(float((faces.targets[wrong] == 3).float().mean()))
     clean = with_symmetric_noise(DemoFaces(7, size=32), rate=0.0, seed=0)
-    assert accuracy.fitted_wrong_labels(classifier, clean) is None
+    assert accuracy.fitted_wrong_labels(predicted[:7], clean) is None
 
 
 def test_cross_entropy_is_reported_at_its_own_best_budget_too():
