@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import accuracy
 from benchmarks.accuracy_methods import FACE_GRIDS, METHODS
@@ -20,6 +21,7 @@ RUN = {"task": "symmetric30", "phase": "tune", "seed": 0, "epochs": 1, "scale": 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results" / "accuracy.jsonl")
+    monkeypatch.setattr(accuracy, "RECORDS", tmp_path / "records")
     return accuracy.RESULTS
 
 
@@ -64,6 +66,14 @@ def test_each_prediction_has_its_last_and_best_epoch(results, root):
         assert row[f"best{ending}"][f"accuracy{ending}"] == pytest.approx(max(values), abs=1e-4)
         assert f"mean_class_accuracy{ending}" in row[f"best{ending}"]
     assert row["wrong_labels"] == pytest.approx(0.2, abs=0.12)
+    (kept,) = accuracy.RECORDS.glob("*/training.safetensors")
+    known = load_file(kept)
+    assert known.keys() == {"given", "true", "mean", "early", "last", "ema"}
+    assert known["last"].shape == known["ema"].shape == (64, 7)
+    wrong = known["given"] != known["true"]
+    assert row["wrong_labels"] == pytest.approx(float(wrong.float().mean()))
+    fitted = (known["last"].argmax(1) == known["given"])[wrong].float().mean()
+    assert row["fitted_wrong_labels"] == pytest.approx(float(fitted))
 
 
 def test_what_is_memorised_are_the_wrong_labels_that_are_predicted():
