@@ -38,7 +38,6 @@ import math
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -51,6 +50,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks import accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
 from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
@@ -58,7 +58,6 @@ from examples.train.options import Settings, ViewOptions, parse
 from examples.train.predictions import PREDICTIONS
 from examples.train.recording import DYNAMICS
 from examples.train.run_folder import AVERAGE
-from examples.train.tables import markdown_table
 from examples.train.views import Views
 from examples.train.weights import pixels_of
 from robustfer.checkpoint import load_model
@@ -331,89 +330,6 @@ def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[s
     return max(tries, key=lambda row: row["last"]["accuracy"])["setting"]
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """The docs' table of reported runs: mean and spread over the seeds, last epoch and best."""
-    lines = []
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in found:
-        if row["phase"] == "report":
-            key = (row["scale"], row["task"], row["method"], row["epochs"])
-            groups.setdefault(key, []).append(row)
-    for scale, task in dict.fromkeys(key[:2] for key in groups):
-        runs = {key: value for key, value in groups.items() if key[:2] == (scale, task)}
-        first = next(iter(runs.values()))[0]
-        lines += [
-            f"**{TASKS[task]}** ({first['train_faces']:,} faces, {first['wrong_labels']:.0%} of "
-            f"their labels wrong; backbone `{first['backbone']}`; {first['judged_faces']:,} faces "
-            "judged by the crowd's labels)",
-            "",
-        ]
-        shown = []
-        for (_, _, method, epochs), own in sorted(runs.items(), key=lambda item: item[0][2:]):
-            shown.append({
-                "method": method,
-                "setting": _shown(own[0]["setting"]),
-                "epochs": epochs,
-                "image passes": epochs * METHODS[method].passes,
-                **_outcome(own),
-            })  # fmt: skip
-        lines += [markdown_table(shown), ""]
-    return "\n".join(lines).strip() + "\n"
-
-
-def ablation_table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Each part taken out of a tuned method, beside the whole method with the same seeds."""
-    shown = []
-    for name, method in METHODS.items():
-        own = [row for row in found if row["method"] == name and row["task"] == "symmetric30"]
-        ablated = [row for row in own if row["phase"] == "ablation"]
-        if not ablated:
-            continue
-        seeds = {row["seed"] for row in ablated}
-        whole = [row for row in own if row["phase"] == "report" and row["seed"] in seeds]
-        shown.append({"method": name, "part": "whole", **_outcome(whole)})
-        for part, change in method.parts.items():
-            runs = [row for row in ablated if change.items() <= row["setting"].items()]
-            shown.append({"method": name, "part": part, **_outcome(runs)})
-    return markdown_table(shown) + "\n" if shown else ""
-
-
-def _outcome(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "seeds": len(runs),
-        "last epoch": _spread([row["last"]["accuracy"] for row in runs]),
-        "mean class": _spread([row["last"]["mean_class_accuracy"] for row in runs]),
-        "best epoch": _spread([row["best"]["accuracy"] for row in runs]),
-    }
-
-
-def tuning_table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Every setting that was tried, with what it gave on the tuning faces."""
-    shown = [
-        {
-            "method": row["method"],
-            "setting": _shown(row["setting"]),
-            "last epoch": f"{row['last']['accuracy']:.1%}",
-            "best epoch": f"{row['best']['accuracy']:.1%}",
-        }
-        for row in sorted(found, key=lambda row: (row["scale"], row["method"]))
-        if row["phase"] == "tune"
-    ]
-    return markdown_table(shown) + "\n"
-
-
-def with_tables(page: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """Return the docs' page with its tables made anew from the rows."""
-    made = {"accuracy": table, "ablation": ablation_table, "tuning": tuning_table}
-    for name, make in made.items():
-        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        if page.count(start) != 1 or page.count(end) != 1:
-            raise ValueError(f"the page must have one {start} and one {end}")
-        before, rest = page.split(start)
-        page = f"{before}{start}\n\n{make(found)}\n{end}{rest.split(end)[1]}"
-    return page
-
-
 def read_setting(texts: Sequence[str]) -> dict[str, float | str]:
     """Read OPTION=VALUE ... as a setting; what is a number becomes one."""
     setting: dict[str, float | str] = {}
@@ -424,20 +340,6 @@ def read_setting(texts: Sequence[str]) -> dict[str, float | str]:
         except ValueError:
             setting[name] = value
     return setting
-
-
-def _shown(setting: Mapping[str, float | str]) -> str:
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
-        for name, value in setting.items()
-    )
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return "not run"
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{spread} %"
 
 
 def _kept(figures: Mapping[str, float]) -> dict[str, float | None]:
@@ -478,10 +380,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="table: put it into docs/results.md")
     options = parser.parse_args()
     if options.phase == "table":
-        print(table(rows()), ablation_table(rows()), tuning_table(rows()), sep="\n")
+        print(accuracy_tables.table(rows()))
         if options.write:
             page = Path(__file__).parents[1] / "docs" / "results.md"
-            page.write_text(with_tables(page.read_text(), rows()))
+            page.write_text(accuracy_tables.with_tables(page.read_text(), rows()))
         return
     if options.root is None or options.method is None:
         parser.error("--method and --root (or ROBUSTFER_FERPLUS) are needed")

@@ -11,6 +11,8 @@ from pathlib import Path
 class Method:
     """A method: its command in ``examples.train``, image passes a step, and settings to tune over.
 
+    ``title`` is what tables call it; by default its name.
+
     Where the command composes losses, ``losses`` names them. A setting of that name is the loss's
     weight, or its weight and options as the command takes them, ``"1,momentum=0.9"``. ``parts``
     are what an ablation changes of the tuned setting, one at a time.
@@ -18,6 +20,7 @@ class Method:
 
     command: str
     passes: int
+    title: str = ""
     grid: tuple[Mapping[str, float | str], ...]
     arguments: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
@@ -34,6 +37,7 @@ _SMALL: Mapping[str, float | str] = {"learning-rate": 0.004, "weight-decay": 0.5
 
 METHODS = {
     "ce": Method(
+        title="cross entropy",
         command="ce",
         passes=1,
         grid=(
@@ -45,6 +49,7 @@ METHODS = {
         ),
     ),
     "eac": Method(
+        title="EAC",
         command="eac",
         passes=2,
         grid=(
@@ -56,6 +61,7 @@ METHODS = {
         ),
     ),
     "scn": Method(
+        title="SCN",
         command="scn",
         passes=1,
         grid=(
@@ -74,6 +80,7 @@ METHODS = {
     ),
     # The teacher's pass is one more, only forward.
     "gsmc": Method(
+        title="GSMC",
         command="gsmc",
         passes=2,
         grid=(
@@ -86,6 +93,7 @@ METHODS = {
     ),
     # Attention consistency, self-distillation and relabelling, each the part of another method.
     "composition": Method(
+        title="EAC + GSMC + relabelling",
         command="compose",
         losses=("cross_entropy", "attention_consistency", "self_distillation"),
         arguments=("--relabel-margin=0.5", "--relabel-from=20"),
@@ -116,6 +124,7 @@ METHODS = {
     ),
     # One more pass, only forward, makes the keys.
     "lanet": Method(
+        title="LA-Net",
         command="lanet",
         arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
         passes=1,
@@ -134,6 +143,7 @@ METHODS = {
     ),
     # From here on plugins: any loss by its name.
     "symmetric_cross_entropy": Method(
+        title="symmetric cross entropy",
         command="compose",
         losses=("symmetric_cross_entropy",),
         passes=1,
@@ -151,6 +161,7 @@ METHODS = {
         ),
     ),
     "early_learning_regularization": Method(
+        title="ELR",
         command="compose",
         losses=("early_learning_regularization",),
         passes=1,
@@ -168,6 +179,7 @@ METHODS = {
         ),
     ),
     "relative_uncertainty": Method(
+        title="RUL",
         command="compose",
         losses=("relative_uncertainty",),
         passes=1,
@@ -177,6 +189,7 @@ METHODS = {
         ),
     ),
     "generalized_cross_entropy": Method(
+        title="GCE",
         command="compose",
         losses=("generalized_cross_entropy",),
         passes=1,
@@ -195,12 +208,14 @@ METHODS = {
     ),
     # A teacher's pass is one more, only forward. The last two know a hundred verified labels.
     "robust": Method(
+        title="composition",
         command="robust",
         arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
         passes=1,
         grid=({**_SMALL, "distillation-weight": 0.5},),
     ),
     "forward": Method(
+        title="forward correction, 100 verified",
         command="forward",
         arguments=("--verified=100",),
         passes=1,
@@ -211,6 +226,7 @@ METHODS = {
         ),
     ),
     "robust-verified": Method(
+        title="composition, 100 verified",
         command="robust",
         arguments=(
             "--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48",

@@ -1,0 +1,301 @@
+"""The tables of the results page, made from the rows of ``benchmarks/results/accuracy.jsonl``."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.accuracy_methods import BASELINE, METHODS
+from examples.train.tables import markdown_table
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+
+TASKS = {
+    "symmetric10": "10 % symmetric noise",
+    "symmetric20": "20 % symmetric noise",
+    "symmetric30": "30 % symmetric noise",
+    "fer2013": "FER2013's own labels",
+}
+SHORT = {"symmetric10": "10 %", "symmetric20": "20 %", "symmetric30": "30 %", "fer2013": "FER2013"}
+SCALES = {
+    "face": "From a network that recognises faces",
+    "cpu": "A small network from nothing",
+    "gpu": "A larger network from nothing",
+}
+PREDICTIONS = {
+    "": "last weights",
+    "_mirrored": "last, mirrored",
+    "_ema": "averaged weights",
+    "_ema_mirrored": "averaged, mirrored",
+}
+
+
+class Group:
+    """The runs of one method with one setting and budget on one task, a seed each."""
+
+    def __init__(self, runs: Rows) -> None:
+        self.runs = {row["seed"]: row for row in runs}
+        first = runs[0]
+        self.scale, self.task = first["scale"], first["task"]
+        self.method, self.epochs = first["method"], first["epochs"]
+        self.setting = first["setting"]
+
+    @property
+    def title(self) -> str:
+        """Method, and its budget where it is not the usual one."""
+        return METHODS[self.method].title or self.method
+
+    def values(self, prediction: str, *, figure: str = "accuracy") -> dict[int, float]:
+        """A figure of the last epoch by seed, in percent; nothing where a run has none."""
+        return {
+            seed: 100 * row["last"][figure + prediction]
+            for seed, row in self.runs.items()
+            if figure + prediction in row["last"]
+        }
+
+    def mean(self, prediction: str) -> float:
+        """Mean accuracy over the seeds, in percent."""
+        return statistics.mean(self.values(prediction).values())
+
+    def gains(self, floor: Group, prediction: str) -> list[float]:
+        """By how many points each seed is ahead of the floor's same seed."""
+        other = floor.values(prediction)
+        return [v - other[seed] for seed, v in self.values(prediction).items() if seed in other]
+
+
+def groups_of(rows: Rows, phase: str = "report") -> list[Group]:
+    """All groups of reported runs."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row["phase"] == phase:
+            setting = tuple(sorted((name, str(v)) for name, v in row["setting"].items()))
+            key = (row["scale"], row["task"], row["method"], row["epochs"], setting)
+            found.setdefault(key, []).append(row)
+    return [Group(runs) for runs in found.values()]
+
+
+def prediction_of(groups: Iterable[Group]) -> str:
+    """The prediction that a table shows: averaged and mirrored where every run has it."""
+    every = all(len(g.values("_ema_mirrored")) == len(g.runs) for g in groups)
+    return "_ema_mirrored" if every else ""
+
+
+def floor_of(groups: Iterable[Group], prediction: str) -> Group:
+    """The floor of a task: cross entropy at the best of its budgets."""
+    own = [group for group in groups if group.method == BASELINE]
+    return max(own, key=lambda group: group.mean(prediction))
+
+
+def scales_of(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups of each scale that was run, in the page's order."""
+    found = {scale: [g for g in groups if g.scale == scale] for scale in SCALES}
+    return {scale: own for scale, own in found.items() if own}
+
+
+def table(rows: Rows) -> str:
+    """One table a scale: accuracy, gain over the floor, and mean-class accuracy on each task."""
+    lines = []
+    for scale, own in scales_of(groups_of(rows)).items():
+        prediction = prediction_of(own)
+        tasks = [task for task in TASKS if any(g.task == task for g in own)]
+        by_task = {task: [g for g in own if g.task == task] for task in tasks}
+        floors = {task: floor_of(found, prediction) for task, found in by_task.items()}
+        keys = {(g.method, g.epochs, g.title) for g in own}
+        shown = []
+        for method, epochs, title in keys:
+            cells: dict[str, Any] = {"method": title}
+            order = []
+            for task in tasks:
+                mine = [g for g in by_task[task] if (g.method, g.epochs) == (method, epochs)]
+                group = mine[0] if mine else None
+                cells[TASKS[task]] = _with_gain(group, floors[task], prediction)
+                cells[f"mean class, {SHORT[task]}"] = (
+                    "" if group is None
+                    else spread(group.values(prediction, figure="mean_class_accuracy"))
+                )  # fmt: skip
+                if group is not None:
+                    order.append(statistics.mean(group.gains(floors[task], prediction) or [-99]))
+            passes = METHODS[method].passes
+            cells |= {"epochs": epochs, "image passes": epochs * passes}
+            shown.append((-statistics.mean(order), title, epochs, cells))
+        lines += [
+            f"### {SCALES[scale]}",
+            "",
+            f"{_faces(own)} Prediction: {PREDICTIONS[prediction]}. In brackets: "
+            "points ahead of the floor, seed by seed, with the standard error.",
+            "",
+            markdown_table([cells for *_, cells in sorted(shown, key=lambda one: one[:3])]),
+            "",
+        ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def long_tables(rows: Rows) -> str:
+    """Every reported group: all predictions, last and best epoch apart, and the setting."""
+    lines = []
+    for scale, own in scales_of(groups_of(rows)).items():
+        for task, name in TASKS.items():
+            mine = sorted((g for g in own if g.task == task), key=lambda g: (g.title, g.epochs))
+            if not mine:
+                continue
+            shown = [
+                {
+                    "method": g.title,
+                    "epochs": g.epochs,
+                    "seeds": len(g.runs),
+                    **{title: spread(g.values(form)) for form, title in PREDICTIONS.items()},
+                    "mean class": spread(g.values("", figure="mean_class_accuracy")),
+                    "best epoch": spread({
+                        seed: 100 * row["best"]["accuracy"] for seed, row in g.runs.items()
+                    }),
+                    "wrong labels fitted": _fitted(g),
+                    "setting": shown_setting(g.setting),
+                }
+                for g in mine
+            ]  # fmt: skip
+            lines += folded(f"{SCALES[scale]}: {name}", markdown_table(shown))
+    return "\n".join(lines).strip() + "\n"
+
+
+def ablation_table(rows: Rows) -> str:
+    """Each part taken out of a tuned method, beside the whole method with the same seeds."""
+    shown = []
+    for name, method in METHODS.items():
+        own = [row for row in rows if row["method"] == name and row["task"] == "symmetric30"]
+        ablated = [row for row in own if row["phase"] == "ablation"]
+        if not ablated:
+            continue
+        seeds = {row["seed"] for row in ablated}
+        whole = [row for row in own if row["phase"] == "report" and row["seed"] in seeds]
+        parts = {
+            part: [row for row in ablated if change.items() <= row["setting"].items()]
+            for part, change in method.parts.items()
+        }
+        for part, runs in {"whole": whole, **parts}.items():
+            shown.append({"method": method.title or name, "part": part, **_outcome(runs)})
+    return markdown_table(shown) + "\n" if shown else ""
+
+
+def ladder_table(rows: Rows) -> str:
+    """Every look at a setting on the tuning faces, one seed each."""
+    looks = [row for row in rows if row["phase"] == "try"]
+    lines = []
+    for scale in dict.fromkeys(row["scale"] for row in looks):
+        own = [row for row in looks if row["scale"] == scale]
+        shown = []
+        for row in sorted(own, key=lambda row: list(TASKS).index(row["task"])):
+            last = row["last"]
+            shown.append({
+                "task": TASKS[row["task"]],
+                "method": METHODS[row["method"]].title or row["method"],
+                **{
+                    title: f"{100 * last['accuracy' + form]:.1f}"
+                    for form, title in PREDICTIONS.items()
+                },
+                "mean class": f"{100 * last['mean_class_accuracy_ema_mirrored']:.1f}",
+                "epochs": row["epochs"],
+                "setting": shown_setting(row["setting"]),
+            })  # fmt: skip
+        faces = f"{own[0]['train_faces']:,} faces, `{own[0]['backbone']}`"
+        lines += folded(f"Looks, {faces}", markdown_table(shown))
+    return "\n".join(lines).strip() + "\n" if lines else ""
+
+
+def tuning_table(rows: Rows) -> str:
+    """Every setting that was tried, with what it gave on the tuning faces."""
+    shown = [
+        {
+            "method": METHODS[row["method"]].title or row["method"],
+            "last epoch": f"{100 * row['last']['accuracy']:.1f}",
+            "best epoch": f"{100 * row['best']['accuracy']:.1f}",
+            "scale": row["scale"],
+            "epochs": row["epochs"],
+            "setting": shown_setting(row["setting"]),
+        }
+        for row in sorted(rows, key=lambda row: (row["scale"], row["method"]))
+        if row["phase"] == "tune"
+    ]
+    lines = folded("Settings that were tuned over", markdown_table(shown)) if shown else []
+    return "\n".join(lines).strip() + "\n"
+
+
+MADE = {
+    "accuracy": table,
+    "long": long_tables,
+    "ablation": ablation_table,
+    "ladder": ladder_table,
+    "tuning": tuning_table,
+}
+
+
+def with_tables(page: str, rows: Rows) -> str:
+    """Return the docs' page with its tables made anew from the rows."""
+    for name, make in MADE.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if page.count(start) != 1 or page.count(end) != 1:
+            raise ValueError(f"the page must have one {start} and one {end}")
+        before, rest = page.split(start)
+        page = f"{before}{start}\n\n{make(rows)}\n{end}{rest.split(end)[1]}"
+    return page
+
+
+def folded(title: str, text: str) -> list[str]:
+    """Lines of a part of the page that is closed until it is clicked."""
+    return [f'<details markdown="1"><summary>{title}</summary>', "", text, "", "</details>", ""]
+
+
+def shown_setting(setting: Mapping[str, float | str]) -> str:
+    """A setting in words."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+        for name, value in setting.items()
+    )
+
+
+def spread(values: Mapping[int, float] | Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    found = list(values.values() if isinstance(values, Mapping) else values)
+    if not found:
+        return "-"
+    around = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):.1f}{around}"
+
+
+def _with_gain(group: Group | None, floor: Group, prediction: str) -> str:
+    """Accuracy, and in brackets the mean paired difference to the floor with its error."""
+    if group is None:
+        return "not run"
+    own = spread(group.values(prediction))
+    if group is floor:
+        return f"{own} (floor)"
+    gains = group.gains(floor, prediction)
+    if not gains:
+        return own
+    error = f" ± {statistics.stdev(gains) / math.sqrt(len(gains)):.1f}" if len(gains) > 1 else ""
+    return f"{own} ({statistics.mean(gains):+.1f}{error})"
+
+
+def _faces(groups: Sequence[Group]) -> str:
+    row = next(iter(groups[0].runs.values()))
+    name = row["backbone"].partition(":")[0]
+    return (
+        f"{row['train_faces']:,} faces, network `{name}`, {row['judged_faces']:,} faces judged by "
+        "the crowd's labels."
+    )
+
+
+def _fitted(group: Group) -> str:
+    found = [row.get("fitted_wrong_labels") for row in group.runs.values()]
+    return spread([100 * value for value in found if value is not None])
+
+
+def _outcome(runs: Rows) -> dict[str, Any]:
+    return {
+        "last epoch": spread([100 * row["last"]["accuracy"] for row in runs]),
+        "mean class": spread([100 * row["last"]["mean_class_accuracy"] for row in runs]),
+        "best epoch": spread([100 * row["best"]["accuracy"] for row in runs]),
+        "seeds": len(runs),
+    }
