@@ -267,21 +267,11 @@ FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
         {"early_learning_regularization": "1,weight=3,momentum=0.7"},
     ),
     "forward": (
-        {},
-        {"distillation-weight": 0.5, "decay": 0.995},
-        {"distillation-weight": 1.0, "decay": 0.995},
+        {"verified-draw": "stratified"},
+        {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
-    "robust": (
-        {"distillation-weight": 0.5, "decay": 0.995},
-        {"distillation-weight": 1.0, "decay": 0.995},
-    ),
+    "robust": ({"distillation-weight": 1.0, "decay": 0.995},),
     "robust-verified": (
-        {"distillation-weight": 1.0, "decay": 0.995},
-        {
-            "distillation-weight": 1.0,
-            "decay": 0.995,
-            "adjust-to": "uniform",
-            "adjust-strength": 0.5,
-        },
+        {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
 }
