@@ -20,7 +20,7 @@ def make_term(text: str, sizes: dict[str, int], class_weights: Tensor | None) ->
     Args:
         text: which loss, its weight and its options.
         sizes: options to fill in where the loss must be told them.
-        class_weights: for ``cross_entropy``.
+        class_weights: for a loss that takes them.
 
     Raises:
         Refused: the text is not as above.
@@ -32,14 +32,22 @@ def make_term(text: str, sizes: dict[str, int], class_weights: Tensor | None) ->
     if name == "cross_entropy":
         loss = WeightedCrossEntropy(class_weights, **options)
     else:
-        needed = {option.name for option in registry.describe(name).options if option.required}
-        filled = {key: size for key, size in sizes.items() if key in needed}
+        known = registry.describe(name).options
+        needed = {option.name for option in known if option.required}
+        filled: dict[str, Any] = {key: size for key, size in sizes.items() if key in needed}
+        if any(option.name == "class_weights" for option in known):
+            filled["class_weights"] = class_weights
         loss = registry.create(name, **{**filled, **options})
     try:
         factor = float(weight or 1)
     except ValueError:
         raise Refused(f"--loss {text}: the weight must be a number, got {weight}") from None
     return Term(name.rpartition(":")[2], loss, weight=factor)
+
+
+def weighs_classes(loss: nn.Module) -> bool:
+    """Whether a loss that :func:`make_term` made takes class weights."""
+    return isinstance(loss, WeightedCrossEntropy) or hasattr(loss, "class_weights")
 
 
 def read_options(text: str, whole: str) -> dict[str, Any]:

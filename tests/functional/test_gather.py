@@ -13,6 +13,7 @@ from robustfer.losses import RankRegularizationLoss, SCNLoss
 from tests.state.processes import run_in_processes
 
 CLASSES, WIDTH = 7, 5
+WEIGHTS = torch.arange(1.0, CLASSES + 1).double()
 
 
 class Network(nn.Module):
@@ -52,13 +53,14 @@ FIRST = {"even": 6, "uneven": 3, "all but one": 11}
 
 def in_each_process(rank):
     inputs, target = data(12)
-    found = {"gather": {}, "alone": {}, "learnt margin": {}}
+    found = {"gather": {}, "alone": {}, "learnt margin": {}, "class weights": {}}
     for name, first in FIRST.items():
         own = slice(first) if rank == 0 else slice(first, None)
         for kind, options in (
             ("gather", {}),  # by default
             ("alone", {"gather": False}),
             ("learnt margin", {"learnable_margin": True}),
+            ("class weights", {"class_weights": WEIGHTS}),
         ):
             # Its own margin is a parameter outside DistributedDataParallel.
             network, criterion = DistributedDataParallel(Network()), SCNLoss(margin=0.5, **options)
@@ -82,8 +84,8 @@ def results(tmp_path_factory):
     return run_in_processes(in_each_process, tmp_path_factory.mktemp("gloo"))
 
 
-def alone():
-    return gradients(Network(), SCNLoss(margin=0.5), *data(12))
+def alone(**options):
+    return gradients(Network(), SCNLoss(margin=0.5, **options), *data(12))
 
 
 def assert_close(found, expected):
@@ -91,9 +93,9 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("name", FIRST)
-@pytest.mark.parametrize("kind", ["gather", "learnt margin"])
+@pytest.mark.parametrize("kind", ["gather", "learnt margin", "class weights"])
 def test_two_processes_equal_one_on_the_joined_batch(results, kind, name):
-    expected = alone()
+    expected = alone(class_weights=WEIGHTS if kind == "class weights" else None)
     first, second = (result[kind][name] for result in results)
     assert_close((first["loss"] + second["loss"]) / 2, expected.pop("loss"))
     for found in (first, second):

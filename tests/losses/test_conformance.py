@@ -33,6 +33,10 @@ def with_votes(inputs, generator):
     return {**inputs, "target": votes / votes.sum(1, keepdim=True)}
 
 
+def class_weights(classes):
+    return torch.linspace(0.5, 2.0, classes)
+
+
 class TestAttentionConsistency(LossConformance):
     def make_loss(self):
         return AttentionConsistencyLoss()
@@ -66,6 +70,11 @@ class TestEACSoftTarget(TestEAC):
 
     def make_inputs(self, *, generator, **sizes):
         return with_votes(super().make_inputs(generator=generator, **sizes), generator)
+
+
+class TestEACClassWeights(TestEAC):
+    def make_loss(self):
+        return EACLoss(class_weights=class_weights(self.classes))
 
 
 class TestComposite(TestEAC):
@@ -117,6 +126,11 @@ class TestSCNSoftTarget(TestSCN):
         return with_votes(super().make_inputs(generator=generator, **sizes), generator)
 
 
+class TestSCNClassWeights(TestSCN):
+    def make_loss(self):
+        return SCNLoss(class_weights=class_weights(self.classes))
+
+
 class TestSCNOfficial(ParametricLossConformance, TestSCN):
     constants = (*LossConformance.constants, "bias")
 
@@ -154,6 +168,11 @@ class TestGSMC(LossConformance):
             "target": torch.randint(classes, (batch,), generator=generator),
             **maps(batch, classes, dtype, generator),
         }
+
+
+class TestGSMCClassWeights(TestGSMC):
+    def make_loss(self):
+        return GSMCLoss(class_weights=class_weights(self.classes))
 
 
 class TestGSMCSoftTarget(TestGSMC):
@@ -288,3 +307,8 @@ class TestLANet(LossConformance):
             **heatmaps(batch, dtype, generator),
             "landmarks": 23 * torch.rand(batch, 3, 2, dtype=dtype, generator=generator),
         }
+
+
+class TestLANetClassWeights(TestLANet):
+    def make_loss(self):
+        return LANetLoss(image_size=(32, 24), class_weights=class_weights(self.classes))

@@ -74,8 +74,7 @@ class Method(nn.Module):
         self.ema: ModelEMA | None = None
         if task.class_weights is not None and not self.weighs_classes:
             raise Refused(
-                f"--class-weights is for ce and compose; {task.settings.method} takes "
-                "--sampling balanced instead"
+                f"--class-weights is not for {task.settings.method}; choose --sampling balanced"
             )
 
     @property

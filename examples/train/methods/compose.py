@@ -17,7 +17,7 @@ from examples.train.methods.base import (
     targets_now,
 )
 from examples.train.options import Momentum, PositiveInt, Refused
-from examples.train.terms import make_term
+from examples.train.terms import make_term, weighs_classes
 from examples.train.views import Batch
 from robustfer.losses import CompositeLoss
 from robustfer.models import ImportanceClassifier
@@ -62,8 +62,9 @@ class Compose(Method):
         self.criterion = CompositeLoss(
             *(make_term(text, sizes, task.class_weights) for text in texts)
         )
-        if task.class_weights is not None and "cross_entropy" not in self.criterion.names:
-            raise Refused("--class-weights needs --loss cross_entropy among the losses")
+        weigh_classes = any(map(weighs_classes, self.criterion.losses))
+        if task.class_weights is not None and not weigh_classes:
+            raise Refused("--class-weights needs a loss that takes them, such as cross_entropy")
         self.needs = self.criterion.accepts - self.criterion.proposes
         weighs = "importance" in self.needs
         model = ImportanceClassifier(classifier) if weighs else classifier

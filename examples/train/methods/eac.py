@@ -32,13 +32,16 @@ class EAC(Method):
     """The image is classified as it is: its mirror image is the other view."""
 
     Options = Options
+    weighs_classes = True
     passes = 2
 
     def __init__(self, task: Task, options: Options) -> None:
         super().__init__(task, options)
         self.network = EachView(task.classifier)
         self.criterion = EACLoss(
-            consistency_weight=options.consistency_weight, label_smoothing=options.label_smoothing
+            consistency_weight=options.consistency_weight,
+            label_smoothing=options.label_smoothing,
+            class_weights=task.class_weights,
         )
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:

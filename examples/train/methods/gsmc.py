@@ -32,6 +32,7 @@ class GSMC(Method):
     """The mirror image shows the same erased box: the teacher looks at what the student saw."""
 
     Options = Options
+    weighs_classes = True
     passes = 2
 
     def __init__(self, task: Task, options: Options) -> None:
@@ -41,6 +42,7 @@ class GSMC(Method):
         self.criterion = GSMCLoss(
             distillation_weight=options.distillation_weight,
             consistency_weight=options.consistency_weight,
+            class_weights=task.class_weights,
         )
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:

@@ -55,6 +55,7 @@ class LANet(Method):
     """The network estimates label distributions, and finds landmarks while it trains."""
 
     Options = Options
+    weighs_classes = True
     skips_parameters = True
 
     def __init__(self, task: Task, options: Options) -> None:
@@ -76,6 +77,7 @@ class LANet(Method):
             distribution_weight=options.distribution_weight,
             landmark_weight=options.landmark_weight,
             contrast_weight=options.contrast_weight,
+            class_weights=task.class_weights,
         )
         dtype = torch.get_default_dtype()
         self.bank = LabelDistributionBank(

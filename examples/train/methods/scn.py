@@ -38,11 +38,16 @@ class SCN(Method):
     """Labels that change live in a store, in every process the same."""
 
     Options = Options
+    weighs_classes = True
 
     def __init__(self, task: Task, options: Options) -> None:
         super().__init__(task, options)
         self.network = ImportanceClassifier(task.classifier)
-        self.criterion = SCNLoss(margin=options.margin, rank_weight=options.rank_weight)
+        self.criterion = SCNLoss(
+            margin=options.margin,
+            rank_weight=options.rank_weight,
+            class_weights=task.class_weights,
+        )
         self.labels = label_store(task)
         self.relabeler = Relabeler(
             self.labels,

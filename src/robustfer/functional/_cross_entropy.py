@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from robustfer._checks import check_finite, check_floating, check_shapes, check_within
 from robustfer.functional._precision import Reduction, full_precision
 
 # torch leaves out samples of the class -100 unless another number is named. This one, the least
@@ -16,6 +17,7 @@ def cross_entropy(
     logits: Tensor,
     target: Tensor,
     *,
+    class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -29,11 +31,13 @@ def cross_entropy(
     Args:
         logits: scores of the classes, before softmax.
         target: classes, or probabilities.
+        class_weights: weight of each class, as torch's ``weight``; default: all weigh 1.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
-        logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``.
+        logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, class_weights
+        ``(C)`` -> scalar, or ``(B)``.
 
     Raises:
         IndexError: a target that is not a class (on CUDA an assertion of the device).
@@ -48,6 +52,7 @@ def cross_entropy(
     return F.cross_entropy(
         logits,
         target,
+        weight=_like(class_weights, logits),
         reduction=reduction,
         label_smoothing=label_smoothing,
         ignore_index=_IGNORED_BY_NONE,
@@ -74,8 +79,37 @@ def at_label(values: Tensor, target: Tensor) -> Tensor:
     return values.gather(1, target[:, None]).squeeze(1)
 
 
-def negative_log_likelihood(log_p: Tensor, target: Tensor) -> Tensor:
+def negative_log_likelihood(
+    log_p: Tensor, target: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
     """Mean of :func:`cross_entropy`, from the logarithms of the probabilities."""
+    weight = _like(class_weights, log_p)
     if target.ndim == 2:
-        return -at_label(log_p, target).mean()
-    return F.nll_loss(log_p, target, ignore_index=_IGNORED_BY_NONE)
+        return -at_label(log_p if weight is None else weight * log_p, target).mean()
+    return F.nll_loss(log_p, target, weight=weight, ignore_index=_IGNORED_BY_NONE)
+
+
+def register_class_weights(loss: nn.Module, class_weights: Tensor | None) -> None:
+    """Give a loss the buffer ``class_weights``: it moves with the loss and is not saved.
+
+    Raises:
+        TypeError: it is not a tensor.
+        ValueError: it has another shape or dtype, or a weight is negative or not finite.
+    """
+    if class_weights is not None:
+        check_shapes(class_weights=(class_weights, "C"))
+        check_floating(class_weights=class_weights)
+        check_finite(class_weights=class_weights)
+        check_within(0, float("inf"), class_weights=class_weights)
+        class_weights = class_weights.detach().clone()
+    loss.register_buffer("class_weights", class_weights, persistent=False)
+
+
+def check_class_weights(class_weights: Tensor | None, logits: Tensor) -> None:
+    """Require a weight for each class of the logits, or none."""
+    if class_weights is not None:
+        check_shapes(logits=(logits, "B C"), class_weights=(class_weights, "C"))
+
+
+def _like(class_weights: Tensor | None, logits: Tensor) -> Tensor | None:
+    return None if class_weights is None else class_weights.to(logits.dtype)

@@ -17,7 +17,7 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
-from robustfer.functional._cross_entropy import cross_entropy
+from robustfer.functional._cross_entropy import check_class_weights, cross_entropy
 from robustfer.functional._precision import Reduction, check_reduction, full_precision
 
 
@@ -65,6 +65,7 @@ def importance_weighted_cross_entropy(
     importance: Tensor,
     *,
     bias: Tensor | None = None,
+    class_weights: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Cross entropy of logits that are multiplied by the importance of their sample.
@@ -80,11 +81,12 @@ def importance_weighted_cross_entropy(
         importance: :math:`\alpha` in [0, 1].
         bias: the classifier's bias, its parameter itself, left out of the weighting; ``None``
             weights the whole logits, as the public program does.
+        class_weights: weight of each class, as torch's ``weight``; default: all weigh 1.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, importance ``(B)``,
-        bias ``(C)`` -> scalar, or ``(B)``; float32 for half inputs.
+        bias ``(C)``, class_weights ``(C)`` -> scalar, or ``(B)``; float32 for half inputs.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or the reduction is unknown.
@@ -102,8 +104,14 @@ def importance_weighted_cross_entropy(
     check_target(target, logits, importance=(importance, "B"))
     _check_values(importance)
     check_bias(bias, logits)
+    check_class_weights(class_weights, logits)
     check_reduction(reduction)
-    return cross_entropy(weighted_logits(logits, importance, bias), target, reduction=reduction)
+    return cross_entropy(
+        weighted_logits(logits, importance, bias),
+        target,
+        class_weights=class_weights,
+        reduction=reduction,
+    )
 
 
 def rank_regularization(

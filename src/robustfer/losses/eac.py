@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_range, check_shapes, check_target
 from robustfer.functional import attention_consistency
-from robustfer.functional._cross_entropy import cross_entropy
+from robustfer.functional._cross_entropy import (
+    check_class_weights,
+    cross_entropy,
+    register_class_weights,
+)
 from robustfer.losses._terms import sum_of_terms
 
 
@@ -26,6 +30,8 @@ class EACLoss(nn.Module):
     Args:
         consistency_weight: :math:`\lambda`, the weight of the attention consistency.
         label_smoothing: share of the target spread over all classes, in [0, 1).
+        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
+            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, attention and
@@ -49,13 +55,21 @@ class EACLoss(nn.Module):
     """
 
     __call__: Callable[..., Tensor]
+    class_weights: Tensor | None
 
-    def __init__(self, *, consistency_weight: float = 5.0, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        consistency_weight: float = 5.0,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.consistency_weight = check_range("consistency_weight", consistency_weight, 0.0)
         self.label_smoothing = check_range(
             "label_smoothing", label_smoothing, 0.0, 1.0, open_high=True
         )
+        register_class_weights(self, class_weights)
 
     def terms(
         self, logits: Tensor, target: Tensor, attention: Tensor, attention_flipped: Tensor
@@ -63,8 +77,14 @@ class EACLoss(nn.Module):
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         check_target(target, logits)
         check_shapes(logits=(logits, "B C"), attention=(attention, "B C H W"))
+        check_class_weights(self.class_weights, logits)
         return {
-            "cross_entropy": cross_entropy(logits, target, label_smoothing=self.label_smoothing),
+            "cross_entropy": cross_entropy(
+                logits,
+                target,
+                class_weights=self.class_weights,
+                label_smoothing=self.label_smoothing,
+            ),
             "attention_consistency": self.consistency_weight
             * attention_consistency(attention, attention_flipped),
         }

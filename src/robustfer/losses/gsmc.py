@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_range, check_target
 from robustfer.functional import attention_consistency
-from robustfer.functional._cross_entropy import negative_log_likelihood
+from robustfer.functional._cross_entropy import (
+    check_class_weights,
+    negative_log_likelihood,
+    register_class_weights,
+)
 from robustfer.functional._precision import full_precision
 from robustfer.functional.distillation import divergence_by_class
 from robustfer.losses._terms import sum_of_terms
@@ -29,6 +33,8 @@ class GSMCLoss(nn.Module):
     Args:
         distillation_weight: :math:`w_d`, the weight of the divergence from the teacher.
         consistency_weight: :math:`w_c`, the weight of the attention consistency.
+        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
+            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)`` of the image, target ``(B)`` int64 or ``(B, C)`` probabilities,
@@ -52,13 +58,19 @@ class GSMCLoss(nn.Module):
     """
 
     __call__: Callable[..., Tensor]
+    class_weights: Tensor | None
 
     def __init__(
-        self, *, distillation_weight: float = 0.9, consistency_weight: float = 0.2
+        self,
+        *,
+        distillation_weight: float = 0.9,
+        consistency_weight: float = 0.2,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.distillation_weight = check_range("distillation_weight", distillation_weight, 0.0)
         self.consistency_weight = check_range("consistency_weight", consistency_weight, 0.0)
+        register_class_weights(self, class_weights)
 
     def terms(
         self,
@@ -76,11 +88,12 @@ class GSMCLoss(nn.Module):
             attention=(attention, "B C H W"),
         )
         check_floating(teacher_logits=teacher_logits)
+        check_class_weights(self.class_weights, logits)
         # Not self_distillation: it takes a log-softmax of its own, which costs more than 5 percent.
         log_p = full_precision(logits).log_softmax(dim=1)
         share = self.distillation_weight / len(log_p)
         return {
-            "cross_entropy": negative_log_likelihood(log_p, target),
+            "cross_entropy": negative_log_likelihood(log_p, target, self.class_weights),
             "self_distillation": share * divergence_by_class(log_p, teacher_logits).sum(),
             "attention_consistency": self.consistency_weight
             * attention_consistency(attention, attention_flipped),

@@ -9,7 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_probabilities, check_range, check_target
-from robustfer.functional._cross_entropy import cross_entropy
+from robustfer.functional._cross_entropy import (
+    check_class_weights,
+    cross_entropy,
+    register_class_weights,
+)
 from robustfer.functional._precision import full_precision
 from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.adaptive_wing import LandmarkAdaptiveWingLoss
@@ -41,6 +45,8 @@ class LANetLoss(nn.Module):
             :class:`ExpressionLandmarkContrastiveLoss`.
         variant: ``"paper"`` or ``"official"``: how heat maps are drawn, and what the contrast
             takes of unfilled queues.
+        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
+            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, soft_target
@@ -74,6 +80,7 @@ class LANetLoss(nn.Module):
     """
 
     __call__: Callable[..., Tensor]
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -85,8 +92,10 @@ class LANetLoss(nn.Module):
         temperature: float = 0.1,
         gather: bool = True,
         variant: Variant = "paper",
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        register_class_weights(self, class_weights)
         self.distribution_weight = check_range("distribution_weight", distribution_weight, 0.0)
         self.landmark_weight = check_range("landmark_weight", landmark_weight, 0.0)
         self.contrast_weight = check_range("contrast_weight", contrast_weight, 0.0)
@@ -124,8 +133,9 @@ class LANetLoss(nn.Module):
             expression_query=(expression_query, "B D"),
         )
         check_probabilities(soft_target=soft_target)
+        check_class_weights(self.class_weights, logits)
         terms = {
-            "cross_entropy": cross_entropy(logits, target),
+            "cross_entropy": cross_entropy(logits, target, class_weights=self.class_weights),
             "label_distribution": self.distribution_weight * _divergence(soft_target, logits),
         }
         if self.landmark_loss is not None:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_bool, check_range, check_variant
 from robustfer.functional import importance_weighted_cross_entropy
+from robustfer.functional._cross_entropy import register_class_weights
 from robustfer.functional._gather import gather_rows, several_processes
+from robustfer.functional._precision import full_precision
 from robustfer.functional.ranking import check_bias, check_high_ratio, ranked
 from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.rank_regularization import make_margin, told_margin
@@ -38,6 +40,8 @@ class SCNLoss(nn.Module):
         gather: make value and gradient, averaged over processes as ``DistributedDataParallel``
             does, those of one process on the joined batch, for batches of any size. See
             :class:`RankRegularizationLoss`.
+        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
+            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, importance ``(B)`` in
@@ -62,6 +66,7 @@ class SCNLoss(nn.Module):
 
     __call__: Callable[..., Tensor]
     margin: float | nn.Parameter
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -72,8 +77,10 @@ class SCNLoss(nn.Module):
         variant: Variant = "paper",
         learnable_margin: bool = False,
         gather: bool = True,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        register_class_weights(self, class_weights)
         self.margin = make_margin(margin, learnable=learnable_margin)
         self.high_ratio = check_high_ratio(high_ratio)
         if variant == "official" and rank_weight is not None:
@@ -96,14 +103,25 @@ class SCNLoss(nn.Module):
         if self.variant == "official":
             check_bias(bias, logits)
             bias = None
-        entropy = importance_weighted_cross_entropy(logits, target, importance, bias=bias)
+        entropy = importance_weighted_cross_entropy(
+            logits, target, importance, bias=bias, class_weights=self.class_weights
+        )
         if self.rank_weight is not None:
             entropy = (1 - self.rank_weight) * entropy
         if self.gather and several_processes():
-            own = len(importance)
-            (importance,), _ = gather_rows(importance)
+            own: int | Tensor
+            total: int | Tensor
+            if self.class_weights is None or target.ndim == 2:  # torch divides by the batch
+                own = len(importance)
+                (importance,), _ = gather_rows(importance)
+                total = len(importance)
+            else:
+                weights = full_precision(self.class_weights)[target]
+                own = weights.sum()
+                (importance, weights), _ = gather_rows(importance, weights)
+                total = weights.sum()
             # Processes are averaged: a sample of a small batch must not count for more.
-            entropy = entropy * (own * dist.get_world_size() / len(importance))
+            entropy = entropy * (own * dist.get_world_size() / total)
         rank = ranked(
             importance,
             self.margin,

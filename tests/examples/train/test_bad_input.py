@@ -43,9 +43,12 @@ BAD = {
     "batch too large": (["ce", "--batch-size=17"], ["--batch-size", "17", "16"]),
     "batch not shared": (["ce", "--batch-size=7", "--accumulate=2"], ["--batch-size", "7", "2"]),
     "weights of two classes": (["ce", "--class-weights=[1, 2]"], ["--class-weights", "surprise"]),
-    "weights for eac": (["eac", "--class-weights=balanced"], ["--class-weights", "eac"]),
+    "weights for forward": (
+        ["forward", "--class-weights=balanced", "--verified=5"],
+        ["--class-weights", "forward", "--sampling balanced"],
+    ),
     "weights without the loss": (
-        ["compose", "--class-weights=balanced", "--loss=scn"],
+        ["compose", "--class-weights=balanced", "--loss=self_distillation"],
         ["--class-weights", "cross_entropy"],
     ),
     "no such backbone": (["ce", "--backbone=bogus"], ["--backbone", "bogus", "timm"]),

@@ -89,6 +89,7 @@ def test_a_term_has_the_weight_and_the_options_of_its_text():
     assert isinstance(smoothed.loss, WeightedCrossEntropy)
     assert (smoothed.weight, smoothed.loss.label_smoothing) == (1.0, 0.1)
     assert torch.equal(smoothed.loss.weight, weights)
+    assert torch.equal(make_term("eac=1", {}, weights).loss.class_weights, weights)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,14 @@ def test_stopped_and_resumed_equals_one_run_to_the_bit(method, tmp_path):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.parametrize("method", ["eac", "scn", "gsmc", "lanet"])
+def test_the_whole_methods_take_class_weights(method, tmp_path):
+    options = f"--output={tmp_path}/run", "--class-weights=[1, 1, 1, 4, 1, 1, 1]"
+    own = Training(settings_of(method, *options)).method.criterion.class_weights
+    assert float(own[3] / own[0]) == pytest.approx(4)
+    assert run(method, *options, "--epochs=1").history.last["loss"] > 0
+
+
 def test_a_finished_run_resumed_stays_as_it_is(tmp_path, capsys):
     run("gsmc", f"--output={tmp_path}/run")
     before = (tmp_path / "run/resume.pt").read_bytes()
