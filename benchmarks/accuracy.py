@@ -50,7 +50,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks import accuracy_tables
+from benchmarks import accuracy_pictures, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
 from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
@@ -377,13 +377,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="only this budget; try: instead of the scale's")
     parser.add_argument("--setting", nargs="*", default=[], help="try: OPTION=VALUE ...")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--write", action="store_true", help="table: put it into docs/results.md")
+    parser.add_argument("--write", action="store_true", help="table: renew docs/results.md")
     options = parser.parse_args()
     if options.phase == "table":
         print(accuracy_tables.table(rows()))
         if options.write:
             page = Path(__file__).parents[1] / "docs" / "results.md"
             page.write_text(accuracy_tables.with_tables(page.read_text(), rows()))
+            accuracy_pictures.draw(rows(), page.parent / "pictures")
         return
     if options.root is None or options.method is None:
         parser.error("--method and --root (or ROBUSTFER_FERPLUS) are needed")

@@ -1,0 +1,124 @@
+"""The pictures of the results page: ``python -m benchmarks.accuracy table --write`` draws them.
+
+They come from the rows in ``benchmarks/results/accuracy.jsonl``: figures over thousands of faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.accuracy_tables import (
+    PREDICTIONS,
+    SCALES,
+    TASKS,
+    Group,
+    floor_of,
+    groups_of,
+    prediction_of,
+    scales_of,
+)
+
+COLOURS = {"precision": "#1f6fb4", "recall": "#d1651b", "changed": "#888888"}
+LABELS = {
+    "precision": "precision: of the changed labels, those now right",
+    "recall": "recall: of the wrong labels, those now right",
+    "changed": "share of all labels that is changed",
+}
+# Of methods that know a hundred verified labels, and of the others.
+VERIFIED, UNVERIFIED = "#d1651b", "#1f6fb4"
+RELABELLED = ("symmetric30", "fer2013")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def gains(rows: Rows, path: Path) -> None:
+    """Draw by how much each method is ahead of the floor: a dot per seed, a bar at their mean."""
+    panels = []
+    for scale, own in scales_of(groups_of(rows)).items():
+        prediction = prediction_of(own)
+        for task in TASKS:
+            found = [group for group in own if group.task == task]
+            if len(found) > 1:
+                panels.append((scale, task, prediction, found))
+    most = max(len(found) for *_, found in panels)
+    lines = (len(panels) + 1) // 2
+    figure = Figure(figsize=(11, lines * (1.1 + 0.27 * most)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, 2, squeeze=False).flat
+    for axes, (scale, task, prediction, found) in zip(grid, panels, strict=False):
+        _panel(axes, found, prediction)
+        axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}", fontsize=10)
+        axes.set_xlabel(f"points ahead of the floor ({PREDICTIONS[prediction]})")
+    for axes in list(grid)[len(panels) :]:
+        axes.set_axis_off()
+    figure.savefig(path, dpi=90)
+
+
+def _panel(axes: Any, groups: Sequence[Group], prediction: str) -> None:
+    floor = floor_of(groups, prediction)
+    found = [(group, group.gains(floor, prediction)) for group in groups if group is not floor]
+    found = sorted((one for one in found if one[1]), key=lambda one: np.mean(one[1]))
+    for height, (group, values) in enumerate(found):
+        colour = VERIFIED if "verified" in group.method or group.method == "forward" else UNVERIFIED
+        axes.barh(height, np.mean(values), height=0.6, color=colour, alpha=0.35)
+        axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=4)
+    axes.axvline(0, color="#222222", linewidth=1.5)
+    level = f"floor: cross entropy, {floor.epochs} epochs, {floor.mean(prediction):.1f} %"
+    axes.text(0, len(found) - 0.35, level, fontsize=8, ha="center", va="bottom")
+    names = [f"{group.title}, {group.epochs} epochs" for group, _ in found]
+    axes.set_yticks(range(len(found)), names, fontsize=8)
+    axes.set_ylim(-0.6, len(found) + 0.2)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def relabelling(rows: Rows, path: Path) -> None:
+    """Precision and recall of the changed labels by epoch: a thin line a seed, their mean thick."""
+    rows = [row for row in rows if any(row.get("recall_by_epoch") or ())]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure = Figure(figsize=(11, 3.8 * len(methods)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(methods), len(RELABELLED), sharex=True, sharey=True, squeeze=False)
+    for line, method in zip(panels, methods, strict=True):
+        for axes, task in zip(line, RELABELLED, strict=True):
+            own = [row for row in rows if (row["method"], row["task"]) == (method, task)]
+            for figure_name, colour in COLOURS.items():
+                _curves(axes, [_shares(row, figure_name) for row in own], figure_name, colour)
+            axes.set_title(f"{method}: {TASKS[task]}")
+            axes.set(ylim=(0, 100), ylabel="%")
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0, 0].legend(frameon=False)
+    figure.savefig(path, dpi=90)
+
+
+def _shares(row: Mapping[str, Any], name: str) -> np.ndarray:
+    """A figure by epoch in percent, NaN before the first label is changed."""
+    if name == "changed":
+        values = np.array(row["changed_by_epoch"]) / row["train_faces"]
+    else:
+        values = np.array(row[f"{name}_by_epoch"], dtype=float)
+    return np.where(np.array(row["changed_by_epoch"]) > 0, 100 * values, np.nan)
+
+
+def _curves(axes: Any, curves: Sequence[np.ndarray], name: str, colour: str) -> None:
+    for curve in curves:
+        axes.plot(range(1, len(curve) + 1), curve, color=colour, alpha=0.35, linewidth=1)
+    if curves:
+        mean = np.mean(curves, axis=0)
+        axes.plot(range(1, len(mean) + 1), mean, color=colour, linewidth=2.4, label=LABELS[name])
+
+
+def draw(rows: Rows, folder: Path) -> None:
+    """Draw both pictures into a folder."""
+    reported = [row for row in rows if row["phase"] == "report"]
+    gains(reported, folder / "accuracy.png")
+    relabelling(reported, folder / "relabelling.png")
