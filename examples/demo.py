@@ -24,7 +24,7 @@ from examples.train.options import parse
 from examples.train.tables import markdown_table
 from robustfer.audit import Audit, audit, read_decisions, read_probabilities, write_review
 from robustfer.data import DemoFaces, LabeledFaces
-from robustfer.noise import noise_matrix, with_class_noise, write_noise_list
+from robustfer.noise import with_class_noise, write_noise_list
 
 # What faces of each class are taken for; the rest keep their label. As in data sets of real faces,
 # neutral faces are given other labels, so the labels have other shares of the classes than the
@@ -81,8 +81,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     labels, page, said = output / "labels.txt", output / "review.html", output / "decisions.csv"
     faces = DemoFaces(options.train_faces)
-    matrix = noise_matrix(CONFUSIONS, faces.classes)
-    faces = with_class_noise(faces, matrix=matrix, rate=1.0, seed=options.seed)
+    faces = with_class_noise(faces, CONFUSIONS, rate=1.0, seed=options.seed)
     assert faces.true_targets is not None
     wrong = faces.targets != faces.true_targets
     write_noise_list(labels, faces.ids, faces.targets)

@@ -8,7 +8,8 @@ from torch import nn
 
 from robustfer.losses import check_values
 from robustfer.metrics import accuracy, calibration_error, confusion_matrix, mean_class_accuracy
-from robustfer.noise import class_noise, transition_matrix, without_diagonal
+from robustfer.noise.matrices import transition_matrix, without_diagonal
+from robustfer.noise.models import class_noise
 from robustfer.state import LabelStore, ModelEMA, Relabeler
 from tests.losses import test_conformance
 from tests.other_device import DEVICE, OtherDevice
@@ -71,7 +72,7 @@ def test_noise_by_classes():
 
     def noisy(counts, targets):
         matrix = without_diagonal(transition_matrix(counts)).float().to(targets.device)
-        return class_noise(targets, ids, matrix=matrix, rate=0.5, seed=1)
+        return class_noise(targets, ids, confusions=matrix, rate=0.5, seed=1)
 
     with OtherDevice():
         found = noisy(counts.to(DEVICE), targets.to(DEVICE))

@@ -13,17 +13,7 @@ from tqdm import tqdm
 
 from examples.train.options import DataOptions, NoiseOptions, Refused, Settings
 from robustfer.data import LabeledFaces, ProgressiveBalancedSampler, load
-from robustfer.noise import (
-    LANET_CONFUSIONS,
-    crowd_counts,
-    noise_matrix,
-    read_noise_list,
-    transition_matrix,
-    with_class_noise,
-    with_noise_list,
-    with_symmetric_noise,
-    without_diagonal,
-)
+from robustfer.noise import with_class_noise, with_noise_list, with_symmetric_noise
 
 # What a label is may differ between training and evaluation: the latter takes the reader's default.
 _WHAT_A_LABEL_IS = ("labels", "fer2013_labels")
@@ -78,13 +68,9 @@ def with_noise(faces: LabeledFaces, options: NoiseOptions, *, seed: int) -> Labe
     if kind == "list":
         if options.noise_list is None:
             raise Refused("--noise list needs --noise-list FILE")
-        noisy = read_noise_list(
-            options.noise_list,
-            classes=options.noise_numbering,
-            base=options.noise_base,
-            clean=faces,
+        return with_noise_list(
+            faces, options.noise_list, classes=options.noise_numbering, base=options.noise_base
         )
-        return with_noise_list(faces, noisy)
     if rate is None:
         raise Refused(f"--noise {kind} needs --noise-rate, say --noise-rate 0.3")
     how: dict[str, Any] = {
@@ -95,16 +81,13 @@ def with_noise(faces: LabeledFaces, options: NoiseOptions, *, seed: int) -> Labe
     if kind in ("symmetric", "symmetric-included"):
         included = "included" if kind == "symmetric-included" else "excluded"
         return with_symmetric_noise(faces, true_class=included, **how)
-    if kind == "crowd":
-        if faces.votes is None:
-            raise Refused("--noise crowd needs data with votes of several people, such as ferplus")
-        matrix = without_diagonal(transition_matrix(crowd_counts(faces.votes)))
-    else:
-        confusions = LANET_CONFUSIONS if kind == "lanet" else options.noise_confusions
-        if not confusions:
-            raise Refused("--noise confusions needs --noise-confusions, say '{fear: surprise}'")
-        matrix = noise_matrix(confusions, faces.classes)
-    return with_class_noise(faces, matrix=matrix, **how)
+    if kind == "crowd" and faces.votes is None:
+        raise Refused("--noise crowd needs data with votes of several people, such as ferplus")
+    if kind != "confusions":
+        return with_class_noise(faces, kind, **how)
+    if not options.noise_confusions:
+        raise Refused("--noise confusions needs --noise-confusions, say '{fear: surprise}'")
+    return with_class_noise(faces, options.noise_confusions, **how)
 
 
 def class_weights(faces: LabeledFaces, options: DataOptions) -> Tensor | None:

@@ -10,7 +10,7 @@ DATA_SETS = ("demo", "rafdb", "ferplus", "fer2013", "affectnet", "folder", "tabl
 #: Keys of :data:`robustfer.data.NUMBERINGS`.
 NUMBERINGS = ("rafdb", "affectnet", "ferplus", "fer2013", "lanet")
 
-#: How :func:`robustfer.noise.symmetric_noise` draws the samples.
+#: How :func:`robustfer.noise.with_symmetric_noise` draws the samples.
 NoiseVariant = Literal["exact", "bernoulli", "official"]
 
 #: Models of ``robustfer noise make`` -> what they do.

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from robustfer import cli
 from robustfer.audit import audit
 from robustfer.data import EXPRESSIONS, RAFDB, load
-from robustfer.noise import read_noise_list, transition_from_verified
+from robustfer.noise import transition_from_verified, with_noise_list
 from tests.data.trees import write_rafdb
 
 LINES = [f"train_{number:05}.jpg {1 + number % 7}" for number in range(1, 71)]
@@ -72,7 +72,7 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     status, out, err = run("apply", "anna.csv", "ben.csv", *data, "--out", "corrected.txt")
     assert (status, err) == (0, "")
     assert "29 labels decided, 2 of them changed, 1 ambiguous" in out
-    corrected = read_noise_list(tmp_path / "corrected.txt", clean=faces).targets
+    corrected = with_noise_list(faces, tmp_path / "corrected.txt").targets
     expected = faces.targets.clone()
     expected[1:3] = (expected[1:3] + 1) % 7
     assert torch.equal(corrected, expected)

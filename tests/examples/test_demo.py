@@ -13,11 +13,10 @@ from examples import demo
 from robustfer.audit import read_decisions
 from robustfer.data import DemoFaces
 from robustfer.noise import (
-    noise_matrix,
-    read_noise_list,
     transition_from_verified,
     with_noise_list,
 )
+from robustfer.noise.matrices import noise_matrix
 
 TRAINED, VERIFIED = 350, 60
 
@@ -40,8 +39,7 @@ def told(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def faces(told):
-    clean = DemoFaces(TRAINED)
-    return with_noise_list(clean, read_noise_list(told[0] / "labels.txt", clean=clean))
+    return with_noise_list(DemoFaces(TRAINED), told[0] / "labels.txt")
 
 
 def test_one_table_has_a_row_for_each_training(told):

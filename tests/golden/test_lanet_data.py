@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from robustfer.data import ProgressiveBalancedSampler
-from robustfer.noise import LANET_CONFUSIONS, class_noise, noise_matrix, symmetric_noise
+from robustfer.data.classes import class_order
+from robustfer.noise.matrices import LANET_CONFUSIONS, noise_matrix
+from robustfer.noise.models import class_noise, symmetric_noise
 from tests.golden.conftest import _file
 
 NEEDS = {
@@ -46,7 +48,7 @@ def options_of(case):
 
 
 def test_confusion_map(case):
-    ours = noise_matrix(LANET_CONFUSIONS, "lanet")
+    ours = noise_matrix(LANET_CONFUSIONS, class_order("lanet"))
     assert ours.sum(1).tolist() == [1.0] * 7
     np.testing.assert_array_equal(ours.argmax(1).numpy(), case["map"])
 
@@ -59,8 +61,8 @@ def test_symmetric_draws(case):
 
 def test_class_dependent_draws(case):
     ids, options = options_of(case)
-    matrix = noise_matrix(LANET_CONFUSIONS, "lanet")
-    noisy = class_noise(labels_of(case["before"]), ids, matrix=matrix, **options)
+    matrix = noise_matrix(LANET_CONFUSIONS, class_order("lanet"))
+    noisy = class_noise(labels_of(case["before"]), ids, confusions=matrix, **options)
     assert torch.equal(noisy, labels_of(case["after"]))
 
 

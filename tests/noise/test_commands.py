@@ -7,7 +7,8 @@ import torch
 
 from robustfer import _names, cli
 from robustfer.data import EXPRESSIONS, NUMBERINGS, RAFDB, loading
-from robustfer.noise import read_noise_list, with_symmetric_noise
+from robustfer.noise import with_symmetric_noise
+from robustfer.noise.lists import read_noise_list
 from tests.data.trees import vote_row, write_ferplus, write_image, write_rafdb
 
 LINES = [f"train_{number:05}.jpg {1 + number % 7}" for number in range(1, 41)]

@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, Subset
 
-from robustfer.data import DemoFaces
-from robustfer.noise import (
-    LANET_CONFUSIONS,
-    class_noise,
-    noise_matrix,
-    noise_report,
-    symmetric_noise,
-    with_class_noise,
-    with_symmetric_noise,
-)
+from robustfer.data import EXPRESSIONS, DemoFaces
+from robustfer.noise import noise_report, with_class_noise, with_symmetric_noise
+from robustfer.noise.matrices import LANET_CONFUSIONS, noise_matrix
+from robustfer.noise.models import class_noise, symmetric_noise
 
 VARIANTS = st.sampled_from(["exact", "bernoulli"])
 
@@ -180,7 +174,7 @@ MATRIX = torch.tensor([[0.0, 0.75, 0.25], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
 def test_class_noise_follows_the_matrix():
     count = 12_000
     targets = torch.arange(count) % 3
-    noisy = class_noise(targets, names(count), matrix=MATRIX, rate=1.0, seed=5)
+    noisy = class_noise(targets, names(count), confusions=MATRIX, rate=1.0, seed=5)
     table = torch.zeros(3, 3)
     table.index_put_((targets, noisy), torch.ones(count), accumulate=True)
     torch.testing.assert_close(table / 4000, MATRIX, atol=0.03, rtol=0)
@@ -192,8 +186,8 @@ def test_class_noise_follows_the_matrix():
 def test_class_noise_draws_the_samples_that_symmetric_noise_does(rate, seed, variant):
     targets, ids = torch.arange(60) % 7, names(60)
     options = {"rate": rate, "seed": seed, "variant": variant}
-    matrix = noise_matrix(LANET_CONFUSIONS, "rafdb")
-    by_class = class_noise(targets, ids, matrix=matrix, **options)
+    matrix = noise_matrix(LANET_CONFUSIONS, EXPRESSIONS)
+    by_class = class_noise(targets, ids, confusions=matrix, **options)
     symmetric = symmetric_noise(targets, ids, num_classes=7, **options)
     hit = symmetric != targets
     assert torch.equal(by_class != targets, hit)
@@ -204,15 +198,14 @@ def test_every_number_finds_a_class():
     # Shares whose sum rounds to less than 1 must not send a sample beyond the last class.
     matrix = torch.tensor([[0.1] * 10 + [0.0]] * 11, dtype=torch.float64)
     targets = torch.full((3000,), 10)
-    noisy = class_noise(targets, names(3000), matrix=matrix, rate=1.0, seed=0)
+    noisy = class_noise(targets, names(3000), confusions=matrix, rate=1.0, seed=0)
     assert noisy.max() <= 9
     assert len(noisy.unique()) == 10
 
 
 def test_named_confusions_on_a_data_set():
     faces = DemoFaces(num_samples=70)
-    matrix = noise_matrix(LANET_CONFUSIONS, faces.classes)
-    noisy = with_class_noise(faces, matrix=matrix, rate=0.3, seed=0)
+    noisy = with_class_noise(faces, "lanet", rate=0.3, seed=0)
     assert torch.equal(noisy.true_targets, faces.targets)
     hit = noisy.targets != faces.targets
     assert int(hit.sum()) == 21
@@ -220,23 +213,26 @@ def test_named_confusions_on_a_data_set():
         assert LANET_CONFUSIONS[faces.classes[true]] == faces.classes[given_label]
     rows = torch.arange(40, 0, -3)
     after = noisy.subset(rows)
-    before = with_class_noise(faces.subset(rows), matrix=matrix, rate=0.3, seed=0)
+    before = with_class_noise(faces.subset(rows), "lanet", rate=0.3, seed=0)
     assert torch.equal(before.targets, after.targets)
     # In another order of the classes the same faces get the same names.
     moved = faces.with_classes("fer2013")
-    other = with_class_noise(
-        moved, matrix=noise_matrix(LANET_CONFUSIONS, moved.classes), rate=0.3, seed=0
-    )
+    other = with_class_noise(moved, LANET_CONFUSIONS, rate=0.3, seed=0)
     assert torch.equal(other.with_classes(faces.classes).targets, noisy.targets)
-    with pytest.raises(ValueError, match="matrix must have a row for each of surprise, .* got 3"):
-        with_class_noise(faces, matrix=MATRIX, rate=0.3, seed=0)
+    with pytest.raises(
+        ValueError, match="confusions must have a row for each of surprise, .* got 3"
+    ):
+        with_class_noise(faces, MATRIX, rate=0.3, seed=0)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"matrix": torch.ones(3, 2)}, "matrix has C=2 but|matrix must have shape|C=3"),
-        ({"matrix": torch.ones(3, 3)}, "rows of matrix must be probabilities that sum to 1"),
+        ({"confusions": torch.ones(3, 2)}, "confusions has C=2 but|must have shape|C=3"),
+        (
+            {"confusions": torch.ones(3, 3)},
+            "rows of confusions must be probabilities that sum to 1",
+        ),
         ({"variant": "official"}, "takes each class to one other"),
         ({"variant": "paper"}, "variant must be 'exact', 'bernoulli' or 'official', got 'paper'"),
         ({"targets": torch.tensor([3])}, "class indices from 0 to 2, got 3"),
@@ -244,7 +240,8 @@ def test_named_confusions_on_a_data_set():
     ],
 )
 def test_bad_arguments_of_class_noise(change, message):
-    arguments = {"targets": torch.tensor([0]), "matrix": MATRIX, "rate": 0.5, "seed": 0} | change
+    arguments = {"targets": torch.tensor([0]), "confusions": MATRIX, "rate": 0.5, "seed": 0}
+    arguments |= change
     with pytest.raises(ValueError, match=message):
         class_noise(arguments.pop("targets"), ["a"], **arguments)
 
@@ -276,7 +273,7 @@ def test_probabilities_have_no_noise():
 ARGUMENTS = {"targets": torch.tensor([0, 1, 2]), "ids": ["a", "b", "c"], "rate": 0.9, "seed": 5}
 MODELS = [
     pytest.param(partial(symmetric_noise, num_classes=3), id="symmetric"),
-    pytest.param(partial(class_noise, matrix=MATRIX), id="class"),
+    pytest.param(partial(class_noise, confusions=MATRIX), id="class"),
 ]
 
 
@@ -363,10 +360,33 @@ def test_the_number_of_classes_is_whole(number):
 
 
 def test_a_matrix_of_whole_numbers_is_named():
-    with pytest.raises(ValueError, match="matrix must have a floating-point dtype, got torch.int"):
-        class_noise(**ARGUMENTS, matrix=torch.eye(3, dtype=torch.int64))
-    with pytest.raises(TypeError, match=r"matrix must be a torch\.Tensor, got list"):
-        with_class_noise(DemoFaces(7), matrix=[[1.0]], rate=0.3, seed=0)
+    with pytest.raises(ValueError, match="confusions must have a floating-point dtype, got t"):
+        class_noise(**ARGUMENTS, confusions=torch.eye(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("confusions", "message"),
+    [
+        ([[1.0]], "confusions must be names of classes, .* a matrix, 'lanet' or 'crowd', got list"),
+        ("people", "confusions must be 'lanet' or 'crowd', got 'people'"),
+        ("crowd", "the data set has no votes of several people"),
+        ({"dog": "fear"}, "'dog' is none of the classes surprise"),
+    ],
+)
+def test_what_is_no_confusions(confusions, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        with_class_noise(DemoFaces(7), confusions, rate=0.3, seed=0)
+
+
+def test_a_crowd_confuses_as_its_votes_do():
+    faces = DemoFaces(70)
+    faces.votes = 6 * torch.nn.functional.one_hot(faces.targets, 7)
+    faces.votes[:, 0] += 3  # every crowd has three people who see surprise
+    noisy = with_class_noise(faces, "crowd", rate=1.0, seed=0)
+    assert bool((noisy.targets == 0).all())
+    faces.votes.zero_()
+    with pytest.raises(ValueError, match="no face of the data set has more than half of its votes"):
+        with_class_noise(faces, "crowd", rate=1.0, seed=0)
 
 
 def test_names_that_are_not_utf_8():
@@ -389,7 +409,7 @@ def test_names_that_are_not_utf_8():
     "noise",
     [
         partial(with_symmetric_noise, rate=0.3, seed=0),
-        partial(with_class_noise, matrix=MATRIX, rate=0.3, seed=0),
+        partial(with_class_noise, confusions=MATRIX, rate=0.3, seed=0),
         noise_report,
     ],
 )

@@ -20,7 +20,7 @@ from robustfer.audit.ranking import audit
 from robustfer.data import LabeledFaces
 from robustfer.data.classes import class_name
 from robustfer.noise import TransitionEstimate, with_noise_list, write_noise_list
-from robustfer.noise.commands import load_faces, read_list
+from robustfer.noise.commands import list_options, load_faces
 from robustfer.state import LabelStore
 
 
@@ -126,7 +126,7 @@ def _show(estimate: TransitionEstimate, faces: LabeledFaces) -> None:
 def _faces(options: argparse.Namespace) -> LabeledFaces:
     faces = load_faces(options.data, options)
     if options.list is not None:
-        faces = with_noise_list(faces, read_list(options, faces))
+        faces = with_noise_list(faces, options.list, **list_options(options))
     if faces.targets.ndim != 1:
         raise ValueError(
             "the labels of the data set are probabilities; an audit needs a class for each face"

@@ -16,12 +16,7 @@ from robustfer.data.loading import load
 from robustfer.metrics import confusion_matrix
 from robustfer.noise.lists import NoiseList, read_noise_list, with_noise_list, write_noise_list
 from robustfer.noise.matching import match_names
-from robustfer.noise.matrices import (
-    LANET_CONFUSIONS,
-    crowd_counts,
-    noise_matrix,
-    without_diagonal,
-)
+from robustfer.noise.matrices import crowd_counts
 from robustfer.noise.models import with_class_noise, with_symmetric_noise
 from robustfer.noise.report import NoiseReport, fingerprint, noise_report, picture_format
 from robustfer.noise.verification import verify_noise_list
@@ -41,11 +36,7 @@ def _make(options: argparse.Namespace) -> int:
         true_class: Any = "excluded" if options.model == "symmetric" else "included"
         noisy = with_symmetric_noise(dataset, true_class=true_class, **how)
     else:
-        if options.model == "lanet":
-            matrix = noise_matrix(LANET_CONFUSIONS, dataset.classes)
-        else:
-            matrix = without_diagonal(_crowd(dataset).matrix)
-        noisy = with_class_noise(dataset, matrix=matrix, **how)
+        noisy = with_class_noise(dataset, options.model, **how)
     write_noise_list(
         options.output, noisy.ids, noisy.targets, names=options.names, base=options.base
     )
@@ -61,10 +52,12 @@ def _make(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     dataset = load_faces(options.data, options)
     if options.crowd:
-        _show_report(_crowd(dataset), options, "single people against the majority")
+        counts, notes = crowd_counts(dataset.votes), ("counted are votes, not faces",)
+        report = NoiseReport(classes=dataset.classes, counts=counts, notes=notes)
+        _show_report(report, options, "single people against the majority")
         return 0
     if options.list is not None:
-        dataset = with_noise_list(dataset, read_list(options, dataset))
+        dataset = with_noise_list(dataset, options.list, **list_options(options))
     report = noise_report(dataset)
     print(f"{dataset.summary()}\n")
     _show_report(report, options, f"{100 * report.rate:.1f} % of {report.samples} labels differ")
@@ -73,12 +66,13 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    how = list_options(options)
     if options.clean.partition(":")[0] not in DATA_SETS:
         labels = read_noise_list(options.clean, base=options.clean_base, classes=options.classes)
-        report = verify_noise_list(read_list(options, labels), labels)
+        report = verify_noise_list(read_noise_list(options.list, clean=labels, **how), labels)
     else:
         dataset = load_faces(options.clean, options)
-        noisy = read_list(options, dataset)
+        noisy = read_noise_list(options.list, clean=dataset, **how)
         splits, missing = _other_splits(noisy, dataset, options)
         report = verify_noise_list(noisy, dataset, other_splits=splits)
         if report.problems:
@@ -87,9 +81,9 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def read_list(options: argparse.Namespace, clean: LabeledFaces | NoiseList) -> NoiseList:
-    """Read the list that the command line names."""
-    return read_noise_list(options.list, base=options.base, classes=options.order, clean=clean)
+def list_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how to read the list that the command line names."""
+    return {"base": options.base, "classes": options.order}
 
 
 def _other_splits(
@@ -121,16 +115,6 @@ def load_faces(spec: str, options: argparse.Namespace, *, split: str | None = No
         return load(spec, **given)
     except TypeError as error:  # an option of another type
         raise ValueError(str(error)) from error
-
-
-def _crowd(dataset: LabeledFaces) -> NoiseReport:
-    if dataset.votes is None:
-        raise ValueError("the data set has no votes of several people")
-    counts = crowd_counts(dataset.votes)
-    if not int(counts.sum()):
-        raise ValueError("no face of the data set has more than half of its votes for one class")
-    notes = ("counted are votes, not faces",)
-    return NoiseReport(classes=dataset.classes, counts=counts, notes=notes)
 
 
 def _show_report(report: NoiseReport, options: argparse.Namespace, title: str) -> None:

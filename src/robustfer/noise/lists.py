@@ -163,27 +163,54 @@ def write_noise_list(
     write_label_list(Path(path).expanduser(), zip(shown, numbers, strict=True))
 
 
-def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
-    """Return a data set with the labels of a list; ``true_targets`` keep the old.
+def with_noise_list(
+    dataset: _FacesT,
+    path: str | Path,
+    *,
+    classes: str | Sequence[str] | None = None,
+    base: Literal[0, 1] | None = None,
+) -> _FacesT:
+    r"""Put the labels of a list, a name and a number a line, on a data set.
+
+    It takes the formats in circulation: numbers from 1 with plain names (``train_00001.jpg 5``),
+    numbers from 0 with the names of aligned copies, whole paths too
+    (``/faces/train_00001_aligned.jpg 4``), and mixtures.
 
     A name of the list means the sample with this id. One of the two may have more folders before
-    it, so ``1.jpg`` is ``train/1.jpg``, and ``test/1.jpg`` is not.
+    it, so ``1.jpg`` is ``train/1.jpg``, and ``test/1.jpg`` is not. The list may name other samples
+    too, say those of another split.
 
     Args:
         dataset: a data set with one class per sample.
-        noisy: the list; it may name other samples too, say those of another split.
+        path: the list.
+        classes: the order that the numbers count, names or a key of
+            :data:`robustfer.data.NUMBERINGS`; default: that of the data set.
+        base: what the numbers count from. Default: a 0 or the greatest number tells, or else the
+            labels of the data set.
+
+    Returns:
+        A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        TypeError: not one of robustfer's data sets, or not a list that was read.
-        ValueError: names do not fit, or clearly more labels agree in another order of the classes.
+        FileNotFoundError: there is no such file.
+        TypeError: not one of robustfer's data sets.
+        ValueError: a line is not as described, the numbers fit neither base, names do not fit, or
+            clearly more labels agree in another order of the classes.
+
+    >>> import tempfile
+    >>> from robustfer.data import DemoFaces
+    >>> faces = DemoFaces(7)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "noise.txt")
+    ...     _ = path.write_text("".join(f"{name} {target}\n" for name, target in
+    ...                                 zip(faces.ids, [0, 0, 2, 3, 4, 5, 6])))
+    ...     noisy = with_noise_list(faces, path, base=0)
+    >>> noisy.targets.tolist()
+    [0, 0, 2, 3, 4, 5, 6]
     """
     check_faces(dataset)
-    if not isinstance(noisy, NoiseList):
-        raise TypeError(
-            f"noisy must be a NoiseList, got {type(noisy).__name__}; read a file with "
-            "read_noise_list"
-        )
     true = hard_targets(dataset)
+    noisy = read_noise_list(path, classes=classes, base=base, clean=dataset)
     rows = match_names(noisy.path, noisy.ids, dataset.ids)
     places = torch.full((len(dataset),), -1, device="cpu")
     known = rows >= 0
@@ -201,8 +228,8 @@ def with_noise_list(dataset: _FacesT, noisy: NoiseList) -> _FacesT:
     if better is not None:
         raise ValueError(
             f"{noisy.path} differs from the data set in {1 - agree / len(dataset):.0%} of the "
-            f"labels: another order of the classes? {better.hint()} To read it so, give "
-            f"read_noise_list {better.options()}"
+            f"labels: another order of the classes? {better.hint()} To read it so, pass "
+            f"{better.options()}"
         )
     return dataset.with_targets(given)
 

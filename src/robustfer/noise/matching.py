@@ -77,7 +77,7 @@ class FittingOrder(NamedTuple):
         return f"In that of {self.order}, counted from {self.base}, {self.differ:.1%} differ."
 
     def options(self) -> str:
-        """Return the options with which ``read_noise_list`` takes a list so."""
+        """Return the options with which a list is read so."""
         order = "dataset.classes" if self.order == _OWN else repr(self.order)
         return f"classes={order}, base={self.base}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Literal, TypeVar, get_args
 
@@ -24,7 +24,16 @@ from robustfer._inputs import check_ids, name_bytes
 from robustfer._names import NoiseVariant as Variant
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.noise.matrices import (
+    LANET_CONFUSIONS,
+    NamedConfusions,
+    crowd_counts,
+    noise_matrix,
+    transition_matrix,
+    without_diagonal,
+)
 
+Confusions = NamedConfusions | Tensor | Literal["lanet", "crowd"]
 _FacesT = TypeVar("_FacesT", bound=LabeledFaces)
 
 
@@ -39,39 +48,18 @@ def symmetric_noise(
     variant: Variant = "exact",
     all_ids: Sequence[str] | None = None,
 ) -> Tensor:
-    r"""Give some samples another class, each class being equally likely.
-
-    A hash of seed and name gives each sample two 64-bit numbers. A sample is drawn if its first
-    number is among the :math:`\operatorname{round}(\text{rate} \cdot N)` least (``"exact"``) or
-    less than :math:`\text{rate} \cdot 2^{64}` (``"bernoulli"``). It changes to
-
-    .. math:: y' = (y + 1 + h_2 \bmod (C - 1)) \bmod C \quad\text{or}\quad y' = h_2 \bmod C
-
-    without and with the true class among the possible ones. The order of the samples does not
-    matter, nor which other samples are loaded. A higher rate changes the same samples and more.
-
-    ``"official"`` draws as LA-Net's public program does: in the order of the rows, by Python's
-    generator. There a label depends on all rows before it.
+    """Return labels (N) with the noise of :func:`with_symmetric_noise`, for samples of these names.
 
     Args:
-        targets: the labels before.
+        targets: the labels before, int64 (N).
         ids: a stable name for each sample, in the order of ``targets``.
         num_classes: number of classes C, at least 2.
         rate: share of the samples to draw, in [0, 1].
         seed: which of the possible draws, a whole number.
-        true_class: whether a drawn sample may get its own class again; then about
-            ``rate * (C - 1) / C`` of the samples change.
+        true_class: whether a drawn sample may get its own class again.
         variant: how the samples are drawn.
         all_ids: names of the full split where ``ids`` are only some of it: the exact count holds
             for the split, and each sample is changed or not as it would be there. Default ``ids``.
-
-    Shape:
-        ``targets`` int64 (N) -> int64 (N), a new tensor.
-
-    Raises:
-        TypeError: ids that are not an ordered sequence of texts.
-        ValueError: labels outside the classes or not int64, a seed that is not a whole number, a
-            name twice, a sample not in ``all_ids``, or what the public program could not do.
 
     >>> targets = torch.zeros(10, dtype=torch.int64)
     >>> names = [f"face{row}" for row in range(10)]
@@ -105,64 +93,39 @@ def class_noise(
     targets: Tensor,
     ids: Sequence[str],
     *,
-    matrix: Tensor,
+    confusions: Tensor,
     rate: float,
     seed: int,
     variant: Variant = "exact",
     all_ids: Sequence[str] | None = None,
 ) -> Tensor:
-    r"""Give some samples another class, which one depending on the class they have.
+    """Return labels (N) with the noise of :func:`with_class_noise`; see :func:`symmetric_noise`.
 
-    The samples are drawn as in :func:`symmetric_noise`, the same ones for the same seed. A drawn
-    sample of class :math:`c` gets class :math:`k` with probability :math:`T_{ck}`. Use ``rate=1``
-    with a matrix of :func:`robustfer.noise.transition_matrix`, whose diagonal says how many labels
-    stay. For any other rate, :func:`robustfer.noise.without_diagonal` removes the diagonal.
-
-    Args:
-        targets: the labels before.
-        ids: a stable name for each sample.
-        matrix: the probabilities T, rows that sum to 1.
-        rate: share of the samples to draw, in [0, 1]. A drawn sample whose row has a diagonal may
-            keep its label.
-        seed: which of the possible draws.
-        variant: how the samples are drawn, see :func:`symmetric_noise`; ``"official"`` needs a
-            matrix of zeros and ones.
-        all_ids: names of the full split where ``ids`` are only some of it.
-
-    Shape:
-        ``targets`` int64 (N), ``matrix`` (C, C) -> int64 (N), a new tensor.
-
-    Raises:
-        ValueError: as :func:`symmetric_noise`, or the rows of the matrix are not probabilities.
-
-    >>> from robustfer.data import class_order
-    >>> from robustfer.noise import LANET_CONFUSIONS, noise_matrix
-    >>> classes = class_order("lanet")
-    >>> matrix = noise_matrix(LANET_CONFUSIONS, classes)
-    >>> targets = torch.tensor([classes.index("fear")] * 10)
-    >>> noisy = class_noise(targets, list("abcdefghij"), matrix=matrix, rate=0.3, seed=0)
-    >>> sorted(classes[target] for target in noisy)[-4:]
-    ['fear', 'surprise', 'surprise', 'surprise']
+    >>> matrix = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    >>> targets = torch.zeros(10, dtype=torch.int64)
+    >>> noisy = class_noise(targets, list("abcdefghij"), confusions=matrix, rate=0.3, seed=0)
+    >>> noisy.bincount()
+    tensor([7, 3])
     """
-    num_classes = check_shapes(matrix=(matrix, "C C"), targets=(targets, "N"))["C"]
-    check_floating(matrix=matrix)
-    check_distribution(matrix=matrix)
+    num_classes = check_shapes(confusions=(confusions, "C C"), targets=(targets, "N"))["C"]
+    check_floating(confusions=confusions)
+    check_distribution(confusions=confusions)
     ids, all_ids, seed = _check(targets, ids, all_ids, num_classes, rate, seed, variant)
     if variant == "official":
-        if not bool(((matrix == 0) | (matrix == 1)).all()):
+        if not bool(((confusions == 0) | (confusions == 1)).all()):
             raise ValueError(
                 "variant='official' takes each class to one other, as the public program does: a "
                 "matrix of zeros and ones"
             )
         generator = random.Random(seed)
         hits = [generator.random() < rate for _ in ids]
-        new = matrix.argmax(dim=1).to(targets.device)[targets]
+        new = confusions.argmax(dim=1).to(targets.device)[targets]
         return new.where(torch.tensor(hits, device=targets.device), targets)
     drawn = _draw(ids, all_ids, rate, seed, variant)
     # On the CPU, for not every device has float64, whose 53 bits they fill.
     points = [0.0 if number is None else (number >> 11) / 2**53 for number in drawn]
     hit = torch.tensor([number is not None for number in drawn], device="cpu")
-    steps = matrix.cpu().double().cumsum(dim=1)
+    steps = confusions.cpu().double().cumsum(dim=1)
     # Rounding must not end the last class that has a share before 1.
     steps = steps.where(steps < steps[:, -1:], 2.0)
     point = torch.tensor(points, dtype=torch.float64, device="cpu")
@@ -178,15 +141,38 @@ def with_symmetric_noise(
     true_class: Literal["excluded", "included"] = "excluded",
     variant: Variant = "exact",
 ) -> _FacesT:
-    """Return a data set with :func:`symmetric_noise` on its labels; ``true_targets`` keep the old.
+    r"""Give some samples another class, each class being equally likely.
 
-    The options are those of :func:`symmetric_noise`. The noise is drawn on the full split: before
-    or after :meth:`LabeledFaces.subset` a sample gets the same label. A part of the split therefore
-    has about, not exactly, the rate. ``variant="official"`` needs the full split, and counts the
-    classes as LA-Net's public program does.
+    A hash of seed and name gives each sample two 64-bit numbers. A sample is drawn if its first
+    number is among the :math:`\operatorname{round}(\text{rate} \cdot N)` least (``"exact"``) or
+    less than :math:`\text{rate} \cdot 2^{64}` (``"bernoulli"``). It changes to
+
+    .. math:: y' = (y + 1 + h_2 \bmod (C - 1)) \bmod C \quad\text{or}\quad y' = h_2 \bmod C
+
+    without and with the true class among the possible ones. The order of the samples does not
+    matter. A higher rate changes the same samples and more. The noise is drawn on the full split:
+    before or after :meth:`LabeledFaces.subset` a sample gets the same label. A part of the split
+    therefore has about, not exactly, the rate.
+
+    ``"official"`` draws as LA-Net's public program does: in the order of the rows, by Python's
+    generator. There a label depends on all rows before it. It needs the full split, and counts the
+    classes as that program does.
+
+    Args:
+        dataset: a data set with one class per sample.
+        rate: share of the samples to draw, in [0, 1].
+        seed: which of the possible draws, a whole number.
+        true_class: whether a drawn sample may get its own class again. Then about
+            ``rate * (C - 1) / C`` of the samples change.
+        variant: how the samples are drawn.
+
+    Returns:
+        A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        ValueError: the labels are probabilities, or an option does not fit.
+        TypeError: not one of robustfer's data sets.
+        ValueError: the labels are probabilities, an option does not fit, or what the public
+            program could not do.
 
     >>> from robustfer.data import DemoFaces
     >>> faces = with_symmetric_noise(DemoFaces(num_samples=20), rate=0.3, seed=0)
@@ -210,39 +196,79 @@ def with_symmetric_noise(
 
 
 def with_class_noise(
-    dataset: _FacesT, *, matrix: Tensor, rate: float, seed: int, variant: Variant = "exact"
+    dataset: _FacesT,
+    confusions: Confusions,
+    *,
+    rate: float,
+    seed: int,
+    variant: Variant = "exact",
 ) -> _FacesT:
-    """Return a data set with :func:`class_noise` on its labels; ``true_targets`` keep the old.
+    r"""Give some samples another class, which one depending on the class they have.
 
-    The options are those of :func:`class_noise`, the matrix in the order of the data set's classes.
-    The noise is drawn on the full split, which ``variant="official"`` needs.
+    The samples are drawn as in :func:`with_symmetric_noise`, the same ones for the same seed. A
+    drawn sample of class :math:`c` gets class :math:`k` with probability :math:`T_{ck}`.
+
+    Args:
+        dataset: a data set with one class per sample.
+        confusions: the probabilities :math:`T`, in one of these ways:
+
+            - names: class -> the class it is taken for, or several with their shares. What is left
+              of a share keeps its class, and so do classes that are not named.
+            - a matrix (C, C) in the order of the data set's classes: a row for the true class, a
+              column for the given one, rows that sum to 1. The diagonal says how many of the drawn
+              labels stay: use ``rate=1`` with a measured one.
+            - ``"lanet"``: the confusions of LA-Net's protocol.
+            - ``"crowd"``: the wrong classes that single people saw, by the ``votes`` of the data
+              set, in faces with more than half of their votes for one class.
+        rate: share of the samples to draw, in [0, 1].
+        seed: which of the possible draws, a whole number.
+        variant: how the samples are drawn. ``"official"`` needs one other class for each class.
+
+    Returns:
+        A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        ValueError: the labels are probabilities, or an option does not fit.
+        TypeError: not one of robustfer's data sets, or confusions of another kind.
+        ValueError: the labels are probabilities, a name is none of the classes, the rows are not
+            probabilities, there are no votes, or an option does not fit.
 
     >>> from robustfer.data import DemoFaces
-    >>> from robustfer.noise import noise_matrix
     >>> faces = DemoFaces(num_samples=70)
-    >>> matrix = noise_matrix({"fear": "surprise"}, faces.classes)
-    >>> noisy = with_class_noise(faces, matrix=matrix, rate=1.0, seed=0)
+    >>> noisy = with_class_noise(faces, {"fear": "surprise"}, rate=1.0, seed=0)
     >>> int((noisy.targets != noisy.true_targets).sum())  # the fearful faces
     10
     """
     _check_dataset(dataset, variant)
-    if check_shapes(matrix=(matrix, "C C"))["C"] != len(dataset.classes):
-        raise ValueError(
-            f"matrix must have a row for each of {', '.join(dataset.classes)}, got {len(matrix)}"
-        )
     noisy = class_noise(
         dataset.targets,
         dataset.ids,
-        matrix=matrix,
+        confusions=_matrix(confusions, dataset),
         rate=rate,
         seed=seed,
         variant=variant,
         all_ids=dataset.all_ids,
     )
     return dataset.with_targets(noisy)
+
+
+def _matrix(confusions: Confusions, dataset: LabeledFaces) -> Tensor:
+    if isinstance(confusions, Tensor):
+        if check_shapes(confusions=(confusions, "C C"))["C"] != len(dataset.classes):
+            raise ValueError(
+                f"confusions must have a row for each of {', '.join(dataset.classes)}, got "
+                f"{len(confusions)}"
+            )
+        return confusions
+    if isinstance(confusions, str):
+        if check_choice("confusions", confusions, ("lanet", "crowd")) == "crowd":
+            return without_diagonal(transition_matrix(crowd_counts(dataset.votes)))
+        confusions = LANET_CONFUSIONS
+    if not isinstance(confusions, Mapping):
+        raise TypeError(
+            "confusions must be names of classes, {'fear': 'surprise'}, a matrix, 'lanet' or "
+            f"'crowd', got {type(confusions).__name__}"
+        )
+    return noise_matrix(confusions, dataset.classes)
 
 
 def _check_dataset(dataset: LabeledFaces, variant: str) -> None:

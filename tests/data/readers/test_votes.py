@@ -4,8 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustfer.data.readers.votes import VOTE_COLUMNS, judge
-from robustfer.losses import check_values
-from robustfer.noise import sample_targets
 
 tables = st.lists(
     st.lists(st.integers(0, 10), min_size=10, max_size=10), min_size=1, max_size=6
@@ -110,16 +108,6 @@ def test_all_single_votes_decide_nothing(rule):
     assert shares.sum() == 0
 
 
-def test_drawn_targets_follow_the_shares():
-    shares = torch.tensor([[0.7, 0.3, 0.0]]).expand(4000, 3)
-    drawn = sample_targets(shares, generator=torch.Generator().manual_seed(0))
-    assert drawn.dtype == torch.int64
-    share = drawn.bincount(minlength=3) / 4000
-    torch.testing.assert_close(share, shares[0], atol=0.03, rtol=0)
-    again = sample_targets(shares, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(drawn, again)
-
-
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"num_classes must lie in \[1, 10\], got 11"):
         judge(torch.ones(1, 10), num_classes=11, rule="majority")
@@ -127,10 +115,3 @@ def test_bad_arguments():
         judge(torch.ones(10), num_classes=7, rule="majority")
     with pytest.raises(ValueError, match="rule must be 'majority', .* got 'mean'"):
         judge(torch.ones(1, 10), num_classes=7, rule="mean")
-    with pytest.raises(ValueError, match="probabilities must have a floating-point dtype"):
-        sample_targets(torch.ones(2, 3, dtype=torch.int64))
-    with (
-        check_values(),
-        pytest.raises(ValueError, match="rows of probabilities must be probabilities"),
-    ):
-        sample_targets(torch.ones(2, 3))

@@ -8,9 +8,6 @@ from examples.train.data import Images, Order, class_weights, load_faces
 from examples.train.options import DataOptions
 from robustfer.data import DemoFaces, class_order
 from robustfer.noise import (
-    LANET_CONFUSIONS,
-    noise_matrix,
-    symmetric_noise,
     with_class_noise,
     with_symmetric_noise,
     write_noise_list,
@@ -46,8 +43,7 @@ def test_noise_is_the_librarys_with_a_seed_of_its_own(variant, seed):
     assert torch.equal(made.targets, expected.targets)
     assert torch.equal(made.true_targets, faces.targets)
     made, _ = loaded("--noise=lanet", *common)
-    matrix = noise_matrix(LANET_CONFUSIONS, faces.classes)
-    expected = with_class_noise(faces, matrix=matrix, rate=0.3, seed=expected_seed, variant=variant)
+    expected = with_class_noise(faces, "lanet", rate=0.3, seed=expected_seed, variant=variant)
     assert torch.equal(made.targets, expected.targets)
 
 
@@ -80,7 +76,7 @@ def test_lists_of_rafdb_run_from_the_command_line(names, tmp_path):
     root = rafdb(tmp_path)
     clean, _ = loaded("--reader={}", data=f"--data=rafdb:{root}")
     order = [clean.classes.index(name) for name in class_order("rafdb")]
-    noisy = symmetric_noise(clean.targets, clean.ids, num_classes=7, rate=0.3, seed=5)
+    noisy = with_symmetric_noise(clean, rate=0.3, seed=5).targets
     numbers = torch.tensor([order.index(int(label)) for label in noisy])
     write_noise_list(tmp_path / "list.txt", list(clean.ids), numbers, names=names)
     outcome = run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from examples.train.__main__ import main as train
 from robustfer.cli import main as robustfer
 from robustfer.data import DemoFaces
-from robustfer.noise import read_noise_list, with_noise_list
+from robustfer.noise import with_noise_list
 from tests.examples.train.runs import ROOT
 
 PAGE = (ROOT / "docs/find_wrong_labels.md").read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def test_the_commands_of_the_page_run_in_their_order(capsys):
     assert Path("review-2.html").is_file()
     true = DemoFaces(FACES)
     wrong = {
-        name: int((with_noise_list(true, read_noise_list(name)).targets != true.targets).sum())
+        name: int((with_noise_list(true, name).targets != true.targets).sum())
         for name in ("labels.txt", "better.txt")
     }
     assert wrong["labels.txt"] == round(0.3 * FACES)

@@ -39,7 +39,7 @@ class FERPlus(FileFaces):
         labels: what ``target`` is. ``"majority"``, ``"probability"``, ``"crossentropy"`` and
             ``"multi_target"`` are the rules of its authors,
             :func:`robustfer.data.readers.votes.judge`; from the shares of ``"probability"`` the
-            loop draws a class (:func:`robustfer.noise.sample_targets`). ``"fer2013"`` is FER2013's
+            loop draws a class (:func:`torch.multinomial`). ``"fer2013"`` is FER2013's
             own label, often wrong, with the majority in ``true_targets``.
         fer2013_labels: for ``labels="fer2013"``: the original ``fer2013.csv``, matched row by row
             to the complete ``fer2013new.csv``, or any csv with columns ``image`` and ``emotion``

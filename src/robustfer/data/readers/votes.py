@@ -7,13 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from robustfer._checks import (
-    check_choice,
-    check_distribution,
-    check_floating,
-    check_shapes,
-    values_are_checked,
-)
+from robustfer._checks import check_choice, check_shapes
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 
 #: The columns of a table of votes: the classes in robustfer's order, then what is no expression.
@@ -35,7 +29,7 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> tuple[Tensor, T
       column that is no class ends it and is not taken. What was taken must be more than half of
       the votes and no more than three columns. Its shares are the probabilities. (For
       ``"crossentropy"`` these are the target; for ``"probability"`` the loop draws a class from
-      them whenever it sees the image: :func:`sample_targets`.)
+      them whenever it sees the image: :func:`torch.multinomial`.)
     - ``"multi_target"``: the columns with three tenths of the votes or more, which together must
       have more than half; the classes among them count alike. (The authors' loss then asks for
       any of these classes: those with ``shares > 0``.)
@@ -78,30 +72,6 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> tuple[Tensor, T
         wanted = (wanted > 0).float()
     wanted = wanted * ((leader >= 0) & (leader < num_classes))[:, None]
     return wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1), leader
-
-
-def sample_targets(probabilities: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Sample a class for each row of probabilities, as the authors' ``"probability"`` does.
-
-    Args:
-        probabilities: rows that sum to 1.
-        generator: of the tensor's device; default: torch's own.
-
-    Shape:
-        (B, C) -> int64 (B)
-
-    Raises:
-        ValueError: shape or dtype does not fit; under :func:`robustfer.losses.check_values` also:
-            a row is no distribution.
-
-    >>> sample_targets(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    tensor([1, 0])
-    """
-    check_shapes(probabilities=(probabilities, "B C"))
-    check_floating(probabilities=probabilities)
-    if values_are_checked():  # this is called in the training loop
-        check_distribution(probabilities=probabilities)
-    return torch.multinomial(probabilities.float(), 1, generator=generator)[:, 0]
 
 
 def _greatest(kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
