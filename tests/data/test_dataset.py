@@ -185,11 +185,36 @@ def test_other_targets_keep_the_first_ones_as_true():
     assert torch.equal(again.true_targets, faces.targets)
 
 
-def test_the_true_labels_and_the_votes_are_no_part_of_a_batch():
-    faces = rows(true_targets=torch.tensor([2, 2, 2, 2]), votes=torch.ones(4, 3).long())
-    batch = next(iter(DataLoader(faces, batch_size=4)))
+def test_the_true_labels_are_no_part_of_a_batch():
+    batch = next(iter(DataLoader(rows(true_targets=torch.tensor([2, 2, 2, 2])), batch_size=4)))
     assert sorted(batch) == ["id", "image", "index", "target"]
     assert batch["target"].tolist() == [0, 1, 2, 1]
+
+
+VOTES = torch.arange(12).reshape(4, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_votes_come_in_a_batch_with_their_image(workers):
+    for faces in (
+        rows(votes=VOTES),
+        rows(votes=VOTES).subset([3, 1, 0]),
+        with_symmetric_noise(rows(votes=VOTES), rate=0.5, seed=0),
+        rows(votes=VOTES).with_targets(torch.eye(3)[[0, 1, 1, 2]]),
+        rows(votes=VOTES).with_transform(lambda image: image.float()),
+        Subset(rows(votes=VOTES), [2, 0]),
+        ConcatDataset([rows(votes=VOTES), rows(votes=VOTES)]),
+    ):
+        [batch] = DataLoader(faces, batch_size=8, num_workers=workers)
+        assert torch.equal(batch["votes"], VOTES[batch["image"][:, 0, 0, 0].long()])
+    turned = rows(votes=VOTES).with_classes(["c", "a", "b"])
+    assert turned[1]["votes"].tolist() == [5, 3, 4]
+
+
+def test_votes_handed_out_share_no_memory():
+    faces = rows(votes=VOTES)
+    faces[1]["votes"].zero_()
+    assert torch.equal(faces.votes, VOTES)
 
 
 def test_another_order_of_the_classes():

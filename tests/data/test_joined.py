@@ -57,6 +57,11 @@ def test_better_labels_and_votes_are_kept_if_all_parts_have_them():
     both = JoinedFaces([with_symmetric_noise(clean, rate=0.5, seed=0), noisy])
     assert torch.equal(both.true_targets, torch.cat([clean.targets, noisy.true_targets]))
     assert both.votes is None
+    assert "votes" not in both[0]
+    voted = JoinedFaces([DemoFaces(7, voters=3), noisy, DemoFaces(7, voters=2, seed=2)])
+    assert voted.votes is None
+    voted = JoinedFaces([DemoFaces(7, voters=3), DemoFaces(7, voters=2, seed=2)])
+    assert [int(voted[row]["votes"].sum()) for row in (0, 6, 7, 13)] == [3, 3, 2, 2]
 
 
 def test_what_the_readers_left_out_is_added_up():

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 class LabeledFaces(Dataset[dict[str, Any]], ABC):
     """Images with labels. A sample is ``{"image", "target", "index", "id"}``.
 
+    Where several people have labelled the images, a sample also has ``"votes"``.
     Labels are copied from tensors, numpy arrays or lists, to the CPU; samples have copies, too.
     Methods that change something return a new data set. torch's ``Subset`` keeps ``index``, and in
     its ``ConcatDataset`` ``index`` counts on. Neither takes label noise: use :meth:`subset` and
@@ -47,11 +48,13 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         targets: what training sees: (N,) int64, or (N, C) float32 probabilities. Possibly wrong.
         true_targets: better labels for evaluation, never part of a sample: those before synthetic
             noise, or a crowd's ((N,) int64); ``None`` if unknown.
-        votes: how many people saw which class ((N, C) int64); ``None`` if unknown.
+        votes: how many people saw which class ((N, C) int64); ``None`` if unknown. Samples have
+            their row, whatever the labels to train on.
         excluded: what the reader left out: reason -> number of images.
 
     Shape:
-        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here.
+        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here;
+        ``votes`` int64 (C,).
     """
 
     def __init__(
@@ -132,12 +135,15 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         if not -len(self) <= place < len(self):
             raise IndexError(f"index {place} is outside a data set of {len(self)} samples")
         place %= len(self)
-        return {
+        sample = {
             "image": self._image(place),
             "target": self.targets[place].clone(),
             "index": row_in_concatenation(place),
             "id": self._ids[self._row(place)],
         }
+        if self.votes is not None:
+            sample["votes"] = self.votes[place].clone()
+        return sample
 
     def with_targets(self, targets: Tensor | ArrayLike) -> Self:
         """Return the same images with other labels to train on; ``true_targets`` stay.

@@ -54,6 +54,32 @@ def test_every_seven_faces_show_every_expression_in_no_fixed_order():
     assert len(targets.unique(dim=0)) > 90
 
 
+def test_votes_are_for_the_two_expressions_that_a_face_shows():
+    faces, many = DemoFaces(700, voters=10), DemoFaces(707, voters=10)
+    assert torch.equal(faces.votes, many.votes[:700])
+    assert torch.equal(faces.votes[[4, 2]], faces.subset([4, 2]).votes)
+    assert torch.equal(faces[5]["votes"], faces.votes[5])
+    assert DemoFaces(700).votes is None
+    assert torch.equal(faces[5]["image"], DemoFaces(700)[5]["image"])
+    assert (faces.votes.sum(1) == 10).all()
+    assert ((faces.votes > 0).sum(1) <= 2).all()
+    # A second expression's share is 0.35 u^2 with u uniform, 0.35 over 3 on average.
+    doubted = 1 - faces.votes.gather(1, faces.targets[:, None]).float().mean() / 10
+    assert float(doubted) == pytest.approx(0.35 / 3, abs=0.015)
+    assert (DemoFaces(70, voters=4, ambiguity=0.0).votes.amax(1) == 4).all()
+    assert not torch.equal(faces.votes, DemoFaces(700, voters=10, seed=1).votes)
+
+
+def test_faces_that_show_more_of_a_second_expression_divide_the_voters():
+    faces = DemoFaces(140, voters=200, ambiguity=1.0)
+    drawn = [faces._drawn(row)[-1] for row in range(140)]
+    shares = torch.tensor([faces._shown(row, *one[:2])[2] for row, one in enumerate(drawn)])
+    others = torch.tensor([faces._shown(row, *one[:2])[1] for row, one in enumerate(drawn)])
+    found = faces.votes.gather(1, others[:, None])[:, 0] / 200
+    torch.testing.assert_close(found, shares, atol=0.15, rtol=0)
+    assert float((found - shares).abs().mean()) < 0.03
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     row=st.integers(0, 300), seed=st.integers(0, 2**63), split=st.sampled_from(demo_faces._SPLITS)
@@ -351,6 +377,7 @@ def test_light_and_camera_differ():
             ({"seed": seed}, "seed must be a whole number from 0 to 18446744073709551615, got")
             for seed in (-1, 0.0, None, False, "zero", np.float64(0), torch.tensor(True))
         ),
+        ({"voters": -1}, "voters must be a whole number from 0 on, got -1"),
         ({"ambiguity": 1.1}, r"ambiguity must lie in \[0, 1\], got 1.1"),
         ({"ambiguity": float("nan")}, r"ambiguity must lie in \[0, 1\], got nan"),
     ],

@@ -108,6 +108,16 @@ def test_votes_are_kept_as_given(root):
     assert FERPlus(root).subset([1]).votes[0].tolist() == [0, 4, 0, 0, 0, 0, 6]
 
 
+@pytest.mark.parametrize("labels", ["majority", "probability", "fer2013"])
+def test_votes_are_handed_out_whatever_the_label(root, labels, tmp_path):
+    own = tmp_path / "own.csv"
+    own.write_text("image,emotion\n" + "".join(f"{name},0\n" for name in FERPlus(root).ids))
+    faces = FERPlus(root, labels=labels, fer2013_labels=own if labels == "fer2013" else None)
+    [batch] = DataLoader(faces, batch_size=len(faces))
+    assert torch.equal(batch["votes"], faces.votes)
+    assert batch["votes"].dtype == torch.int64
+
+
 @pytest.mark.parametrize(
     ("split", "name", "label"),
     [("validation", "fer7.png", "disgust"), ("test", "fer8.png", "sadness")],

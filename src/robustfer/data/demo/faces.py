@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustfer._checks import check_choice, check_range, check_seed, check_whole_number
 from robustfer.data.classes import EXPRESSIONS
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.demo.drawing import colours, paint, photograph
-from robustfer.data.demo.face_shape import HAIR_STYLES, LANDMARKS, outline, place
+from robustfer.data.demo.face_shape import HAIR_STYLES, LANDMARKS, Array, outline, place
 
 _SPLITS = ("train", "test", "validation")
 
@@ -78,6 +79,8 @@ class DemoFaces(LabeledFaces):
         seed: which faces.
         ambiguity: greatest share of a second expression, in [0, 1]. From 0.5 on some faces show
             the other expression more than their own.
+        voters: people who say what they see in each face, for ``votes``: the second expression as
+            often as its share, else the face's own; 0: nobody, ``votes`` is ``None``.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -97,12 +100,14 @@ class DemoFaces(LabeledFaces):
         size: int = 48,
         seed: int = 0,
         ambiguity: float = 0.35,
+        voters: int = 0,
     ) -> None:
         check_choice("split", split, _SPLITS)
         num_samples = check_whole_number("num_samples", num_samples, 1)
         size = check_whole_number("size", size, 16)
         seed = check_seed(seed)
         check_range("ambiguity", ambiguity, 0.0, 1.0)
+        voters = check_whole_number("voters", voters, 0)
         self._split, self._size, self._seed, self.ambiguity = split, size, seed, ambiguity
         # Each seven faces in a row show each expression once, in a random order.
         sevens = range(-(-num_samples // len(EXPRESSIONS)))
@@ -114,6 +119,7 @@ class DemoFaces(LabeledFaces):
             classes=EXPRESSIONS,
             ids=[f"demo-{split}-{seed}-{row:06d}" for row in range(num_samples)],
             targets=self._expressions,
+            votes=self._votes(voters) if voters else None,
         )
 
     def load_image(self, row: int) -> Tensor:
@@ -128,21 +134,38 @@ class DemoFaces(LabeledFaces):
 
     def _random(self, use: str, number: int) -> np.random.Generator:
         """Random numbers of their own for each face, and for the order of each seven."""
-        key = (_SPLITS.index(self._split), ("order", "face").index(use), number)
+        key = (_SPLITS.index(self._split), ("order", "face", "votes").index(use), number)
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
 
     def _face(self, row: int) -> tuple[dict[str, float], np.random.Generator]:
         """All numbers that describe a face, and the random numbers left for the camera's grain."""
-        random = self._random("face", row)
-        looks = _LOWEST + random.random(len(_LOOKS)) * (_HIGHEST - _LOWEST)
-        chances = random.random(len(_CHANCES)) < tuple(_CHANCES.values())
-        jitter, (second, much, strength) = random.random(len(_ACTIONS)), random.random(3).tolist()
-
-        own = int(self._expressions[row])
-        other = (own + 1 + int(second * (len(EXPRESSIONS) - 1))) % len(EXPRESSIONS)
-        share = self.ambiguity * much**2
+        random, looks, chances, jitter, (second, much, strength) = self._drawn(row)
+        looks = _LOWEST + looks * (_HIGHEST - _LOWEST)
+        own, other, share = self._shown(row, second, much)
         actions = (1 - share) * _PROTOTYPES[own] + share * _PROTOTYPES[other]
         actions = (0.6 + 0.5 * strength) * actions + 0.3 * (jitter - 0.5)
         actions = np.minimum(np.maximum(actions, _LEAST_ACTION), 1.2)
-        numbers = np.concatenate([looks, chances, actions]).tolist()
+        worn = chances < tuple(_CHANCES.values())
+        numbers = np.concatenate([looks, worn, actions]).tolist()
         return dict(zip(_NUMBERS, numbers, strict=True)), random
+
+    def _drawn(self, row: int) -> tuple[np.random.Generator, Array, Array, Array, list[float]]:
+        """The random numbers of a face, in [0, 1), and their source."""
+        random = self._random("face", row)
+        looks, chances = random.random(len(_LOOKS)), random.random(len(_CHANCES))
+        return random, looks, chances, random.random(len(_ACTIONS)), random.random(3).tolist()
+
+    def _shown(self, row: int, second: float, much: float) -> tuple[int, int, float]:
+        """The expression of a face, a second one that it mixes in, and that one's share."""
+        own = int(self._expressions[row])
+        other = (own + 1 + int(second * (len(EXPRESSIONS) - 1))) % len(EXPRESSIONS)
+        return own, other, self.ambiguity * much**2
+
+    def _votes(self, voters: int) -> NDArray[np.int64]:
+        votes = np.zeros((len(self._expressions), len(EXPRESSIONS)), dtype=np.int64)
+        for row, counts in enumerate(votes):
+            second, much, _ = self._drawn(row)[-1]
+            own, other, share = self._shown(row, second, much)
+            counts[other] = (self._random("votes", row).random(voters) < share).sum()
+            counts[own] = voters - counts[other]
+        return votes
