@@ -280,7 +280,8 @@ def keep(
     """Keep what a run knows of its training faces, in a folder that git ignores.
 
     ``last`` and ``ema`` are predictions of the training faces by the last weights and by their
-    average; ``mean`` is over the visits of the training, ``early`` over its first ones.
+    average; ``mean`` is over the visits of the training, ``early`` over its first ones. The whole
+    record of the visits stands beside it.
     """
     run = outcome.folder
     text = json.dumps(own, sort_keys=True)
@@ -296,7 +297,8 @@ def keep(
         load_model(run / AVERAGE, average, classes=faces.classes)
         found["ema"] = training_predictions(average, faces)
     save_file({k: v.contiguous() for k, v in found.items()}, folder / "training.safetensors")
-    shutil.copy(run / PREDICTIONS, folder)
+    for name in (PREDICTIONS, DYNAMICS):
+        shutil.copy(run / name, folder)
     (folder / "run.json").write_text(text)
 
 
