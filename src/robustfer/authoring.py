@@ -5,9 +5,7 @@ Like the hooks it is an interface: a release may add names, and only a major rel
 
 from robustfer._checks import (
     check_choice,
-    check_finite,
     check_floating,
-    check_int64,
     check_range,
     check_shapes,
     check_target,
@@ -17,23 +15,15 @@ from robustfer._checks import (
 from robustfer._saved_state import load_whole
 from robustfer.functional._cross_entropy import at_label, cross_entropy
 from robustfer.functional._precision import Reduction as Reduction
-from robustfer.functional._precision import (
-    check_reduction,
-    full_precision,
-    reduce,
-    without_autocast,
-)
+from robustfer.functional._precision import full_precision, reduce
 from robustfer.losses._terms import sum_of_terms
 from robustfer.state._rows import read_rows, write_rows
 
 __all__ = [
     "at_label",
     "check_choice",
-    "check_finite",
     "check_floating",
-    "check_int64",
     "check_range",
-    "check_reduction",
     "check_shapes",
     "check_target",
     "check_whole_number",
@@ -44,6 +34,5 @@ __all__ = [
     "reduce",
     "sum_of_terms",
     "values_are_checked",
-    "without_autocast",
     "write_rows",
 ]

@@ -202,7 +202,7 @@ class StatefulLossConformance(LossConformance):
             rows,
             loss.propose(**given),
             "autocast rounds a product inside propose to half precision; compute it under "
-            "robustfer.authoring.without_autocast(tensor)",
+            "torch.autocast(tensor.device.type, enabled=False)",
         )
 
     # What is written

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from robustfer.authoring import (
     check_floating,
-    check_int64,
     check_shapes,
     check_target,
     cross_entropy,
     full_precision,
     values_are_checked,
-    without_autocast,
 )
 
 
@@ -77,7 +75,8 @@ def relative_uncertainty_weights(log_uncertainty: Tensor, permutation: Tensor) -
     """
     check_shapes(log_uncertainty=(log_uncertainty, "B"), permutation=(permutation, "B"))
     check_floating(log_uncertainty=log_uncertainty)
-    check_int64(permutation=permutation)
+    if permutation.dtype != torch.int64:
+        raise ValueError(f"permutation must be int64, got {permutation.dtype}")
     if values_are_checked():
         _check_permutation(permutation)
     own = full_precision(log_uncertainty)
@@ -168,7 +167,7 @@ def relative_uncertainty(
     tensor(0.6931)
     """
     _check(embeddings, target, classifier_weight, permutation, bias)
-    with without_autocast(embeddings):
+    with torch.autocast(embeddings.device.type, enabled=False):
         mixed = mix_by_uncertainty(embeddings, log_uncertainty, permutation)
         weight = classifier_weight.to(mixed.dtype)
         logits = F.linear(mixed, weight, None if bias is None else bias.to(mixed.dtype))

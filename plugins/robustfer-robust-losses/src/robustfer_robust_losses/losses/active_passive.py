@@ -11,7 +11,6 @@ from robustfer.authoring import (
     Reduction,
     check_choice,
     check_range,
-    check_reduction,
     sum_of_terms,
 )
 from robustfer_robust_losses.losses.mean_absolute_error import mean_absolute_error
@@ -82,7 +81,7 @@ class ActivePassiveLoss(nn.Module):
         self.passive_weight = check_range("passive_weight", passive_weight, 0.0)
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
         self.floor = check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
-        self.reduction = check_reduction(reduction)
+        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
 
     def terms(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
