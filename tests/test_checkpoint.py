@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from robustfer import checkpoint
 from robustfer.checkpoint import (
-    load_classifier,
     load_model,
     load_resume,
     read_model_info,
@@ -60,7 +59,7 @@ def test_round_trip(tmp_path, make):
     settings = {"size": 48, "model": {"name": "resnet18", "layers": [2, 2]}, "note": "größer"}
     path = save_model(tmp_path / "new" / "run", model, classes=CLASSES, settings=settings)
     assert path.name == "model.safetensors"
-    assert load_model(path.parent, other, classes=list(CLASSES)) == settings
+    assert load_model(path.parent, other, classes=list(CLASSES)) is other
     assert_same_state(model, other)
     assert read_model_info(path.parent) == (CLASSES, settings)
 
@@ -121,7 +120,7 @@ def test_settings_that_json_would_change(tmp_path, value):
 def test_settings_that_json_keeps(tmp_path):
     settings = {"a": [1, 2.5, True, None], "b": {"c": "0" * 64, "d": '"checksum":"' + "0" * 64}}
     save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings=settings)
-    assert load_model(tmp_path, nn.Linear(4, 3), classes=CLASSES) == settings
+    assert read_model_info(tmp_path).settings == settings
 
 
 def test_settings_without_names(tmp_path):
@@ -132,23 +131,23 @@ def test_settings_without_names(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "error", "found"),
     [
-        ([0, 1, 2], ValueError, "got 0"),
-        (["a", None, "c"], ValueError, "got None"),
-        (["a", "b", "a"], ValueError, "got 'a' twice"),
-        ([["a"], ["b"], ["c"]], ValueError, r"got \['a'\]"),
+        ([0, 1, 2], TypeError, "got 0"),
+        (["a", None, "c"], TypeError, "got None"),
+        (["a", "b", "a"], ValueError, "got 'a' 2 times"),
+        ([["a"], ["b"], ["c"]], TypeError, r"got \['a'\]"),
         ([], ValueError, "got none"),
         ("abc", TypeError, "got 'abc'"),
-        (b"abc", TypeError, "got b'abc'"),
-        ({"a", "b", "c"}, TypeError, "got {"),
+        (b"abc", TypeError, "got bytes"),
+        ({"a", "b", "c"}, TypeError, "got set"),
         (None, TypeError, "got None"),
     ],
 )
 def test_class_names_that_could_not_be_read(tmp_path, classes, error, found):
-    with pytest.raises(error, match=f"classes must be .*{found}"):
+    with pytest.raises(error, match=f"classes must .*{found}"):
         save_model(tmp_path, nn.Linear(4, 3), classes=classes, settings={})
     assert list(tmp_path.iterdir()) == []
     save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={})
-    with pytest.raises(error, match=f"classes must be .*{found}"):
+    with pytest.raises(error, match=f"classes must .*{found}"):
         load_model(tmp_path, nn.Linear(4, 3), classes=classes)
 
 
@@ -325,7 +324,7 @@ def test_one_file_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", read_and_replace)
     model = nn.Linear(4, 3)
     for value in (1.0, 2.0):
-        assert load_model(tmp_path, model, classes=CLASSES) == {"value": value}
+        load_model(tmp_path, model, classes=CLASSES)
         assert (model.weight == value).all()
 
 
@@ -565,7 +564,7 @@ def test_the_file_says_who_wrote_it(tmp_path):
 def test_a_classifier_is_rebuilt_from_its_file(tmp_path, name, options, head):
     model = CAMClassifier(name, num_classes=3, head=head, model_options=options)
     save_model(tmp_path, torch.nn.DataParallel(model), classes=CLASSES, settings={})
-    again = load_classifier(tmp_path)
+    again = load_model(tmp_path)
     assert again.head_kind == model.head_kind
     assert not again.training
     images = torch.rand(2, model.input_size[0], 64, 64)
@@ -586,10 +585,10 @@ def test_a_classifier_is_rebuilt_from_its_file(tmp_path, name, options, head):
 def test_a_file_that_does_not_say_how_to_build_its_model(tmp_path, make):
     path = save_model(tmp_path, make(), classes=CLASSES, settings={})
     with pytest.raises(ValueError, match=r"model\.safetensors does not say how .* load_model$"):
-        load_classifier(tmp_path)
+        load_model(tmp_path)
     assert path.is_file()
     with pytest.raises(FileNotFoundError):
-        load_classifier(tmp_path / "elsewhere")
+        load_model(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto"])

@@ -13,7 +13,7 @@ from examples.train.devices import make_fabric
 from examples.train.options import Refused, RunOptions, ViewOptions
 from examples.train.run_folder import MODEL_FILE, RECORD
 from examples.train.views import Views
-from robustfer.checkpoint import load_classifier, read_model_info
+from robustfer.checkpoint import load_model, read_model_info
 from robustfer.models import CAMClassifier
 
 # What every run.json holds.
@@ -75,7 +75,7 @@ def load_trained(folder: str) -> Trained:
             f"{path / MODEL_FILE} says nothing of {error.args[0]}: it is not of this program"
         ) from error
     views = Views(size, ViewOptions(), mean=mean, std=std)
-    return Trained(path, load_classifier(path), classes, settings, views)
+    return Trained(path, load_model(path), classes, settings, views)
 
 
 def check_finished(path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -24,19 +24,21 @@ from torch import Tensor, nn
 
 from robustfer import __version__
 from robustfer._files import write_whole
+from robustfer._inputs import check_ids
 from robustfer._wrappers import unwrapped
 
 if TYPE_CHECKING:
     from robustfer.models import CAMClassifier
 
 __all__ = [
-    "load_classifier",
     "load_model",
     "load_resume",
     "read_model_info",
     "save_model",
     "save_resume",
 ]
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 MODEL_FILE = "model.safetensors"
 
@@ -65,7 +67,7 @@ def save_model(
     Weights that share memory are written under each of their names. Of a model that is wrapped for
     data parallelism, by ``AveragedModel`` or by ``torch.compile``, the plain model is written. For
     a :class:`robustfer.models.CAMClassifier` built by name, the file also says how to build it:
-    :func:`load_classifier` reads that. The path of the file is returned.
+    :func:`load_model` reads that. The path of the file is returned.
 
     Args:
         folder: it is made if it does not exist.
@@ -75,8 +77,8 @@ def save_model(
             booleans, ``None``, lists, and dicts with texts as keys.
 
     Raises:
-        TypeError: ``classes`` is not an ordered sequence, or ``settings`` not a mapping.
-        ValueError: the class names are not distinct texts, or not as many as the outputs of the
+        TypeError: ``classes`` are not names in order, or ``settings`` not a mapping.
+        ValueError: the class names are not distinct, or not as many as the outputs of the
             model's classifier; JSON would change a setting; or the ``state_dict`` holds something
             other than dense tensors.
         OSError: the file cannot be written; the error names it.
@@ -88,7 +90,7 @@ def save_model(
     ...     print(read_model_info(folder))
     ...     load_model(folder, nn.Linear(4, 2), classes=["sad", "glad"])
     ModelInfo(classes=('sad', 'glad'), settings={'size': 48})
-    {'size': 48}
+    Linear(in_features=4, out_features=2, bias=True)
     """
     model = unwrapped(model)
     classes = _checked_classes(classes)
@@ -132,86 +134,59 @@ def read_model_info(folder: str | Path) -> ModelInfo:
     return _read(Path(folder) / MODEL_FILE)[0]
 
 
-def load_model(folder: str | Path, model: nn.Module, *, classes: Sequence[str]) -> dict[str, Any]:
-    """Load the weights of ``model.safetensors`` into a model, all of them or none.
+@overload
+def load_model(folder: str | Path, *, classes: Sequence[str] | None = None) -> CAMClassifier: ...
 
-    It returns the settings saved with it.
+
+@overload
+def load_model(folder: str | Path, model: _Model, *, classes: Sequence[str]) -> _Model: ...
+
+
+def load_model(
+    folder: str | Path, model: nn.Module | None = None, *, classes: Sequence[str] | None = None
+) -> nn.Module:
+    """Return a model with the weights of ``model.safetensors``, all of them or none.
+
+    Without ``model`` a :class:`robustfer.models.CAMClassifier` that was built by the name of a timm
+    model is built again, on the CPU in eval mode. :func:`read_model_info` has its classes.
 
     Args:
         folder: where :func:`save_model` wrote.
-        model: a model of the same structure, wrapped or not.
-        classes: names of the classes the model is to be used for, in order.
+        model: a model of the same structure, wrapped or not, to load the weights into.
+        classes: names of the classes the model is to be used for, in order. A given model needs
+            them. Default: those of the file.
 
     Raises:
         FileNotFoundError: the folder has no ``model.safetensors``.
-        TypeError: ``classes`` is not an ordered sequence.
-        ValueError: the file is damaged, is for other classes or for the same in another order, or
-            its weights are not the model's. The message names them.
-
-    The example stands at :func:`save_model`.
-    """
-    path = Path(folder) / MODEL_FILE
-    classes = _checked_classes(classes)
-    info, content, _ = _read(path)
-    if list(info.classes) != classes:
-        same = sorted(info.classes) == sorted(classes)
-        raise ValueError(
-            f"{path} has {'the classes in another order' if same else 'other classes'}: "
-            f"{', '.join(info.classes)}; expected: {', '.join(classes)}. Load it with its own "
-            "classes; robustfer.data.translate_classes tells which output is which class here"
-        )
-    try:
-        tensors = from_safetensors(content)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
-    model = unwrapped(model)
-    expected = model.state_dict()
-    names = {_plain_name(name): name for name in expected}
-    problems = [f"missing {name}" for name in names if name not in tensors]
-    problems += [f"unexpected {name}" for name in tensors if name not in names]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the model's {tuple(expected[own].shape)}"
-        for name, own in names.items()
-        if name in tensors and tensors[name].shape != expected[own].shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:8])}{more}")
-    model.load_state_dict({own: tensors[name] for name, own in names.items()})
-    return info.settings
-
-
-def load_classifier(folder: str | Path) -> CAMClassifier:
-    """Rebuild a classifier and its weights from ``model.safetensors``, on the CPU in eval mode.
-
-    Args:
-        folder: where :func:`save_model` wrote a :class:`robustfer.models.CAMClassifier` that was
-            built by the name of a timm model. :func:`read_model_info` has its classes.
-
-    Raises:
-        FileNotFoundError: the folder has no ``model.safetensors``.
-        ValueError: the file is damaged, or does not say how to build its model.
+        TypeError: ``classes`` are not names in order.
+        ValueError: the file is damaged, does not say how to build its model, is for other classes
+            or for the same in another order, or its weights are not the model's. The message names
+            them.
 
     >>> import tempfile
     >>> from robustfer.models import CAMClassifier
     >>> model = CAMClassifier("resnet10t", num_classes=2, model_options={"output_stride": 8})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = save_model(folder, model, classes=["sad", "glad"], settings={})
-    ...     load_classifier(folder)(torch.rand(1, 3, 48, 48)).attention.shape
+    ...     load_model(folder)(torch.rand(1, 3, 48, 48)).attention.shape
     torch.Size([1, 2, 6, 6])
     """
-    from robustfer.models import CAMClassifier  # it loads timm, which the other functions spare
-
     path = Path(folder) / MODEL_FILE
-    info, _, architecture = _read(path)
-    if not isinstance(architecture, dict):
+    expected = None if model is None and classes is None else _checked_classes(classes)
+    info, content, architecture = _read(path)
+    if expected is not None and list(info.classes) != expected:
+        same = sorted(info.classes) == sorted(expected)
         raise ValueError(
-            f"{path} does not say how to build its model, as it does for a CAMClassifier made by "
-            "name; build the model and load its weights with load_model"
+            f"{path} has {'the classes in another order' if same else 'other classes'}: "
+            f"{', '.join(info.classes)}; expected: {', '.join(expected)}. Load it with its own "
+            "classes; robustfer.data.translate_classes tells which output is which class here"
         )
-    model = CAMClassifier(num_classes=len(info.classes), **_with_tuples(architecture))
-    load_model(folder, model, classes=info.classes)
-    return model.eval()
+    if model is None:
+        model = _rebuilt(path, architecture, len(info.classes))
+        _load_weights(path, content, model)
+        return model.eval()
+    _load_weights(path, content, model)
+    return model
 
 
 def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -308,6 +283,39 @@ def _read(path: Path) -> tuple[ModelInfo, bytes, dict[str, Any] | None]:
     return ModelInfo(tuple(classes or ()), settings), content, architecture
 
 
+def _load_weights(path: Path, content: bytes, model: nn.Module) -> None:
+    """Load a file's tensors into a model, if they are the model's own."""
+    try:
+        tensors = from_safetensors(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
+    model = unwrapped(model)
+    expected = model.state_dict()
+    names = {_plain_name(name): name for name in expected}
+    problems = [f"missing {name}" for name in names if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in names]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, the model's {tuple(expected[own].shape)}"
+        for name, own in names.items()
+        if name in tensors and tensors[name].shape != expected[own].shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:8])}{more}")
+    model.load_state_dict({own: tensors[name] for name, own in names.items()})
+
+
+def _rebuilt(path: Path, architecture: Any, num_classes: int) -> CAMClassifier:
+    from robustfer.models import CAMClassifier  # it loads timm, which the other functions spare
+
+    if not isinstance(architecture, dict):
+        raise ValueError(
+            f"{path} does not say how to build its model, as it does for a CAMClassifier made by "
+            "name; build the model and pass it to load_model"
+        )
+    return CAMClassifier(num_classes=num_classes, **_with_tuples(architecture))
+
+
 def _around_checksum(content: bytes) -> tuple[memoryview, memoryview]:
     start = content.find(_CHECKSUM_KEY) + len(_CHECKSUM_KEY)
     whole = memoryview(content)
@@ -331,19 +339,11 @@ def _plain_name(name: str) -> str:
     return name.replace("_orig_mod.", "")  # of parts that were compiled by themselves
 
 
-def _checked_classes(classes: Sequence[str]) -> list[str]:
-    if not isinstance(classes, Sequence) or isinstance(classes, (str, bytes)):
-        raise TypeError(
-            "classes must be a list or tuple of names, in the order of the model's outputs, got "
-            f"{classes!r}"
-        )
-    wrong = [f"{name!r}" for name in classes if not isinstance(name, str)] or [
-        f"{name!r} twice" for name in classes if classes.count(name) > 1
-    ]
-    if wrong or not classes:
-        found = wrong[0] if wrong else "none"
-        raise ValueError(f"classes must be one or more names that differ, got {found}")
-    return list(classes)
+def _checked_classes(classes: Any) -> list[str]:
+    names = check_ids(classes, name="classes", unique=True)
+    if not names:
+        raise ValueError("classes must be one or more names, got none")
+    return names
 
 
 def _check_number_of_classes(model: nn.Module, classes: Sequence[str]) -> None:

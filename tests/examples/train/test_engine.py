@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from examples.train.engine import Training
 from examples.train.options import Refused
-from robustfer.checkpoint import load_classifier, load_resume, read_model_info
+from robustfer.checkpoint import load_model, load_resume, read_model_info
 from robustfer.data import DemoFaces
 from tests.examples.train.runs import (
     METHOD_OPTIONS,
@@ -235,7 +235,7 @@ def test_logs_are_for_tensorboard_and_csv(tmp_path):
 
 def test_the_model_of_a_run_makes_its_figures(tmp_path):
     outcome = run("lanet", f"--output={tmp_path}/run")
-    model = load_classifier(tmp_path / "run")
+    model = load_model(tmp_path / "run")
     classes, settings = read_model_info(tmp_path / "run")
     assert classes == DemoFaces(7).classes
     assert settings["method"] == "lanet"

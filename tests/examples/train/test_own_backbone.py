@@ -6,7 +6,7 @@ import torch
 from examples.train.__main__ import main
 from examples.train.options import ModelOptions, Refused
 from examples.train.weights import is_factory, make_classifier
-from robustfer.checkpoint import load_model
+from robustfer.checkpoint import load_model, read_model_info
 from robustfer.models import CAMClassifier
 from tests.examples.train.runs import assert_same_to_the_bit, run
 
@@ -51,7 +51,8 @@ def test_it_is_trained_and_resumed_to_the_bit(own, tmp_path):
 
     again = CAMClassifier(small(12), num_classes=7)
     classes = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-    settings = load_model(tmp_path / "whole", again, classes=classes)
+    load_model(tmp_path / "whole", again, classes=classes)
+    settings = read_model_info(tmp_path / "whole").settings
     assert torch.equal(again.get_classifier().weight, outcome.classifier.get_classifier().weight)
     assert (settings["mean"], settings["std"]) == ([0.1, 0.2, 0.3], [1.0, 2.0, 4.0])
 
