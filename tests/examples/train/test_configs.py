@@ -34,8 +34,8 @@ def test_every_value_of_a_config_takes_effect(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_command_in_a_config_gives_the_path_and_names_the_file(path):
     kind = yaml.safe_load(path.read_text())["data"].partition(":")[0]
-    command = path.read_text().replace("\\\n#", " ").split("\n")[1:3]
-    command = next(line for line in command if "python -m" in line).split()
+    lines = path.read_text().replace("\\\n#", " ").split("\n")
+    command = next(line for line in lines if "python -m" in line and "--config" in line).split()
     assert command[command.index("--config") + 1] == f"examples/train/configs/{path.name}"
     given = command[command.index("--data") :]
     settings = settings_of(path, *given, "--seed=3")
