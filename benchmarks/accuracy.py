@@ -66,6 +66,8 @@ from robustfer.models import CAMClassifier
 from robustfer.noise import with_symmetric_noise
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = (DOCS / "results.md", DOCS / "robust.md")
 RECORDS = Path(__file__).parents[1] / "runs" / "accuracy"
 SEEDS = (1, 2, 3)
 READ: dict[str, Any] = {"in_memory": True, "duplicates": "drop"}
@@ -381,14 +383,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="only this budget; try: instead of the scale's")
     parser.add_argument("--setting", nargs="*", default=[], help="try: OPTION=VALUE ...")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--write", action="store_true", help="table: renew docs/results.md")
+    parser.add_argument("--write", action="store_true", help="table: renew the pages and pictures")
     options = parser.parse_args()
     if options.phase == "table":
         print(accuracy_tables.table(rows()))
         if options.write:
-            page = Path(__file__).parents[1] / "docs" / "results.md"
-            page.write_text(accuracy_tables.with_tables(page.read_text(), rows()))
-            accuracy_pictures.draw(rows(), page.parent / "pictures")
+            for page in PAGES:
+                page.write_text(accuracy_tables.with_tables(page.read_text(), rows()))
+            accuracy_pictures.draw(rows(), DOCS / "pictures")
         return
     if options.root is None or options.method is None:
         parser.error("--method and --root (or ROBUSTFER_FERPLUS) are needed")

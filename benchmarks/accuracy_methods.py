@@ -208,7 +208,7 @@ METHODS = {
     ),
     # A teacher's pass is one more, only forward. The last two know a hundred verified labels.
     "robust": Method(
-        title="composition",
+        title="recipe",
         command="robust",
         arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
         passes=1,
@@ -226,7 +226,7 @@ METHODS = {
         ),
     ),
     "robust-verified": Method(
-        title="composition, 100 verified",
+        title="recipe, 100 verified",
         command="robust",
         arguments=(
             "--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -232,13 +233,16 @@ MADE = {
 
 
 def with_tables(page: str, rows: Rows) -> str:
-    """Return the docs' page with its tables made anew from the rows."""
-    for name, make in MADE.items():
+    """Return a page of the docs with the tables that it marks made anew from the rows."""
+    found = re.findall(r"<!-- (\w+):start -->", page)
+    if not found:
+        raise ValueError(f"the page must mark one of the tables {', '.join(MADE)}")
+    for name in found:
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
         if page.count(start) != 1 or page.count(end) != 1:
             raise ValueError(f"the page must have one {start} and one {end}")
         before, rest = page.split(start)
-        page = f"{before}{start}\n\n{make(rows)}\n{end}{rest.split(end)[1]}"
+        page = f"{before}{start}\n\n{MADE[name](rows)}\n{end}{rest.split(end)[1]}"
     return page
 
 
