@@ -193,8 +193,7 @@ def run(
     if any(identity(row) == own for row in rows()):
         print(f"already there: {own}")
         return
-    dirty = _git("status", "--porcelain", "--", "../src", "../plugins", "../examples", "*.py")
-    commit = _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
+    at = commit()
     method = METHODS[name]
     train_set, judged = load(root, task, phase, scale, seed)
     start = time.perf_counter()
@@ -231,7 +230,7 @@ def run(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": platform.machine(),
-        "commit": commit,
+        "commit": at,
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
@@ -286,8 +285,7 @@ def keep(
     record of the visits stands beside it.
     """
     run = outcome.folder
-    text = json.dumps(own, sort_keys=True)
-    folder = RECORDS / blake2b(text.encode(), digest_size=8).hexdigest()
+    folder = record_folder(own)
     folder.mkdir(parents=True, exist_ok=True)
     record = load_file(run / DYNAMICS)
     found = {"given": faces.targets, "mean": record["mean"], "early": record["early_mean"]}
@@ -301,7 +299,7 @@ def keep(
     save_file({k: v.contiguous() for k, v in found.items()}, folder / "training.safetensors")
     for name in (PREDICTIONS, DYNAMICS):
         shutil.copy(run / name, folder)
-    (folder / "run.json").write_text(text)
+    (folder / "run.json").write_text(json.dumps(own, sort_keys=True))
 
 
 def budgets(name: str, scale: Scale, setting: Mapping[str, float | str]) -> list[int]:
@@ -359,6 +357,18 @@ def _kept(figures: Mapping[str, float]) -> dict[str, float | None]:
 
 def _number(value: float, *, digits: int = 15) -> float | None:
     return None if math.isnan(value) else round(value, digits)  # JSON has no NaN
+
+
+def commit() -> str:
+    """Return the commit that runs, and whether its code was changed since."""
+    dirty = _git("status", "--porcelain", "--", "../src", "../plugins", "../examples", "*.py")
+    return _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
+
+
+def record_folder(own: Mapping[str, Any]) -> Path:
+    """Return where a run keeps what it knows of its training faces, by what makes it this run."""
+    text = json.dumps(own, sort_keys=True)
+    return RECORDS / blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _git(*arguments: str) -> str:

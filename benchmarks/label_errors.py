@@ -1,0 +1,463 @@
+"""How well wrong labels are found, on real faces, held against cleanlab.
+
+    python -m benchmarks.label_errors run   --scale face --task fer2013
+    python -m benchmarks.label_errors run   --scale look --task symmetric30 --folds 1 2 5
+    python -m benchmarks.label_errors score
+    python -m benchmarks.label_errors table --write
+
+The protocol, fixed before any row was made:
+
+- Faces, tasks, scales and seeds are those of ``accuracy.py``. The network is trained with cross
+  entropy on the labels as they are given, with the setting that was tuned there.
+- ``--folds 1`` is one training on all faces, which records what it says of them: ours. More folds
+  are cleanlab's way: so many trainings, each predicts the faces that it did not see.
+- All scores get the same networks: the last weights, and the average of the weights. cleanlab's row
+  is the best of its scores on either, picked by the truth.
+- With a hundred verified labels: their rows are drawn at random, five times a seed, and left out of
+  the ranking that is judged.
+- ``run`` keeps the predictions in a folder that git ignores. ``score`` makes the rows anew from all
+  that are kept. Rows hold figures of whole data sets only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks import accuracy
+from benchmarks.accuracy import SCALES, SEEDS, Scale
+from benchmarks.accuracy_methods import METHODS
+from examples.train.engine import train
+from examples.train.recording import DYNAMICS
+from examples.train.run_folder import AVERAGE
+from examples.train.tables import markdown_table
+from robustfer.audit import audit, mean_rank
+from robustfer.checkpoint import load_model
+from robustfer.data import LabeledFaces
+from robustfer.noise import transition_from_verified
+
+RESULTS = Path(__file__).parent / "results" / "label_errors.jsonl"
+PAGE = Path(__file__).parents[1] / "docs" / "label_errors.md"
+RECORDS = Path(__file__).parents[1] / "runs" / "label_errors"
+TASKS = ("fer2013", "symmetric30")
+SETTINGS: Mapping[str, Mapping[str, float | str]] = {
+    # What cross entropy was tuned to, with a small network from nothing.
+    "look": {"learning-rate": 0.002, "weight-decay": 0.5},
+    "face": {},
+}
+VERIFIED, DRAWS = 100, 5
+# The last one cannot be adjusted.
+CLEANLAB = (
+    ("self_confidence", False),
+    ("self_confidence", True),
+    ("normalized_margin", False),
+    ("normalized_margin", True),
+    ("confidence_weighted_entropy", False),
+)
+CLEANLAB_TITLES = [
+    f"{method}{', adjusted' if adjusted else ''}, {window}"
+    for method, adjusted in CLEANLAB
+    for window in ("last", "ema")
+]
+OURS = {
+    "robustfer": "posterior, mean",
+    f"robustfer, {VERIFIED} verified": f"posterior of {VERIFIED} verified, mean",
+}
+TITLES = {"look": "A small network from nothing", "face": "A network that recognises faces"}
+FIRST, RECALL = 200, 0.25
+FEW = 64
+RECORDED = ("mean", "early_mean", "visits", "margin_sum", "forgotten")
+
+Figures = dict[str, float]
+
+
+class Kept(NamedTuple):
+    """What trainings said of the faces, and what is true.
+
+    Attributes:
+        given: labels that were trained on, (N).
+        true: what the crowd says, (N).
+        windows: predictions (N, C) by name.
+        scores: other scores (N), a higher one being more suspicious.
+    """
+
+    given: Tensor
+    true: Tensor
+    windows: dict[str, Tensor]
+    scores: dict[str, Tensor]
+
+    @property
+    def wrong(self) -> Tensor:
+        """Where the given label is wrong."""
+        return self.given != self.true
+
+
+def rows() -> list[dict[str, Any]]:
+    """All rows so far."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def record_path(scale: Scale, task: str, seed: int, folds: int) -> Path:
+    """Where the predictions of a training, or of its folds, are kept."""
+    return RECORDS / f"{scale.name}-{task}-{seed}-{folds}.safetensors"
+
+
+def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: str) -> None:
+    """Train, unless the predictions are there, and keep them."""
+    path = record_path(scale, task, seed, folds)
+    if path.exists():
+        print(f"already there: {path.name}")
+        return
+    faces, judged = accuracy.load(root, task, "report", scale, seed)
+    judged = judged.subset(list(range(min(FEW, len(judged)))))  # which the program asks for
+    assert faces.true_targets is not None
+    start = time.perf_counter()
+    seconds = None
+    if folds == 1:
+        found, seconds = recorded(task, seed, scale)
+        if not found:
+            found = one_training(faces, judged, seed=seed, scale=scale, root=root, device=device)
+    else:
+        found = {}
+        fold = torch.arange(len(faces)) % folds  # the order of the rows is that of a hash
+        for number in range(folds):
+            seen, others = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
+            parts = one_training(
+                faces.subset(seen.tolist()), judged, faces.subset(others.tolist()),
+                seed=seed, scale=scale, root=root, device=device,
+            )  # fmt: skip
+            for name in ("last", "ema"):
+                whole = found.setdefault(name, torch.zeros(len(faces), len(faces.classes)))
+                whole[others] = parts[name]
+    about = {
+        "scale": scale.name, "task": task, "seed": seed, "folds": folds, "epochs": scale.epochs,
+        "seconds": seconds or round(time.perf_counter() - start, 1), "device": device,
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "machine": platform.machine(), "commit": accuracy.commit(),
+    }  # fmt: skip
+    found |= {"given": faces.targets, "true": faces.true_targets}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in found.items()}
+    save_file(tensors, path, metadata={"about": json.dumps(about)})
+    print(f"kept {path.name} after {about['seconds']} seconds")
+
+
+def recorded(task: str, seed: int, scale: Scale) -> tuple[dict[str, Tensor], float | None]:
+    """The record and the seconds of the same training in the accuracy rows, if it was made."""
+    own = {
+        "method": "ce", "task": task, "phase": "report", "setting": dict(SETTINGS[scale.name]),
+        "seed": seed, "epochs": scale.epochs, "scale": scale.name,
+    }  # fmt: skip
+    folder = accuracy.record_folder(own)
+    row = next((row for row in accuracy.rows() if accuracy.identity(row) == own), None)
+    if row is None or not (folder / DYNAMICS).exists():
+        return {}, None
+    record = load_file(folder / DYNAMICS)
+    predicted = load_file(folder / "training.safetensors")
+    return {
+        **{name: predicted[name] for name in ("last", "ema")},
+        **{name: record[name] for name in RECORDED},
+    }, row["seconds"]
+
+
+def one_training(
+    faces: LabeledFaces,
+    judged: LabeledFaces,
+    others: LabeledFaces | None = None,
+    *,
+    seed: int,
+    scale: Scale,
+    root: Path,
+    device: str,
+) -> dict[str, Tensor]:
+    """Train on faces; what the network says of others, or of the same and during training."""
+    with TemporaryDirectory(prefix="label-errors-") as folder:
+        shared = [
+            f"--seed={seed}", f"--epochs={scale.epochs}", f"--backbone={scale.backbone}",
+            "--precision=bf16-mixed", f"--device={device}", f"--output={folder}",
+        ]  # fmt: skip
+        settings = accuracy.settings_of(
+            METHODS["ce"], SETTINGS[scale.name], root, shared, first=scale.arguments
+        )
+        outcome = train(settings, (faces, judged))
+        average = copy.deepcopy(outcome.classifier)
+        load_model(outcome.folder / AVERAGE, average, classes=faces.classes)
+        found = {
+            "last": accuracy.training_predictions(outcome.classifier, others or faces),
+            "ema": accuracy.training_predictions(average, others or faces),
+        }
+        if others is None:
+            record = load_file(outcome.folder / DYNAMICS)
+            found |= {name: record[name] for name in RECORDED}
+    return found
+
+
+def read(path: Path) -> tuple[Kept, dict[str, Any]]:
+    """Read what was kept, and where it came from."""
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    found = load_file(path)
+    windows = {name: found[name].double() for name in ("last", "ema")}
+    scores = {}
+    if "mean" in found:
+        windows["mean"] = found["mean"].double()
+        windows["early"] = found["early_mean"].double()
+        windows["mean and ema"] = (windows["mean"] + windows["ema"]) / 2
+        scores["area under the margin"] = -found["margin_sum"] / found["visits"].clamp(min=1)
+        scores["forgetting"] = found["forgotten"].double()
+    for name, value in windows.items():
+        total = value.sum(dim=1, keepdim=True)  # zero for a face that was not visited
+        windows[name] = (value / total).where(total > 0, 1 / value.shape[1])
+    return Kept(found["given"], found["true"], windows, scores), about
+
+
+def average_precision(ranking: Tensor, wrong: Tensor) -> float:
+    """Mean, over the wrong labels, of the share of wrong ones down to each."""
+    found = wrong[ranking].double()
+    places = torch.arange(1, len(found) + 1)
+    return float((found * found.cumsum(0) / places).sum() / found.sum())
+
+
+def judge(kept: Kept, ranking: Tensor, suggestion: Tensor) -> Figures:
+    """How good a ranking and its suggestions are."""
+    wrong, true = kept.wrong, kept.true
+    hits = wrong[ranking].double().cumsum(0)
+    quarter = ranking[: int((hits < RECALL * wrong[ranking].sum()).sum()) + 1]
+    return {
+        "average_precision": average_precision(ranking, wrong),
+        "first_wrong": float(wrong[ranking[:FIRST]].double().mean()),
+        "suggestions_right": float((suggestion[quarter] == true[quarter]).double().mean()),
+    }
+
+
+def likeliest_other(given: Tensor, probabilities: Tensor) -> Tensor:
+    """The most probable class but the given one."""
+    return probabilities.scatter(1, given[:, None], -1.0).argmax(dim=1)
+
+
+def score_of_cleanlab(kept: Kept) -> dict[str, Figures]:
+    """Each of cleanlab's scores on each prediction, and the sets that it finds."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    found = {}
+    given = kept.given.numpy()
+    for window in ("last", "ema"):
+        rows = kept.windows[window]
+        suggestion = likeliest_other(kept.given, rows)
+        for method, adjusted in CLEANLAB:
+            quality = get_label_quality_scores(
+                given, rows.numpy(), method=method, adjust_pred_probs=adjusted
+            )
+            ranking = torch.from_numpy(quality).argsort(stable=True)
+            title = f"{method}{', adjusted' if adjusted else ''}, {window}"
+            found[title] = judge(kept, ranking, suggestion)
+        issues = torch.from_numpy(find_label_issues(given, rows.numpy(), n_jobs=1))
+        found[f"find_label_issues, {window}"] = {
+            "found": float(issues.double().mean()),
+            "precision": float(kept.wrong[issues].double().mean()),
+            "recall": float((issues & kept.wrong).sum() / kept.wrong.sum()),
+        }
+    return found
+
+
+def score_of_ours(kept: Kept, *, seed: int) -> dict[str, Figures]:
+    """Each of our scores on each prediction, without and with verified labels."""
+    found: dict[str, Figures] = {}
+
+    def all_of(**options: Any) -> Iterator[tuple[str, Any]]:
+        for window, rows in kept.windows.items():
+            yield window, audit(kept.given, rows, **options)
+
+    for score in ("posterior", "log_margin"):
+        for window, result in all_of(score=score):
+            found[f"{score}, {window}"] = judge(kept, result.ranking, result.suggestion)
+    suggestion = audit(kept.given, kept.windows["mean"]).suggestion if kept.scores else None
+    for name, score in kept.scores.items():
+        found[name] = judge(kept, score.argsort(descending=True, stable=True), suggestion)
+    if kept.scores:
+        best = audit(kept.given, kept.windows["mean"])
+        ranks = mean_rank(best.score, kept.scores["area under the margin"])
+        order = ranks.argsort(descending=True, stable=True)
+        found["mean rank of posterior and margin"] = judge(kept, order, best.suggestion)
+    several: dict[str, list[Figures]] = {}
+    for draw in range(DRAWS):
+        generator = torch.Generator().manual_seed(1000 * seed + draw)
+        drawn = torch.randperm(len(kept.given), generator=generator)[:VERIFIED]
+        estimate = transition_from_verified(
+            kept.true[drawn], kept.given[drawn], num_classes=kept.windows["last"].shape[1]
+        )
+        for window, result in all_of(transition=estimate.matrix):
+            others = result.ranking[~torch.isin(result.ranking, drawn)]
+            figures = judge(kept, others, result.suggestion)
+            several.setdefault(f"posterior of {VERIFIED} verified, {window}", []).append(figures)
+    for title, draws in several.items():
+        found[title] = {
+            name: statistics.mean(figures[name] for figures in draws) for name in draws[0]
+        }
+    return found
+
+
+def score() -> None:
+    """Make the rows of all predictions that are kept; others stay as they are."""
+    made = {}
+    for path in sorted(RECORDS.glob("*.safetensors")):
+        kept, about = read(path)
+        one = about["folds"] == 1
+        found = score_of_ours(kept, seed=about["seed"])
+        if not one:
+            found |= score_of_cleanlab(kept)
+        row = {
+            **about,
+            "faces": len(kept.given),
+            "wrong_labels": float(kept.wrong.double().mean()),
+            "fitted_labels": {
+                name: float((kept.windows[name].argmax(1) == kept.given).double().mean())
+                for name in kept.windows
+            },
+            "figures": {
+                title: {name: round(value, 4) for name, value in figures.items()}
+                for title, figures in found.items()
+            },
+        }
+        made[identity(row)] = row
+    whole = {identity(row): row for row in rows()} | made
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("".join(json.dumps(whole[key]) + "\n" for key in sorted(whole)))
+    print(f"{len(made)} rows made, {len(whole)} in all")
+
+
+def identity(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
+    """What makes two rows the same."""
+    return row["scale"], row["task"], row["folds"], row["seed"]
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The docs' tables: ours held against cleanlab, then every score on every prediction."""
+    lines = []
+    for scale, task in dict.fromkeys((row["scale"], row["task"]) for row in found):
+        runs = [row for row in found if (row["scale"], row["task"]) == (scale, task)]
+        one = [row for row in runs if row["folds"] == 1]
+        first = runs[0]
+        lines += [
+            f"**{TITLES[scale]}, {accuracy.TASKS[task]}** ({first['faces']:,} faces, "
+            f"{first['wrong_labels']:.0%} of their labels wrong, {first['epochs']} epochs)",
+            "",
+        ]
+        shown = []
+        for folds in sorted({row["folds"] for row in runs} - {1}):
+            own = [row for row in runs if row["folds"] == folds]
+            title = best_of(own, CLEANLAB_TITLES)
+            shown.append(line(f"cleanlab, {title}", own, title))
+        for name, title in OURS.items():
+            if one:
+                shown.append(line(name, one, title))
+        lines += [markdown_table(shown), ""]
+        sets = [
+            {
+                "find_label_issues": f"{row_folds} folds, {window}",
+                **{
+                    name: spread(
+                        [row["figures"][f"find_label_issues, {window}"][name] for row in own]
+                    )
+                    for name in ("found", "precision", "recall")
+                },
+            }
+            for row_folds in sorted({row["folds"] for row in runs} - {1})
+            for own in [[row for row in runs if row["folds"] == row_folds]]
+            for window in ("last", "ema")
+        ]
+        if sets:
+            lines += [markdown_table(sets), ""]
+        if one:
+            titles = one[0]["figures"]
+            lines += [markdown_table([line(title, one, title) for title in titles]), ""]
+    return "\n".join(lines).strip() + "\n"
+
+
+def line(name: str, own: Sequence[Mapping[str, Any]], title: str) -> dict[str, str]:
+    """A row of a table: mean and spread over the seeds."""
+    figures = [row["figures"][title] for row in own]
+    return {
+        "score": name,
+        "trainings": str(own[0]["folds"]),
+        "average precision": spread([each["average_precision"] for each in figures]),
+        f"wrong of the first {FIRST}": spread([each["first_wrong"] for each in figures]),
+        "suggestions right": spread([each["suggestions_right"] for each in figures]),
+    }
+
+
+def best_of(own: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> str:
+    """The title of the best average precision, on average over the seeds."""
+
+    def mean(title: str) -> float:
+        return statistics.mean(row["figures"][title]["average_precision"] for row in own)
+
+    return max(titles, key=mean)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    text = f"{statistics.mean(values):.3f}"
+    return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
+
+
+def with_table(page: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """Return the docs' page with its tables made anew from the rows."""
+    start, end = "<!-- label errors:start -->", "<!-- label errors:end -->"
+    if page.count(start) != 1 or page.count(end) != 1:
+        raise ValueError(f"the page must have one {start} and one {end}")
+    before, rest = page.split(start)
+    return f"{before}{start}\n\n{table(found)}\n{end}{rest.split(end)[1]}"
+
+
+def main() -> None:
+    """Train and keep predictions, make rows of them, or print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("phase", choices=["run", "score", "table"])
+    parser.add_argument("--scale", choices=SETTINGS, default="look")
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=TASKS)
+    parser.add_argument("--folds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--root", type=Path, default=os.environ.get("ROBUSTFER_FERPLUS"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--write", action="store_true", help="table: put it into the docs")
+    options = parser.parse_args()
+    if options.phase == "run":
+        if options.root is None:
+            parser.error("--root (or ROBUSTFER_FERPLUS) is needed")
+        for seed in options.seeds:
+            for task in options.task:
+                for folds in options.folds:
+                    run(
+                        task, seed=seed, folds=folds, scale=SCALES[options.scale],
+                        root=options.root, device=options.device,
+                    )  # fmt: skip
+    elif options.phase == "score":
+        score()
+    else:
+        print(table(rows()))
+        if options.write:
+            PAGE.write_text(with_table(PAGE.read_text(), rows()))
+
+
+if __name__ == "__main__":
+    main()
