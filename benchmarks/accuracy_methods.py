@@ -178,6 +178,24 @@ METHODS = {
             },
         ),
     ),
+    "extra_knowledge": Method(
+        command="compose",
+        losses=("extra_knowledge",),
+        passes=2,
+        grid=(
+            {"learning-rate": 0.004, "weight-decay": 0.5, "extra_knowledge": "1,smoothing=0.3"},
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "extra_knowledge": "1,smoothing=0.3,consistency_weight=0.5",
+            },
+            {
+                "learning-rate": 0.004,
+                "weight-decay": 0.5,
+                "extra_knowledge": "1,smoothing=0.1,consistency_weight=0.5",
+            },
+        ),
+    ),
     "relative_uncertainty": Method(
         title="RUL",
         command="compose",

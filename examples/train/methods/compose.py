@@ -16,7 +16,7 @@ from examples.train.methods.base import (
     label_store,
     targets_now,
 )
-from examples.train.options import Momentum, PositiveInt, Refused
+from examples.train.options import Momentum, PositiveInt, PositiveNumber, Refused
 from examples.train.terms import make_term, weighs_classes
 from examples.train.views import Batch
 from robustfer.losses import CompositeLoss
@@ -34,6 +34,8 @@ class Options:
         decay: of the teacher, if a loss takes one
         relabel_from: first epoch that changes labels, counted from 1; default: never
         relabel_margin: by how much another class must be more probable
+        class_counts: faces of each class, if a loss takes them: those of the labels trained on, or
+            a list, say the shares among verified labels
     """
 
     loss: list[str] = field(default_factory=list)
@@ -41,6 +43,7 @@ class Options:
     decay: Momentum = 0.999
     relabel_from: PositiveInt | None = None
     relabel_margin: Momentum = 0.5
+    class_counts: Literal["labels"] | list[PositiveNumber] = "labels"
 
 
 class Compose(Method):
@@ -73,6 +76,18 @@ class Compose(Method):
             ModelEMA(model, decay=options.decay) if "teacher_logits" in self.needs else None
         )
         self.labels = label_store(task)
+        self.class_counts: Tensor | None = None
+        counts = options.class_counts
+        if not isinstance(counts, str):
+            if len(counts) != len(task.faces.classes):
+                raise Refused(
+                    f"--class-counts must have a number for each of "
+                    f"{', '.join(task.faces.classes)}, got {len(counts)}"
+                )
+            if "class_counts" not in self.needs:
+                raise Refused(
+                    "--class-counts needs a loss that takes them, such as extra_knowledge"
+                )
         never = task.settings.optimizer.epochs + 1
         self.relabeler = Relabeler(
             self.labels,
@@ -102,6 +117,8 @@ class Compose(Method):
         if "permutation" in self.needs:
             order = torch.randperm(len(batch.index), generator=batch.generator)
             tensors["permutation"] = order.to(batch.index.device)
+        if "class_counts" in self.needs:
+            tensors["class_counts"] = self.counted(batch.index.device)
         if both:
             tensors["attention_flipped"] = flipped[0].attention
         if self.teacher is not None:
@@ -117,10 +134,20 @@ class Compose(Method):
         self.criterion.update(batch.index, proposed)
         if self.teacher is not None:
             self.teacher.update(self.network.model)
-        self.relabeler.update(
+        changed = self.relabeler.update(
             batch.index, logits, importance, step=batch.step, epoch=batch.epoch,
             bias=self.classifier.get_classifier().bias if importance is not None else None,
         )  # fmt: skip
+        if changed:
+            self.class_counts = None
+
+    def counted(self, device: torch.device) -> Tensor:
+        """Return the samples of each class (C), counted anew where labels have changed."""
+        if self.class_counts is None:
+            given = self.options.class_counts
+            counts = self.labels.soft_target().sum(0) if isinstance(given, str) else given
+            self.class_counts = torch.as_tensor(counts, device=device)
+        return self.class_counts
 
     def figures(self, epoch: int) -> dict[str, float]:
         return self.relabeler.figures(epoch=epoch, true_targets=self.task.faces.true_targets)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from examples.train.engine import Training
 from examples.train.methods import compose
 from examples.train.methods.base import WeightedCrossEntropy
 from examples.train.options import Refused
@@ -65,6 +66,39 @@ def test_a_composition_relabels_and_has_a_teacher(tmp_path):
     assert outcome.history.last["changed"] > 0
     state = load_resume(tmp_path / "run/resume.pt")["method"]
     assert int(state["teacher.step"]) == 4
+
+
+def prepared(losses, *options):
+    settings = settings_of("compose", *options)
+    settings.own.loss[:] = losses
+    return Training(settings)
+
+
+def test_the_counts_of_the_classes_are_those_of_the_labels_now(tmp_path, monkeypatch):
+    training, seen = prepared(["extra_knowledge"], f"--output={tmp_path}/run"), []
+    method = training.method
+    terms = method.criterion.terms
+    monkeypatch.setattr(
+        method.criterion, "terms",
+        lambda **given: seen.append(given["class_counts"].clone()) or terms(**given),
+    )  # fmt: skip
+    training.begin()
+    training.run()
+    training.end()
+    assert torch.equal(seen[0], training.faces.targets.bincount(minlength=7).float())
+    now = method.labels().bincount(minlength=7).float()
+    assert torch.equal(method.counted(torch.device("cpu")), now)
+    assert not torch.equal(now, seen[0])  # labels have changed
+
+
+def test_the_counts_of_the_classes_can_be_told(tmp_path):
+    told = "--class-counts=[4, 1, 1, 1, 1, 1, 0.5]", f"--output={tmp_path}/run"
+    method = prepared(["extra_knowledge"], *told).method
+    assert method.counted(torch.device("cpu")).tolist() == [4, 1, 1, 1, 1, 1, 0.5]
+    with pytest.raises(Refused, match="--class-counts needs a loss"):
+        prepared(["cross_entropy"], *told)
+    with pytest.raises(Refused, match=r"--class-counts .* surprise.*, got 2"):
+        prepared(["extra_knowledge"], "--class-counts=[4, 1]", told[1])
 
 
 def test_a_second_view_is_made_only_for_losses_that_look_at_it(tmp_path, monkeypatch):

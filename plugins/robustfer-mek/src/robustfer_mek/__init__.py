@@ -1,0 +1,21 @@
+"""Extra knowledge for rare classes, offered to robustfer by name: listing it loads no torch."""
+
+from __future__ import annotations
+
+from robustfer import Component, hookimpl
+
+
+@hookimpl
+def robustfer_losses() -> list[Component]:
+    """Return the losses of this package."""
+    return [
+        Component(
+            name="extra_knowledge",
+            factory="robustfer_mek.losses:ExtraKnowledgeLoss",
+            summary="Rare classes learn from all faces: rebalanced class maps and smooth labels",
+            reference=(
+                "Zhang et al., Leave No Stone Unturned: Mine Extra Knowledge for Imbalanced "
+                "Facial Expression Recognition, NeurIPS 2023"
+            ),
+        )
+    ]
