@@ -67,7 +67,7 @@ from robustfer.noise import with_symmetric_noise
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = (DOCS / "results.md", DOCS / "robust.md")
+PAGES = (DOCS.parent / "README.md", DOCS / "results.md", DOCS / "robust.md")
 RECORDS = Path(__file__).parents[1] / "runs" / "accuracy"
 SEEDS = (1, 2, 3)
 READ: dict[str, Any] = {"in_memory": True, "duplicates": "drop"}

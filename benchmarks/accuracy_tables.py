@@ -134,6 +134,28 @@ def table(rows: Rows) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+def summary_table(rows: Rows) -> str:
+    """The README's: the floor, the best method of the papers, and the recipe, by natural noise."""
+    groups = [group for group in groups_of(rows) if group.task == "fer2013"]
+    scale, own = next(iter(scales_of(groups).items()))
+    prediction = prediction_of(own)
+    floor = floor_of(own, prediction)
+    papers = [group for group in own if group.method in ("eac", "scn", "gsmc", "lanet")]
+    best = sorted(papers, key=lambda group: -group.mean(prediction))[:1]
+    recipes = [group for group in own if group.method in ("robust", "robust-verified")]
+    shown = [
+        {
+            "training": group.title,
+            "accuracy, %": spread(group.values(prediction)),
+            "gain": "" if group is floor else _gain(group, floor, prediction),
+            "mean of classes, %": spread(group.values(prediction, figure="mean_class_accuracy")),
+            "seeds": len(group.runs),
+        }
+        for group in (floor, *best, *recipes)
+    ]
+    return f"{markdown_table(shown)}\n\n{SCALES[scale]}. {_faces(own)}\n"
+
+
 def long_tables(rows: Rows) -> str:
     """Every reported group: all predictions, last and best epoch apart, and the setting."""
     lines = []
@@ -224,6 +246,7 @@ def tuning_table(rows: Rows) -> str:
 
 
 MADE = {
+    "summary": summary_table,
     "accuracy": table,
     "long": long_tables,
     "ablation": ablation_table,
@@ -268,6 +291,15 @@ def spread(values: Mapping[int, float] | Sequence[float]) -> str:
     return f"{statistics.mean(found):.1f}{around}"
 
 
+def _gain(group: Group, floor: Group, prediction: str) -> str:
+    """Mean paired difference to the floor, with its standard error."""
+    gains = group.gains(floor, prediction)
+    if not gains:
+        return ""
+    error = f" ± {statistics.stdev(gains) / math.sqrt(len(gains)):.1f}" if len(gains) > 1 else ""
+    return f"{statistics.mean(gains):+.1f}{error}"
+
+
 def _with_gain(group: Group | None, floor: Group, prediction: str) -> str:
     """Accuracy, and in brackets the mean paired difference to the floor with its error."""
     if group is None:
@@ -275,11 +307,8 @@ def _with_gain(group: Group | None, floor: Group, prediction: str) -> str:
     own = spread(group.values(prediction))
     if group is floor:
         return f"{own} (floor)"
-    gains = group.gains(floor, prediction)
-    if not gains:
-        return own
-    error = f" ± {statistics.stdev(gains) / math.sqrt(len(gains)):.1f}" if len(gains) > 1 else ""
-    return f"{own} ({statistics.mean(gains):+.1f}{error})"
+    gain = _gain(group, floor, prediction)
+    return f"{own} ({gain})" if gain else own
 
 
 def _faces(groups: Sequence[Group]) -> str:
