@@ -12,7 +12,7 @@ import torch
 from examples.train.engine import Outcome
 from robustfer.audit import Audit
 from robustfer.augmentations import SingleView
-from robustfer.data import DemoFaces, LabeledFaces
+from robustfer.data import LabeledFaces
 from robustfer.noise import TransitionEstimate
 
 NAMES = {"ce": "cross entropy", "eac": "EAC", "forward": "verified labels, forward correction"}
@@ -32,7 +32,7 @@ def picture(
     results: dict[str, Result],
     estimate: TransitionEstimate,
     faces: LabeledFaces,
-    test_set: DemoFaces,
+    test_set: LabeledFaces,
     columns: int = 6,
 ) -> None:
     """Accuracy by epoch, class shares, what each method looks at, and the worst suspects."""
@@ -95,7 +95,7 @@ def _draw_shares(axes: Any, estimate: TransitionEstimate, faces: LabeledFaces) -
     axes.legend(fontsize=8)
 
 
-def _draw_attention(grid: Any, results: dict[str, Result], test_set: DemoFaces) -> None:
+def _draw_attention(grid: Any, results: dict[str, Result], test_set: LabeledFaces) -> None:
     count = grid.shape[1]
     images = torch.stack([test_set.load_image(row) for row in range(count)])
     for axis, image, target in zip(grid[0], images, test_set.targets, strict=False):

@@ -23,7 +23,7 @@ from examples.train.methods import METHODS
 from examples.train.options import parse
 from examples.train.tables import markdown_table
 from robustfer.audit import Audit, audit, read_decisions, read_probabilities, write_review
-from robustfer.data import DemoFaces, LabeledFaces
+from robustfer.data import LabeledFaces, load
 from robustfer.noise import with_class_noise, write_noise_list
 
 # What faces of each class are taken for; the rest keep their label. As in data sets of real faces,
@@ -80,7 +80,7 @@ def main() -> None:
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     labels, page, said = output / "labels.txt", output / "review.html", output / "decisions.csv"
-    faces = DemoFaces(options.train_faces)
+    faces = load("demo", num_samples=options.train_faces)
     faces = with_class_noise(faces, CONFUSIONS, rate=1.0, seed=options.seed)
     assert faces.true_targets is not None
     wrong = faces.targets != faces.true_targets
@@ -132,7 +132,8 @@ def main() -> None:
         for method, one in results.items()
     ]
     path = output / "demo.png"
-    picture(path, results, estimate, faces, DemoFaces(options.test_faces, split="test"))
+    test_faces = load("demo", split="test", num_samples=options.test_faces)
+    picture(path, results, estimate, faces, test_faces)
     print(f"\n{markdown_table(rows)}\n")
     print(f"{options.epochs} epochs each on {options.train_faces} drawn faces; one seed.")
     print(f"{wrong.double().mean():.0%} of their labels are wrong; the test labels are right.")

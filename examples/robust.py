@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from robustfer.augmentations import KorniaPipeline, SingleView
-from robustfer.data import DemoFaces
+from robustfer.data import load
 from robustfer.losses import ForwardCorrectionLoss, SelfDistillationLoss
 from robustfer.metrics import History, accuracy, confusion_matrix
 from robustfer.models import CAMClassifier
@@ -21,8 +21,8 @@ torch.manual_seed(0)
 
 # As in real data sets, some classes lose more faces to others: half of the neutral ones here.
 confusions = {"neutral": {"sadness": 0.3, "fear": 0.2}, "disgust": {"anger": 0.4}}
-train_set = with_class_noise(DemoFaces(TRAIN_FACES), confusions, rate=1.0, seed=0)
-test_set = DemoFaces(TEST_FACES, split="test")
+train_set = with_class_noise(load("demo", num_samples=TRAIN_FACES), confusions, rate=1.0, seed=0)
+test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from robustfer.augmentations import KorniaPipeline, SingleView
-from robustfer.data import DemoFaces
+from robustfer.data import load
 from robustfer.losses import SCNLoss
 from robustfer.metrics import History, accuracy, confusion_matrix
 from robustfer.models import CAMClassifier, ImportanceClassifier
@@ -19,8 +19,8 @@ EPOCHS, TRAIN_FACES, TEST_FACES = 10, 1200, 500
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 
-train_set = with_symmetric_noise(DemoFaces(TRAIN_FACES), rate=0.3, seed=0)
-test_set = DemoFaces(TEST_FACES, split="test")
+train_set = with_symmetric_noise(load("demo", num_samples=TRAIN_FACES), rate=0.3, seed=0)
+test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     # What surrounds a loss; losses know none of it.
     "robustfer.metrics": {"torch", "robustfer._checks"},
     "robustfer.checkpoint": {
-        *("torch", "safetensors", "robustfer._files", "robustfer._wrappers"),
+        *("torch", "safetensors", "robustfer._files", "robustfer._inputs", "robustfer._wrappers"),
         "robustfer.models",  # to rebuild a classifier
     },
     "robustfer.models": {

@@ -29,8 +29,6 @@ from robustfer import __version__, _entry_points, _shown, hookspecs
 from robustfer._entry_points import Unreadable
 from robustfer.hookspecs import KINDS, Component, Kind
 
-__all__ = ["PluginError", "PluginWarning"]
-
 VARIABLE = "ROBUSTFER_PLUGINS"
 CORE = EntryPoint(name="robustfer", value="robustfer._builtin", group=_entry_points.GROUP)
 

@@ -1,10 +1,9 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from robustfer.audit import label_posterior, log_margin, mean_rank, neighbor_disagreement, scores
+from robustfer.audit import label_posterior, log_margin, neighbor_disagreement, scores
 from tests.reference import audit as reference
 
 
@@ -100,13 +99,6 @@ def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
     assert found[0].item() == 0.5
 
 
-def test_mean_rank_is_the_loop():
-    one, other = [0.3, 0.1, 0.3, 0.9], [2, 2, 0, 1]
-    expected = [(reference.rank(one, i) + reference.rank(other, i)) / 2 for i in range(4)]
-    assert mean_rank(one, np.array(other)).tolist() == pytest.approx(expected)
-    assert mean_rank([7.0]).tolist() == [0.0]
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -128,9 +120,6 @@ def test_mean_rank_is_the_loop():
         (lambda: neighbor_disagreement([0], [[1.0]]), ValueError, "two samples or more, got 1"),
         (lambda: neighbor_disagreement([0, 1], [[1.0], [math.nan]]), ValueError, "be finite"),
         (lambda: neighbor_disagreement([0], [[1.0], [2.0]]), ValueError, "given has N=1 but"),
-        (lambda: mean_rank(), ValueError, "one score or more, got none"),
-        (lambda: mean_rank([1.0], [1.0, 2.0]), ValueError, "score 1 has N=2 but score 0 has N=1"),
-        (lambda: mean_rank([math.nan, 1.0]), ValueError, "score 0 must be finite"),
     ],
 )
 def test_refuses(call, error, message):

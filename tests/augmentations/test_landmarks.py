@@ -18,7 +18,7 @@ from robustfer.augmentations import (
 )
 from robustfer.augmentations._moving_landmarks import _RIGID
 from robustfer.data import DemoFaces
-from robustfer.landmarks import landmark_layout, mirror_landmarks, swap_left_right
+from robustfer.landmarks import landmark_layout, mirror_landmarks
 from tests.augmentations.drawn_points import (
     PLAIN,
     QUIET,
@@ -177,7 +177,7 @@ def test_flips_swap_left_and_right_where_they_were_done():
     expected = mirror_landmarks(landmarks, landmark_layout(5), width=48)
     expected = torch.where(flipped[:, None, None], expected, landmarks)
     torch.testing.assert_close(result.landmarks, expected)
-    expected = torch.where(flipped[:, None], swap_left_right(visible, landmark_layout(5)), visible)
+    expected = torch.where(flipped[:, None], visible[:, landmark_layout(5).swap], visible)
     assert torch.equal(result.visible, expected)
 
 
@@ -190,7 +190,7 @@ def test_flips_of_all_and_of_none(flip):
         across = 0 if flip is K.RandomHorizontalFlip else 1
         expected = landmarks.clone()
         if swapped:
-            expected = swap_left_right(expected, landmark_layout(5))
+            expected = expected[:, landmark_layout(5).swap]
             expected[..., across] = 47 - expected[..., across]
         torch.testing.assert_close(result.landmarks, expected)
         assert torch.equal(result.view, images.flip(-1 - across) if swapped else images)
@@ -283,7 +283,7 @@ def test_points_under_the_erased_box_are_not_visible(erase, size):
             LandmarkView(two.view, two.landmarks, two.visible),
             LandmarkView(two.view_flipped, two.landmarks_flipped, two.visible_flipped),
         ]
-        mirrored = swap_left_right(two.visible, landmark_layout(5))
+        mirrored = two.visible[:, landmark_layout(5).swap]
         assert torch.equal(two.visible_flipped, mirrored) == (erase == "shared")
     for view, points, visible in views:
         x, y = points.round().long().unbind(-1)
@@ -324,7 +324,7 @@ def test_the_pair_mirrors_as_the_data_set_does(height, width, points, erase, tra
     assert torch.equal(both.landmarks, landmarks)
     mirrored = mirror_landmarks(landmarks, landmark_layout(points), width=width)
     torch.testing.assert_close(both.landmarks_flipped, mirrored)
-    assert torch.equal(both.visible_flipped, swap_left_right(both.visible, landmark_layout(points)))
+    assert torch.equal(both.visible_flipped, both.visible[:, landmark_layout(points).swap])
     again = pair.with_landmarks(images, mirrored, swap=landmark_layout(points).swap)
     torch.testing.assert_close(again.landmarks_flipped, landmarks, rtol=0, atol=1e-4)
 

@@ -23,7 +23,7 @@ from robustfer.data import (
     renumber,
     translate_classes,
 )
-from robustfer.landmarks import CallableLandmarks, DatasetLandmarks, LandmarkFile
+from robustfer.landmarks import DatasetLandmarks, LandmarkFile
 from robustfer.metrics import confusion_matrix
 from robustfer.noise import (
     noise_report,
@@ -146,7 +146,6 @@ def test_landmark_files(tmp_path, other_defaults):
     path = tmp_path / "points.npz"
     np.savez(path, image=np.array(["a"]), landmarks=POINTS[None])
     on_cpu(*LandmarkFile(path)(["a"]))
-    on_cpu(*CallableLandmarks({"a": POINTS}.get, layout=5)(["a", "b"]))
 
 
 def test_classes(other_defaults):

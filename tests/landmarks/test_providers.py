@@ -9,7 +9,6 @@ from PIL import Image
 
 from robustfer.data import DemoFaces, LabelTable
 from robustfer.landmarks import (
-    CallableLandmarks,
     DatasetLandmarks,
     LandmarkFile,
     LandmarkLayout,
@@ -19,6 +18,16 @@ from robustfer.landmarks import (
 
 NAMES = ["b.png", "a.png", "c.png"]
 POINTS = np.arange(30, dtype=np.float16).reshape(3, 5, 2) / 2
+
+
+class Known:
+    """A data set of samples whose points are known."""
+
+    def __init__(self, points):
+        self.all_ids, self.points = list(points), list(points.values())
+
+    def landmarks(self, row):
+        return self.points[row]
 
 
 def npz(folder, **arrays):
@@ -194,23 +203,13 @@ def test_data_set_mistakes():
         DatasetLandmarks(DemoFaces(7))(["x.png"])
 
 
-def test_callable():
-    found = {"a": POINTS[0], "b": torch.from_numpy(POINTS[1]), "c": POINTS[2].tolist()}
-    provider: LandmarkProvider = CallableLandmarks(found.get, layout=5)
-    landmarks, visible = provider(["c", "none", "b", "a"])
+def test_points_of_any_kind():
+    known = {"a": POINTS[0], "b": torch.from_numpy(POINTS[1]), "c": POINTS[2].tolist()}
+    provider: LandmarkProvider = DatasetLandmarks(Known(known))
+    landmarks, visible = provider(["c", "b", "a"])
     assert landmarks.dtype == torch.float32
-    assert visible.all(1).tolist() == [True, False, True, True]
-    torch.testing.assert_close(landmarks[[3, 2, 0]], torch.from_numpy(POINTS.astype(np.float32)))
-
-
-def test_callable_mistakes():
-    with pytest.raises(ValueError, match="layouts of 5, 19, 68, 98 points are known, got 6"):
-        CallableLandmarks(lambda name: None, layout=6)
-    provider = CallableLandmarks(lambda name: POINTS[0], layout=68)
-    with pytest.raises(
-        ValueError, match=r"landmarks of 'a' must have shape \(68, 2\), got \(5, 2\)"
-    ):
-        provider(["a"])
+    assert bool(visible.all())
+    torch.testing.assert_close(landmarks[[2, 1, 0]], torch.from_numpy(POINTS.astype(np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +227,7 @@ def test_callable_mistakes():
     ],
 )
 def test_arrays_of_any_layout(found):
-    landmarks, visible = CallableLandmarks({"a": found}.get, layout=5)(["a"])
+    landmarks, visible = DatasetLandmarks(Known({"a": found}))(["a"])
     expected = found.tolist() if hasattr(found, "tolist") else [list(point) for point in found]
     assert landmarks[0].tolist() == expected
     assert landmarks.dtype == torch.float32
@@ -248,7 +247,7 @@ def test_arrays_of_any_layout(found):
     ],
 )
 def test_points_that_are_none_name_the_sample(found, message):
-    provider = CallableLandmarks({"a": POINTS[0], "b": found}.get, layout=5)
+    provider = DatasetLandmarks(Known({"a": POINTS[0], "b": found}))
     with pytest.raises((TypeError, ValueError), match=message):
         provider(["a", "b"])
 
@@ -262,7 +261,7 @@ def providers(tmp_path, points):
     )
     yield "landmarks.csv", lambda: LandmarkFile(csv(tmp_path, f"{HEADER}\n{rows}"))
     known = dict(zip(NAMES, points, strict=True))
-    yield "the function", lambda: CallableLandmarks(known.get, layout=5)(NAMES)
+    yield "Known", lambda: DatasetLandmarks(Known(known))(NAMES)
     for name in NAMES:
         Image.new("L", (48, 48)).save(tmp_path / name)
     cells = "".join(
@@ -291,7 +290,6 @@ def test_ids_are_an_ordered_sequence_of_texts(tmp_path, ids):
     for provider in (
         LandmarkFile(npz(tmp_path)),
         DatasetLandmarks(faces),
-        CallableLandmarks(lambda name: None, layout=5),
     ):
         with pytest.raises(TypeError, match="ids must be"):
             provider(ids)
@@ -301,16 +299,14 @@ PROVIDERS = {
     "file": lambda folder: LandmarkFile(npz(folder)),
     "file that lacks samples": lambda folder: LandmarkFile(npz(folder), allow_missing=True),
     "data set": lambda folder: DatasetLandmarks(DemoFaces(7)),
-    "callable": lambda folder: CallableLandmarks(
-        dict(zip(NAMES, torch.from_numpy(POINTS), strict=True)).get, layout=5
-    ),
+    "points": lambda folder: DatasetLandmarks(Known(dict(zip(NAMES, POINTS, strict=True)))),
 }
 
 
 @pytest.mark.parametrize("make", PROVIDERS.values(), ids=PROVIDERS)
 def test_rows_belong_to_their_ids(make, tmp_path):
     provider = make(tmp_path)
-    ids = provider.dataset.ids[:3] if isinstance(provider, DatasetLandmarks) else NAMES
+    ids = provider.dataset.all_ids[:3] if isinstance(provider, DatasetLandmarks) else NAMES
     alone = [provider([one]) for one in ids]
     asked = [2, 0, 0, 1]
     landmarks, visible = provider(tuple(ids[one] for one in asked))

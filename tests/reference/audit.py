@@ -34,12 +34,6 @@ def disagreement(vectors, labels, row, count):
     return sum(differs) / sum(weights)
 
 
-def rank(values, place):
-    below = sum(value < values[place] for value in values)
-    alike = sum(value == values[place] for value in values)
-    return (below + (alike - 1) / 2) / (len(values) - 1)
-
-
 def average_precision(ranking, wrong):
     found, total = 0, 0.0
     for place, row in enumerate(ranking, start=1):

@@ -13,13 +13,11 @@ from robustfer.audit.ranking import audit
 from robustfer.audit.scores import Posterior as Posterior
 from robustfer.audit.scores import label_posterior as label_posterior
 from robustfer.audit.scores import log_margin as log_margin
-from robustfer.audit.scores import mean_rank
 from robustfer.audit.scores import neighbor_disagreement as neighbor_disagreement
 
 __all__ = [
     "audit",
     "find_duplicates",
-    "mean_rank",
     "read_decisions",
     "read_probabilities",
     "write_review",

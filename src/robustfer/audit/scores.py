@@ -165,39 +165,6 @@ def neighbor_disagreement(
     return torch.cat(parts)
 
 
-def mean_rank(*scores: Tensor | ArrayLike) -> Tensor:
-    """Return the mean of each sample's ranks in several scores, from 0 to 1.
-
-    Samples of equal score share the mean of their ranks.
-
-    Args:
-        scores: of the same samples; a higher score is more suspicious, so negate
-            :meth:`robustfer.state.TrainingDynamics.area_under_margin`.
-
-    Shape:
-        ``(N)`` each -> float64 ``(N)``.
-
-    Raises:
-        ValueError: no score, shapes that differ, or values that are not finite.
-
-    >>> mean_rank([0.1, 0.9, 0.5], [1, 1, 7])
-    tensor([0.1250, 0.6250, 0.7500], dtype=torch.float64)
-    """
-    if not scores:
-        raise ValueError("scores must hold one score or more, got none")
-    ranks = []
-    sizes: dict[str, tuple[Tensor, str]] = {}
-    for number, score in enumerate(scores):
-        values = to_tensor(f"score {number}", score)
-        sizes[f"score {number}"] = values, "N"
-        check_shapes(**sizes)
-        check_finite(**{f"score {number}": values})
-        _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
-        middle = counts.cumsum(dim=0).double() - (counts + 1) / 2
-        ranks.append(middle[place] / max(1, len(values) - 1))
-    return torch.stack(ranks).mean(dim=0)
-
-
 def checked(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
     """Return labels and predictions of one data set as tensors."""
     rows = to_probabilities("probabilities", probabilities)

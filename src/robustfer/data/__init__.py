@@ -1,36 +1,29 @@
 """Data sets of labelled faces and the readers that make them."""
 
-from robustfer.data.classes import (
-    EXPRESSIONS,
-    EXPRESSIONS_WITH_CONTEMPT,
-    class_order,
-    translate_classes,
-)
+from robustfer.data.classes import EXPRESSIONS, translate_classes
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT as EXPRESSIONS_WITH_CONTEMPT
 from robustfer.data.classes import NUMBERINGS as NUMBERINGS
+from robustfer.data.classes import class_order as class_order
 from robustfer.data.classes import renumber as renumber
 from robustfer.data.dataset import LabeledFaces
-from robustfer.data.demo.faces import DemoFaces
+from robustfer.data.demo.faces import DemoFaces as DemoFaces
 from robustfer.data.joined import JoinedFaces
 from robustfer.data.loading import load
 from robustfer.data.readers.affectnet import AffectNet as AffectNet
 from robustfer.data.readers.fer2013 import FER2013 as FER2013
 from robustfer.data.readers.ferplus import FERPlus as FERPlus
 from robustfer.data.readers.folder import ImageFolder as ImageFolder
-from robustfer.data.readers.label_table import LabelTable
+from robustfer.data.readers.label_table import LabelTable as LabelTable
 from robustfer.data.readers.rafdb import RAFDB as RAFDB
 from robustfer.data.readers.wrapped import WrappedFaces
 from robustfer.data.sampling import ProgressiveBalancedSampler
 
 __all__ = [
     "EXPRESSIONS",
-    "EXPRESSIONS_WITH_CONTEMPT",
-    "DemoFaces",
     "JoinedFaces",
-    "LabelTable",
     "LabeledFaces",
     "ProgressiveBalancedSampler",
     "WrappedFaces",
-    "class_order",
     "load",
     "translate_classes",
 ]

@@ -1,7 +1,8 @@
 """The mathematics of the losses as pure functions of tensors."""
 
 from robustfer.functional._contrast_kernel import UNFILLED as UNFILLED
-from robustfer.functional.attention import attention_consistency, class_attention
+from robustfer.functional.attention import attention_consistency
+from robustfer.functional.attention import class_attention as class_attention
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
 from robustfer.functional.correction import forward_correction
 from robustfer.functional.distillation import self_distillation
@@ -10,10 +11,9 @@ from robustfer.functional.heatmaps import render_heatmaps
 from robustfer.functional.neighbors import cosine_neighbors as cosine_neighbors
 from robustfer.functional.neighbors import neighbor_distribution as neighbor_distribution
 from robustfer.functional.ranking import ImportanceHealth as ImportanceHealth
+from robustfer.functional.ranking import importance_health, rank_regularization
 from robustfer.functional.ranking import (
-    importance_health,
-    importance_weighted_cross_entropy,
-    rank_regularization,
+    importance_weighted_cross_entropy as importance_weighted_cross_entropy,
 )
 from robustfer.functional.ranking import importance_weighted_logits as importance_weighted_logits
 from robustfer.functional.wing import adaptive_wing, landmark_adaptive_wing
@@ -21,11 +21,9 @@ from robustfer.functional.wing import adaptive_wing, landmark_adaptive_wing
 __all__ = [
     "adaptive_wing",
     "attention_consistency",
-    "class_attention",
     "expression_landmark_contrast",
     "forward_correction",
     "importance_health",
-    "importance_weighted_cross_entropy",
     "landmark_adaptive_wing",
     "pseudo_labels",
     "rank_regularization",

@@ -37,38 +37,10 @@ def inside(position: Tensor, pixels: int) -> Tensor:
     return (position >= -0.5) & (position <= pixels - 0.5)
 
 
-def swap_left_right(values: Tensor, layout: LandmarkLayout, *, dim: int = 1) -> Tensor:
-    """Reorder what belongs to points, such as heat maps, as the mirrored picture names them.
-
-    Args:
-        values: one slice per point along ``dim``.
-        layout: what the points are.
-        dim: the axis of the points.
-
-    Shape:
-        any, with K at ``dim`` -> the same.
-
-    Raises:
-        ValueError: there is not one slice per point.
-
-    >>> from robustfer.landmarks import landmark_layout
-    >>> swap_left_right(torch.tensor([[True, False, True, True, True]]), landmark_layout(5))
-    tensor([[False,  True,  True,  True,  True]])
-    """
-    if values.shape[dim] != layout.num_points:
-        raise ValueError(
-            f"values must have {layout.num_points} points of {layout.name} along axis {dim}, got "
-            f"shape {tuple(values.shape)}"
-        )
-    # From pageable memory such a copy waits for nothing; the device is not held up.
-    order = torch.tensor(layout.swap, device="cpu").to(values.device, non_blocking=True)
-    return values.index_select(dim, order)
-
-
 def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -> Tensor:
     """Return landmarks of the mirrored images: ``x`` becomes ``width - 1 - x``, left becomes right.
 
-    :func:`swap_left_right` reorders ``visible`` and heat maps.
+    ``visible[:, layout.swap]`` reorders ``visible``, and heat maps in the same way.
 
     Args:
         landmarks: points (x, y) in pixels of the image.
@@ -89,7 +61,14 @@ def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -
     check_shapes(landmarks=(landmarks, "B K 2"))
     check_floating_dtype(landmarks=landmarks)
     width = check_whole_number("width", width, 1)
-    return mirror_points(swap_left_right(landmarks, layout), width)
+    if landmarks.shape[1] != layout.num_points:
+        raise ValueError(
+            f"landmarks must have the {layout.num_points} points of {layout.name}, got shape "
+            f"{tuple(landmarks.shape)}"
+        )
+    # From pageable memory such a copy waits for nothing; the device is not held up.
+    order = torch.tensor(layout.swap, device="cpu").to(landmarks.device, non_blocking=True)
+    return mirror_points(landmarks.index_select(1, order), width)
 
 
 def resize_landmarks(

@@ -1,17 +1,17 @@
-"""Where landmarks come from: a file, the data set itself, or any function."""
+"""Where landmarks come from: a file, or the data set itself."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustfer._checks import check_bool, warn_if_normalized
@@ -115,56 +115,6 @@ class LandmarkFile:
         return known, known.isfinite().all(dim=-1)
 
 
-class CallableLandmarks:
-    """Take landmarks from any function of the sample's id: a detector or a look-up.
-
-    Args:
-        function: id -> points (K, 2), a tensor or an array, NaN where one is not known; ``None``
-            where no face was found.
-        layout: number of points or a layout.
-
-    Raises:
-        TypeError: at a call: ids are not a list of names, or the function returns no numbers.
-        ValueError: no such layout; at a call: the function returns another number of points.
-
-    >>> points = {"a.png": [[15, 18], [32, 18], [24, 27], [17, 36], [31, 36]]}
-    >>> landmarks, visible = CallableLandmarks(points.get, layout=5)(["a.png", "b.png"])
-    >>> landmarks[0, 2], visible.all(dim=1)
-    (tensor([24., 27.]), tensor([ True, False]))
-    """
-
-    _source = "the function"
-
-    def __init__(
-        self,
-        function: Callable[[str], Tensor | ArrayLike | None],
-        *,
-        layout: int | LandmarkLayout,
-    ) -> None:
-        self.function = function
-        self.layout = landmark_layout(layout)
-
-    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Landmarks of the samples and which of them are known."""
-        ids = check_ids(ids)
-        shape = (self.layout.num_points, 2)
-        landmarks = torch.full((len(ids), *shape), torch.nan, dtype=torch.float32, device="cpu")
-        for row, name in enumerate(ids):
-            found = self.function(name)
-            if found is None:
-                continue
-            points = to_tensor(f"landmarks of {name!r}", found)
-            if points.is_complex() or points.dtype == torch.bool:
-                raise TypeError(f"landmarks of {name!r} must be real numbers, got {points.dtype}")
-            if tuple(points.shape) != shape:
-                raise ValueError(
-                    f"landmarks of {name!r} must have shape {shape}, got {tuple(points.shape)}"
-                )
-            landmarks[row] = points
-        warn_if_normalized(landmarks, f"landmarks of {self._source}")
-        return landmarks, landmarks.isfinite().all(dim=-1)
-
-
 class _HasLandmarks(Protocol):
     @property
     def all_ids(self) -> Sequence[str]: ...
@@ -172,7 +122,7 @@ class _HasLandmarks(Protocol):
     def landmarks(self, row: int) -> Tensor: ...
 
 
-class DatasetLandmarks(CallableLandmarks):
+class DatasetLandmarks:
     """Take the landmarks that a data set knows itself, as ``DemoFaces`` does.
 
     Args:
@@ -181,8 +131,10 @@ class DatasetLandmarks(CallableLandmarks):
         layout: number of points or a layout; ``None``: known from the first sample's points.
 
     Raises:
-        TypeError: the data set has no such method.
-        ValueError: the points do not fit the layout; at a call: an id is none of the data set.
+        TypeError: the data set has no such method; at a call: ids are not a list of names, or the
+            points are no numbers.
+        ValueError: the points do not fit the layout; at a call: an id is none of the data set, or
+            a sample has another number of points.
 
     >>> from robustfer.data import DemoFaces
     >>> faces = DemoFaces(14)
@@ -200,16 +152,29 @@ class DatasetLandmarks(CallableLandmarks):
         self.dataset = dataset
         self._source = type(dataset).__name__
         self._rows = {name: row for row, name in enumerate(dataset.all_ids)}
-        fitting = _fitting(layout, len(dataset.landmarks(0)), self._source)
-        super().__init__(self._points_of, layout=fitting)
+        self.layout = _fitting(layout, len(dataset.landmarks(0)), self._source)
 
-    def _points_of(self, name: str) -> Tensor:
-        if name not in self._rows:
-            raise ValueError(
-                f"{self._source} has no sample {name!r}; its own are like "
-                f"{next(iter(self._rows))!r}"
-            )
-        return self.dataset.landmarks(self._rows[name])
+    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Landmarks of the samples and which of them are known."""
+        ids = check_ids(ids)
+        shape = (self.layout.num_points, 2)
+        landmarks = torch.full((len(ids), *shape), torch.nan, dtype=torch.float32, device="cpu")
+        for row, name in enumerate(ids):
+            if name not in self._rows:
+                raise ValueError(
+                    f"{self._source} has no sample {name!r}; its own are like "
+                    f"{next(iter(self._rows))!r}"
+                )
+            points = to_tensor(f"landmarks of {name!r}", self.dataset.landmarks(self._rows[name]))
+            if points.is_complex() or points.dtype == torch.bool:
+                raise TypeError(f"landmarks of {name!r} must be real numbers, got {points.dtype}")
+            if tuple(points.shape) != shape:
+                raise ValueError(
+                    f"landmarks of {name!r} must have shape {shape}, got {tuple(points.shape)}"
+                )
+            landmarks[row] = points
+        warn_if_normalized(landmarks, f"landmarks of {self._source}")
+        return landmarks, landmarks.isfinite().all(dim=-1)
 
 
 def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> LandmarkLayout:

@@ -10,7 +10,8 @@ makes the logits.
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.exactness import CAMExactness as CAMExactness
 from robustfer.models.exactness import cam_exactness
-from robustfer.models.importance import ImportanceClassifier, ImportanceHead
+from robustfer.models.importance import ImportanceClassifier
+from robustfer.models.importance import ImportanceHead as ImportanceHead
 from robustfer.models.importance import ImportanceOutput as ImportanceOutput
 from robustfer.models.inference import strip_for_inference
 from robustfer.models.label_distribution import (
@@ -34,7 +35,6 @@ from robustfer.models.outputs import cam_outputs
 __all__ = [
     "CAMClassifier",
     "ImportanceClassifier",
-    "ImportanceHead",
     "LANetModel",
     "LandmarkBranch",
     "LandmarkClassifier",

@@ -11,7 +11,7 @@ remembers no samples: it follows the model, and refuses one that is not finite o
 anything: names, shapes and dtypes, cursors and counts, and whose labels they are.
 """
 
-from robustfer.state._change_journal import ChangeReason
+from robustfer.state._change_journal import ChangeReason as ChangeReason
 from robustfer.state.feature_queue import FeatureQueue
 from robustfer.state.label_distribution_bank import LabelDistributionBank
 from robustfer.state.label_store import LabelStore
@@ -20,7 +20,6 @@ from robustfer.state.relabeler import Relabeler
 from robustfer.state.training_dynamics import TrainingDynamics
 
 __all__ = [
-    "ChangeReason",
     "FeatureQueue",
     "LabelDistributionBank",
     "LabelStore",
