@@ -45,7 +45,7 @@ from examples.train.engine import train
 from examples.train.recording import DYNAMICS
 from examples.train.run_folder import AVERAGE
 from examples.train.tables import markdown_table
-from robustfer.audit import audit, mean_rank
+from robustfer.audit import audit
 from robustfer.checkpoint import load_model
 from robustfer.data import LabeledFaces
 from robustfer.noise import transition_from_verified
@@ -293,7 +293,8 @@ def score_of_ours(kept: Kept, *, seed: int) -> dict[str, Figures]:
         found[name] = judge(kept, score.argsort(descending=True, stable=True), suggestion)
     if kept.scores:
         best = audit(kept.given, kept.windows["mean"])
-        ranks = mean_rank(best.score, kept.scores["area under the margin"])
+        both = best.score, kept.scores["area under the margin"]
+        ranks = torch.stack([score.argsort().argsort() for score in both]).sum(dim=0)
         order = ranks.argsort(descending=True, stable=True)
         found["mean rank of posterior and margin"] = judge(kept, order, best.suggestion)
     several: dict[str, list[Figures]] = {}

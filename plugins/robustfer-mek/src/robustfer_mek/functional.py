@@ -7,7 +7,6 @@ from torch import Tensor
 
 from robustfer.authoring import (
     Reduction,
-    check_finite,
     check_floating,
     check_range,
     check_shapes,
@@ -15,7 +14,6 @@ from robustfer.authoring import (
     cross_entropy,
     full_precision,
     values_are_checked,
-    without_autocast,
 )
 from robustfer.functional import attention_consistency
 
@@ -69,7 +67,7 @@ def rebalanced_cross_entropy(
     rows = _labels(class_counts, smoothing, logits.dtype)
     if target.ndim == 1:
         return cross_entropy(logits, rows.index_select(0, target), reduction=reduction)
-    with without_autocast(rows):
+    with torch.autocast(rows.device.type, enabled=False):
         label = target.to(rows.dtype) @ rows
     return cross_entropy(logits, label, reduction=reduction)
 
@@ -128,10 +126,11 @@ def _labels(class_counts: Tensor, smoothing: float, dtype: torch.dtype) -> Tenso
 def _rarity(class_counts: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the weight of each class: 1 over ten times its share, 0 where it has no sample."""
     if values_are_checked():
-        check_finite(class_counts=class_counts)
-        if bool((class_counts < 0).any()) or not bool(class_counts.any()):
+        counted = class_counts.isfinite() & (class_counts >= 0)
+        if not bool(counted.all()) or not bool(class_counts.any()):
             raise ValueError(
-                f"class_counts must be counts from 0 on, not all of them 0, got {class_counts}"
+                "class_counts must be finite counts from 0 on, not all of them 0, got "
+                f"{class_counts}"
             )
     counts = class_counts.detach().to(dtype)
     rarity: Tensor = counts.sum() / (10 * counts)
