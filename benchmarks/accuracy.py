@@ -12,7 +12,7 @@ The protocol, fixed before any method was run:
   FER2013Train train, 2,000 others of it tune, FER2013Valid reports. The truth is the crowd's
   majority.
 - Tasks: ``symmetric30``, 30 % of the crowd's labels made wrong (10 and 20 % too); ``fer2013``, the
-  labels that FER2013 came with.
+  labels that FER2013 came with; ``twin``, noise like these labels', put on the crowd's labels.
 - Scales: ``cpu`` and ``gpu`` train small networks from nothing; ``look`` is a quick ``cpu``;
   ``face`` starts with a network that recognises faces, at 96 pixels, for 8 epochs and for 24, in
   which cross entropy memorises (see ``face_backbone.py``).
@@ -63,7 +63,7 @@ from examples.train.weights import pixels_of
 from robustfer.checkpoint import load_model
 from robustfer.data import FERPlus, LabeledFaces
 from robustfer.models import CAMClassifier
-from robustfer.noise import with_symmetric_noise
+from robustfer.noise import NoiseProfile, with_noise_like, with_symmetric_noise
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -77,6 +77,7 @@ TASKS = {
     "symmetric20": "20 % symmetric noise on the crowd's labels",
     "symmetric30": "30 % symmetric noise on the crowd's labels",
     "fer2013": "FER2013's own labels",
+    "twin": "noise like FER2013's on the crowd's labels",
 }
 
 
@@ -165,6 +166,11 @@ def load(
     if task == "fer2013":
         own = root / "fer2013_emotion.csv"
         noisy: LabeledFaces = FERPlus(root, "train", labels="fer2013", fer2013_labels=own, **read)
+    elif task == "twin":
+        assert crowd.votes is not None
+        shares = crowd.votes / crowd.votes.sum(1, keepdim=True)
+        profile = NoiseProfile.load("fer2013")
+        noisy = with_noise_like(crowd, profile, seed=seed, probabilities=shares)
     else:
         rate = int(task.removeprefix("symmetric")) / 100
         noisy = with_symmetric_noise(crowd, rate=rate, seed=seed)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.accuracy_methods import BASELINE, METHODS
+from benchmarks.ranks import kendall, spearman
 from examples.train.tables import markdown_table
 
 Row = Mapping[str, Any]
@@ -19,8 +20,16 @@ TASKS = {
     "symmetric20": "20 % symmetric noise",
     "symmetric30": "30 % symmetric noise",
     "fer2013": "FER2013's own labels",
+    "twin": "noise like FER2013's",
 }
-SHORT = {"symmetric10": "10 %", "symmetric20": "20 %", "symmetric30": "30 %", "fer2013": "FER2013"}
+SHORT = {
+    "symmetric10": "10 %",
+    "symmetric20": "20 %",
+    "symmetric30": "30 %",
+    "fer2013": "FER2013",
+    "twin": "twin",
+}
+REAL, COPIES = "fer2013", ("symmetric30", "twin")
 SCALES = {
     "face": "From a network that recognises faces",
     "cpu": "A small network from nothing",
@@ -202,6 +211,52 @@ def ablation_table(rows: Rows) -> str:
     return markdown_table(shown) + "\n" if shown else ""
 
 
+def rank_table(rows: Rows) -> str:
+    """How alike made noise and real labels rank the methods that were reported on all of them."""
+    lines = []
+    for scale, own in scales_of(groups_of(rows)).items():
+        found: dict[tuple[str, int], dict[str, Group]] = {}
+        for group in sorted(own, key=lambda group: group.epochs):
+            if group.task in (REAL, *COPIES):
+                found.setdefault((group.method, group.epochs), {})[group.task] = group
+        whole: dict[str, dict[str, Group]] = {}  # each method once, for its fewest epochs
+        for (method, _), by_task in found.items():
+            if len(by_task) == 1 + len(COPIES):
+                whole.setdefault(method, by_task)
+        if len(whole) < 3:
+            continue
+        prediction = prediction_of(g for by_task in whole.values() for g in by_task.values())
+        means = {
+            task: [by_task[task].mean(prediction) for by_task in whole.values()]
+            for task in (REAL, *COPIES)
+        }
+        shown = [
+            {
+                "noise": TASKS[task],
+                f"Spearman with {TASKS[REAL]}": f"{spearman(means[task], means[REAL]):.2f}",
+                f"Kendall with {TASKS[REAL]}": f"{kendall(means[task], means[REAL]):.2f}",
+            }
+            for task in COPIES
+        ]
+        titles = [METHODS[method].title or method for method in whole]
+        orders = []
+        for task in (REAL, *COPIES):
+            best_first = sorted(zip(means[task], titles, strict=True), reverse=True)
+            order = ", ".join(f"{title} {mean:.1f}" for mean, title in best_first)
+            orders.append(f"- {TASKS[task]}: {order}")
+        prediction_name = PREDICTIONS[prediction]
+        lines += [
+            f"**{SCALES[scale]}**: {len(whole)} methods. Accuracy of the {prediction_name}, mean "
+            "over the seeds.",
+            "",
+            markdown_table(shown),
+            "",
+            *orders,
+            "",
+        ]
+    return "\n".join(lines).strip() + "\n" if lines else "Not run yet.\n"
+
+
 def ladder_table(rows: Rows) -> str:
     """Every look at a setting on the tuning faces, one seed each."""
     looks = [row for row in rows if row["phase"] == "try"]
@@ -251,6 +306,7 @@ MADE = {
     "long": long_tables,
     "ablation": ablation_table,
     "ladder": ladder_table,
+    "ranks": rank_table,
     "tuning": tuning_table,
 }
 

@@ -5,17 +5,22 @@ from robustfer.noise.estimation import (
     transition_from_confident_joint,
     transition_from_verified,
 )
+from robustfer.noise.instance import with_instance_noise, with_noise_like
 from robustfer.noise.lists import with_noise_list, write_noise_list
 from robustfer.noise.models import with_class_noise, with_symmetric_noise
+from robustfer.noise.profile import NoiseProfile
 from robustfer.noise.report import NoiseReport as NoiseReport
 from robustfer.noise.report import fingerprint as fingerprint
 from robustfer.noise.report import noise_report
 
 __all__ = [
+    "NoiseProfile",
     "noise_report",
     "transition_from_confident_joint",
     "transition_from_verified",
     "with_class_noise",
+    "with_instance_noise",
+    "with_noise_like",
     "with_noise_list",
     "with_symmetric_noise",
     "write_noise_list",

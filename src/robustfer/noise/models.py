@@ -179,7 +179,7 @@ def with_symmetric_noise(
     >>> int((faces.targets != faces.true_targets).sum())
     6
     """
-    _check_dataset(dataset, variant)
+    check_dataset(dataset, variant)
     # The public program's draws are for its own order of the classes.
     order = class_order("lanet") if variant == "official" else dataset.classes
     noisy = symmetric_noise(
@@ -238,7 +238,7 @@ def with_class_noise(
     >>> int((noisy.targets != noisy.true_targets).sum())  # the fearful faces
     10
     """
-    _check_dataset(dataset, variant)
+    check_dataset(dataset, variant)
     noisy = class_noise(
         dataset.targets,
         dataset.ids,
@@ -271,7 +271,8 @@ def _matrix(confusions: Confusions, dataset: LabeledFaces) -> Tensor:
     return noise_matrix(confusions, dataset.classes)
 
 
-def _check_dataset(dataset: LabeledFaces, variant: str) -> None:
+def check_dataset(dataset: LabeledFaces, variant: str = "exact") -> None:
+    """Require a data set with one class per sample; for ``"official"`` the full split."""
     check_faces(dataset)
     if dataset.targets.ndim != 1:
         raise ValueError("label noise needs one class per sample, got probabilities as targets")
@@ -322,8 +323,13 @@ def _draw(
 
 
 def _two_numbers(seed: int, name: str) -> tuple[int, int]:
+    hashed = digest(seed, name)
+    return int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:], "big")
+
+
+def digest(seed: int, name: str) -> bytes:
+    """Return the 16 bytes that decide what happens to a sample."""
     # The purpose (person) keeps other draws by the same seed and names unrelated to this one. Its
     # words must stay: lists made before depend on them.
     text = f"{seed}:".encode() + name_bytes(name)
-    digest = blake2b(text, digest_size=16, person=b"symmetric noise").digest()
-    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+    return blake2b(text, digest_size=16, person=b"symmetric noise").digest()

@@ -1,0 +1,338 @@
+"""How the labels of a data set went wrong, in a few numbers: measured, saved and read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from robustfer._checks import check_class_index, check_int64, check_range, check_shapes
+from robustfer._files import write_whole
+from robustfer._inputs import check_ids, to_probabilities, to_tensor
+from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.metrics import confusion_matrix
+from robustfer.noise.matrices import without_diagonal
+from robustfer.noise.report import NoiseReport
+
+TENTHS = 10
+_SHIPPED = ("fer2013",)
+_SMOOTHING = 0.05
+_MOST_ATTRACTION = 4.0
+_HALVINGS = 50
+_SWEEPS = 30
+_NEWTON_STEPS = 60
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoiseProfile:
+    r"""How labels go wrong: which class for which, in which faces, and how much a face decides.
+
+    Put such noise on other labels with :func:`robustfer.noise.with_noise_like`. The model is
+
+    .. math::
+        \operatorname{logit} P(\text{wrong} \mid k, t) = \alpha_k + \beta_t, \qquad
+        P(l \mid \text{wrong}, k, i) \propto T_{kl} \, s_{il}^{\gamma}
+
+    k is the true class, l the given one, and T the matrix of ``counts``. Within its class a face i
+    is in the tenth t by its margin, the probability of its true class less the greatest other one.
+    :math:`s_{il}` says how much more a face looks like class l than other faces of class k do.
+
+    Attributes:
+        classes: names of the classes.
+        counts: faces of each true class (row) with each given label (column), int64 ``(C, C)``.
+        by_margin: share of wrong labels in each tenth of the faces of a class, smallest margin
+            first; ``None`` if no probabilities were known.
+        attraction: :math:`\gamma`, how strongly a face draws its wrong label towards what it looks
+            like: 0 not at all, 1 in proportion; ``None`` as above.
+        source: where the labels are from, and how they were compared.
+    """
+
+    classes: tuple[str, ...]
+    counts: Tensor
+    by_margin: tuple[float, ...] | None = None
+    attraction: float | None = None
+    source: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        dataset: LabeledFaces,
+        *,
+        true: Tensor | ArrayLike | None = None,
+        probabilities: Tensor | ArrayLike | None = None,
+        source: str = "",
+    ) -> NoiseProfile:
+        r"""Measure the noise of a data set whose true labels are known, for some faces or for all.
+
+        Args:
+            dataset: faces with the given labels.
+            true: the true class of each face, -1 where it is not known; default: ``true_targets``
+                of the data set. The faces with a true class must be a random draw.
+            probabilities: what each face looks like, to measure how noise depends on it:
+                out-of-sample predictions, or shares of votes. Default: the shares of ``votes`` if
+                the data set has some.
+            source: where the labels are from. It is kept in the file.
+
+        Shape:
+            ``true`` (N), ``probabilities`` (N, C).
+
+        Raises:
+            TypeError: not one of robustfer's data sets.
+            ValueError: no true label is known, the given ones are probabilities, or a shape or
+                value does not fit.
+
+        >>> from robustfer.data import DemoFaces
+        >>> from robustfer.noise import with_symmetric_noise
+        >>> faces = with_symmetric_noise(DemoFaces(num_samples=70), rate=0.3, seed=0)
+        >>> NoiseProfile.of(faces).rate
+        0.3
+        """
+        check_faces(dataset)
+        given = dataset.targets
+        if given.ndim != 1:
+            raise ValueError("the noise of labels that are probabilities cannot be measured")
+        labels = dataset.true_targets if true is None else true
+        if labels is None:
+            raise ValueError(
+                "this data set has no true_targets; give the true classes that you know as true"
+            )
+        true = to_tensor("true", labels)
+        check_shapes(true=(true, f"{len(dataset)}"))
+        check_int64(true=true)
+        known = true != -1
+        if not bool(known.any()):
+            raise ValueError("true must hold the class of at least one face, got -1 for all")
+        check_class_index(len(dataset.classes), true=true[known])
+        if probabilities is not None:
+            rows = to_probabilities("probabilities", probabilities)
+            check_shapes(probabilities=(rows, f"{len(dataset)} {len(dataset.classes)}"))
+        elif dataset.votes is not None:
+            rows = dataset.votes.double()
+            rows = rows / rows.sum(dim=1, keepdim=True).clamp(min=1)
+        else:
+            rows = None
+        true, given = true[known], given[known]
+        counts = confusion_matrix(given, true, num_classes=len(dataset.classes))
+        if rows is None:
+            return cls(classes=dataset.classes, counts=counts, source=source)
+        rows = rows[known].double()
+        return cls(
+            classes=dataset.classes,
+            counts=counts,
+            by_margin=_by_margin(rows, true, given),
+            attraction=_attraction(rows, true, given, counts),
+            source=source,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> NoiseProfile:
+        """Read a profile from a file, or one that robustfer has.
+
+        Args:
+            path: of a file that :meth:`save` wrote, or ``"fer2013"``: how the labels of FER2013
+                differ from the majority of FERPlus's crowd, on the faces of its training split with
+                a clear majority.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a profile.
+
+        >>> profile = NoiseProfile.load("fer2013")
+        >>> f"{profile.rate:.1%} of {profile.samples:,} labels are wrong"
+        '28.3 % of 13,999 labels are wrong'
+        """
+        if path in _SHIPPED:
+            text = (resources.files("robustfer.noise") / f"{path}.json").read_text("utf-8")
+            return _read(text, f"the profile {path}")
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is not there, or is not a file; robustfer itself has {', '.join(_SHIPPED)}"
+            )
+        try:
+            return _read(path.read_text("utf-8"), str(path))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not a noise profile: it is not text") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the profile as JSON: sums over all faces, and nothing of a single one.
+
+        Args:
+            path: of the file; it is there whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        values = {
+            "robustfer": "noise profile",
+            "source": self.source,
+            "classes": list(self.classes),
+            "counts": self.counts.tolist(),
+            "by_margin": None if self.by_margin is None else list(self.by_margin),
+            "attraction": self.attraction,
+        }
+        lines = (f" {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+        text = "{\n" + ",\n".join(lines) + "\n}\n"
+        write_whole(Path(path).expanduser(), lambda file: file.write(text.encode()))
+
+    @property
+    def report(self) -> NoiseReport:
+        """The counts as a report, with matrix, text and picture."""
+        return NoiseReport(classes=self.classes, counts=self.counts)
+
+    @property
+    def samples(self) -> int:
+        """Number of labels compared."""
+        return self.report.samples
+
+    @property
+    def rate(self) -> float:
+        """Share of the labels that are wrong."""
+        return self.report.rate
+
+    @property
+    def matrix(self) -> Tensor:
+        """Probability of each given class for each true one: float64 (C, C)."""
+        return self.report.matrix
+
+    def text(self) -> str:
+        """Return rate and matrix as :meth:`robustfer.noise.NoiseReport.text`, and the tenths."""
+        lines = [self.report.text()]
+        if self.by_margin is not None:
+            shares = " ".join(f"{100 * share:.1f}" for share in self.by_margin)
+            lines += [
+                "",
+                f"per cent wrong in each tenth of a class, the least clear faces first: {shares}",
+                f"wrong labels follow what a face looks like with the power {self.attraction:.2f}",
+            ]
+        return "\n".join(lines)
+
+
+def margin_log_odds(profile: NoiseProfile) -> Tensor:
+    """The log odds of a wrong label that each tenth adds to those of its class, float64 (10).
+
+    With them the rates of the classes and those of the tenths come out as measured: these are the
+    equations of the likeliest model. Zeros where the profile knows nothing of margins.
+    """
+    beta = torch.zeros(TENTHS, dtype=torch.float64, device="cpu")
+    if profile.by_margin is None:
+        return beta
+    size, rate = profile.counts.sum(dim=1).double(), 1 - profile.matrix.diagonal()
+    mixed = (rate > 0) & (rate < 1)  # in other classes all tenths are alike
+    if not bool(mixed.any()):
+        return beta
+    measured = torch.tensor(profile.by_margin, dtype=torch.float64, device="cpu")
+    # Tenths of few faces differ in size: without this the two sides could not both fit.
+    measured = measured * profile.rate / measured.mean().clamp(min=1e-12)
+    wanted = measured * size.sum() - (size * rate)[~mixed].sum()
+    size, rate = size[mixed], rate[mixed]
+    for _ in range(_SWEEPS):  # either side in turn, until both fit
+        before = beta
+        alpha = _solve(rate, lambda a, b=before: (a[:, None] + b).sigmoid().mean(dim=1))
+        beta = _solve(wanted, lambda b, a=alpha: size @ (a[:, None] + b).sigmoid())
+        if float((beta - before).abs().max()) < 1e-9:
+            break
+    return beta - beta.mean()
+
+
+def margins(probabilities: Tensor, true: Tensor) -> Tensor:
+    """The probability of the true class less the greatest other one (N)."""
+    own = probabilities.gather(1, true[:, None])
+    return own[:, 0] - probabilities.scatter(1, true[:, None], -1.0).amax(dim=1)
+
+
+def log_likeness(probabilities: Tensor, true: Tensor) -> Tensor:
+    """The log of how much more a sample looks like each class than others of its class do."""
+    smooth = probabilities + _SMOOTHING
+    sums = torch.zeros(probabilities.shape[1], probabilities.shape[1], dtype=torch.float64)
+    mean = sums.index_add(0, true, smooth) / true.bincount(minlength=len(sums))[:, None]
+    return (smooth / mean[true]).log()
+
+
+def _by_margin(rows: Tensor, true: Tensor, given: Tensor) -> tuple[float, ...]:
+    margin, wrong = margins(rows, true), (given != true).double()
+    parts, tenths = [], []
+    for k in range(rows.shape[1]):
+        own = (true == k).nonzero()[:, 0]
+        if not len(own):
+            continue
+        # Faces of one margin count alike, whichever tenth they fall into.
+        place = torch.unique(margin[own], return_inverse=True)[1]
+        share = place.bincount(weights=wrong[own]) / place.bincount()
+        parts.append(share[place.sort().values])
+        tenths.append(torch.arange(len(own)) * TENTHS // len(own))
+    tenth = torch.cat(tenths)
+    total = torch.zeros(TENTHS, dtype=torch.float64).index_add(0, tenth, torch.cat(parts))
+    return tuple((total / tenth.bincount(minlength=TENTHS).clamp(min=1)).tolist())
+
+
+def _attraction(rows: Tensor, true: Tensor, given: Tensor, counts: Tensor) -> float:
+    """The power that makes the given wrong labels likeliest, by Newton's steps."""
+    wrong = given != true
+    if not bool(wrong.any()):
+        return 0.0
+    log_base = without_diagonal(counts)[true[wrong]].log()
+    likeness = log_likeness(rows, true)[wrong]
+    seen = likeness.gather(1, given[wrong][:, None]).mean()
+    low, high, power = 0.0, _MOST_ATTRACTION, 1.0
+    for _ in range(_NEWTON_STEPS):
+        chance = (log_base + power * likeness).softmax(dim=1)
+        expected = (chance * likeness).sum(dim=1)
+        spread = (chance * (likeness - expected[:, None]) ** 2).sum(dim=1).mean()
+        slope = float(seen - expected.mean())
+        low, high = (power, high) if slope > 0 else (low, power)
+        step = power + slope / max(float(spread), 1e-12)
+        # The slope falls everywhere: where Newton's step leaves the interval, its middle will do.
+        step = step if low < step < high else (low + high) / 2
+        power, before = step, power
+        if abs(power - before) < 1e-9:
+            break
+    return power
+
+
+def _solve(wanted: Tensor, rising: Any) -> Tensor:
+    """Where a function that rises in each entry takes the wanted values."""
+    low, high = torch.full_like(wanted, -30.0), torch.full_like(wanted, 30.0)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        below = rising(middle) < wanted
+        low, high = middle.where(below, low), high.where(below, middle)
+    return (low + high) / 2
+
+
+def _read(text: str, where: str) -> NoiseProfile:
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.get("robustfer") != "noise profile":
+            raise ValueError("'robustfer' must be 'noise profile'")
+        classes = tuple(check_ids(values["classes"], name="classes", unique=True))
+        counts = to_tensor("counts", values["counts"])
+        check_shapes(counts=(counts, f"{len(classes)} {len(classes)}"))
+        check_int64(counts=counts)
+        if int(counts.min()) < 0 or not int(counts.sum()):
+            raise ValueError("counts must be 0 or more, and not all 0")
+        shares, attraction = values["by_margin"], values["attraction"]
+        if (shares is None) != (attraction is None):
+            raise ValueError("by_margin and attraction must both be there, or both be null")
+        if shares is not None:
+            if len(shares) != TENTHS:
+                raise ValueError(f"by_margin must hold {TENTHS} shares, got {len(shares)}")
+            shares = tuple(check_range("by_margin", share, 0.0, 1.0) for share in shares)
+            check_range("attraction", attraction, 0.0, _MOST_ATTRACTION)
+    except KeyError as error:
+        raise ValueError(f"{where} is not a noise profile: it has no {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} is not a noise profile: {error}") from error
+    return NoiseProfile(
+        classes=classes,
+        counts=counts,
+        by_margin=shares,
+        attraction=attraction,
+        source=str(values.get("source", "")),
+    )
