@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from torch import Tensor
 
 from examples._demo_picture import NAMES, Result, picture
@@ -24,7 +23,7 @@ from examples.train.options import parse
 from examples.train.tables import markdown_table
 from robustfer.audit import Audit, audit, read_decisions, read_probabilities, write_review
 from robustfer.data import LabeledFaces, load
-from robustfer.noise import with_class_noise, write_noise_list
+from robustfer.noise import rows_to_verify, with_class_noise, write_noise_list
 
 # What faces of each class are taken for; the rest keep their label. As in data sets of real faces,
 # neutral faces are given other labels, so the labels have other shares of the classes than the
@@ -48,11 +47,11 @@ TUNED = {
 
 
 def verify(path: Path, result: Audit, faces: LabeledFaces, count: int, seed: int) -> None:
-    """Write the decisions of a person who knows the truth about a random draw: the page's."""
+    """Write the decisions of a person who knows the truth, on the faces that the page draws."""
     assert faces.true_targets is not None
-    drawn = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))[:count]
+    drawn = rows_to_verify(faces.targets, count, seed=seed)
     lines = ["audit,part,id,label"] + [
-        f"{result.fingerprint},random,{faces.ids[row]},{faces.classes[faces.true_targets[row]]}"
+        f"{result.fingerprint},stratified,{faces.ids[row]},{faces.classes[faces.true_targets[row]]}"
         for row in drawn.tolist()
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

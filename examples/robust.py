@@ -12,7 +12,7 @@ from robustfer.data import load
 from robustfer.losses import ForwardCorrectionLoss, SelfDistillationLoss
 from robustfer.metrics import History, accuracy, confusion_matrix
 from robustfer.models import CAMClassifier
-from robustfer.noise import transition_from_verified, with_class_noise
+from robustfer.noise import rows_to_verify, transition_from_verified, with_class_noise
 from robustfer.state import ModelEMA
 
 EPOCHS, TRAIN_FACES, TEST_FACES = 14, 1500, 500
@@ -26,9 +26,9 @@ test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 
-# A person looks at 15 random faces of each label, on the page that `robustfer audit` makes.
-given, order = train_set.targets, torch.randperm(TRAIN_FACES)
-rows = torch.cat([order[given[order] == label][:15] for label in range(7)])
+# A person looks at a hundred faces, on the page that `robustfer audit` makes.
+given = train_set.targets
+rows = rows_to_verify(given, 100)
 true, counts = train_set.true_targets[rows], given.bincount(minlength=7)
 estimate = transition_from_verified(true, given[rows], num_classes=7, given_counts=counts)
 print(estimate.text(train_set.classes))

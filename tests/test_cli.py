@@ -99,7 +99,7 @@ def test_show(run):
     assert (status, err) == (0, "")
     assert out.startswith("robustfer:eac  (losses)\n")
     for expected in (
-        "EACLoss(*, consistency_weight: float = 5.0, label_smoothing: float = 0.0)",
+        "EACLoss(*, consistency_weight: float = 5.0, label_smoothing: float = 0.0, class_weights:",
         "options\n  consistency_weight=5.0  ",
         "tensors\n  logits  (B, C)\n  target  (B) int64 or (B, C) probabilities\n",
         "gives\n  scalar",

@@ -14,6 +14,7 @@ from robustfer.audit import read_decisions, read_probabilities
 from robustfer.data import LabeledFaces
 from robustfer.noise import (
     TransitionEstimate,
+    rows_to_verify,
     transition_from_confident_joint,
     transition_from_verified,
 )
@@ -30,7 +31,7 @@ class TransitionOptions:
             the verified labels say), file:PATH (csv with a column per given label and a row per
             true class), or predictions:PATH (of the training set, as robustfer audit reads them)
         verified: so many training faces are verified: their true labels are known
-        verified_draw: a random draw of the faces, or as many of each given label (stratified)
+        verified_draw: as many of each given label (stratified), or without regard to it (random)
         verified_seed: of that draw; default: the seed of the run
         decisions: file of a review by robustfer audit, repeated for each reviewer, instead of
             --verified
@@ -38,7 +39,7 @@ class TransitionOptions:
 
     transition: str = "none"
     verified: NonNegativeInt = 0
-    verified_draw: Literal["random", "stratified"] = "random"
+    verified_draw: Literal["random", "stratified"] = "stratified"
     verified_seed: NonNegativeInt | None = None
     decisions: list[str] = field(default_factory=list)
 
@@ -84,7 +85,11 @@ def verify(faces: LabeledFaces, options: TransitionOptions, *, seed: int) -> Ver
             )
         own = seed if options.verified_seed is None else options.verified_seed
         stratified = options.verified_draw == "stratified"
-        rows = draw(given, options.verified, stratified=stratified, seed=own)
+        if options.verified > len(given):
+            raise Refused(
+                f"--verified {options.verified} is more than the {len(given)} training images"
+            )
+        rows = rows_to_verify(given, options.verified, stratified=stratified, seed=seed_of(own, 0))
         true, classes = faces.true_targets[rows], len(faces.classes)
         estimate = transition_from_verified(
             true, given[rows], num_classes=classes,
@@ -97,24 +102,6 @@ def verify(faces: LabeledFaces, options: TransitionOptions, *, seed: int) -> Ver
     label[rows[clear]] = true[clear]
     verified[rows[clear]] = True
     return Verification(label, verified, estimate)
-
-
-def draw(given: Tensor, number: int, *, stratified: bool, seed: int) -> Tensor:
-    """Return rows to verify: a random draw, or one that takes each given label in turn.
-
-    Raises:
-        Refused: there are not so many.
-    """
-    if number > len(given):
-        raise Refused(f"--verified {number} is more than the {len(given)} training images")
-    order = torch.randperm(len(given), generator=torch.Generator().manual_seed(seed_of(seed, 0)))
-    if stratified:
-        turn = torch.zeros_like(order)
-        for label in given.unique():
-            own = given[order] == label
-            turn[own] = torch.arange(int(own.sum()))
-        order = order[turn.argsort(stable=True)]
-    return order[:number]
 
 
 def find_transition(

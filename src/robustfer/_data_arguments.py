@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from ast import literal_eval
 from pathlib import Path
 from typing import Any, get_args
@@ -91,7 +91,10 @@ def add_audit(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--random", type=int, default=100, help="faces to label blind")
     parser.add_argument(
-        "--stratified", action="store_true", help="as many random faces of each given label"
+        "--stratified",
+        action=BooleanOptionalAction,
+        default=True,
+        help="draw as many of the random faces of each given label",
     )
     parser.add_argument("--suspects", type=int, default=500, help="suspicious labels to show")
     parser.add_argument("--seed", type=int, default=0, help="of the random faces")

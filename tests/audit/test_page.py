@@ -59,7 +59,11 @@ def test_the_page_holds_the_draw_and_the_suspects(tmp_path):
     found, pictures = result(embeddings=torch.randn(SAMPLES, 4)), images()
     write_review(tmp_path / "a.html", found, pictures, random=10, suspects=7, thumbnail=20)
     data = page_data(tmp_path / "a.html")
-    assert (data["audit"], data["classes"], data["drawn"]) == (found.fingerprint, CLASSES, "random")
+    assert (data["audit"], data["classes"], data["drawn"]) == (
+        found.fingerprint,
+        CLASSES,
+        "stratified",
+    )
     assert [face["id"] for face in data["suspects"]] == [
         found.ids[row] for row in found.ranking[:7]
     ]
@@ -96,7 +100,7 @@ def test_names_and_labels_cannot_leave_their_text(tmp_path):
 
 def test_a_stratified_draw_has_as_many_of_each_label(tmp_path):
     found = result()
-    write_review(tmp_path / "a.html", found, images(), random=9, stratified=True)
+    write_review(tmp_path / "a.html", found, images(), random=9)
     data = page_data(tmp_path / "a.html")
     given = [face["given"] for face in data["random"]]
     counts = found.given.bincount(minlength=3).tolist()
@@ -105,7 +109,8 @@ def test_a_stratified_draw_has_as_many_of_each_label(tmp_path):
     assert abs(given.count(0) - given.count(1)) <= 1
     assert given != sorted(given)
     assert data["drawn"] == "stratified"
-    write_review(tmp_path / "a.html", found, images(), random=1000, suspects=0, stratified=True)
+    write_review(tmp_path / "a.html", found, images(), random=1000, suspects=0, stratified=False)
+    assert page_data(tmp_path / "a.html")["drawn"] == "random"
     assert len(page_data(tmp_path / "a.html")["random"]) == SAMPLES
 
 

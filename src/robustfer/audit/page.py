@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 from torch import Tensor
 
-from robustfer._checks import check_bool, check_whole_number
+from robustfer._checks import check_whole_number
 from robustfer._files import write_whole
 from robustfer.audit.duplicates import Duplicates, Images, image_of
 from robustfer.audit.ranking import Audit
+from robustfer.noise import rows_to_verify
 
 _MOST_DUPLICATES, _MOST_LEAKS = 500, 100
 
@@ -27,7 +27,7 @@ def write_review(
     images: Images,
     *,
     random: int = 100,
-    stratified: bool = False,
+    stratified: bool = True,
     suspects: int = 500,
     duplicates: Duplicates | None = None,
     leaks: tuple[Images, Duplicates] | None = None,
@@ -50,7 +50,8 @@ def write_review(
         result: of :func:`robustfer.audit.audit`.
         images: the data set that was audited, in the same order.
         random: how many faces to draw at random.
-        stratified: draw the same number of each given label, so rare classes get their rows too.
+        stratified: draw as many of each given label. This tells more of rare classes, and of the
+            class shares, than a draw without regard to the labels.
         suspects: how many of the most suspicious labels to show.
         duplicates: of :func:`robustfer.audit.find_duplicates` within these images. Pairs with
             different labels are shown, at most 500.
@@ -72,9 +73,7 @@ def write_review(
     random = min(size, check_whole_number("random", random, 0))
     suspects = min(size, check_whole_number("suspects", suspects, 0))
     thumbnail = check_whole_number("thumbnail", thumbnail, 8, 1024)
-    check_bool("stratified", stratified)
-    generator = torch.Generator("cpu").manual_seed(check_whole_number("seed", seed, 0))
-    drawn = _draw(result.given, random, stratified, len(result.classes), generator)
+    drawn = rows_to_verify(result.given, random, stratified=stratified, seed=seed).tolist()
     pictures: dict[int, str] = {}
 
     def face(row: int) -> dict[str, object]:
@@ -97,27 +96,6 @@ def write_review(
     text = environment.get_template("review.html").render(data=data, title=title)
     content = text.encode("utf-8", "replace")
     write_whole(Path(path), lambda file: file.write(content))
-
-
-def _draw(
-    given: Tensor, count: int, stratified: bool, num_classes: int, generator: torch.Generator
-) -> list[int]:
-    order = torch.randperm(len(given), generator=generator, device="cpu")
-    if not stratified:
-        rows: list[int] = order[:count].tolist()
-        return rows
-    # A row of each label by turns, so that labels with few samples leave room for the others.
-    labels = given[order]
-    turn = torch.empty_like(order)
-    for label in range(num_classes):
-        own = labels == label
-        turn[own] = torch.arange(int(own.sum()), device="cpu")
-    chosen = order[turn.argsort(stable=True)[:count]]
-    # Mixed: their order must not tell the label.
-    mixed: list[int] = chosen[
-        torch.randperm(len(chosen), generator=generator, device="cpu")
-    ].tolist()
-    return mixed
 
 
 def _contradicting(

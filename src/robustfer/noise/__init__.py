@@ -1,5 +1,6 @@
 """Label noise: models of it, noise lists, and reports of how labels differ."""
 
+from robustfer.noise.draw import rows_to_verify
 from robustfer.noise.estimation import TransitionEstimate as TransitionEstimate
 from robustfer.noise.estimation import (
     transition_from_confident_joint,
@@ -16,6 +17,7 @@ from robustfer.noise.report import noise_report
 __all__ = [
     "NoiseProfile",
     "noise_report",
+    "rows_to_verify",
     "transition_from_confident_joint",
     "transition_from_verified",
     "with_class_noise",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from examples.train.options import Refused
-from examples.train.transition import TransitionOptions, draw, find_transition, verify
+from examples.train.transition import TransitionOptions, find_transition, verify
 from robustfer.data import DemoFaces
 from robustfer.noise import (
     fingerprint,
@@ -15,22 +15,6 @@ from robustfer.noise import (
 
 FACES = with_symmetric_noise(DemoFaces(140, size=16), rate=0.3, seed=3)
 CLASSES = FACES.classes
-
-
-def test_a_random_draw_follows_from_its_seed():
-    rows = draw(FACES.targets, 50, stratified=False, seed=1)
-    assert len(rows.unique()) == 50
-    assert torch.equal(rows, draw(FACES.targets, 50, stratified=False, seed=1))
-    assert not torch.equal(rows, draw(FACES.targets, 50, stratified=False, seed=2))
-
-
-def test_a_stratified_draw_takes_each_given_label_in_turn():
-    given = torch.tensor([0] * 20 + [1] * 5 + [2] * 2)
-    rows = draw(given, 11, stratified=True, seed=0)
-    assert given[rows].bincount().tolist() in ([5, 4, 2], [4, 5, 2])
-    assert given[rows[:3]].sort().values.tolist() == [0, 1, 2]
-    others = {tuple(draw(given, 11, stratified=True, seed=seed).tolist()) for seed in range(4)}
-    assert len(others) == 4
 
 
 @pytest.mark.parametrize("kind", ["random", "stratified"])
