@@ -190,6 +190,24 @@ def test_a_circle_is_seen():
     ]
 
 
+FOR_USERS = [
+    path
+    for folder in ("examples", "benchmarks", "plugins")
+    for path in (SOURCE.parents[1] / folder).rglob("*.py")
+]
+
+
+def test_what_users_copy_needs_no_private_module(monkeypatch):
+    used = {}
+    for path in FOR_USERS:
+        monkeypatch.setitem(MODULES, "of.users", path)
+        private = {name for name in imported("of.users") if name.startswith("robustfer._")}
+        if private:
+            used[path.name] = sorted(private)
+    assert FOR_USERS
+    assert used == {}
+
+
 SLOW = ("torch", "torchvision", "timm", "kornia", "numpy", "PIL", "tqdm", "packaging", "pytest")
 
 

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from examples.train.files import write_whole
 from examples.train.judgement import Bin
-from robustfer._files import write_whole
 
 # Distinct for colour-blind eyes too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -94,7 +94,7 @@ def draw_curves(
 def written(path: Path, figure: Figure) -> None:
     """Write a picture whole or not at all; the ending of its name says the kind."""
     content = as_bytes(figure, path.suffix.removeprefix("."))
-    write_whole(path, lambda file: file.write(content))
+    write_whole(path, content)
 
 
 def as_bytes(figure: Figure, kind: str) -> bytes:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from examples.train.files import write_whole
 from examples.train.options import Refused
-from robustfer._files import write_whole
 from robustfer.data import LabeledFaces
 from robustfer.noise import fingerprint
 
@@ -50,7 +50,7 @@ def write_predictions(folder: Path, logits: Tensor, faces: LabeledFaces) -> None
     found = predictions_of(logits, faces)
     tensors = {"logits": found.logits, "targets": found.targets, "first_half": found.first_half}
     content = save(tensors, {"classes": json.dumps(found.classes)})
-    write_whole(folder / PREDICTIONS, lambda file: file.write(content))
+    write_whole(folder / PREDICTIONS, content)
 
 
 def read_predictions(folder: Path) -> Predictions:

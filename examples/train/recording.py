@@ -9,8 +9,8 @@ from lightning_fabric import Fabric
 from safetensors.torch import save
 from torch import Tensor
 
+from examples.train.files import write_whole
 from examples.train.views import Batch
-from robustfer._files import write_whole
 from robustfer.data import LabeledFaces
 from robustfer.state import TrainingDynamics
 
@@ -44,4 +44,4 @@ def write_record(folder: Path, record: TrainingDynamics) -> None:
     """Write the record into the folder of its run."""
     tensors = {name: value.cpu().contiguous() for name, value in record.state_dict().items()}
     content = save(tensors)
-    write_whole(folder / DYNAMICS, lambda file: file.write(content))
+    write_whole(folder / DYNAMICS, content)

@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import yaml
 
+from examples.train.files import write_whole
 from examples.train.options import Refused, Settings, as_yaml, differences
 from examples.train.predictions import PREDICTIONS
-from robustfer._files import write_whole
 from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 
 try:
@@ -126,7 +126,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, text.encode())
 
 
 def _check_resumed(path: Path, settings: Settings) -> None:

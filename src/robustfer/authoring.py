@@ -6,6 +6,7 @@ Like the hooks it is an interface: a release may add names, and only a major rel
 from robustfer._checks import (
     check_choice,
     check_floating,
+    check_int64,
     check_range,
     check_shapes,
     check_target,
@@ -23,6 +24,7 @@ __all__ = [
     "at_label",
     "check_choice",
     "check_floating",
+    "check_int64",
     "check_range",
     "check_shapes",
     "check_target",

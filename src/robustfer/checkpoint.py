@@ -179,7 +179,7 @@ def load_model(
         raise ValueError(
             f"{path} has {'the classes in another order' if same else 'other classes'}: "
             f"{', '.join(info.classes)}; expected: {', '.join(expected)}. Load it with its own "
-            "classes; robustfer.data.translate_classes tells which output is which class here"
+            "classes and reorder the outputs: logits[:, [its.index(name) for name in yours]]"
         )
     if model is None:
         model = _rebuilt(path, architecture, len(info.classes))

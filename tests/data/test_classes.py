@@ -9,7 +9,6 @@ from robustfer.data import (
     NUMBERINGS,
     class_order,
     renumber,
-    translate_classes,
 )
 from robustfer.data.classes import class_name, classes_of
 
@@ -63,15 +62,6 @@ def test_classes_of_names():
 
 
 @settings(deadline=None, max_examples=25)
-@given(orders, orders, st.integers(0, 6))
-def test_translated_logits_name_the_same_class(source, target, best):
-    logits = torch.zeros(1, 7)
-    logits[0, best] = 1
-    moved = logits[:, translate_classes(source, target)]
-    assert target[int(moved.argmax())] == source[best]
-
-
-@settings(deadline=None, max_examples=25)
 @given(orders, orders, st.lists(st.integers(0, 6), min_size=1, max_size=9))
 def test_renumbered_labels_name_the_same_class(source, target, labels):
     targets = torch.tensor(labels)
@@ -80,20 +70,6 @@ def test_renumbered_labels_name_the_same_class(source, target, labels):
     soft = torch.nn.functional.one_hot(targets, 7).double()
     assert torch.equal(renumber(soft, source=source, target=target).argmax(1), moved)
     assert torch.equal(renumber(moved, source=target, target=source), targets)
-
-
-def test_other_classes_are_refused_or_dropped():
-    eight = EXPRESSIONS_WITH_CONTEMPT
-    with pytest.raises(
-        ValueError, match="contempt of .* missing from .*'neutral'\\]; extra='drop'"
-    ):
-        translate_classes(eight, EXPRESSIONS)
-    dropped = translate_classes("affectnet", EXPRESSIONS, extra="drop")
-    assert [class_order("affectnet")[place] for place in dropped] == list(EXPRESSIONS)
-    with pytest.raises(ValueError, match="contempt of .* missing from"):
-        translate_classes(EXPRESSIONS, eight, extra="drop")
-    with pytest.raises(ValueError, match="extra must be 'error' or 'drop', got 'keep'"):
-        translate_classes(eight, EXPRESSIONS, extra="keep")
 
 
 def test_labels_without_a_place():

@@ -21,7 +21,6 @@ from robustfer.data import (
     ProgressiveBalancedSampler,
     WrappedFaces,
     renumber,
-    translate_classes,
 )
 from robustfer.landmarks import DatasetLandmarks, LandmarkFile
 from robustfer.metrics import confusion_matrix
@@ -149,7 +148,6 @@ def test_landmark_files(tmp_path, other_defaults):
 
 
 def test_classes(other_defaults):
-    on_cpu(translate_classes("fer2013", EXPRESSIONS))
     on_cpu(renumber(TARGETS, source="fer2013", target=EXPRESSIONS))
 
 

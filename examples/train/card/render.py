@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from examples.train.card.content import Card, Spread
 from examples.train.card.differences import Paired
-from robustfer._files import write_whole
+from examples.train.files import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -37,7 +37,7 @@ def render(card: Card) -> dict[str, bytes]:
 def write_card(folder: Path, card: Card) -> None:
     """Write the files of a card into a folder, each whole or not at all."""
     for name, content in render(card).items():
-        write_whole(folder / name, lambda file, content=content: file.write(content))
+        write_whole(folder / name, content)
 
 
 def percent(value: Spread) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from examples.train.files import write_whole
 from examples.train.options import Refused
 from examples.train.trained import Trained, load_trained
-from robustfer._files import write_whole
 from robustfer.models import CAMClassifier, strip_for_inference
 
 TOLERANCE = 1e-4
@@ -47,7 +47,7 @@ def run(options: Options) -> None:
     if not options.maps:
         network = strip_for_inference(trained.classifier)
     content, error = exported(network.requires_grad_(False), trained, maps=options.maps)
-    write_whole(path, lambda file: file.write(content))
+    write_whole(path, content)
     outputs = "logits and class maps" if options.maps else "logits"
     height, width = trained.views.size
     print(

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from examples.train.files import no_formula, write_whole
 from examples.train.options import NonNegativeInt, Refused
 from examples.train.trained import load_trained
-from robustfer._files import no_formula, write_whole
 from robustfer.data.readers.images import IMAGE_SUFFIXES, is_hidden, read_image
 
 _AT_ONCE = 64
@@ -79,7 +79,7 @@ def run(options: Options) -> None:
     if not rows:
         raise Refused(f"none of the {skipped} images in {folder} can be read")
     text = as_csv(rows, trained.classes)
-    write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_whole(path, text.encode(errors="backslashreplace"))
     print(f"{len(rows)} images predicted, {skipped} skipped; written to {path}")
 
 

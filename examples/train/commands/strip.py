@@ -11,9 +11,9 @@ import timm
 import torch
 from safetensors.torch import save
 
+from examples.train.files import write_whole
 from examples.train.options import Refused
 from examples.train.trained import Trained, load_trained
-from robustfer._files import write_whole
 from robustfer.models import CAMClassifier, strip_for_inference
 
 WEIGHTS = "timm.safetensors"
@@ -44,7 +44,7 @@ def run(options: Options) -> None:
             "class maps, so its head was replaced; use export --onnx FILE"
         )
     content = stripped(trained)
-    write_whole(path, lambda file: file.write(content))
+    write_whole(path, content)
     views = trained.views.normalize
     print(f"weights written to {path}; load them with")
     print(f"timm.create_model({', '.join(call(trained, path))})")

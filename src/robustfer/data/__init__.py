@@ -1,6 +1,6 @@
 """Data sets of labelled faces and the readers that make them."""
 
-from robustfer.data.classes import EXPRESSIONS, translate_classes
+from robustfer.data.classes import EXPRESSIONS
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT as EXPRESSIONS_WITH_CONTEMPT
 from robustfer.data.classes import NUMBERINGS as NUMBERINGS
 from robustfer.data.classes import class_order as class_order
@@ -25,5 +25,4 @@ __all__ = [
     "ProgressiveBalancedSampler",
     "WrappedFaces",
     "load",
-    "translate_classes",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -108,47 +107,6 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
     if twice is not None:
         raise ValueError(f"classes must name each class once, got {twice!r} twice in {classes}")
     return names
-
-
-def translate_classes(
-    source: str | Sequence[str],
-    target: str | Sequence[str],
-    *,
-    extra: Literal["error", "drop"] = "error",
-) -> Tensor:
-    """Return where each class of one order stands in another.
-
-    ``logits[:, translate_classes(source, target)]`` puts a model's outputs from the order
-    ``source`` into the order ``target``, to evaluate it on a data set of that order.
-
-    Args:
-        source: the order that things are in, names or a key of :data:`NUMBERINGS`.
-        target: the order wanted.
-        extra: what to do with a class that only ``source`` has: ``"error"`` or ``"drop"``, such as
-            the contempt of a model of eight classes on data of seven.
-
-    Shape:
-        int64 (number of classes in ``target``)
-
-    Raises:
-        ValueError: a class of ``target`` is not in ``source``, or with ``extra="error"`` one of
-            ``source`` is not in ``target``.
-
-    >>> translate_classes("fer2013", ["happy", "sad", "neutral"], extra="drop")
-    tensor([3, 4, 6])
-    """
-    before, after = class_order(source), class_order(target)
-    check_choice("extra", extra, ("error", "drop"))
-    missing = [name for name in after if name not in before]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} of {list(after)} missing from {list(before)}")
-    left = [name for name in before if name not in after]
-    if left and extra == "error":
-        raise ValueError(
-            f"{', '.join(left)} of {list(before)} missing from {list(after)}; extra='drop' leaves "
-            "out such classes"
-        )
-    return torch.tensor([before.index(name) for name in after], device="cpu")
 
 
 def renumber(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustfer.authoring import (
     check_floating,
+    check_int64,
     check_shapes,
     check_target,
     cross_entropy,
@@ -75,8 +76,7 @@ def relative_uncertainty_weights(log_uncertainty: Tensor, permutation: Tensor) -
     """
     check_shapes(log_uncertainty=(log_uncertainty, "B"), permutation=(permutation, "B"))
     check_floating(log_uncertainty=log_uncertainty)
-    if permutation.dtype != torch.int64:
-        raise ValueError(f"permutation must be int64, got {permutation.dtype}")
+    check_int64(permutation=permutation)
     if values_are_checked():
         _check_permutation(permutation)
     own = full_precision(log_uncertainty)
