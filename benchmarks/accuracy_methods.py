@@ -183,17 +183,38 @@ METHODS = {
         losses=("extra_knowledge",),
         passes=2,
         grid=(
-            {"learning-rate": 0.004, "weight-decay": 0.5, "extra_knowledge": "1,smoothing=0.3"},
-            {
-                "learning-rate": 0.004,
-                "weight-decay": 0.5,
-                "extra_knowledge": "1,smoothing=0.3,consistency_weight=0.5",
-            },
-            {
-                "learning-rate": 0.004,
-                "weight-decay": 0.5,
-                "extra_knowledge": "1,smoothing=0.1,consistency_weight=0.5",
-            },
+            {**_SMALL, "extra_knowledge": "1,smoothing=0.3"},
+            {**_SMALL, "extra_knowledge": "1,smoothing=0.3,consistency_weight=0.5"},
+            {**_SMALL, "extra_knowledge": "1,smoothing=0.1,consistency_weight=0.5"},
+        ),
+    ),
+    # The crowd's votes tell the truth: these three know more than the others.
+    "vote_cross_entropy": Method(
+        command="compose",
+        losses=("vote_cross_entropy",),
+        passes=1,
+        grid=(
+            {**_SMALL, "vote_cross_entropy": "1,smoothing=0"},
+            {**_SMALL, "vote_cross_entropy": "1,smoothing=0.3"},
+            {**_SMALL, "vote_cross_entropy": "1,smoothing=0,drop_single=True"},
+        ),
+    ),
+    "drawn_vote": Method(
+        command="compose",
+        losses=("drawn_vote",),
+        passes=1,
+        grid=(
+            {**_SMALL, "drawn_vote": "1,drop_single=False"},
+            {**_SMALL, "drawn_vote": "1,drop_single=True"},
+        ),
+    ),
+    "partial_label": Method(
+        command="compose",
+        losses=("partial_label",),
+        passes=1,
+        grid=(
+            {**_SMALL, "partial_label": "1,min_share=0.3"},
+            {**_SMALL, "partial_label": "1,min_share=0,drop_single=True"},
         ),
     ),
     "relative_uncertainty": Method(

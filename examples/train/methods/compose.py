@@ -75,19 +75,11 @@ class Compose(Method):
         self.teacher = (
             ModelEMA(model, decay=options.decay) if "teacher_logits" in self.needs else None
         )
+        self.votes: Tensor | None
+        self.register_buffer("votes", self.find_votes(), persistent=False)
         self.labels = label_store(task)
         self.class_counts: Tensor | None = None
-        counts = options.class_counts
-        if not isinstance(counts, str):
-            if len(counts) != len(task.faces.classes):
-                raise Refused(
-                    f"--class-counts must have a number for each of "
-                    f"{', '.join(task.faces.classes)}, got {len(counts)}"
-                )
-            if "class_counts" not in self.needs:
-                raise Refused(
-                    "--class-counts needs a loss that takes them, such as extra_knowledge"
-                )
+        self.check_class_counts()
         never = task.settings.optimizer.epochs + 1
         self.relabeler = Relabeler(
             self.labels,
@@ -117,6 +109,11 @@ class Compose(Method):
         if "permutation" in self.needs:
             order = torch.randperm(len(batch.index), generator=batch.generator)
             tensors["permutation"] = order.to(batch.index.device)
+        if "vote_draw" in self.needs:
+            draw = torch.rand(batch.total, generator=batch.generator)[batch.rows]
+            tensors["vote_draw"] = draw.to(batch.index.device)
+        if self.votes is not None:
+            tensors["votes"] = self.votes[batch.index]
         if "class_counts" in self.needs:
             tensors["class_counts"] = self.counted(batch.index.device)
         if both:
@@ -140,6 +137,30 @@ class Compose(Method):
         )  # fmt: skip
         if changed:
             self.class_counts = None
+
+    def check_class_counts(self) -> None:
+        """Refuse counts that nobody takes, or not one for each class."""
+        counts, classes = self.options.class_counts, self.task.faces.classes
+        if isinstance(counts, str):
+            return
+        if "class_counts" not in self.needs:
+            raise Refused("--class-counts needs a loss that takes them, such as extra_knowledge")
+        if len(counts) != len(classes):
+            raise Refused(
+                f"--class-counts must have a number for each of {', '.join(classes)}, "
+                f"got {len(counts)}"
+            )
+
+    def find_votes(self) -> Tensor | None:
+        """Return the votes for each face (N, C), if a loss takes them."""
+        if "votes" not in self.needs:
+            return None
+        if self.task.faces.votes is None:
+            raise Refused(
+                f"--loss {', '.join(self.criterion.names)} needs data with votes of several "
+                "people, such as ferplus, or demo with --reader.voters 10"
+            )
+        return self.task.faces.votes
 
     def counted(self, device: torch.device) -> Tensor:
         """Return the samples of each class (C), counted anew where labels have changed."""

@@ -43,17 +43,20 @@ def compose_by(losses, *options):
 REMEMBERS = ["early_learning_regularization", "relative_uncertainty"]
 
 
-@pytest.mark.parametrize("name", [*REMEMBERS, "scn=1,rank_weight=0.2"])
+@pytest.mark.parametrize(
+    "name", [*REMEMBERS, "scn=1,rank_weight=0.2", "drawn_vote", "extra_knowledge"]
+)
 def test_stopped_and_resumed_equals_one_run_to_the_bit(name, tmp_path):
-    compose_by([name], f"--output={tmp_path}/whole")
-    compose_by([name], f"--output={tmp_path}/stopped", "--stop-after=1")
-    compose_by([name], f"--output={tmp_path}/stopped", "--resume")
+    compose_by([name], "--reader.voters=10", f"--output={tmp_path}/whole")
+    stopped = "--reader.voters=10", f"--output={tmp_path}/stopped"
+    compose_by([name], *stopped, "--stop-after=1")
+    compose_by([name], *stopped, "--resume")
     assert_same_to_the_bit(tmp_path / "whole", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("name", sorted({*OF_PLUGINS} - {*REMEMBERS}))
 def test_every_loss_of_a_plugin_trains(name, tmp_path):
-    outcome = compose_by([name], "--epochs=1", f"--output={tmp_path}/run")
+    outcome = compose_by([name], "--epochs=1", "--reader.voters=10", f"--output={tmp_path}/run")
     assert outcome.history.last[f"loss/{name}"] != 0
 
 
@@ -99,6 +102,26 @@ def test_the_counts_of_the_classes_can_be_told(tmp_path):
         prepared(["cross_entropy"], *told)
     with pytest.raises(Refused, match=r"--class-counts .* surprise.*, got 2"):
         prepared(["extra_knowledge"], "--class-counts=[4, 1]", told[1])
+
+
+def test_the_votes_are_those_of_the_faces_of_a_batch(tmp_path):
+    training = prepared(["drawn_vote"], "--reader.voters=10", f"--output={tmp_path}/run")
+    method, seen = training.method, []
+    terms = method.criterion.terms
+    method.criterion.terms = lambda **given: seen.append(given) or terms(**given)
+    training.begin()
+    for batch in training._batches(1):
+        method.loss(training.network, batch)
+        assert torch.equal(seen[-1]["votes"], training.faces.votes[batch.index])
+    training.end()
+    assert 0 <= seen[0]["vote_draw"].min() < seen[0]["vote_draw"].max() < 1
+    assert not torch.equal(seen[0]["vote_draw"], seen[1]["vote_draw"])
+    assert "votes" not in method.state_dict()
+
+
+def test_data_without_votes_is_refused(tmp_path):
+    with pytest.raises(Refused, match="partial_label needs data with votes"):
+        prepared(["partial_label"], f"--output={tmp_path}/run")
 
 
 def test_a_second_view_is_made_only_for_losses_that_look_at_it(tmp_path, monkeypatch):
