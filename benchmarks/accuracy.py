@@ -52,6 +52,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks import accuracy_pictures, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
+from benchmarks.accuracy_shares import adjusted_figures
 from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
@@ -211,8 +212,11 @@ def run(
         settings = settings_of(method, setting, root, shared, first=scale.arguments)
         outcome = train(settings, (train_set, judged))
         history = outcome.history
-        predicted = training_predictions(outcome.classifier, train_set)
-        keep(outcome, train_set, predicted, own)
+        predicted = predictions(outcome.classifier, train_set)
+        average = average_of(outcome, train_set)
+        said = predictions(average, judged, mirror=True)
+        ema = predictions(average, train_set)
+        keep(outcome.folder, train_set, own, last=predicted, ema=ema, judged=said)
     row = {
         **own,
         "last": _kept(history.last),
@@ -227,6 +231,13 @@ def run(
             if name != "epoch" and not name.startswith("mean_class_accuracy")
         },
         "fitted_wrong_labels": fitted_wrong_labels(predicted, train_set),
+        "adjusted": adjusted_figures(
+            said,
+            judged.targets,
+            train_set,
+            seed=seed,
+            corrected=method.command == "forward" or name == "robust-verified",
+        ),
         "train_faces": len(train_set),
         "wrong_labels": float((train_set.targets != train_set.true_targets).float().mean()),
         "judged_faces": len(judged),
@@ -259,8 +270,10 @@ def settings_of(
 
 
 @torch.no_grad()
-def training_predictions(classifier: CAMClassifier, faces: LabeledFaces) -> torch.Tensor:
-    """What a network says of the faces that it was trained on: probabilities (N, C)."""
+def predictions(
+    classifier: CAMClassifier, faces: LabeledFaces, *, mirror: bool = False
+) -> torch.Tensor:
+    """What a network says of faces, averaged with their mirror images or not: (N, C)."""
     mean, std = pixels_of(classifier)
     views = Views(tuple(faces[0]["image"].shape[1:]), ViewOptions(), mean=mean, std=std)
     device = next(classifier.parameters()).device
@@ -268,7 +281,10 @@ def training_predictions(classifier: CAMClassifier, faces: LabeledFaces) -> torc
     parts = []
     for rows in torch.arange(len(faces)).split(256):
         images = torch.stack([faces[row]["image"] for row in rows.tolist()]).to(device)
-        parts.append(classifier(views.plain(images)).logits.float().softmax(1).cpu())
+        pixels = views.plain(images)
+        both = [pixels, pixels.flip(-1)] if mirror else [pixels]
+        said = [classifier(pixels).logits.float().softmax(1) for pixels in both]
+        parts.append(torch.stack(said).mean(0).cpu())
     return torch.cat(parts)
 
 
@@ -281,27 +297,29 @@ def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float |
     return float((predicted.argmax(1) == faces.targets)[wrong].double().mean())
 
 
-def keep(
-    outcome: Outcome, faces: LabeledFaces, predicted: torch.Tensor, own: Mapping[str, Any]
-) -> None:
+def average_of(outcome: Outcome, faces: LabeledFaces) -> CAMClassifier:
+    """The average of the weights, or the last weights of a run without one."""
+    if not (outcome.folder / AVERAGE).is_dir():
+        return outcome.classifier
+    average = copy.deepcopy(outcome.classifier)
+    load_model(outcome.folder / AVERAGE, average, classes=faces.classes)
+    return average
+
+
+def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: torch.Tensor) -> None:
     """Keep what a run knows of its training faces, in a folder that git ignores.
 
     ``last`` and ``ema`` are predictions of the training faces by the last weights and by their
-    average; ``mean`` is over the visits of the training, ``early`` over its first ones. The whole
-    record of the visits stands beside it.
+    average; ``mean`` is over the visits of the training, ``early`` over its first ones; ``judged``
+    are predictions of the judged faces by the averaged weights, mirrored. The whole record of the
+    visits stands beside it.
     """
-    run = outcome.folder
     folder = record_folder(own)
     folder.mkdir(parents=True, exist_ok=True)
     record = load_file(run / DYNAMICS)
-    found = {"given": faces.targets, "mean": record["mean"], "early": record["early_mean"]}
+    found |= {"given": faces.targets, "mean": record["mean"], "early": record["early_mean"]}
     if faces.true_targets is not None:
         found["true"] = faces.true_targets
-    found["last"] = predicted
-    if (run / AVERAGE).is_dir():
-        average = copy.deepcopy(outcome.classifier)
-        load_model(run / AVERAGE, average, classes=faces.classes)
-        found["ema"] = training_predictions(average, faces)
     save_file({k: v.contiguous() for k, v in found.items()}, folder / "training.safetensors")
     for name in (PREDICTIONS, DYNAMICS):
         shutil.copy(run / name, folder)

@@ -199,8 +199,8 @@ def one_training(
         average = copy.deepcopy(outcome.classifier)
         load_model(outcome.folder / AVERAGE, average, classes=faces.classes)
         found = {
-            "last": accuracy.training_predictions(outcome.classifier, others or faces),
-            "ema": accuracy.training_predictions(average, others or faces),
+            "last": accuracy.predictions(outcome.classifier, others or faces),
+            "ema": accuracy.predictions(average, others or faces),
         }
         if others is None:
             record = load_file(outcome.folder / DYNAMICS)

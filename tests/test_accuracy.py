@@ -40,7 +40,7 @@ def test_a_run_is_one_row_like_the_others(name, results, root):
     for _ in range(2):  # the second time it is there already
         accuracy.run(name, setting=METHODS[name].grid[0], root=root, device="cpu", **RUN)
     (row,) = accuracy.rows()
-    assert row.keys() - other.keys() == {"fitted_wrong_labels"}  # added since
+    assert row.keys() - other.keys() == {"fitted_wrong_labels", "adjusted"}  # added since
     assert other.keys() <= row.keys()
     assert row["last"].keys() == other["last"].keys()
     assert 0 <= row["fitted_wrong_labels"] <= 1
@@ -68,7 +68,7 @@ def test_each_prediction_has_its_last_and_best_epoch(results, root):
     assert row["wrong_labels"] == pytest.approx(0.2, abs=0.12)
     (kept,) = accuracy.RECORDS.glob("*/training.safetensors")
     known = load_file(kept)
-    assert known.keys() == {"given", "true", "mean", "early", "last", "ema"}
+    assert known.keys() == {"given", "true", "mean", "early", "last", "ema", "judged"}
     assert known["last"].shape == known["ema"].shape == (64, 7)
     wrong = known["given"] != known["true"]
     assert row["wrong_labels"] == pytest.approx(float(wrong.float().mean()))
@@ -84,7 +84,7 @@ def test_what_is_memorised_are_the_wrong_labels_that_are_predicted():
     with torch.no_grad():
         head.weight.zero_()
         head.bias.copy_(torch.eye(7)[3])
-    predicted = accuracy.training_predictions(classifier, faces)
+    predicted = accuracy.predictions(classifier, faces)
     assert predicted.sum(1).allclose(torch.ones(70))
     found = accuracy.fitted_wrong_labels(predicted, faces)
     assert found == pytest.approx(float((faces.targets[wrong] == 3).float().mean()))
