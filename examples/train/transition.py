@@ -156,7 +156,8 @@ def prediction_shift(
 
     Args:
         shares: those of the truth, or the same of each class (uniform).
-        strength: 1 for these very shares, less for some way to them.
+        strength: 1 for these very shares, less for part of the way: to the truth from the shares of
+            the labels; to equal shares from the truth, or from the labels if nothing is verified.
         label: what is trained on, (N).
         estimate: what the verified labels say.
         corrected: the network is trained with a transition matrix, so it learns the shares of the
@@ -174,8 +175,11 @@ def prediction_shift(
             "that knows true labels, or --decisions FILE of a review"
         )
     given = label.bincount(minlength=num_classes).clamp(min=1).double()
-    truth = given if estimate is None else estimate.shares
-    asked = truth if shares == "truth" else torch.ones(num_classes).double()
+    given = (given / given.sum()).log()
+    truth = given if estimate is None else estimate.shares.log()
     learnt = truth if corrected else given
-    ratio = (asked / asked.sum()).log() - (learnt / learnt.sum()).log()
-    return (strength * ratio).to(torch.get_default_dtype())
+    if shares == "truth":
+        asked = learnt + strength * (truth - learnt)
+    else:
+        asked = (1 - strength) * truth
+    return (asked - learnt).to(torch.get_default_dtype())

@@ -147,24 +147,24 @@ def test_a_matrix_is_estimated_from_the_memory_once_it_is_needed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "asked", "learnt"),
+    ("options", "truth", "labels"),
     [
-        (["--transition=none", "--adjust-to=truth"], "truth", "labels"),
-        (["--transition=none", "--adjust-to=uniform"], "uniform", "labels"),
-        (["--transition=verified", "--adjust-to=uniform"], "uniform", "truth"),
-        (["--transition=verified", "--adjust-to=truth"], "truth", "truth"),
+        (["--transition=none", "--adjust-to=truth"], 0.5, -0.5),
+        (["--transition=none", "--adjust-to=uniform"], 0.5, -1.0),
+        (["--transition=none", "--adjust-to=uniform", "--verified=0"], 0.0, -0.5),
+        (["--transition=verified", "--adjust-to=uniform"], -0.5, 0.0),
+        (["--transition=verified", "--adjust-to=truth"], 0.0, 0.0),
     ],
 )
-def test_predictions_are_adjusted_to_shares(options, asked, learnt, tmp_path):
+def test_predictions_are_adjusted_to_shares(options, truth, labels, tmp_path):
+    """The shift is so many times the logarithms of both shares, up to a constant."""
     training = begun("robust", *options, "--adjust-strength=0.5", f"--output={tmp_path}/run")
     method = training.method
-    shares = {
-        "truth": method.estimate.shares,
-        "labels": method.label.bincount(minlength=7) / len(method.label),
-        "uniform": torch.full((7,), 1 / 7),
-    }
-    expected = 0.5 * (shares[asked].double() / shares[learnt].double()).log()
-    torch.testing.assert_close(method.shift, expected.float())
+    expected = labels * (method.label.bincount(minlength=7) / len(method.label)).double().log()
+    if truth:
+        expected = expected + truth * method.estimate.shares.log()
+    found = method.shift.double() - method.shift.double().mean()
+    torch.testing.assert_close(found, expected - expected.mean(), atol=1e-6, rtol=1e-5)
     training.end()
 
 
