@@ -178,8 +178,6 @@ def prediction_shift(
     given = (given / given.sum()).log()
     truth = given if estimate is None else estimate.shares.log()
     learnt = truth if corrected else given
-    if shares == "truth":
-        asked = learnt + strength * (truth - learnt)
-    else:
-        asked = (1 - strength) * truth
+    to_truth = learnt + strength * (truth - learnt)
+    asked = to_truth if shares == "truth" else (1 - strength) * truth
     return (asked - learnt).to(torch.get_default_dtype())
