@@ -426,7 +426,7 @@ def test_data_sets_of_torch_are_refused_with_what_to_do(noise, join):
         ({"num_classes": 1}, "num_classes must be a whole number from 2 on, got 1"),
         ({"true_class": "maybe"}, "true_class must be 'excluded' or 'included', got 'maybe'"),
         ({"variant": "mean"}, "variant must be 'exact', 'bernoulli' or 'official', got 'mean'"),
-        ({"variant": "official", "num_classes": 8}, "seven classes .* got num_classes=8"),
+        ({"variant": "official", "num_classes": 8}, "seven classes .* got 8 classes"),
         ({"variant": "official", "true_class": "included"}, "without the true one"),
         ({"targets": torch.tensor([0, 1, 7])}, "class indices from 0 to 6, got 7 at position 2"),
         ({"targets": torch.zeros(3, 7)}, r"targets must have shape \(N\)"),

@@ -75,7 +75,7 @@ def symmetric_noise(
         if num_classes != 7 or true_class == "included":
             raise ValueError(
                 "variant='official' is for seven classes without the true one, as the public "
-                f"program has it; got num_classes={num_classes}, true_class={true_class!r}"
+                f"program has it; got {num_classes} classes, true_class={true_class!r}"
             )
         generator = random.Random(seed)
         shifts = [generator.randint(1, 6) if generator.random() < rate else 0 for _ in ids]
@@ -179,7 +179,7 @@ def with_symmetric_noise(
     >>> int((faces.targets != faces.true_targets).sum())
     6
     """
-    check_dataset(dataset, variant)
+    _check_drawn(dataset, variant)
     # The public program's draws are for its own order of the classes.
     order = class_order("lanet") if variant == "official" else dataset.classes
     noisy = symmetric_noise(
@@ -238,7 +238,7 @@ def with_class_noise(
     >>> int((noisy.targets != noisy.true_targets).sum())  # the fearful faces
     10
     """
-    check_dataset(dataset, variant)
+    _check_drawn(dataset, variant)
     noisy = class_noise(
         dataset.targets,
         dataset.ids,
@@ -271,11 +271,16 @@ def _matrix(confusions: Confusions, dataset: LabeledFaces) -> Tensor:
     return noise_matrix(confusions, dataset.classes)
 
 
-def check_dataset(dataset: LabeledFaces, variant: str = "exact") -> None:
-    """Require a data set with one class per sample; for ``"official"`` the full split."""
+def check_dataset(dataset: LabeledFaces) -> None:
+    """Require a data set with one class per sample."""
     check_faces(dataset)
     if dataset.targets.ndim != 1:
         raise ValueError("label noise needs one class per sample, got probabilities as targets")
+
+
+def _check_drawn(dataset: LabeledFaces, variant: str) -> None:
+    """Require what label noise does, and for ``"official"`` the full split."""
+    check_dataset(dataset)
     if variant == "official" and len(dataset.all_ids) != len(dataset):
         raise ValueError(
             "variant='official' draws by row: put the noise on the full split and take the subset "
