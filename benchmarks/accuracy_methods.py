@@ -245,6 +245,43 @@ METHODS = {
             },
         ),
     ),
+    # The first starts as the paper does, from which it is inert for most of a run.
+    "sparse_over_parameterization": Method(
+        title="SOP",
+        command="compose",
+        losses=("sparse_over_parameterization",),
+        passes=1,
+        grid=(
+            {**_SMALL, "sparse_over_parameterization": "1,init_std=1e-8"},
+            {**_SMALL, "sparse_over_parameterization": "1,init_std=0.01"},
+            {**_SMALL, "sparse_over_parameterization": "1,init_std=0.01,lr_u=1"},
+        ),
+    ),
+    "sparse_over_parameterization_plus": Method(
+        title="SOP+",
+        command="compose",
+        losses=("sparse_over_parameterization_plus",),
+        passes=2,
+        grid=(
+            {**_SMALL, "sparse_over_parameterization_plus": "1,init_std=0.01"},
+            {**_SMALL, "sparse_over_parameterization_plus": "1,init_std=0.01,lr_u=1"},
+            {
+                **_SMALL,
+                "sparse_over_parameterization_plus": "1,init_std=0.01,lr_u=1,balance_weight=0",
+            },
+        ),
+    ),
+    "noise_aware_weighting": Method(
+        title="NLA",
+        command="compose",
+        losses=("noise_aware_weighting",),
+        passes=2,
+        grid=(
+            {**_SMALL, "noise_aware_weighting": "1,label_weight=0.5"},
+            {**_SMALL, "noise_aware_weighting": "1,label_weight=0.2"},
+            {**_SMALL, "noise_aware_weighting": "1,label_weight=0.5,agreed_weight=4"},
+        ),
+    ),
     # A teacher's pass is one more, only forward. The last two know a hundred verified labels.
     "robust": Method(
         title="recipe",

@@ -18,7 +18,7 @@ from robustfer.registry import Description
 PAGE = Path(__file__).with_name("components.md")
 
 #: Plugins on the page beside the core, as ``ROBUSTFER_PLUGINS`` names them.
-PLUGINS = "gce,robust_losses,elr,mek,rul,votes"
+PLUGINS = "gce,robust_losses,elr,mek,nla,rul,sop,votes"
 
 
 def page() -> str:

@@ -14,8 +14,42 @@ from examples.train.options import OptimizerOptions, Refused
 from robustfer.losses import param_groups
 
 
+class Joined(Optimizer):
+    """Two optimizers as one: what a loss learns at rates of its own is stepped with the rest.
+
+    Args:
+        main: of the network and of what else is scheduled.
+        beside: of parameters that no schedule and no other option concerns.
+    """
+
+    def __init__(self, main: Optimizer, beside: Optimizer) -> None:
+        # Their groups are shared: a scaler finds all gradients here.
+        super().__init__(
+            [*main.param_groups, *beside.param_groups], {**main.defaults, **beside.defaults}
+        )
+        self.main, self.beside = main, beside
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Step both."""
+        self.main.step()
+        self.beside.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both."""
+        return {"main": self.main.state_dict(), "beside": self.beside.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of both, which gives them new groups."""
+        self.main.load_state_dict(state_dict["main"])
+        self.beside.load_state_dict(state_dict["beside"])
+        self.param_groups[:] = [*self.main.param_groups, *self.beside.param_groups]
+
+
 def make_optimizer(method: Method, options: OptimizerOptions) -> Optimizer:
-    """Return an optimizer of the network and of what the loss learns, the latter not decayed."""
+    """Return an optimizer of the network and of what the loss learns, the latter not decayed.
+
+    What a loss asks to be learned at a rate of its own is left to plain gradient descent.
+    """
     network, decay = method.network, options.weight_decay
     if options.layer_decay is None:
         groups = timm.optim.param_groups_weight_decay(network, decay)
@@ -27,9 +61,11 @@ def make_optimizer(method: Method, options: OptimizerOptions) -> Optimizer:
         inside = set(backbone.parameters())
         beside = [p for p in network.parameters() if p.requires_grad and p not in inside]
         groups += [{"params": beside, "lr_scale": 1.0}] * bool(beside)
+    of_loss = param_groups(network, method.criterion)[1:]
+    own = [group for group in of_loss if "lr" in group]
     try:
-        return timm.optim.create_optimizer_v2(
-            [*groups, *param_groups(network, method.criterion)[1:]],
+        main = timm.optim.create_optimizer_v2(
+            [*groups, *(group for group in of_loss if "lr" not in group)],
             opt=options.optimizer,
             lr=options.learning_rate,
             weight_decay=decay,
@@ -40,6 +76,7 @@ def make_optimizer(method: Method, options: OptimizerOptions) -> Optimizer:
             f"--optimizer {options.optimizer} with {options.optimizer_options}: {error}; "
             "timm.optim.list_optimizers() has the names"
         ) from error
+    return Joined(main, torch.optim.SGD(own)) if own else main
 
 
 class Schedule:
@@ -53,6 +90,7 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, options: OptimizerOptions, *, steps: int) -> None:
         self.updates = 0
+        optimizer = optimizer.main if isinstance(optimizer, Joined) else optimizer
         self._torch: torch.optim.lr_scheduler.OneCycleLR | None = None
         self._timm: Any = None
         try:

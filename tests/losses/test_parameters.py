@@ -57,6 +57,53 @@ def test_options_are_those_of_the_loss_alone(model):
     assert options == [(0.1, 0.2), (0.5, 0.01)]
 
 
+class Offsets(Centres):
+    """A loss that says how its offsets learn, and nothing of the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.offsets = nn.Parameter(torch.zeros(3))
+
+    def param_groups(self):
+        return [{"params": [self.offsets, self.fixed], "lr": 9.0, "momentum": 0.0}]
+
+    def forward(self, logits):
+        return super().forward(logits + self.offsets)
+
+
+@pytest.mark.parametrize("composed", [False, True])
+def test_a_loss_may_set_options_of_its_own(model, composed):
+    criterion = Offsets()
+    whole = CompositeLoss(Term("offsets", criterion)) if composed else criterion
+    of_model, plain, own = param_groups(model, whole, criterion_lr=0.5)
+    assert of_model["params"] == [model.weight, model.bias]
+    assert plain["params"] == [criterion.centres, criterion.scale]
+    assert own == {"params": [criterion.offsets], "lr": 9.0, "momentum": 0.0}
+    optimizer = torch.optim.SGD([of_model, plain, own], lr=0.1, momentum=0.9)
+    assert [(g["lr"], g["momentum"]) for g in optimizer.param_groups] == [
+        *((0.1, 0.9), (0.5, 0.9), (9.0, 0.0)),
+    ]
+    criterion.offsets.requires_grad_(False)
+    assert len(param_groups(model, whole)) == 2
+
+
+def test_an_optimizer_that_ignores_an_option_of_the_loss_is_warned_of(model):
+    criterion = Offsets()
+    warn_if_not_optimized(criterion)
+    optimizer = torch.optim.AdamW(param_groups(model, criterion), lr=0.1)
+    (message,) = train(model, criterion, optimizer, steps=5)
+    assert "AdamW does not know momentum" in message
+    assert "torch.optim.SGD(criterion.param_groups())" in message
+
+
+def test_an_optimizer_of_its_own_is_not_warned_of(model):
+    criterion = Offsets()
+    warn_if_not_optimized(criterion)
+    rest = [*model.parameters(), criterion.centres, criterion.scale]
+    own = torch.optim.SGD([{"params": [criterion.offsets], "lr": 9.0, "momentum": 0.0}])
+    assert train(model, criterion, torch.optim.AdamW(rest, lr=0.1), own) == []
+
+
 def test_a_loss_without_parameters_adds_no_group(model):
     assert param_groups(model, EACLoss()) == [{"params": [model.weight, model.bias]}]
 

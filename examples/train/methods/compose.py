@@ -60,6 +60,7 @@ class Compose(Method):
             "num_samples": len(task.faces),
             "num_classes": len(task.faces.classes),
             "num_features": classifier.num_features,
+            "batch_size": task.settings.optimizer.batch_size,
         }
         texts = options.loss or ["cross_entropy"]
         self.criterion = CompositeLoss(
@@ -69,6 +70,8 @@ class Compose(Method):
         if task.class_weights is not None and not weigh_classes:
             raise Refused("--class-weights needs a loss that takes them, such as cross_entropy")
         self.needs = self.criterion.accepts - self.criterion.proposes
+        self.both = bool(self.needs & {"attention_flipped", "logits_flipped"})
+        self.passes = 2 if self.both else 1  # type: ignore[misc]
         weighs = "importance" in self.needs
         model = ImportanceClassifier(classifier) if weighs else classifier
         self.network = EachView(model)
@@ -95,12 +98,11 @@ class Compose(Method):
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = targets_now(self.labels, batch)
         views: tuple[Tensor, ...]
-        if self.needs & {"attention_flipped", "teacher_logits"}:
+        if self.both or "teacher_logits" in self.needs:
             views = self.views.pair(batch, mirror=True, erase=self.options.erase)
         else:
             views = (self.views.single(batch),)
-        both = "attention_flipped" in self.needs
-        output, *flipped = network(*views[: 2 if both else 1])
+        output, *flipped = network(*views[: 2 if self.both else 1])
         batch.logits = output.logits
         head = self.classifier.get_classifier()
         tensors = {**output._asdict(), "index": batch.index, "target": batch.target}
@@ -116,8 +118,12 @@ class Compose(Method):
             tensors["votes"] = self.votes[batch.index]
         if "class_counts" in self.needs:
             tensors["class_counts"] = self.counted(batch.index.device)
-        if both:
+        if flipped:
             tensors["attention_flipped"] = flipped[0].attention
+            tensors["logits_flipped"] = flipped[0].logits
+        if "progress" in self.needs:
+            done = self.progress(batch)
+            tensors["progress"] = torch.full((), done, device=batch.index.device)
         if self.teacher is not None:
             tensors["teacher_logits"] = self.teacher(views[1]).logits
         tensors = {name: tensors[name] for name in self.needs & tensors.keys()}

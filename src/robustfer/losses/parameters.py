@@ -32,15 +32,19 @@ def param_groups(
     Frozen parameters are left out, and one that both share counts as the model's. A loss without
     parameters adds no group.
 
+    A loss whose parameters need options of their own has a method ``param_groups()``. Its groups
+    come last, as it makes them.
+
     Args:
         model: the network; several as one ``nn.ModuleList([...])``.
-        criterion: the loss.
+        criterion: the loss, or a composition.
         criterion_lr: learning rate of the loss's own parameters; by default the optimizer's.
         criterion_weight_decay: their weight decay. By default none: a margin or a temperature has
             no reason to shrink to zero.
 
     Returns:
-        One or two dictionaries, as every ``torch.optim`` optimizer takes them.
+        Dictionaries, as every ``torch.optim`` optimizer takes them: first the model's, then the
+        loss's.
 
     Raises:
         ValueError: an option is negative, or nothing is to be trained.
@@ -57,17 +61,35 @@ def param_groups(
     options = {"weight_decay": check_range("criterion_weight_decay", criterion_weight_decay, 0.0)}
     if criterion_lr is not None:
         options["lr"] = check_range("criterion_lr", criterion_lr, 0.0)
-    shared = set(model.parameters())
+    taken = set(model.parameters())
     of_model = [p for p in model.parameters() if p.requires_grad]
-    of_criterion = [p for p in criterion.parameters() if p.requires_grad and p not in shared]
+    own = _trained(_own_groups(criterion), taken)
+    taken.update(p for group in own for p in group["params"])
+    of_criterion = [p for p in criterion.parameters() if p.requires_grad and p not in taken]
     groups: list[dict[str, Any]] = []
     if of_model:
         groups.append({"params": of_model})
     if of_criterion:
         groups.append({"params": of_criterion, **options})
+    groups += own
     if not groups:
         raise ValueError("model and criterion hold no parameter that requires a gradient")
     return groups
+
+
+def _own_groups(criterion: nn.Module) -> list[dict[str, Any]]:
+    """Return the groups that losses make themselves; a composition is looked through."""
+    makers = [getattr(loss, "param_groups", None) for loss in criterion.modules()]
+    return [group for make in makers if callable(make) for group in make()]
+
+
+def _trained(groups: list[dict[str, Any]], taken: set[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return the groups without parameters that are frozen or taken, and without empty groups."""
+    kept = [
+        {**group, "params": [p for p in group["params"] if p.requires_grad and p not in taken]}
+        for group in groups
+    ]
+    return [group for group in kept if group["params"]]
 
 
 def warn_if_not_optimized(criterion: nn.Module) -> None:
@@ -75,6 +97,9 @@ def warn_if_not_optimized(criterion: nn.Module) -> None:
 
     It is said when an optimizer steps for the second time: by then every optimizer of the loop has
     had its turn. Only parameters that have received a gradient count. Nothing is kept alive.
+
+    Warn at the first step if the optimizer that holds them does not know an option which the
+    loss's own ``param_groups()`` sets.
     """
     if any(parameter.requires_grad for parameter in criterion.parameters()):
         _watch_optimizers()
@@ -96,7 +121,9 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         return
     held = {p for o in _stepped for group in o.param_groups for p in group["params"]}
     forgotten: dict[nn.Parameter, str] = {}  # a loss and a composition that holds it name it once
+    unknown: set[str] = set()
     for criterion in reached:
+        unknown |= _unknown_options(optimizer, criterion)
         missing = {
             parameter: f"{name} of {type(criterion).__name__}"
             for name, parameter in criterion.named_parameters()
@@ -112,3 +139,21 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             "robustfer.losses.param_groups(model, criterion)",
             stacklevel=3,  # the line with optimizer.step()
         )
+    if unknown:
+        warnings.warn(
+            f"{type(optimizer).__name__} does not know {', '.join(sorted(unknown))}, which the "
+            "loss's own param_groups() sets; give these parameters an optimizer of their own, as "
+            "torch.optim.SGD(criterion.param_groups())",
+            stacklevel=3,
+        )
+
+
+def _unknown_options(optimizer: Optimizer, criterion: nn.Module) -> set[str]:
+    """Return the options of the loss's own groups that the optimizer holding them ignores."""
+    held = {p for group in optimizer.param_groups for p in group["params"]}
+    return {
+        option
+        for group in _own_groups(criterion)
+        if held.intersection(group["params"])
+        for option in group.keys() - optimizer.defaults.keys() - {"params"}
+    }

@@ -28,8 +28,8 @@ class LossConformance:
         classes: number of classes handed to ``make_inputs``. One check sets it to 200 on the
             instance: where the loss must know the number, ``make_loss`` reads ``self.classes``.
         per_sample: whether the result holds one value per sample, (B), instead of being a scalar.
-        constants: names of floating-point inputs that receive no gradient (soft labels, teachers);
-            every other one must receive some.
+        constants: names of floating-point inputs that receive no gradient (soft labels, teachers,
+            the progress of the training); every other one must receive some.
 
     >>> from robustfer.losses import AttentionConsistencyLoss
     >>> class TestAttention(LossConformance):
@@ -47,7 +47,7 @@ class LossConformance:
     batch: int = 5
     classes: int = 7
     per_sample: bool = False
-    constants: tuple[str, ...] = ("target", "soft_target", "teacher_logits")
+    constants: tuple[str, ...] = ("target", "soft_target", "teacher_logits", "progress")
 
     def make_loss(self) -> nn.Module:
         """Return a new loss, with the same options each time."""

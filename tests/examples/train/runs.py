@@ -37,6 +37,7 @@ METHOD_OPTIONS = {
     "compose": [
         *("--loss=cross_entropy", "--loss=attention_consistency=0.5"),
         *("--loss=self_distillation=0.9", "--loss=rank_regularization=0.1,learnable_margin=True"),
+        "--loss=sparse_over_parameterization=0.1,init_std=0.3",
         *("--relabel-from=1", "--relabel-margin=0"),
     ],
 }

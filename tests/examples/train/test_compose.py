@@ -18,7 +18,7 @@ from robustfer.checkpoint import load_resume
 from robustfer.losses import SCNLoss
 from tests.examples.train.runs import assert_same_to_the_bit, settings_of, train
 
-SIZES = {"num_samples", "num_classes", "num_features"}
+SIZES = {"num_samples", "num_classes", "num_features", "batch_size"}
 
 
 def can_be_made(name):
@@ -40,7 +40,12 @@ def compose_by(losses, *options):
     return train(settings)
 
 
-REMEMBERS = ["early_learning_regularization", "relative_uncertainty"]
+REMEMBERS = [
+    "early_learning_regularization",
+    "relative_uncertainty",
+    "sparse_over_parameterization",
+    "sparse_over_parameterization_plus",
+]
 
 
 @pytest.mark.parametrize(
