@@ -1,1 +1,1 @@
-"""Flat training scripts, one a method; the demo runs them."""
+"""Flat training scripts, one per method, the training program, and the demo."""

@@ -1,4 +1,4 @@
-"""The demo's picture: accuracy, class shares, where each method looks, and the worst suspects."""
+"""Draw the demo's picture: accuracy, class shares, class maps and the most suspicious labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {"ce": "cross entropy", "eac": "EAC", "forward": "verified labels, forwa
 
 @dataclass(frozen=True)
 class Result:
-    """A training, the audit of what it recorded, and how long it took."""
+    """One training, the audit of its predictions, and its duration."""
 
     run: Outcome
     audit: Audit
@@ -35,7 +35,7 @@ def picture(
     test_set: LabeledFaces,
     columns: int = 6,
 ) -> None:
-    """Accuracy by epoch, class shares, what each method looks at, and the worst suspects."""
+    """Write the picture to a file."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -1,4 +1,4 @@
-"""Losses of your choice by name, the core's and the plugins'. Drawn faces, 30 % wrong labels.
+"""Combine losses by name, from the core or from plugins. Drawn faces, 30 % wrong labels.
 
 python examples/compose.py
 """
@@ -25,7 +25,7 @@ loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 
 small = {"channels": (16, 32, 64, 128), "stem_width": 16, "output_stride": 8}
 model = CAMClassifier("resnet10t", num_classes=7, model_options=small).to(device)
-# `robustfer list` has the names, `robustfer show NAME` their options and tensors.
+# `robustfer list` prints the names, `robustfer show NAME` a loss's options and tensors.
 criterion = CompositeLoss(
     Term("ce", nn.CrossEntropyLoss(label_smoothing=0.1), inputs={"input": "logits"}),
     Term("attention", registry.create("attention_consistency"), weight=1.0),
@@ -43,7 +43,7 @@ for epoch in range(1, EPOCHS + 1):
         tensors = {**model(view)._asdict(), "target": target, "index": index}
         tensors["attention_flipped"] = model(view_flipped).attention
         tensors = {name: tensors[name] for name in criterion.accepts & tensors.keys()}
-        proposed = criterion.propose(**tensors)  # what losses with a memory will remember
+        proposed = criterion.propose(**tensors)  # the new state of losses that have one
         loss = criterion(**tensors, **proposed)
         optimizer.zero_grad()
         loss.backward()

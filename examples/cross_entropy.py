@@ -1,4 +1,6 @@
-"""Cross entropy, the loop that every other page changes: drawn faces, 30 % of their labels wrong.
+"""Train with cross entropy: the loop that every other page starts from.
+
+The data are drawn faces. 30 % of their training labels are wrong.
 
 python examples/cross_entropy.py
 """
@@ -18,18 +20,19 @@ EPOCHS, TRAIN_FACES, TEST_FACES = 10, 1200, 500
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 
-# Your own faces: load("rafdb:PATH"), load("folder:PATH") and so on, of robustfer.data.
+# For your own faces use load("rafdb:PATH"), load("folder:PATH") and so on.
 train_set = with_symmetric_noise(load("demo", num_samples=TRAIN_FACES), rate=0.3, seed=0)
 test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 
-# A small ResNet for images of 48 pixels; any network of timm goes.
+# A small ResNet for images of 48 pixels. Any timm network works.
 small = {"channels": (16, 32, 64, 128), "stem_width": 16, "output_stride": 8}
 model = CAMClassifier("resnet10t", num_classes=7, model_options=small).to(device)
 crop = K.RandomCrop((48, 48), padding=4)
 views = SingleView(pipeline=KorniaPipeline(crop, K.RandomHorizontalFlip()))
-plain = SingleView().eval()  # to evaluate: normalised, nothing random
+# For evaluation: only normalises, nothing is random.
+plain = SingleView().eval()
 criterion = nn.CrossEntropyLoss()
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
 schedule = torch.optim.lr_scheduler.OneCycleLR(

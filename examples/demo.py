@@ -1,8 +1,9 @@
-"""From wrong labels to a better model, on drawn faces: a table, a picture and a page to look at.
+"""Go from wrong labels to a better model, on drawn faces.
 
-Cross entropy and EAC learn from labels that are wrong as people are wrong. An audit of the first
-training finds suspects. A hundred random labels are verified, here by the drawn truth. They say how
-labels go wrong, and a third training knows it.
+Cross entropy and EAC train on labels with the mistakes that people make. An audit of the first
+training finds suspect labels. A hundred labels are verified, here with the known truth. They show
+how labels go wrong, and a third training uses that. The demo writes a table, a picture and a review
+page.
 
 python -m examples.demo    # or: make demo
 """
@@ -25,9 +26,8 @@ from robustfer.audit import Audit, audit, read_decisions, read_probabilities, wr
 from robustfer.data import LabeledFaces, load
 from robustfer.noise import rows_to_verify, with_class_noise, write_noise_list
 
-# What faces of each class are taken for; the rest keep their label. As in data sets of real faces,
-# neutral faces are given other labels, so the labels have other shares of the classes than the
-# truth.
+# Share of each class's faces that get another label. Many neutral faces do, as in real data sets:
+# the class shares of the labels differ from the true ones.
 CONFUSIONS = {
     "surprise": {"fear": 0.2, "happiness": 0.05},
     "fear": {"surprise": 0.2, "sadness": 0.1},
@@ -38,7 +38,7 @@ CONFUSIONS = {
     "neutral": {"sadness": 0.3, "anger": 0.15, "fear": 0.15},
 }
 SUSPECTS = 200
-# The best of cross entropy and of EAC on real faces (docs/results.md); nothing was tuned on these.
+# The best options on real faces (docs/results.md). Nothing was tuned on drawn faces.
 TUNED = {
     "ce": ["--learning-rate=0.002", "--weight-decay=0.5"],
     "eac": ["--learning-rate=0.004", "--weight-decay=0.5", "--consistency-weight=1"],
@@ -47,7 +47,7 @@ TUNED = {
 
 
 def verify(path: Path, result: Audit, faces: LabeledFaces, count: int, seed: int) -> None:
-    """Write the decisions of a person who knows the truth, on the faces that the page draws."""
+    """Write the decisions of a reviewer who knows the truth, for the faces drawn on the page."""
     assert faces.true_targets is not None
     drawn = rows_to_verify(faces.targets, count, seed=seed)
     lines = ["audit,part,id,label"] + [
@@ -58,12 +58,12 @@ def verify(path: Path, result: Audit, faces: LabeledFaces, count: int, seed: int
 
 
 def share_wrong(result: Audit, wrong: Tensor, count: int) -> float:
-    """How many of the first suspects have a wrong label."""
+    """Return the share of the first suspects whose label is wrong."""
     return float(wrong[result.ranking[:count]].double().mean())
 
 
 def main() -> None:
-    """Tell the story, and show what came out."""
+    """Run the demo and print its results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,7 +87,7 @@ def main() -> None:
 
     def train_by(method: str, *further: str) -> Result:
         began = time.perf_counter()
-        with TemporaryDirectory(prefix="demo-") as folder:  # only what is shown is kept
+        with TemporaryDirectory(prefix="demo-") as folder:  # the run itself is not kept
             arguments = [
                 *TUNED[method], *further, f"--epochs={options.epochs}", f"--seed={options.seed}",
                 "--data=demo", f"--reader.num_samples={options.train_faces}",
@@ -113,7 +113,7 @@ def main() -> None:
 
     verify(said, suspects, faces, options.verified, options.seed)
     estimate = read_decisions(said, faces.targets, classes=faces.classes, ids=faces.ids).estimate()
-    print(f"\n{options.verified} random faces, verified by the drawn truth:\n")
+    print(f"\n{options.verified} random faces, verified with the known truth:\n")
     print(estimate.text(faces.classes))
     results["forward"] = train_by("forward", f"--decisions={said}")
 
@@ -134,12 +134,14 @@ def main() -> None:
     test_faces = load("demo", split="test", num_samples=options.test_faces)
     picture(path, results, estimate, faces, test_faces)
     print(f"\n{markdown_table(rows)}\n")
-    print(f"{options.epochs} epochs each on {options.train_faces} drawn faces; one seed.")
-    print(f"{wrong.double().mean():.0%} of their labels are wrong; the test labels are right.")
-    print("All classes are equally frequent in truth, so both accuracies agree.")
-    print("The best epoch was picked by looking at the test faces, so it flatters.")
-    print("Wrong labels found: share of them among as many suspects as there are wrong labels.")
-    print(f"Of {SUSPECTS} suspects wrong: among the first, those that one looks at.")
+    print(f"{options.epochs} epochs each on {options.train_faces} drawn faces, one seed.")
+    print(
+        f"{wrong.double().mean():.0%} of the training labels are wrong; the test labels are right."
+    )
+    print("The true classes are equally frequent, so both accuracies agree.")
+    print("The best epoch was chosen on the test faces, so it is optimistic.")
+    print("Wrong labels found: share of wrong labels among as many suspects as are wrong.")
+    print(f"Of {SUSPECTS} suspects wrong: the same share among the first {SUSPECTS}.")
     print(f"page: {page}    picture: {path}    {time.perf_counter() - start:.0f} seconds in all")
 
 

@@ -1,4 +1,6 @@
-"""EAC: the class maps of an image and of its mirror image agree. Drawn faces, 30 % wrong labels.
+"""Train with EAC: the class maps of an image and of its mirror image must agree.
+
+The data are drawn faces. 30 % of their training labels are wrong.
 
 python examples/eac.py
 """
@@ -23,12 +25,13 @@ test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 
-# A small ResNet for images of 48 pixels. Its stride of 8 leaves class maps of 6x6 to compare.
+# A small ResNet for images of 48 pixels. With a stride of 8 its class maps are 6x6.
 small = {"channels": (16, 32, 64, 128), "stem_width": 16, "output_stride": 8}
 model = CAMClassifier("resnet10t", num_classes=7, model_options=small).to(device)
-# The mirror image is the other view, so the pipeline does not flip.
+# The pipeline does not flip: the mirror image is already the second view.
 views = MirroredPair(pipeline=KorniaPipeline(K.RandomCrop((48, 48), padding=4)))
-plain = SingleView().eval()  # to evaluate: normalised, nothing random
+# For evaluation: only normalises, nothing is random.
+plain = SingleView().eval()
 criterion = EACLoss(consistency_weight=1.0)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
 schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -1,4 +1,6 @@
-"""GSMC: maps that agree, and the network's own average as teacher. Drawn faces, 30 % wrong labels.
+"""Train with GSMC: class maps that agree, and an average of the network as its teacher.
+
+The data are drawn faces. 30 % of their training labels are wrong.
 
 python examples/gsmc.py
 """
@@ -24,15 +26,16 @@ test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 
-# A small ResNet for images of 48 pixels. Its stride of 8 leaves class maps of 6x6 to compare.
+# A small ResNet for images of 48 pixels. With a stride of 8 its class maps are 6x6.
 small = {"channels": (16, 32, 64, 128), "stem_width": 16, "output_stride": 8}
 model = CAMClassifier("resnet10t", num_classes=7, model_options=small).to(device)
-# Both views show the same erased box: the teacher looks at what the student saw.
+# The same box is erased in both views, so the teacher sees what the student sees.
 pipeline = KorniaPipeline(K.RandomCrop((48, 48), padding=4), K.RandomHorizontalFlip())
 views = MirroredPair(erase="shared", pipeline=pipeline)
-plain = SingleView().eval()  # to evaluate: normalised, nothing random
+# For evaluation: only normalises, nothing is random.
+plain = SingleView().eval()
 criterion = GSMCLoss()
-# A short training needs a quick teacher: over many epochs choose 0.999.
+# A short training needs a fast teacher. Use 0.999 for many epochs.
 teacher = ModelEMA(model, decay=0.99)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
 schedule = torch.optim.lr_scheduler.OneCycleLR(

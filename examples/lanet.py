@@ -1,4 +1,6 @@
-"""LA-Net: label distributions, and faces against landmarks. Drawn faces, 30 % wrong labels.
+"""Train with LA-Net: label distributions, and a contrast of faces with their landmarks.
+
+The data are drawn faces. 30 % of their training labels are wrong.
 
 python examples/lanet.py
 """
@@ -26,13 +28,13 @@ train_set = with_symmetric_noise(load("demo", num_samples=TRAIN_FACES), rate=0.3
 test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
-# All landmarks at once, in pixels. Your own faces: LandmarkFile("landmarks.npz")(train_set.ids).
+# All landmarks in pixels. For your own faces: LandmarkFile("landmarks.npz")(train_set.ids).
 landmarks, visible = DatasetLandmarks(train_set)(train_set.ids)
 landmarks = landmarks.masked_fill(~visible[..., None], torch.nan).to(device)
 layout = landmark_layout(68)
 
-# A small ResNet for images of 48 pixels, and a branch on its first stage that finds landmarks. The
-# branch starts from stages of its own; with pretrained weights leave pyramid out, and it copies.
+# A small ResNet for images of 48 pixels, and a branch on its first stage that finds landmarks.
+# With pretrained weights leave pyramid out: the branch then copies the trained stages.
 small = {"channels": (16, 32, 64, 128), "stem_width": 16, "output_stride": 8}
 classifier = CAMClassifier("resnet10t", num_classes=7, model_options=small)
 pyramid = timm.create_model("resnet10t", features_only=True, **small)
@@ -40,9 +42,10 @@ branch = LandmarkClassifier(classifier, num_landmarks=layout.num_points, pyramid
 model = LANetModel(branch).to(device)
 crop = K.RandomCrop((48, 48), padding=4)
 views = SingleView(pipeline=KorniaPipeline(crop, K.RandomHorizontalFlip()))
-plain = SingleView().eval()  # to evaluate: normalised, nothing random
+# For evaluation: only normalises, nothing is random.
+plain = SingleView().eval()
 criterion = LANetLoss(image_size=48)
-# What is remembered: label distributions, keys to contrast with, and the network's average.
+# State: label distributions, keys to contrast with, and an average of the network.
 bank = LabelDistributionBank(train_set.targets, num_classes=7, momentum=0.9).to(device)
 queue = FeatureQueue(64, capacity=1024).to(device)
 average = ModelEMA(model, decay=0.99)

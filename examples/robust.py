@@ -1,4 +1,4 @@
-"""The recipe: a hundred verified labels, and the network's own average as teacher. Drawn faces.
+"""Train by the recipe: a hundred verified labels, and an average of the network as its teacher.
 
 python examples/robust.py
 """
@@ -19,14 +19,14 @@ EPOCHS, TRAIN_FACES, TEST_FACES = 14, 1500, 500
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 
-# As in real data sets, some classes lose more faces to others: half of the neutral ones here.
+# As in real data sets, some classes have more wrong labels: half of the neutral faces here.
 confusions = {"neutral": {"sadness": 0.3, "fear": 0.2}, "disgust": {"anger": 0.4}}
 train_set = with_class_noise(load("demo", num_samples=TRAIN_FACES), confusions, rate=1.0, seed=0)
 test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 
-# A person looks at a hundred faces, on the page that `robustfer audit` makes.
+# A person labels a hundred faces on the page that `robustfer audit` writes.
 given = train_set.targets
 rows = rows_to_verify(given, 100)
 true, counts = train_set.true_targets[rows], given.bincount(minlength=7)
@@ -39,7 +39,7 @@ small = {"channels": (16, 32, 64, 128), "stem_width": 16}
 model = CAMClassifier("resnet10t", num_classes=7, model_options=small).to(device)
 pipeline = KorniaPipeline(K.RandomCrop((48, 48), padding=4), K.RandomHorizontalFlip())
 view, whole = SingleView(pipeline=pipeline), SingleView(erase_probability=0.0, pipeline=pipeline)
-plain = SingleView().eval()  # to evaluate: normalised, nothing random
+plain = SingleView().eval()  # for evaluation: only normalises, nothing is random
 criterion = ForwardCorrectionLoss(transition=estimate.matrix.float()).to(device)
 distillation, teacher = SelfDistillationLoss(), ModelEMA(model, decay=0.99)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
@@ -50,9 +50,9 @@ for epoch in range(1, EPOCHS + 1):
     for batch in loader:
         images, index = batch["image"].to(device), batch["index"]
         logits = model(view(images)).logits
-        taught = teacher(whole(images)).logits  # another crop, and nothing erased
+        taught = teacher(whole(images)).logits  # a different crop, nothing erased
         loss = criterion(logits, labels[index].to(device), verified[index].to(device))
-        # The teacher counts more and more: at first it knows nothing.
+        # The teacher's weight rises: at first it knows nothing.
         loss = loss + 0.5 * epoch / EPOCHS * distillation(logits, taught)
         optimizer.zero_grad()
         loss.backward()
@@ -63,7 +63,7 @@ for epoch in range(1, EPOCHS + 1):
     confusion = torch.zeros(7, 7, dtype=torch.int64)
     for batch in DataLoader(test_set, batch_size=250):
         images = plain(batch["image"].to(device))
-        # The teacher predicts, from the image and its mirror image.
+        # The teacher predicts from the image and its mirror image.
         both = [teacher(view).logits.softmax(1) for view in (images, images.flip(-1))]
         confusion += confusion_matrix(sum(both).argmax(1).cpu(), batch["target"], num_classes=7)
     history.add({"accuracy": accuracy(confusion)})

@@ -1,4 +1,4 @@
-"""SCN: importance weights, their ranking, and relabelling. Drawn faces, 30 % wrong labels.
+"""Train with SCN: importance weights and relabelling. Drawn faces, 30 % wrong labels.
 
 python examples/scn.py
 """
@@ -24,15 +24,16 @@ test_set = load("demo", split="test", num_samples=TEST_FACES)
 loader = DataLoader(train_set, batch_size=64, shuffle=True, drop_last=True)
 print(train_set.summary())
 
-# A small ResNet for images of 48 pixels, and a head that says how far to trust each sample.
+# A small ResNet for images of 48 pixels, with a head that weighs each sample.
 small = {"channels": (16, 32, 64, 128), "stem_width": 16, "output_stride": 8}
 classifier = CAMClassifier("resnet10t", num_classes=7, model_options=small)
 model = ImportanceClassifier(classifier).to(device)
 crop = K.RandomCrop((48, 48), padding=4)
 views = SingleView(pipeline=KorniaPipeline(crop, K.RandomHorizontalFlip()))
-plain = SingleView().eval()  # to evaluate: normalised, nothing random
+# For evaluation: only normalises, nothing is random.
+plain = SingleView().eval()
 criterion = SCNLoss()
-# The labels that change live here. Data-loader workers only hold copies of the data set.
+# Changed labels are kept here: data-loader workers only hold copies of the data set.
 labels = LabelStore(train_set.targets, num_classes=7).to(device)
 relabeler = Relabeler(labels, margin=0.2, start_epoch=EPOCHS // 2)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
@@ -45,7 +46,8 @@ for epoch in range(1, EPOCHS + 1):
     model.train()
     for batch in loader:
         images, index = batch["image"].to(device), batch["index"].to(device)
-        batch["target"] = labels(index)  # the labels as they are now
+        # Look up the current labels.
+        batch["target"] = labels(index)
         output = model(views(images))
         loss = criterion(output.logits, batch["target"], output.importance, model.bias)
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Losses of robustfer in the trainers of others: a file each, to copy and change.
+"""Use robustfer in other libraries' trainers: one file per trainer, to copy and change.
 
-No loss needs one: each is a plain module that is called with tensors.
+No loss needs these files. Each loss is a plain module that takes tensors.
 """

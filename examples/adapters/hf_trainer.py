@@ -1,10 +1,10 @@
-"""EAC and relabelling in the Trainer of Hugging Face.
+"""Train with EAC and relabelling in Hugging Face's Trainer.
 
-Copy all three: the collator keeps the row of each sample, `EACTrainer` computes the loss of both
-views, and `Relabelling` does what comes after the optimizer's step. Trainer must be told
-`TrainingArguments(remove_unused_columns=False, label_names=["target"])`: it drops what the model's
-`forward` does not name, the rows among it, and evaluates on "labels". No loss may need this
-file: it only says where things go.
+Copy all three parts. `collate` keeps the row of each sample. `EACTrainer` computes the loss of both
+views. `Relabelling` changes labels after the optimizer's step.
+
+Pass `TrainingArguments(remove_unused_columns=False, label_names=["target"])`. By default Trainer
+drops columns that the model's `forward` does not name, such as the rows, and evaluates on "labels".
 """
 
 from __future__ import annotations
@@ -26,33 +26,35 @@ from robustfer.state import Relabeler
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """Batch what is needed of the samples; both views are made later, of the whole batch."""
+    """Batch images, targets and rows. The views are made later, for the whole batch."""
     return default_collate([{k: s[k] for k in ("image", "target", "index")} for s in samples])
 
 
 class Relabelling(TrainerCallback):
-    """Change labels after each step of the optimizer, and write them beside each checkpoint."""
+    """Change labels after each step of the optimizer, and save them with each checkpoint."""
 
     def __init__(self, relabeler: Relabeler) -> None:
         self.relabeler = relabeler
-        self.seen: list[tuple[Tensor, Tensor]] = []  # several while gradients are accumulated
+        # More than one batch per step when gradients are accumulated.
+        self.seen: list[tuple[Tensor, Tensor]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The optimizer has made its step."""
+        """Change labels after the optimizer's step."""
         for index, logits in self.seen:
-            epoch = math.ceil(state.epoch)  # a fraction: after all steps of the first, 1.0
+            # A fraction: it is 1.0 after the last step of the first epoch.
+            epoch = math.ceil(state.epoch)
             self.relabeler.update(index, logits, step=state.global_step, epoch=epoch)
         self.seen.clear()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Labels go into the folder of the checkpoint."""
+        """Save the labels in the checkpoint's folder."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
             save_resume(folder / "labels.pt", self.relabeler.labels.state_dict())
 
 
 class EACTrainer(Trainer):
-    """Trainer with two views of each image and labels that may change."""
+    """Trainer with two views of each image and labels that can change."""
 
     def __init__(
         self,
@@ -72,9 +74,9 @@ class EACTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
-        """Train on the store's labels, evaluate with those of the data set."""
+        """Train on the store's current labels, evaluate on the data set's labels."""
         if model.training:
-            inputs["target"] = self.labels(inputs["index"])  # the labels as they are now
+            inputs["target"] = self.labels(inputs["index"])
         view, view_flipped = self.views.train(model.training)(inputs["image"])
         output, flipped = model(view), model(view_flipped)
         loss = self.criterion(output.logits, inputs["target"], output.attention, flipped.attention)
@@ -83,7 +85,7 @@ class EACTrainer(Trainer):
         return (loss, {"logits": output.logits}) if return_outputs else loss
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
-        """As Trainer's; a resumed run goes on with the labels of its checkpoint."""
+        """Train as Trainer does. A resumed run also loads the labels of its checkpoint."""
         folder = resume_from_checkpoint
         if folder is True:
             folder = get_last_checkpoint(self.args.output_dir)

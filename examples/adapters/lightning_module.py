@@ -1,8 +1,7 @@
-"""EAC and relabelling as a module of Lightning.
+"""Train with EAC and relabelling as a Lightning module.
 
-Copy the class. For another loss change `training_step`; without a relabeler it trains on the
-labels of the batch. `lightning.pytorch` has the same names as `pytorch_lightning`. No loss may need
-this file: it only says where things go.
+Copy the class. Change `training_step` for another loss. Without a relabeler it trains on the labels
+of the batch. `lightning.pytorch` has the same names as `pytorch_lightning`.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from robustfer.state import Relabeler
 
 
 class EACModule(LightningModule):
-    """Takes the batches of any data set of robustfer, which bring the rows of the samples.
+    """Train on batches of any robustfer data set. They contain the row of each sample.
 
-    A checkpoint keeps what builds the network, so `EACModule.load_from_checkpoint(path)` needs
-    nothing else to predict. Pass `relabeler=` there to train on with the labels of the checkpoint.
-    The store of the labels is not part of the module: DistributedDataParallel leaves it alone.
+    A checkpoint contains the network's options: `EACModule.load_from_checkpoint(path)` is enough to
+    predict. Pass `relabeler=` there to continue with the checkpoint's labels. The label store is
+    not part of the module, so DistributedDataParallel does not touch it.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class EACModule(LightningModule):
         learning_rate: float = 2e-3,
     ) -> None:
         super().__init__()
-        # A checkpoint brings its own weights: nothing is downloaded to load it.
+        # A checkpoint has its own weights, so loading it must not download any.
         self.save_hyperparameters("backbone", "num_classes", "model_options", "learning_rate")
         self.model = CAMClassifier(
             backbone, num_classes=num_classes, model_options=model_options, pretrained=pretrained
@@ -52,14 +51,15 @@ class EACModule(LightningModule):
         self.learning_rate = learning_rate
 
     def on_fit_start(self) -> None:
-        """Bring the labels to where the module is."""
+        """Move the labels to the module's device."""
         if self.relabeler is not None:
             self.relabeler.labels.to(self.device)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Both views are made here, on the device, of the whole batch."""
+        """Compute the loss of a batch. Both views are made here, on the device."""
         if self.relabeler is not None:
-            batch["target"] = self.relabeler.labels(batch["index"])  # the labels as they are now
+            # Look up the current labels.
+            batch["target"] = self.relabeler.labels(batch["index"])
         target = batch["target"]
         view, view_flipped = self.views(batch["image"])
         output, flipped = self.model(view), self.model(view_flipped)
@@ -70,7 +70,7 @@ class EACModule(LightningModule):
     def on_train_batch_end(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], batch_idx: int
     ) -> None:
-        """Change labels: the optimizer has made its step."""
+        """Change labels after the optimizer's step."""
         if self.relabeler is not None:
             self.relabeler.update(
                 batch["index"],
@@ -80,7 +80,7 @@ class EACModule(LightningModule):
             )
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """The images as they are, with the labels they came with."""
+        """Evaluate on unchanged images, with the data set's labels."""
         logits = self.model(self.views(batch["image"]).view).logits
         figures = {
             "val_loss": cross_entropy(logits, batch["target"]),
@@ -89,15 +89,15 @@ class EACModule(LightningModule):
         self.log_dict(figures, batch_size=len(logits))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain AdamW; `robustfer.losses.param_groups` for a loss that has parameters."""
+        """Return AdamW. Use `robustfer.losses.param_groups` if the loss has parameters."""
         return torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Labels go into the checkpoint."""
+        """Save the labels in the checkpoint."""
         if self.relabeler is not None:
             checkpoint["labels"] = self.relabeler.labels.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the labels of the checkpoint, if it has any."""
+        """Load the labels of the checkpoint, if it has any."""
         if self.relabeler is not None and "labels" in checkpoint:
             self.relabeler.labels.load_state_dict(checkpoint["labels"])

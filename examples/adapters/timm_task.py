@@ -1,8 +1,7 @@
-"""EAC and relabelling as a training task of timm.
+"""Train with EAC and relabelling as a timm training task.
 
-Copy the class. For another loss change `forward`; without relabelling leave out what has to do
-with labels and take timm's `target` in place of `index`. No loss may need this file: it only says
-where things go.
+Copy the class. Change `forward` for another loss. Without relabelling remove everything about
+labels, and take timm's `target` instead of `index`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from robustfer.state import Relabeler
 
 
 class EACTask(ClassificationTask):
-    """A loop of timm calls the task, steps the optimizer, and calls `after_step`.
+    """Compute the loss in timm's loop, which steps the optimizer and then calls `after_step`.
 
-    What timm's loop calls the target is here the sample's row: its label is the store's.
-    The store is no part of the module, so that DistributedDataParallel leaves it alone.
+    timm's loop passes the sample's row as the target, and the store has its label. The store is not
+    part of the module, so DistributedDataParallel does not touch it.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class EACTask(ClassificationTask):
         self.relabeler.labels.to(self.device)
 
     def forward(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """Loss of a batch, its logits, and the terms of the loss."""
+        """Return the loss of a batch, its logits, and the terms of the loss."""
         view, view_flipped = self.views(images)
         output, flipped = self.trainable_module(view), self.trainable_module(view_flipped)
         target = self.relabeler.labels(index)
@@ -52,11 +51,11 @@ class EACTask(ClassificationTask):
     def after_step(
         self, result: dict[str, Tensor], index: Tensor, *, step: int, epoch: int
     ) -> None:
-        """Change labels, where timm's loop also calls `update_ema`."""
+        """Change labels. Call it where timm's loop calls `update_ema`."""
         self.relabeler.update(index, result["output"], step=step, epoch=epoch)
 
     def get_task_state(self, module: Any = None, ema: bool = False) -> dict[str, Any]:
-        """What a checkpoint of timm holds beside the model."""
+        """Return the state that timm's checkpoint stores besides the model."""
         return {} if ema else {"labels": self.relabeler.labels.state_dict()}
 
     def load_task_state(
@@ -66,6 +65,6 @@ class EACTask(ClassificationTask):
         module: Any = None,
         ema: bool = False,
     ) -> None:
-        """Go on with the labels of the checkpoint."""
+        """Load the labels of the checkpoint."""
         if state and not ema:
             self.relabeler.labels.load_state_dict(state["labels"], strict=strict)
