@@ -188,6 +188,27 @@ METHODS = {
             {**_SMALL, "extra_knowledge": "1,smoothing=0.1,consistency_weight=0.5"},
         ),
     ),
+    # Labels mixed with the network's own predictions, from the start.
+    "memory_targets": Method(
+        command="compose",
+        losses=("memory_targets",),
+        passes=1,
+        grid=(
+            {**_SMALL, "memory_targets": "1,weight=0.5,momentum=0.9"},
+            {**_SMALL, "memory_targets": "1,weight=0.7,momentum=0.9"},
+            {**_SMALL, "memory_targets": "1,weight=0.9,momentum=0.7"},
+        ),
+    ),
+    # The same with a teacher's predictions, one more pass, only forward; the weight rises late.
+    "memory_of_teacher": Method(
+        command="robust",
+        passes=1,
+        grid=(
+            {**_SMALL, "memory-weight": 0.5},
+            {**_SMALL, "memory-weight": 0.7},
+            {**_SMALL, "memory-weight": 0.7, "memory-momentum": 0.9},
+        ),
+    ),
     # The crowd's votes tell the truth: these three know more than the others.
     "vote_cross_entropy": Method(
         command="compose",

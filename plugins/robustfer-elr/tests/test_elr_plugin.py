@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustfer import registry
-from robustfer_elr.losses import EarlyLearningLoss
+from robustfer_elr.losses import EarlyLearningLoss, MemoryTargetLoss
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -45,6 +45,20 @@ def test_all_that_can_be_shown_is_said():
     assert described.distribution == "robustfer-elr"
 
 
+def test_memory_targets_are_listed_made_and_shown_by_name():
+    assert registry.available("losses")["memory_targets"].plugin == "elr"
+    criterion = registry.create("memory_targets", num_samples=10, num_classes=7, weight=0.5)
+    assert type(criterion) is MemoryTargetLoss
+    described = registry.describe("elr:memory_targets")
+    assert [str(option) for option in described.options] == [
+        *("num_samples", "num_classes"),
+        *("momentum=0.9", "weight=0.6"),
+    ]
+    assert all(option.meaning for option in described.options)
+    assert [tensor.name for tensor in described.tensors] == ["logits", "target", "early_target"]
+    assert "ICLR 2017" in described.reference
+
+
 def test_the_module_with_the_hooks_loads_no_torch():
     code = (
         "import sys, robustfer_elr; robustfer_elr.robustfer_losses(); print('torch' in sys.modules)"
@@ -59,4 +73,5 @@ def test_the_code_of_the_readme_runs():
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
     assert names["accuracy"]["elr"] > names["accuracy"]["cross entropy"] + 0.05
+    assert names["accuracy"]["memory targets"] > names["accuracy"]["cross entropy"] + 0.02
     assert names["composed"].proposes == {"early_target"}

@@ -42,6 +42,7 @@ def compose_by(losses, *options):
 
 REMEMBERS = [
     "early_learning_regularization",
+    "memory_targets",
     "relative_uncertainty",
     "sparse_over_parameterization",
     "sparse_over_parameterization_plus",

@@ -17,5 +17,14 @@ def robustfer_losses() -> list[Component]:
                 "Liu et al., Early-Learning Regularization Prevents Memorization of Noisy Labels, "
                 "NeurIPS 2020"
             ),
-        )
+        ),
+        Component(
+            name="memory_targets",
+            factory="robustfer_elr.losses:MemoryTargetLoss",
+            summary="Labels mixed with what was predicted for each sample so far",
+            reference=(
+                "Laine and Aila, Temporal Ensembling for Semi-Supervised Learning, ICLR 2017; "
+                "Huang et al., Self-Adaptive Training, NeurIPS 2020"
+            ),
+        ),
     ]

@@ -1,11 +1,23 @@
-"""Early-learning regularization as functions of tensors."""
+"""Early-learning regularization and memory targets as functions of tensors."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from robustfer.authoring import check_floating, check_range, check_shapes, full_precision
+from robustfer.authoring import (
+    Reduction,
+    check_choice,
+    check_floating,
+    check_range,
+    check_shapes,
+    check_target,
+    cross_entropy,
+    full_precision,
+    reduce,
+)
 
 # Keeps the logarithm of 1 - <t, p> away from that of 0.
 _LEAST_PROBABILITY = 1e-4
@@ -77,6 +89,54 @@ def early_learning_regularization(logits: Tensor, early_target: Tensor) -> Tenso
     _check_pair(logits, early_target)
     agreement = (full_precision(early_target.detach()) * _probabilities(logits)).sum(dim=1)
     return torch.log1p(-agreement).mean()
+
+
+def memory_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    early_target: Tensor,
+    *,
+    weight: float = 0.6,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""Cross entropy with the label, of which what was predicted before takes a share.
+
+    .. math:: \ell_n = -\sum_k \bigl[(1 - w\, s_n)\, y_{n,k} + w\, t_{n,k}\bigr]
+        \log \operatorname{softmax}(z_n)_k, \qquad s_n = \sum_k t_{n,k}
+
+    Args:
+        logits: scores of the classes, before softmax.
+        target: :math:`y`, classes or probabilities.
+        early_target: :math:`t` from :func:`moved_early_target`; a constant.
+        weight: :math:`w` in [0, 1], share of a full memory in the target.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
+
+    Shape:
+        logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, early_target
+        ``(B, C)`` -> scalar, or ``(B)``; float32 for half inputs.
+
+    Raises:
+        ValueError: an option, a shape, a dtype or a device does not fit.
+
+    Reference:
+        Laine and Aila, Temporal Ensembling for Semi-Supervised Learning, ICLR 2017; Huang et al.,
+        Self-Adaptive Training: beyond Empirical Risk Minimization, NeurIPS 2020.
+
+    >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([1])
+    >>> memory_cross_entropy(logits, target, torch.zeros(1, 2))  # nothing is remembered yet
+    tensor(2.1269)
+    >>> memory_cross_entropy(logits, target, torch.tensor([[0.9, 0.1]]), weight=0.5)
+    tensor(1.2269)
+    """
+    check_range("weight", weight, 0.0, 1.0)
+    check_choice("reduction", reduction, get_args(Reduction))
+    check_target(target, logits, early_target=(early_target, "B C"))
+    check_floating(early_target=early_target)
+    logits = full_precision(logits)
+    remembered = weight * early_target.detach().to(logits.dtype)
+    of_label = cross_entropy(logits, target, reduction="none")
+    of_memory = cross_entropy(logits, remembered, reduction="none")
+    return reduce((1 - remembered.sum(dim=1)) * of_label + of_memory, reduction)
 
 
 def _check_pair(logits: Tensor, early_target: Tensor) -> None:

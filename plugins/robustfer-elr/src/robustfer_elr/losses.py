@@ -1,27 +1,17 @@
-"""Early-learning regularization as a loss that remembers its samples."""
+"""Two losses that remember what was predicted: early-learning regularization, memory targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustfer.authoring import (
-    check_range,
-    check_shapes,
-    check_target,
-    check_whole_number,
-    cross_entropy,
-    load_whole,
-    read_rows,
-    sum_of_terms,
-    write_rows,
-)
-from robustfer_elr.functional import early_learning_regularization, moved_early_target
+from robustfer.authoring import check_range, check_target, cross_entropy, sum_of_terms
+from robustfer_elr._early_targets import EarlyTargets
+from robustfer_elr.functional import early_learning_regularization, memory_cross_entropy
 
 
-class EarlyLearningLoss(nn.Module):
+class EarlyLearningLoss(EarlyTargets):
     r"""Cross entropy that is held to what the network predicted before it memorized labels.
 
     .. math:: L = \operatorname{CE}(z, y) + \lambda\, \frac{1}{B}
@@ -56,6 +46,7 @@ class EarlyLearningLoss(nn.Module):
         Liu et al., Early-Learning Regularization Prevents Memorization of Noisy Labels,
         NeurIPS 2020.
 
+    >>> import torch
     >>> criterion = EarlyLearningLoss(num_samples=100, num_classes=2, momentum=0.7, weight=3.0)
     >>> logits, target, index = torch.zeros(1, 2), torch.tensor([1]), torch.tensor([42])
     >>> early_target = criterion.propose(logits=logits, index=index)
@@ -70,36 +61,12 @@ class EarlyLearningLoss(nn.Module):
     """
 
     __call__: Callable[..., Tensor]
-    early_targets: Tensor
 
     def __init__(
         self, *, num_samples: int, num_classes: int, momentum: float = 0.7, weight: float = 3.0
     ) -> None:
-        super().__init__()
-        self.num_samples = check_whole_number("num_samples", num_samples, 1)
-        self.num_classes = check_whole_number("num_classes", num_classes, 2)
-        self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
+        super().__init__(num_samples=num_samples, num_classes=num_classes, momentum=momentum)
         self.weight = check_range("weight", weight, 0.0)
-        averages = torch.zeros(
-            self.num_samples, self.num_classes, dtype=torch.float32, device="cpu"
-        )
-        self.register_buffer("early_targets", averages)
-        load_whole(self, _check_saved)
-
-    def propose(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Return the averages of these samples with their prediction in it, and write nothing.
-
-        Args:
-            logits: scores of the classes, ``(B, C)``.
-            index: rows of the samples in the data set, ``(B)`` int64.
-
-        Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
-            ValueError: an argument does not fit.
-        """
-        check_shapes(logits=(logits, f"B* {self.num_classes}"), index=(index, "B*"))
-        old = read_rows(self.early_targets, index)
-        return moved_early_target(old, logits, momentum=self.momentum)
 
     def terms(self, logits: Tensor, target: Tensor, early_target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
@@ -111,30 +78,64 @@ class EarlyLearningLoss(nn.Module):
 
     forward = sum_of_terms(terms)
 
-    def update(self, index: Tensor, early_target: Tensor, *, gather: bool = True) -> None:
-        """Keep what :meth:`propose` returned; after the optimizer's step. No host waits.
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, weight={self.weight}"
 
-        Args:
-            index: rows of the samples in the data set, ``(B)`` int64; where one comes twice, its
-                last row stays.
-            early_target: what ``propose`` returned for them, ``(B, C)``.
-            gather: join the rows of all processes, each of which must then call this at the same
-                point; nothing to do without ``torch.distributed``.
 
-        Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
-            TypeError: ``gather`` is not a bool.
-            ValueError: an argument does not fit.
-        """
-        write_rows(self.early_targets, index, early_target, name="early_target", gather=gather)
+class MemoryTargetLoss(EarlyTargets):
+    r"""Train on the label mixed with what was predicted for the sample so far.
+
+    .. math:: L = \operatorname{CE}\bigl(z,\; (1 - w\, s_n)\, y_n + w\, t_n\bigr), \qquad
+        s_n = \sum_k t_{n,k}
+
+    Each sample's :math:`t_n` is the same running average as in :class:`EarlyLearningLoss`, used in
+    the same way. It starts at 0, and after k visits its sum is :math:`s_n = 1 - \beta^k`. So the
+    target is the label at first and turns into :math:`(1 - w)\, y_n + w\, t_n`. That is a memory
+    which starts at the label, :class:`robustfer.state.LabelDistributionBank`, in the share
+    :math:`w`.
+
+    Give :meth:`propose` a teacher's logits to remember those. The loop may change :attr:`weight`:
+    early predictions are poor, and with a momentum of 0.7 they soon fill the memory.
+
+    Args:
+        num_samples: number of samples in the data set.
+        num_classes: number of classes.
+        momentum: :math:`\beta` in [0, 1), share of the average so far.
+        weight: :math:`w` in [0, 1], share of the memory in the target.
+
+    Attributes:
+        early_targets: the averages :math:`t`, ``(N, C)``, at first 0.
+
+    Shape:
+        logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, early_target
+        ``(B, C)`` -> scalar; float32 for half inputs.
+
+    Raises:
+        ValueError: an option or an argument does not fit.
+
+    Reference:
+        Laine and Aila, Temporal Ensembling for Semi-Supervised Learning, ICLR 2017; Huang et al.,
+        Self-Adaptive Training: beyond Empirical Risk Minimization, NeurIPS 2020.
+
+    >>> import torch
+    >>> criterion = MemoryTargetLoss(num_samples=100, num_classes=2, momentum=0.7, weight=0.5)
+    >>> logits, target, index = torch.tensor([[2.0, 0.0]]), torch.tensor([1]), torch.tensor([42])
+    >>> early_target = criterion.propose(logits=logits, index=index)
+    >>> criterion(logits, target, early_target)
+    tensor(1.8627)
+    >>> criterion.update(index, early_target)
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(
+        self, *, num_samples: int, num_classes: int, momentum: float = 0.9, weight: float = 0.6
+    ) -> None:
+        super().__init__(num_samples=num_samples, num_classes=num_classes, momentum=momentum)
+        self.weight = check_range("weight", weight, 0.0, 1.0)
+
+    def forward(self, logits: Tensor, target: Tensor, early_target: Tensor) -> Tensor:
+        return memory_cross_entropy(logits, target, early_target, weight=self.weight)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_samples} samples, num_classes={self.num_classes}, "
-            f"momentum={self.momentum}, weight={self.weight}"
-        )
-
-
-def _check_saved(loss: EarlyLearningLoss, saved: Mapping[str, Tensor]) -> None:
-    if not bool(saved["early_targets"].isfinite().all()):
-        raise ValueError("early_targets must be finite, got NaN or infinity")
+        return f"{super().extra_repr()}, weight={self.weight}"

@@ -1,0 +1,77 @@
+"""The state that both losses keep: a running average of each sample's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robustfer.authoring import (
+    check_range,
+    check_shapes,
+    check_whole_number,
+    load_whole,
+    read_rows,
+    write_rows,
+)
+from robustfer_elr.functional import moved_early_target
+
+
+class EarlyTargets(nn.Module):
+    """Averages that start at 0, moved by :func:`~robustfer_elr.functional.moved_early_target`."""
+
+    early_targets: Tensor
+
+    def __init__(self, *, num_samples: int, num_classes: int, momentum: float) -> None:
+        super().__init__()
+        self.num_samples = check_whole_number("num_samples", num_samples, 1)
+        self.num_classes = check_whole_number("num_classes", num_classes, 2)
+        self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
+        averages = torch.zeros(
+            self.num_samples, self.num_classes, dtype=torch.float32, device="cpu"
+        )
+        self.register_buffer("early_targets", averages)
+        load_whole(self, _check_saved)
+
+    def propose(self, logits: Tensor, index: Tensor) -> Tensor:
+        """Return the averages of these samples with their prediction in it, and write nothing.
+
+        Args:
+            logits: scores of the classes, ``(B, C)``.
+            index: rows of the samples in the data set, ``(B)`` int64.
+
+        Raises:
+            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            ValueError: an argument does not fit.
+        """
+        check_shapes(logits=(logits, f"B* {self.num_classes}"), index=(index, "B*"))
+        old = read_rows(self.early_targets, index)
+        return moved_early_target(old, logits, momentum=self.momentum)
+
+    def update(self, index: Tensor, early_target: Tensor, *, gather: bool = True) -> None:
+        """Keep what :meth:`propose` returned; after the optimizer's step. No host waits.
+
+        Args:
+            index: rows of the samples in the data set, ``(B)`` int64; where one comes twice, its
+                last row stays.
+            early_target: what ``propose`` returned for them, ``(B, C)``.
+            gather: join the rows of all processes, each of which must then call this at the same
+                point; nothing to do without ``torch.distributed``.
+
+        Raises:
+            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            TypeError: ``gather`` is not a bool.
+            ValueError: an argument does not fit.
+        """
+        write_rows(self.early_targets, index, early_target, name="early_target", gather=gather)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_samples} samples, num_classes={self.num_classes}, momentum={self.momentum}"
+        )
+
+
+def _check_saved(loss: EarlyTargets, saved: Mapping[str, Tensor]) -> None:
+    if not bool(saved["early_targets"].isfinite().all()):
+        raise ValueError("early_targets must be finite, got NaN or infinity")
