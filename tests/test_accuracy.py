@@ -10,7 +10,7 @@ from benchmarks import accuracy
 from benchmarks.accuracy_methods import FACE_GRIDS, METHODS
 from robustfer.data import DemoFaces
 from robustfer.models import CAMClassifier
-from robustfer.noise import with_symmetric_noise
+from robustfer.noise import NoiseProfile, with_symmetric_noise
 from tests.data.trees import vote_row, write_ferplus
 
 COMMITTED = accuracy.rows()
@@ -50,6 +50,20 @@ def test_a_run_is_one_row_like_the_others(name, results, root):
     }  # fmt: skip
     assert row["wrong_labels"] == pytest.approx(0.3, abs=0.12)
     assert row["accuracy_by_epoch"] == [pytest.approx(row["last"]["accuracy"], abs=1e-4)]
+
+
+def test_the_twin_has_the_wrong_labels_of_its_profile(root):
+    def load(task, seed=1):
+        return accuracy.load(root, task, "try", SMALL, seed)[0]
+
+    clean = load("symmetric30").true_targets
+    twin, other = load("twin"), load("twin", seed=2)
+    assert torch.equal(twin.true_targets, clean)
+    wrong = (twin.targets != clean).double()
+    # A quarter of the faces each: happiness, neutral, anger, sadness.
+    rates = 1 - NoiseProfile.load("fer2013").matrix.diagonal()
+    assert float(wrong.mean()) == pytest.approx(float(rates[[3, 6, 5, 4]].mean()), abs=0.08)
+    assert not torch.equal(twin.targets, other.targets)
 
 
 def test_each_prediction_has_its_last_and_best_epoch(results, root):

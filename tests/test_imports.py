@@ -59,14 +59,19 @@ MAY_IMPORT = {
         *("robustfer._checks", "robustfer._files", "robustfer._inputs", "robustfer._shown"),
         *("robustfer._tables", "robustfer.functional", "robustfer.landmarks"),
     },
+    "robustfer._predictions": {
+        *("torch", "numpy", "safetensors", "robustfer._inputs", "robustfer._tables"),
+        "robustfer.data",
+    },
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),
         *("robustfer._checks", "robustfer._files", "robustfer._inputs", "robustfer._names"),
-        *("robustfer._tables", "robustfer.data", "robustfer.metrics"),
+        *("robustfer._predictions", "robustfer._tables", "robustfer.data", "robustfer.metrics"),
     },
     "robustfer.audit": {
         *("torch", "numpy", "safetensors", "jinja2", "PIL"),
         *("robustfer._checks", "robustfer._files", "robustfer._inputs", "robustfer._tables"),
+        "robustfer._predictions",
         *("robustfer.data", "robustfer.noise", "robustfer.state"),
     },
     # Components by name: none of these may load one.

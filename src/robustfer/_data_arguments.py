@@ -18,7 +18,7 @@ def add_noise_actions(parser: ArgumentParser) -> None:
 
     make = actions.add_parser("make", help="write a list of noisy labels")
     make.add_argument("data", metavar="DATA", help=SPECS)
-    make.add_argument("--rate", type=float, required=True, help="share of the samples to draw")
+    make.add_argument("--rate", type=float, help="share of the samples to draw")
     make.add_argument("--seed", type=int, default=0)
     models = "; ".join(f"{name}: {words}" for name, words in NOISE_MODELS.items())
     make.add_argument("--model", choices=NOISE_MODELS, default="symmetric", help=models)
@@ -29,6 +29,12 @@ def add_noise_actions(parser: ArgumentParser) -> None:
         help="exact: this share of the samples; bernoulli: each sample by itself; official: as "
         "LA-Net's program",
     )
+    make.add_argument(
+        "--profile",
+        metavar="PROFILE",
+        help="with --model profile: fer2013, or a file of show --save-profile",
+    )
+    _add_probabilities(make)
     _add_file(make, "--output", "the list", required=True)
     make.add_argument(
         "--names", choices=["plain", "aligned"], default="plain", help="a.jpg or a_aligned.jpg"
@@ -43,6 +49,9 @@ def add_noise_actions(parser: ArgumentParser) -> None:
         action="store_true",
         help="compare what single people saw with the majority (data with votes)",
     )
+    saved = "write the noise as a profile, for make --model profile: JSON, sums over all samples"
+    _add_file(show, "--save-profile", saved)
+    _add_probabilities(show)
 
     verify = actions.add_parser("verify", help="compare a list with the clean labels")
     verify.add_argument("list", type=Path, metavar="LIST")
@@ -102,6 +111,15 @@ def add_audit(parser: ArgumentParser) -> None:
 
 def _add_file(parser: ArgumentParser, name: str, meaning: str, **options: Any) -> None:
     parser.add_argument(name, type=Path, metavar="FILE", help=meaning, **options)
+
+
+def _add_probabilities(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--probabilities",
+        metavar="FILE",
+        help="what each sample looks like: predictions of a network that did not train on it, an "
+        "npz, csv or safetensors file; or the word votes (data with votes)",
+    )
 
 
 def _add_base(parser: ArgumentParser, name: str, meaning: str) -> None:

@@ -19,4 +19,6 @@ NOISE_MODELS = {
     "symmetric-included": "every class is equally likely, the true one too",
     "lanet": "the confusions of LA-Net's protocol",
     "crowd": "as single people disagree with the majority (data with votes)",
+    "instance": "what each sample looks like, by --probabilities",
+    "profile": "like measured noise, by --profile; no --rate",
 }

@@ -25,8 +25,11 @@ from robustfer.data import (
 from robustfer.landmarks import DatasetLandmarks, LandmarkFile
 from robustfer.metrics import confusion_matrix
 from robustfer.noise import (
+    NoiseProfile,
     noise_report,
     with_class_noise,
+    with_instance_noise,
+    with_noise_like,
     with_noise_list,
     with_symmetric_noise,
     write_noise_list,
@@ -170,6 +173,11 @@ def test_noise(variant, other_defaults):
     on_cpu(with_symmetric_noise(faces, **options).targets)
     on_cpu(with_class_noise(faces, "lanet", **options).true_targets)
     assert noise_report(with_symmetric_noise(faces, **options)).samples == 14
+    looks = torch.full((14, 7), 1 / 7, device="cpu")
+    profile = NoiseProfile.of(with_symmetric_noise(faces, **options), probabilities=looks)
+    on_cpu(profile.counts)
+    on_cpu(with_noise_like(faces, profile, seed=0, probabilities=looks).targets)
+    on_cpu(with_instance_noise(faces, looks, rate=0.5, seed=0).targets)
 
 
 def test_noise_lists(tmp_path, other_defaults):

@@ -6,11 +6,18 @@ import pytest
 import torch
 
 from robustfer import _names, cli
-from robustfer.data import EXPRESSIONS, NUMBERINGS, RAFDB, loading
-from robustfer.noise import with_symmetric_noise
+from robustfer.data import EXPRESSIONS, NUMBERINGS, RAFDB, FERPlus, loading
+from robustfer.noise import (
+    NoiseProfile,
+    noise_report,
+    with_instance_noise,
+    with_noise_like,
+    with_symmetric_noise,
+)
 from robustfer.noise.lists import read_noise_list
 from tests.data.trees import vote_row, write_ferplus, write_image, write_rafdb
 
+MAKE = ("make", "demo", "--output", "n.txt", "--model")
 LINES = [f"train_{number:05}.jpg {1 + number % 7}" for number in range(1, 41)]
 
 
@@ -201,6 +208,49 @@ def test_models(run, raf, tmp_path, model, variant):
     assert len(read_noise_list(noisy, base=1).ids) == 40
 
 
+def test_noise_like_a_profile(run, raf, tmp_path):
+    noisy, again = tmp_path / "like.txt", tmp_path / "again.txt"
+    make = ("make", f"rafdb:{raf}", "--model", "profile", "--seed", 4)
+    status, out, err = run(*make, "--profile", "fer2013", "--output", noisy)
+    assert (status, err) == (0, "")
+    expected = with_noise_like(RAFDB(raf), NoiseProfile.load("fer2013"), seed=4)
+    assert torch.equal(read_noise_list(noisy, base=1).targets, expected.targets)
+
+    profile = tmp_path / "own.json"
+    show = ("show", f"rafdb:{raf}", "--list", noisy, "--base", 1)
+    status, out, err = run(*show, "--save-profile", profile)
+    assert (status, err) == (0, "")
+    assert f"profile: {profile}" in out
+    found = NoiseProfile.load(profile)
+    assert torch.equal(found.counts, noise_report(expected).counts)
+    assert str(tmp_path) not in profile.read_text()
+    status, out, err = run(*make, "--profile", profile, "--output", again)
+    assert (status, err) == (0, "")
+    again = RAFDB(raf).with_targets(read_noise_list(again, base=1).targets)
+    assert torch.equal(noise_report(again).counts, found.counts)
+
+
+def test_noise_by_probabilities_and_votes(run, tmp_path):
+    root, _ = ferplus(tmp_path)
+    noisy, votes = tmp_path / "noise.txt", FERPlus(root).votes.double()
+    shares = votes / votes.sum(1, keepdim=True)
+    make = ("make", f"ferplus:{root}", "--model", "instance", "--rate", 0.4, "--output", noisy)
+    status, _, err = run(*make, "--probabilities", "votes")
+    assert (status, err) == (0, "")
+    expected = with_instance_noise(FERPlus(root), shares, rate=0.4, seed=0)
+    assert torch.equal(read_noise_list(noisy, base=1).targets, expected.targets)
+    # The same from a file that has other orders of samples and classes.
+    names = FERPlus(root).classes[::-1]
+    lines = [",".join(("id", *names))]
+    for name, row in zip(FERPlus(root).ids[::-1], shares.flip(0, 1).tolist(), strict=True):
+        lines.append(",".join((name, *map(repr, row))))
+    (tmp_path / "p.csv").write_text("\n".join(lines))
+    before = noisy.read_text()
+    status, _, err = run(*make, "--probabilities", tmp_path / "p.csv")
+    assert (status, err) == (0, "")
+    assert noisy.read_text() == before
+
+
 def ferplus(tmp_path):
     rows = [
         vote_row("a.png", fear=8, surprise=2),
@@ -311,6 +361,19 @@ def test_options_of_the_reader(run, tmp_path):
         (("show", "rafdb:.", "--reader", "size=x"), "size must be|is not there"),
         (("show", "demo", "--crowd"), "has no votes of several people"),
         (("make", "demo", "--rate", 2, "--output", "n.txt"), r"rate must lie in \[0, 1\]"),
+        (("make", "demo", "--output", "n.txt"), "symmetric got no rate; add --rate"),
+        ((*MAKE, "profile", "--rate", 0.1, "--profile", "fer2013"), "leave out --rate"),
+        ((*MAKE, "profile"), "needs --profile"),
+        ((*MAKE, "profile", "--profile", "no.json"), "no.json is not there.*fer2013"),
+        ((*MAKE, "instance", "--rate", 0.1), "needs --probabilities"),
+        ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "votes"), "no votes of several"),
+        ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "p.csv"), "p.csv is not there"),
+        ((*MAKE, "lanet", "--rate", 0.1, "--probabilities", "votes"), "takes no --probabilities"),
+        ((*MAKE, "lanet", "--rate", 0.1, "--profile", "fer2013"), "takes no --profile"),
+        (
+            (*MAKE, "profile", "--profile", "fer2013", "--variant", "bernoulli"),
+            "takes no --variant, got bernoulli",
+        ),
         (("verify", "none.txt", "--clean", "demo"), r"none\.txt is not there"),
         (("verify", "none.txt", "--clean", "clean.txt"), r"clean\.txt is not there"),
     ],

@@ -1,11 +1,11 @@
 """Which labels look wrong: scores, a ranking, and people's decisions back into a label store."""
 
+from robustfer._predictions import Predictions as Predictions
+from robustfer._predictions import read_probabilities
 from robustfer.audit.decisions import Decisions as Decisions
 from robustfer.audit.decisions import read_decisions
 from robustfer.audit.duplicates import Duplicates as Duplicates
 from robustfer.audit.duplicates import find_duplicates
-from robustfer.audit.files import Predictions as Predictions
-from robustfer.audit.files import read_probabilities
 from robustfer.audit.page import write_review
 from robustfer.audit.ranking import Audit as Audit
 from robustfer.audit.ranking import ClassSummary as ClassSummary

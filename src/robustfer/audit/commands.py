@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from robustfer._predictions import read_probabilities
 from robustfer.audit.decisions import Decisions, read_decisions
 from robustfer.audit.duplicates import Duplicates, find_duplicates
-from robustfer.audit.files import Predictions, read_probabilities
 from robustfer.audit.page import write_review
 from robustfer.audit.ranking import audit
 from robustfer.data import LabeledFaces
-from robustfer.data.classes import class_name
 from robustfer.noise import TransitionEstimate, with_noise_list, write_noise_list
 from robustfer.noise.commands import list_options, load_faces
 from robustfer.state import LabelStore
@@ -46,7 +44,7 @@ def _review(path: str, options: argparse.Namespace) -> int:
         estimate = _decisions(options.verified, faces).estimate()
         transition = estimate.matrix
     found = read_probabilities(path)
-    rows = _aligned(path, found, faces)
+    rows = found.aligned(path, faces.ids, faces.classes)
     page = options.out or Path("review.html")
     result = audit(faces.targets, rows, transition=transition, classes=faces.classes, ids=faces.ids)
     if options.ranking is not None:
@@ -146,33 +144,3 @@ def _find_leaks(
 
 def _decisions(paths: Sequence[str | Path], faces: LabeledFaces) -> Decisions:
     return read_decisions(paths, faces.targets, classes=faces.classes, ids=faces.ids)
-
-
-def _aligned(path: str, found: Predictions, faces: LabeledFaces) -> Tensor:
-    """Predictions in the order of the samples and classes of the data set."""
-    rows = found.probabilities
-    if found.classes is not None:
-        names = [class_name(name) for name in found.classes]
-        missing = [name for name in faces.classes if names.count(name) != 1]
-        if missing or len(names) != len(faces.classes):
-            raise ValueError(
-                f"{path} must have a column for each of {', '.join(faces.classes)}, got "
-                f"{', '.join(found.classes)}"
-            )
-        rows = rows[:, [names.index(name) for name in faces.classes]]
-    if rows.shape[1] != len(faces.classes):
-        raise ValueError(
-            f"{path} has {rows.shape[1]} classes, the data set has {len(faces.classes)}"
-        )
-    if found.ids is not None:
-        place = {name: row for row, name in enumerate(found.ids)}
-        lacking = next((name for name in faces.ids if name not in place), None)
-        if lacking is not None:
-            raise ValueError(f"{path} has no prediction of {lacking!r}")
-        return rows[torch.tensor([place[name] for name in faces.ids], device="cpu")]
-    if len(rows) != len(faces):
-        raise ValueError(
-            f"{path} has {len(rows)} rows, the data set has {len(faces)} samples; predict the "
-            "split that is audited, in its order"
-        )
-    return rows

@@ -2,7 +2,8 @@
 
 ``MirroredPair`` and ``SingleView`` turn a batch of images into what a method trains on;
 ``KorniaPipeline`` runs kornia's operations inside them. ``with_landmarks`` of each takes the
-landmarks of the faces along. kornia itself is imported only when a ``KorniaPipeline`` is made.
+landmarks of the faces along. ``MixUp`` and ``CutMix`` mix the images that a view returns. kornia
+itself is imported only when a ``KorniaPipeline`` is made.
 """
 
 from robustfer.augmentations._points import LandmarkView as LandmarkView
@@ -11,11 +12,15 @@ from robustfer.augmentations.erasing import sample_boxes as sample_boxes
 from robustfer.augmentations.mirrored_pair import LandmarkViews as LandmarkViews
 from robustfer.augmentations.mirrored_pair import MirroredPair
 from robustfer.augmentations.mirrored_pair import Views as Views
+from robustfer.augmentations.mixing import CutMix, MixUp
+from robustfer.augmentations.mixing import MixedBatch as MixedBatch
 from robustfer.augmentations.pipeline import KorniaPipeline
 from robustfer.augmentations.single_view import SingleView
 
 __all__ = [
+    "CutMix",
     "KorniaPipeline",
     "MirroredPair",
+    "MixUp",
     "SingleView",
 ]

@@ -11,13 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from robustfer._names import DATA_SETS
+from robustfer._predictions import read_probabilities
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.loading import load
 from robustfer.metrics import confusion_matrix
+from robustfer.noise.instance import with_instance_noise, with_noise_like
 from robustfer.noise.lists import NoiseList, read_noise_list, with_noise_list, write_noise_list
 from robustfer.noise.matching import match_names
 from robustfer.noise.matrices import crowd_counts
 from robustfer.noise.models import with_class_noise, with_symmetric_noise
+from robustfer.noise.profile import NoiseProfile, vote_shares
 from robustfer.noise.report import NoiseReport, fingerprint, noise_report, picture_format
 from robustfer.noise.verification import verify_noise_list
 
@@ -31,22 +34,56 @@ def run(options: argparse.Namespace) -> int:
 
 def _make(options: argparse.Namespace) -> int:
     dataset = load_faces(options.data, options)
-    how = {"rate": options.rate, "seed": options.seed, "variant": options.variant}
-    if options.model in ("symmetric", "symmetric-included"):
-        true_class: Any = "excluded" if options.model == "symmetric" else "included"
-        noisy = with_symmetric_noise(dataset, true_class=true_class, **how)
-    else:
-        noisy = with_class_noise(dataset, options.model, **how)
+    noisy = _noisy(dataset, options)
     write_noise_list(
         options.output, noisy.ids, noisy.targets, names=options.names, base=options.base
     )
     # Against the labels before, which may be noisy themselves and have true_targets of their own.
     counts = confusion_matrix(noisy.targets, dataset.targets, num_classes=len(dataset.classes))
     report = NoiseReport(classes=dataset.classes, counts=counts)
-    _show_report(report, options, f"{options.model}, rate {options.rate:g}")
+    _show_report(report, options, f"{options.model}, rate {report.rate:g}")
     print(f"fingerprint {fingerprint(noisy.ids, noisy.targets, noisy.classes)}")
     print(f"written to {options.output}")
     return 0
+
+
+def _noisy(dataset: LabeledFaces, options: argparse.Namespace) -> LabeledFaces:
+    model, seed, rate = options.model, options.seed, options.rate
+    by_sample = model in ("instance", "profile")
+    if (rate is None) != (model == "profile"):
+        wanted = "leave out --rate: the profile says it" if rate is not None else "add --rate"
+        raise ValueError(f"--model {model} got {'no rate' if rate is None else rate}; {wanted}")
+    for name, needed in (("profile", model == "profile"), ("probabilities", model == "instance")):
+        if needed and getattr(options, name) is None:
+            raise ValueError(f"--model {model} needs --{name}")
+    if not by_sample and options.probabilities is not None:
+        raise ValueError(f"--model {model} takes no --probabilities")
+    if model != "profile" and options.profile is not None:
+        raise ValueError(f"--model {model} takes no --profile; add --model profile")
+    if by_sample:
+        if options.variant != "exact":
+            raise ValueError(f"--model {model} takes no --variant, got {options.variant}")
+        rows = _probabilities(dataset, options.probabilities)
+        if model == "instance":
+            return with_instance_noise(dataset, rows, rate=rate, seed=seed)
+        profile = NoiseProfile.load(options.profile)
+        return with_noise_like(dataset, profile, seed=seed, probabilities=rows)
+    how = {"rate": rate, "seed": seed, "variant": options.variant}
+    if model in ("symmetric", "symmetric-included"):
+        true_class: Any = "excluded" if model == "symmetric" else "included"
+        return with_symmetric_noise(dataset, true_class=true_class, **how)
+    return with_class_noise(dataset, model, **how)
+
+
+def _probabilities(dataset: LabeledFaces, source: str | None) -> Any:
+    """What the samples look like, in their order, by a file or by votes."""
+    if source == "votes":
+        if dataset.votes is None:
+            raise ValueError("--probabilities votes: the data set has no votes of several people")
+        return vote_shares(dataset.votes)
+    if source is None:
+        return None
+    return read_probabilities(source).aligned(source, dataset.ids, dataset.classes)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -62,6 +99,11 @@ def _show(options: argparse.Namespace) -> int:
     print(f"{dataset.summary()}\n")
     _show_report(report, options, f"{100 * report.rate:.1f} % of {report.samples} labels differ")
     print(f"fingerprint {fingerprint(dataset.ids, dataset.targets, dataset.classes)}")
+    if options.save_profile is not None:
+        rows = _probabilities(dataset, options.probabilities)
+        source = f"robustfer noise show, a data set of the kind {options.data.partition(':')[0]}"
+        NoiseProfile.of(dataset, probabilities=rows, source=source).save(options.save_profile)
+        print(f"profile: {options.save_profile}")
     return 0
 
 

@@ -176,13 +176,13 @@ def _like(
         cells[k] = 0
         if not int(cells.sum()):
             continue
-        log_odds = torch.zeros(len(own), dtype=torch.float64)
+        log_odds = torch.zeros(len(own), dtype=torch.float64, device="cpu")
         if margin is not None:
             # Samples of one margin stand in an order that the seed decides.
             tie = _mixed(words[own.numpy(), 1], len(profile.classes))
             order = torch.from_numpy(np.lexsort((tie, margin[own].numpy())))
             tenth = torch.empty_like(own)
-            tenth[order] = torch.arange(len(own)) * TENTHS // len(own)
+            tenth[order] = torch.arange(len(own), device="cpu") * TENTHS // len(own)
             log_odds = beta[tenth]
         rest = own[_draw(log_odds, who[own], int(cells.sum()))]
         to = log_base[k].expand(len(rest), -1)
@@ -196,7 +196,7 @@ def _like(
             chance = _uniform(_mixed(words[rest.numpy(), 1], label))
             taken = _draw(taking, chance, count)
             noisy[rest[taken]] = label
-            left = torch.ones(len(rest), dtype=torch.bool)
+            left = torch.ones(len(rest), dtype=torch.bool, device="cpu")
             left[taken] = False
             rest, to = rest[left], to[left]
     return noisy

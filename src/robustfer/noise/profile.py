@@ -113,8 +113,7 @@ class NoiseProfile:
             rows = to_probabilities("probabilities", probabilities)
             check_shapes(probabilities=(rows, f"{len(dataset)} {len(dataset.classes)}"))
         elif dataset.votes is not None:
-            rows = dataset.votes.double()
-            rows = rows / rows.sum(dim=1, keepdim=True).clamp(min=1)
+            rows = vote_shares(dataset.votes)
         else:
             rows = None
         true, given = true[known], given[known]
@@ -214,6 +213,12 @@ class NoiseProfile:
         return "\n".join(lines)
 
 
+def vote_shares(votes: Tensor) -> Tensor:
+    """The share of each class in the votes of each face, the same for each class without votes."""
+    total = votes.sum(dim=1, keepdim=True)
+    return (votes.double() / total).where(total > 0, 1 / votes.shape[1])
+
+
 def margin_log_odds(profile: NoiseProfile) -> Tensor:
     """The log odds of a wrong label that each tenth adds to those of its class, float64 (10).
 
@@ -250,7 +255,9 @@ def margins(probabilities: Tensor, true: Tensor) -> Tensor:
 def log_likeness(probabilities: Tensor, true: Tensor) -> Tensor:
     """The log of how much more a sample looks like each class than others of its class do."""
     smooth = probabilities + _SMOOTHING
-    sums = torch.zeros(probabilities.shape[1], probabilities.shape[1], dtype=torch.float64)
+    sums = torch.zeros(
+        probabilities.shape[1], probabilities.shape[1], dtype=torch.float64, device="cpu"
+    )
     mean = sums.index_add(0, true, smooth) / true.bincount(minlength=len(sums))[:, None]
     return (smooth / mean[true]).log()
 
@@ -266,9 +273,11 @@ def _by_margin(rows: Tensor, true: Tensor, given: Tensor) -> tuple[float, ...]:
         place = torch.unique(margin[own], return_inverse=True)[1]
         share = place.bincount(weights=wrong[own]) / place.bincount()
         parts.append(share[place.sort().values])
-        tenths.append(torch.arange(len(own)) * TENTHS // len(own))
+        tenths.append(torch.arange(len(own), device="cpu") * TENTHS // len(own))
     tenth = torch.cat(tenths)
-    total = torch.zeros(TENTHS, dtype=torch.float64).index_add(0, tenth, torch.cat(parts))
+    total = torch.zeros(TENTHS, dtype=torch.float64, device="cpu").index_add(
+        0, tenth, torch.cat(parts)
+    )
     return tuple((total / tenth.bincount(minlength=TENTHS).clamp(min=1)).tolist())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from robustfer._inputs import to_probabilities
 from robustfer._tables import parse_number, read_table, shortened
+from robustfer.data.classes import class_name
 
 _Array = TypeVar("_Array")
 
@@ -34,6 +36,38 @@ class Predictions(NamedTuple):
     classes: tuple[str, ...] | None
     ids: list[str] | None
     given: Tensor | None = None
+
+    def aligned(self, path: str | Path, ids: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Return the probabilities in the order of the samples and classes of a data set.
+
+        Args:
+            path: of the file, for errors.
+            ids: names of the samples.
+            names: names of the classes.
+        """
+        rows = self.probabilities
+        if self.classes is not None:
+            own = [class_name(name) for name in self.classes]
+            if len(own) != len(names) or any(own.count(name) != 1 for name in names):
+                raise ValueError(
+                    f"{path} must have a column for each of {', '.join(names)}, got "
+                    f"{', '.join(self.classes)}"
+                )
+            rows = rows[:, [own.index(name) for name in names]]
+        if rows.shape[1] != len(names):
+            raise ValueError(f"{path} has {rows.shape[1]} classes, the data set has {len(names)}")
+        if self.ids is not None:
+            place = {name: row for row, name in enumerate(self.ids)}
+            lacking = next((name for name in ids if name not in place), None)
+            if lacking is not None:
+                raise ValueError(f"{path} has no prediction of {lacking!r}")
+            return rows[torch.tensor([place[name] for name in ids], device="cpu")]
+        if len(rows) != len(ids):
+            raise ValueError(
+                f"{path} has {len(rows)} rows, the data set has {len(ids)} samples; predict the "
+                "split that is read, in its order"
+            )
+        return rows
 
 
 def read_probabilities(path: str | Path) -> Predictions:
