@@ -176,8 +176,8 @@ def test_balances_by_the_labels_that_training_has_made(workers):
     [
         ({"num_classes": 0}, "num_classes must be a whole number from 1 on, got 0"),
         ({"num_classes": 2}, "labels must hold class indices from 0 to 1, got 2"),
-        ({"max_epoch": 0}, "max_epoch must be a whole number from 1 on, got 0"),
-        ({"max_epoch": 5.0}, "max_epoch must be a whole number from 1 on, got 5.0"),
+        ({"max_epoch": -1}, "max_epoch must be a whole number from 0 on, got -1"),
+        ({"max_epoch": 5.0}, "max_epoch must be a whole number from 0 on, got 5.0"),
         ({"variant": "float"}, "variant must be 'paper' or 'official', got 'float'"),
         ({"seed": -1}, "seed must be a whole number from 0 to .*, got -1"),
         ({"num_replicas": 0}, "num_replicas must be a whole number from 1 on, got 0"),
@@ -196,6 +196,29 @@ def test_bad_arguments(options, message):
 def test_bad_epoch():
     with pytest.raises(ValueError, match="epoch must be a whole number from 0 on, got -1"):
         sampler_of([3, 3], epoch=-1)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    sizes_of_classes, st.integers(0, 12), st.integers(1, 5), st.sampled_from(["paper", "official"])
+)
+def test_without_a_start_every_epoch_is_balanced(sizes, epoch, processes, variant):
+    options = {"max_epoch": 0, "variant": variant}
+    always = sampler_of(sizes, epoch, **options)
+    late = sampler_of(sizes, epoch + 10, max_epoch=10, variant=variant)
+    assert always.class_counts() == late.class_counts()
+    present = [count for count in always.class_counts() if count]
+    assert max(present) - min(present) < len(sizes)
+    # Each process draws its part of the one order, equally many, with equal counts up to padding.
+    parts = [
+        sampler_of(sizes, epoch, num_replicas=processes, rank=rank, **options)
+        for rank in range(processes)
+    ]
+    shares = [list(part) for part in parts]
+    joined = [index for step in zip(*shares, strict=True) for index in step]
+    assert joined[: sum(sizes)] == list(always)
+    counts = labels_of(sizes)[joined[: sum(sizes)]].bincount(minlength=len(sizes))
+    assert counts.tolist() == always.class_counts()
 
 
 @pytest.mark.parametrize("kind", [list, np.array, lambda rows: np.array(rows[::-1])[::-1]])

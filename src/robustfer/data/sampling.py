@@ -41,7 +41,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
     Args:
         labels: the class of each sample ``(N,)``, or a function that returns them.
         num_classes: number of classes.
-        max_epoch: the epoch E from which on every class is drawn equally often.
+        max_epoch: the epoch E from which on every class is drawn equally often; 0 for all epochs.
         seed: which of the possible orders.
         num_replicas: number of processes; default: those of ``torch.distributed``.
         rank: which of them this is; default: as above.
@@ -77,7 +77,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
     ) -> None:
         self._source = labels
         self.num_classes = check_whole_number("num_classes", num_classes, 1)
-        self.max_epoch = check_whole_number("max_epoch", max_epoch, 1)
+        self.max_epoch = check_whole_number("max_epoch", max_epoch, 0)
         self.variant = check_variant(variant)
         self._given = num_replicas, rank
         self._size = len(self._labels())
@@ -132,7 +132,8 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         sizes = labels.bincount(minlength=self.num_classes).tolist()
         total = len(labels)
         present = [number for number, size in enumerate(sizes) if size]
-        epoch, epochs, classes = min(self.epoch, self.max_epoch), self.max_epoch, len(present)
+        epochs, classes = max(self.max_epoch, 1), len(present)  # without a start: epoch 1 of 1
+        epoch = min(self.epoch, epochs) if self.max_epoch else epochs
         counts, left = [0] * len(sizes), total
         for number in present[:-1]:
             if self.variant == "official":

@@ -1,6 +1,7 @@
 """The mathematics of the losses as pure functions of tensors."""
 
 from robustfer.functional._contrast_kernel import UNFILLED as UNFILLED
+from robustfer.functional.adjustment import adjust_logits
 from robustfer.functional.attention import attention_consistency
 from robustfer.functional.attention import class_attention as class_attention
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
@@ -20,6 +21,7 @@ from robustfer.functional.wing import adaptive_wing, landmark_adaptive_wing
 
 __all__ = [
     "adaptive_wing",
+    "adjust_logits",
     "attention_consistency",
     "expression_landmark_contrast",
     "forward_correction",
