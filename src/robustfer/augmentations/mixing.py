@@ -36,7 +36,7 @@ class MixedBatch(NamedTuple):
 
     images: Tensor
     target: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment] # hides the method of tuples
     partner: Tensor
     weight: Tensor
 
@@ -186,7 +186,7 @@ class CutMix(_Mixing):
     >>> images, target = torch.rand(4, 3, 48, 48), torch.tensor([0, 3, 6, 3])
     >>> mixed = mix(images, target, torch.arange(4), generator=torch.Generator().manual_seed(0))
     >>> mixed.partner
-    tensor([2, 0, 1, 3])
+    tensor([0, 1, 3, 2])
     """
 
     def __init__(self, *, num_classes: int, alpha: float = 1.0, probability: float = 1.0) -> None:

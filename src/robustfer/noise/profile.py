@@ -144,7 +144,7 @@ class NoiseProfile:
 
         >>> profile = NoiseProfile.load("fer2013")
         >>> f"{profile.rate:.1%} of {profile.samples:,} labels are wrong"
-        '28.3 % of 13,999 labels are wrong'
+        '28.3% of 13,999 labels are wrong'
         """
         if path in _SHIPPED:
             text = (resources.files("robustfer.noise") / f"{path}.json").read_text("utf-8")
