@@ -1,28 +1,31 @@
-"""One training program for every method: ``python -m examples.train METHOD --data ...``.
+"""Train by any method with one program: ``python -m examples.train METHOD --data ...``.
 
 ==================  ============================================================================
-``__main__.py``     the commands; errors in one line
+``__main__.py``     the command line
 ``options.py``      every option, from the command line or a YAML file
 ``data.py``         data sets, label noise, images decoded once, the order of an epoch
-``views.py``        crop, mirror and erase this process's share of a batch
+``views.py``        random crop, mirror image and erased box for a batch
 ``weights.py``      the network and its start weights, with a report of what was loaded
 ``optimizer.py``    optimizer and schedule
 ``landmarks.py``    landmarks of a data set
 ``transition.py``   verified labels, and how often labels are wrong
-``memory.py``       what a teacher said of each face, and what that tells of its label
-``terms.py``        losses by their text
+``memory.py``       a teacher's mean prediction for each face, and what it says about its label
+``terms.py``        losses as the command line writes them
 ``devices.py``      Lightning Fabric for devices, processes and precision
-``processes.py``    what several processes share, and a batch taken in parts
-``engine.py``       the one loop
-``evaluation.py``   what a classifier makes of a data set
+``processes.py``    averages over processes, and a batch processed in parts
+``engine.py``       the training loop
+``evaluation.py``   a classifier's predictions for a data set
 ``run_folder.py``   the folder of a run: config.yaml, resume.pt, run.json, metrics.csv
-``predictions.py``  what a finished run predicts for the set it was evaluated on
+``predictions.py``  the predictions of a finished run for its evaluation set
+``recording.py``    the predictions for each training face, for ``robustfer audit``
 ``seeds.py``        one training for each seed
-``trained.py``      a finished run, ready to be used
+``trained.py``      a finished run, loaded for use
 ``judgement.py``    figures of predictions: per class, calibration, temperature
 ``pictures.py``     confusion, reliability, curves
-``methods/``        a file for each method: what it holds, its loss, what follows a step
-``commands/``       a file for each command on finished runs
-``card/``           the card of several runs
+``tables.py``       Markdown tables
+``files.py``        files that are written whole or not at all
+``methods/``        one file per method: its state, its loss, its update after a step
+``commands/``       one file per command for finished runs
+``card/``           the card that compares several runs
 ==================  ============================================================================
 """

@@ -18,7 +18,7 @@ from examples.train.options import (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0, or 2 with one line on stderr where it cannot be done."""
+    """Run a command. Return 0, or 2 after an error of one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(overview())
@@ -34,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; --resume goes on after the last whole epoch" if name in METHODS else ""
+        hint = "; --resume continues after the last whole epoch" if name in METHODS else ""
         print(f"{PROGRAM}: stopped{hint}", file=sys.stderr)
         return 130
 
 
 def train(name: str, arguments: Sequence[str]) -> int:
-    """Train by a method."""
+    """Train by a method, or print its help."""
     entry = METHODS[name]
     method = entry.load()
     if any(text in ("-h", "--help") for text in arguments):
@@ -54,7 +54,7 @@ def train(name: str, arguments: Sequence[str]) -> int:
 
 
 def command(name: str, arguments: Sequence[str]) -> int:
-    """Do something with what is trained already."""
+    """Run a command for finished runs, or print its help."""
     entry = COMMANDS[name]
     try:
         module = entry.load()
@@ -72,7 +72,7 @@ def command(name: str, arguments: Sequence[str]) -> int:
 
 
 def overview() -> str:
-    """Return what the program can do."""
+    """Return the program's help: its methods and commands."""
     shown = {name: entry.summary for name, entry in METHODS.items()}
     shown |= {name: entry.summary for name, entry in COMMANDS.items()}
     lines = "\n".join(f"  {name:10} {words}" for name, words in shown.items())

@@ -1,4 +1,4 @@
-"""The faces of a run: read, given noisy labels, decoded once, and put in the order of an epoch."""
+"""Read the faces of a run, make labels noisy, decode images once, and order each epoch."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from examples.train.options import DataOptions, NoiseOptions, Refused, Settings
 from robustfer.data import LabeledFaces, ProgressiveBalancedSampler, load
 from robustfer.noise import with_class_noise, with_noise_list, with_symmetric_noise
 
-# What a label is may differ between training and evaluation: the latter takes the reader's default.
+# These options choose the kind of label. Evaluation uses the reader's defaults for them.
 _WHAT_A_LABEL_IS = ("labels", "fer2013_labels")
 _DECODED_AT_ONCE = 256
 
 
 def seed_of(*numbers: int) -> int:
-    """Return a seed that belongs to these numbers, such as seed, epoch and step."""
+    """Return a seed made from numbers such as seed, epoch and step."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
-    """Return the training set, with the noise of the settings, and the set to evaluate on."""
+    """Return the training set, with the noise of the settings, and the evaluation set."""
     options = settings.data
     train = _read(options.data, {"split": "train", **options.reader})
     train = with_noise(train, settings.noise, seed=settings.run.seed)
     judged = read_faces_to_judge(options)
     if judged.classes != train.classes:
         raise Refused(
-            f"the set to evaluate on has the classes {', '.join(judged.classes)}, the training set "
-            f"{', '.join(train.classes)}; count both alike, say --reader.classes rafdb"
+            f"the evaluation set has the classes {', '.join(judged.classes)}, expected those of "
+            f"the training set, {', '.join(train.classes)}; use one order for both, such as "
+            "--reader.classes rafdb"
         )
     return train, judged
 
 
 def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
-    """Return the set to evaluate on, its labels as they are."""
+    """Return the evaluation set with its own labels."""
     shared = {k: v for k, v in options.reader.items() if k not in (*_WHAT_A_LABEL_IS, "split")}
     chosen = shared | options.evaluate_reader
     spec = options.evaluate_data or options.data
     judged = _read(spec, {"split": options.evaluate_on, **chosen})
     if judged.targets.ndim != 1:
         raise Refused(
-            "the set to evaluate on has probabilities as labels; choose one class per image, say "
-            "--evaluate-reader.labels majority"
+            "the evaluation set has probabilities as labels, expected one class per image; choose "
+            "such labels, for example --evaluate-reader.labels majority"
         )
     return judged
 
@@ -56,23 +57,23 @@ def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
 def _read(spec: str, options: dict[str, Any]) -> LabeledFaces:
     try:
         return load(spec, **options)
-    except TypeError as error:  # an option of another type
+    except TypeError as error:  # an option of the wrong type
         raise Refused(f"--reader: {error}") from error
 
 
 def with_noise(faces: LabeledFaces, options: NoiseOptions, *, seed: int) -> LabeledFaces:
-    """Return the faces with noisy labels; their ``true_targets`` keep the old ones."""
+    """Return the faces with noisy labels. ``true_targets`` keeps the labels they had."""
     kind, rate = options.noise, options.noise_rate
     if kind == "none":
         return faces
     if kind == "list":
         if options.noise_list is None:
-            raise Refused("--noise list needs --noise-list FILE")
+            raise Refused("--noise list needs a file; add --noise-list FILE")
         return with_noise_list(
             faces, options.noise_list, classes=options.noise_numbering, base=options.noise_base
         )
     if rate is None:
-        raise Refused(f"--noise {kind} needs --noise-rate, say --noise-rate 0.3")
+        raise Refused(f"--noise {kind} needs a rate; add --noise-rate, such as --noise-rate 0.3")
     how: dict[str, Any] = {
         "rate": rate,
         "seed": seed if options.noise_seed is None else options.noise_seed,
@@ -86,12 +87,15 @@ def with_noise(faces: LabeledFaces, options: NoiseOptions, *, seed: int) -> Labe
     if kind != "confusions":
         return with_class_noise(faces, kind, **how)
     if not options.noise_confusions:
-        raise Refused("--noise confusions needs --noise-confusions, say '{fear: surprise}'")
+        raise Refused(
+            "--noise confusions needs confusions; add --noise-confusions, such as "
+            "'{fear: surprise}'"
+        )
     return with_class_noise(faces, options.noise_confusions, **how)
 
 
 def class_weights(faces: LabeledFaces, options: DataOptions) -> Tensor | None:
-    """Return a weight for each class, 1 on average over the training set; ``None`` without."""
+    """Return a weight for each class, 1 on average over the training set, or ``None``."""
     if options.class_weights == "none":
         return None
     soft = faces.targets.ndim == 2
@@ -103,15 +107,15 @@ def class_weights(faces: LabeledFaces, options: DataOptions) -> Tensor | None:
         weights = torch.tensor([float(weight) for weight in options.class_weights]).double()
         if len(weights) != len(counts):
             raise Refused(
-                f"--class-weights must have a weight for each of {', '.join(faces.classes)}, "
-                f"got {len(weights)}"
+                f"--class-weights has {len(weights)} weights, expected one for each of "
+                f"{', '.join(faces.classes)}"
             )
     average = (weights * counts).sum() / counts.sum()
     return (weights / average).to(torch.get_default_dtype())
 
 
 class Order:
-    """Rows of the data set in the order of an epoch, from 1, by seed, epoch and labels only."""
+    """Order the rows of the data set for each epoch, by seed, epoch (from 1) and labels."""
 
     def __init__(
         self, options: DataOptions, labels: Callable[[], Tensor], *, epochs: int, seed: int
@@ -134,14 +138,14 @@ class Order:
 
 
 class Images:
-    """The images of a data set by row, uint8 (B, 3, H, W): kept, or read anew each time.
+    """Load images by row, uint8 (B, 3, H, W). They are kept, or read again in each epoch.
 
     Args:
         faces: the data set.
         options: where to keep the images, and how many processes read files.
-        device: where :meth:`batches` puts them.
-        copies: processes of this machine that each keep their own.
-        title: shown beside a progress bar while the images are decoded; ``None``: no bar.
+        device: the device of the batches.
+        copies: processes of this machine that each keep a copy.
+        title: title of the progress bar while images are decoded. ``None``: no bar.
     """
 
     def __init__(
@@ -158,7 +162,7 @@ class Images:
         self.plan: list[list[int]] = []
         size = len(faces) * 3 * self.size[0] * self.size[1]
         place = _place(options, size, device, copies)
-        # A generator of its own: the loader would draw from torch's, which decides drop-out.
+        # By default the loader draws from torch's generator, which would change drop-out.
         self.loader = DataLoader(
             _ImagesOnly(faces),
             batch_sampler=_Plan(self.plan),
@@ -224,7 +228,7 @@ class _ImagesOnly(Dataset[Tensor]):
 
 
 class _Plan:
-    """The batches that the loader is to bring next; its owner changes them between epochs."""
+    """List the batches that the loader reads next. Its owner changes them between epochs."""
 
     def __init__(self, batches: list[list[int]]) -> None:
         self.batches = batches

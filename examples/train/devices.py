@@ -1,4 +1,4 @@
-"""Lightning Fabric for the devices and the precision of a run."""
+"""Set up Lightning Fabric for the devices and the precision of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from examples.train.options import Refused, RunOptions
 
 @contextmanager
 def default_dtype(precision: str) -> Iterator[None]:
-    """Make new tensors in float64 with ``--precision 64``, and in float32 otherwise."""
+    """Create new tensors in float64 with ``--precision 64``, and in float32 otherwise."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if precision == "64" else torch.float32)
     try:
@@ -31,15 +31,16 @@ def default_dtype(precision: str) -> Iterator[None]:
 
 @contextmanager
 def deterministic(asked: bool) -> Iterator[None]:
-    """Let torch use only algorithms that repeat to the bit, if the run is deterministic.
+    """Use only deterministic algorithms of torch, if the run is deterministic.
 
     Raises:
-        Refused: an operation has no such algorithm on this device.
+        Refused: an operation has no deterministic algorithm on this device.
     """
     if not asked:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of a GPU
+    # cuBLAS reads this when the GPU is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -49,14 +50,14 @@ def deterministic(asked: bool) -> Iterator[None]:
         if "deterministic" not in str(error):
             raise
         reason = str(error).partition(".")[0]
-        raise Refused(f"--deterministic: {reason}; leave it out, or use --device cpu") from error
+        raise Refused(f"--deterministic: {reason}; remove it, or use --device cpu") from error
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
 
 
 class Autocast(MixedPrecision):
-    """Mixed precision that leaves inputs as they are: half precision moves landmarks."""
+    """Use mixed precision without converting inputs: half precision would move landmarks."""
 
     def convert_input(self, data: Any) -> Any:
         return data
@@ -66,12 +67,12 @@ def make_fabric(options: RunOptions, *, unused_parameters: bool, loggers: list[L
     """Return Fabric for the devices and the precision of a run.
 
     Args:
-        options: of the run.
+        options: devices and precision.
         unused_parameters: whether a step may leave parameters without gradient.
-        loggers: where figures go.
+        loggers: where figures are logged.
 
     Raises:
-        Refused: there are no such devices.
+        Refused: this machine does not have these devices.
     """
     kind, _, number = options.device.partition(":")
     available = {
@@ -84,23 +85,26 @@ def make_fabric(options: RunOptions, *, unused_parameters: bool, loggers: list[L
     if kind not in available or (number and not (kind == "cuda" and number.isdigit())):
         raise Refused(f"--device must be auto, cpu, cuda, cuda:NUMBER or mps, got {options.device}")
     if not available[kind]:
-        raise Refused(f"--device {kind}: this machine has none; choose cpu or auto")
+        raise Refused(f"--device {kind} is not available on this machine; choose cpu or auto")
     count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, options.devices)
     first = int(number or 0)
     if first + options.devices > count:
-        raise Refused(f"--devices {options.devices} on {options.device}: there are {count} in all")
+        raise Refused(
+            f"--devices {options.devices} from --device {options.device} is more than the {count} "
+            "of this machine; choose fewer"
+        )
     processes = options.devices * options.nodes
     if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) != processes:
         raise Refused(
-            f"torchrun started {os.environ['WORLD_SIZE']} processes, --devices {options.devices} "
-            f"and --nodes {options.nodes} make {processes}; let both say the same"
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, expected {processes} from "
+            f"--devices {options.devices} and --nodes {options.nodes}; make them agree"
         )
     precision: dict[str, Any] = {"precision": f"{options.precision}-true"}
     if options.precision in ("16-mixed", "bf16-mixed"):
         precision = {"plugins": [Autocast(options.precision, kind)]}
     strategy: Any = "auto"
     if processes > 1:
-        # The loop averages running statistics itself, so that all processes hold the same.
+        # The loop averages running statistics over the processes itself.
         known = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         strategy = DDPStrategy(find_unused_parameters=unused_parameters, **{sync: False})

@@ -1,4 +1,4 @@
-"""The one loop: epochs, steps, evaluation, figures and files, for every method alike."""
+"""Run the training loop of every method: epochs, steps, evaluation, figures and files."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from robustfer.metrics import History, accuracy, confusion_matrix, mean_class_ac
 from robustfer.models import CAMClassifier
 from robustfer.state import ModelEMA
 
-# What may go wrong before the first step is the user's to mend, and is said in one line.
+# The user can fix what fails before the first step, so these errors are shown in one line.
 _MENDABLE = (ValueError, TypeError, LookupError, OSError, RuntimeError, ImportError)
 LOGS = "logs"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training leaves: its folder, the figures of each epoch, and the classifier."""
+    """The result of a training: its folder, the figures of each epoch, and the classifier."""
 
     folder: Path
     history: History
@@ -54,7 +54,7 @@ class Outcome:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Say in one line what the user can mend."""
+    """Turn errors that the user can fix into one line."""
     try:
         yield
     except _MENDABLE as error:
@@ -63,15 +63,15 @@ def refusing() -> Iterator[None]:
 
 
 def train(settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = None) -> Outcome:
-    """Train as the settings say, in every process of the run.
+    """Train with the settings, in every process of the run.
 
     Args:
         settings: all options.
-        faces: training set and set to evaluate on; default: as the settings say.
+        faces: training set and evaluation set. Default: those of the settings.
 
     Raises:
-        Refused: the settings cannot be carried out; before anything is written, unless the loss
-            stops being a number.
+        Refused: the settings cannot be used. It is raised before anything is written, except when
+            the loss becomes NaN or infinite.
     """
     with default_dtype(settings.run.precision), deterministic(settings.run.deterministic):
         with refusing():
@@ -85,7 +85,7 @@ def train(settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = 
 
 
 class Training:
-    """One run: what is made of the settings, and the loop over it."""
+    """One run: everything made from the settings, and the loop."""
 
     def __init__(
         self, settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = None
@@ -105,12 +105,13 @@ class Training:
         parts = settings.run.accumulate
         if batch % (shares * parts):
             raise Refused(
-                f"--batch-size {batch} cannot be shared evenly by {shares} processes in {parts} "
+                f"--batch-size {batch} cannot be split evenly over {shares} processes and {parts} "
                 f"parts; choose a multiple of {shares * parts}"
             )
         if len(self.faces) < batch:
             raise Refused(
-                f"--batch-size {batch} is more than the {len(self.faces)} training images"
+                f"--batch-size {batch} is more than the {len(self.faces)} training images; choose "
+                "a smaller one"
             )
         self.steps = min(len(self.faces) // batch, settings.run.max_steps or len(self.faces))
 
@@ -140,7 +141,7 @@ class Training:
         )
         self.method: Method = kind(task, settings.own)
         if settings.run.ema_decay is not None:
-            # The statistics of batch norm belong to the weights, so they are averaged too.
+            # Statistics of batch norm fit only their weights, so they are averaged too.
             self.method.ema = ModelEMA(
                 self.method.classifier, decay=settings.run.ema_decay, buffers="ema"
             )
@@ -151,7 +152,7 @@ class Training:
         fused = getattr(self.raw_optimizer, "_step_supports_amp_scaling", False)
         if fused and settings.run.precision == "16-mixed":
             raise Refused(
-                "--precision 16-mixed cannot tell which steps a fused optimizer skips; leave out "
+                "--precision 16-mixed cannot tell which steps a fused optimizer skips; remove "
                 "--optimizer-options.fused, or choose bf16-mixed"
             )
         self.record = start_record(self.faces) if settings.run.dynamics else None
@@ -162,7 +163,7 @@ class Training:
         self.folder: RunFolder | None = None
 
     def begin(self) -> None:
-        """Start the processes, decode the images, and take the run's folder: last, as it writes."""
+        """Start the processes, decode the images, and at last take the run's folder."""
         settings, fabric = self.settings, self.fabric
         fabric.launch()
         self.say(as_yaml(settings, type(settings.own)))
@@ -192,11 +193,11 @@ class Training:
         if settings.run.accumulate > 1:
             run_in_parts(method.body, settings.run.accumulate)
         self.network, self.optimizer = fabric.setup(method.network, self.raw_optimizer)
-        # The wrapping averages the network's own gradients; the loop those of the loss.
+        # The wrapper averages the gradients of the network. The loop averages those of the loss.
         inside = set(method.network.parameters())
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.beside = [parameter for parameter in trained if parameter not in inside]
-        # What a forward pass may move: statistics of batch norm, those of a teacher too.
+        # Buffers that a forward pass can change, such as batch norm's, also those of a teacher.
         averages = [module for module in method.children() if isinstance(module, ModelEMA)]
         self.moving = [b for module in (method.network, *averages) for b in module.buffers()]
         self.statistics = [b for b in method.network.buffers() if b.is_floating_point()]
@@ -216,7 +217,7 @@ class Training:
         return self.settings.optimizer.batch_size
 
     def run(self) -> Outcome:
-        """Train the epochs that are left."""
+        """Train the remaining epochs."""
         options, epochs = self.settings.run, self.settings.optimizer.epochs
         self._log_from_the_start()
         for epoch in range(len(self.history) + 1, min(epochs, options.stop_after or epochs) + 1):
@@ -235,14 +236,14 @@ class Training:
         return Outcome(self.folder.path, self.history, self.method.classifier)
 
     def end(self) -> None:
-        """Close files and let the folder go."""
+        """Close the logs and release the folder."""
         for logger in self.fabric.loggers:
             logger.finalize("success")
         if self.folder is not None:
             self.folder.close()
 
     def say(self, text: object) -> None:
-        """Print once, not in every process."""
+        """Print in the first process only."""
         if self.fabric.is_global_zero:
             tqdm.write(str(text))
 
@@ -264,20 +265,21 @@ class Training:
         for batch in bar:
             terms, stepped = self._step(batch)
             if stepped:
-                # Added up where they are: to read one would wait for the device.
+                # Summed on the device, because reading a value would wait for it.
                 values = torch.stack([value.detach().to(exact) for value in terms.values()])
                 totals, names = values if totals is None else totals + values, list(terms)
                 done += 1
         if totals is None:
             raise Refused(
-                f"every step of epoch {epoch} overflowed; choose --precision bf16-mixed or 32"
+                f"--precision 16-mixed: every step of epoch {epoch} overflowed; choose bf16-mixed "
+                "or 32"
             )
         average = fabric.all_reduce(totals / done, reduce_op="mean").tolist()
         seconds = time.perf_counter() - start
         if not math.isfinite(sum(average)):
             raise Refused(
                 f"the loss is no longer a number in epoch {epoch}; lower --learning-rate, or set "
-                f"--clip-norm; {path_of(self.settings)} holds the epochs before"
+                f"--clip-norm; {path_of(self.settings)} has the epochs before"
             )
         return {
             "loss": math.fsum(average),
@@ -308,7 +310,7 @@ class Training:
             )
 
     def _step(self, batch: Batch) -> tuple[dict[str, Tensor], bool]:
-        """One step of the optimizer; one that the scaler skips leaves everything as it was."""
+        """Take a step of the optimizer. A step that the scaler skips changes nothing."""
         fabric, method = self.fabric, self.method
         scaled = self.settings.run.precision == "16-mixed"
         before = [buffer.clone() for buffer in self.moving] if scaled else []
@@ -344,14 +346,14 @@ class Training:
         self.stepped = True
 
     def _evaluate(self) -> dict[str, float]:
-        """Judge every prediction that the run makes; a name ends with what is special about it."""
+        """Evaluate every kind of prediction. The suffix of a figure's name says which kind."""
         options, method = self.settings.run, self.method
         networks: dict[str, nn.Module] = {"": method.classifier}
         if method.ema is not None:
             networks["_ema"] = method.ema
         found: dict[str, Tensor] = {}
-        compiled = options.compile  # for the batches of training only
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        # The network is compiled for training batches only.
+        with torch.compiler.set_stance("force_eager") if options.compile else nullcontext():
             for name, network in networks.items():
                 both = [
                     predict(
@@ -371,7 +373,7 @@ class Training:
         return figures
 
     def _take_folder(self) -> RunFolder:
-        """The first process takes the folder; if it may not, all stop."""
+        """Take the folder in the first process. If that fails, all processes stop."""
         problem, folder = None, None
         if self.fabric.is_global_zero:
             try:
@@ -392,14 +394,14 @@ class Training:
         if self.record is not None:
             if state.get("dynamics") is None:
                 raise Refused(
-                    f"{path_of(self.settings)} has no record of its first epochs; resume it with "
-                    "--dynamics false"
+                    f"{path_of(self.settings)} has no record of its first epochs, expected one; "
+                    "resume it with --dynamics false"
                 )
             self.record.load_state_dict(state["dynamics"])
-        self.say(f"going on after epoch {len(self.history)}")
+        self.say(f"continuing after epoch {len(self.history)}")
 
     def _save(self) -> None:
-        """Write what a stopped run goes on from, and the figures so far."""
+        """Write the state for a resumed run, and the figures so far."""
         if not self.fabric.is_global_zero:
             return
         self.folder.save({
@@ -438,7 +440,7 @@ class Training:
         })  # fmt: skip
 
     def _log_from_the_start(self) -> None:
-        """Begin the logs anew with the epochs done so far: what a killed run logged may be torn."""
+        """Rewrite the logs of the finished epochs: a killed run can leave a damaged log."""
         if not self.fabric.is_global_zero:
             return
         shutil.rmtree(self.folder.path / LOGS, ignore_errors=True)
@@ -451,8 +453,8 @@ class Training:
             logger.save()
 
     def _finish(self) -> None:
-        """Leave the classifier with its class names and all settings, and what it predicts."""
-        if self.logits is None:  # a finished run that is resumed
+        """Write the classifier with its class names and settings, and its predictions."""
+        if self.logits is None:  # a finished run was resumed
             self._evaluate()
         if not self.fabric.is_global_zero:
             return
@@ -468,7 +470,8 @@ class Training:
             "image_size": list(views.size),
         }
         models: dict[Path, nn.Module] = {self.folder.path: self.method.classifier}
-        if self.method.ema is not None:  # first, as the run is finished with its own model
+        # The average first: a run counts as finished when its own model exists.
+        if self.method.ema is not None:
             models = {self.folder.path / AVERAGE: self.method.ema.module, **models}
         for folder, model in models.items():
             path = save_model(folder, model, classes=self.faces.classes, settings=described)
@@ -477,7 +480,7 @@ class Training:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed what code of others may draw from, such as drop-out."""
+    """Seed the global generators, for code such as drop-out."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)

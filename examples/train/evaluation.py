@@ -1,4 +1,4 @@
-"""What a classifier makes of a whole data set."""
+"""Predict a whole data set."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _AT_ONCE = 256
 def predict(
     fabric: Fabric, classifier: nn.Module, views: Views, images: Images, *, mirrored: bool = False
 ) -> Tensor:
-    """Return the logits of all images (N, C) on the CPU; the processes share the work.
+    """Return the logits of all images (N, C) on the CPU. The processes share the work.
 
     Args:
-        fabric: of the processes.
+        fabric: connects the processes.
         classifier: the network, or its average.
-        views: normalise the images.
-        images: what to predict.
+        views: normalises the images.
+        images: the images to predict.
         mirrored: predict their mirror images instead.
     """
     classifier.eval()
@@ -42,5 +42,5 @@ def predict(
 
 
 def mean_prediction(logits: Tensor, other: Tensor) -> Tensor:
-    """Return the logarithm of the mean of two predictions' probabilities."""
+    """Return the logarithm of the mean probabilities of two predictions."""
     return torch.logaddexp(logits.log_softmax(1), other.log_softmax(1)) - math.log(2)

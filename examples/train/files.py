@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and cells that a spreadsheet does not run."""
+"""Write files whole or not at all, and cells that a spreadsheet does not run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file that appears under its name only when it is complete.
 
     Raises:
-        OSError: it cannot be written; an existing file stays as it was.
+        OSError: the file cannot be written. An existing file stays unchanged.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():
-        raise FileExistsError(f"{path} is not a file; give another name")
+        raise FileExistsError(f"{path} exists and is not a file; choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.tmp")
     try:
@@ -23,11 +23,11 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
-    except BaseException:  # an interrupt too leaves nothing half-written behind
+    except BaseException:  # also on an interrupt
         unfinished.unlink(missing_ok=True)
         raise
 
 
 def no_formula(text: str) -> str:
-    """Return a cell of a csv file so that a spreadsheet shows it, and does not run it."""
+    """Return the text of a csv cell that a spreadsheet shows and does not run as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,4 +1,4 @@
-"""What predictions are worth: per class, and how far to trust how sure they are."""
+"""Judge predictions: accuracy per class, and calibration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLDEST, _HOTTEST = 0.05, 20.0
 
 
 class Bin(NamedTuple):
-    """Predictions that are about equally sure: how many, how sure, and the share that is right."""
+    """Predictions of similar confidence: their count, mean confidence, and accuracy."""
 
     count: int
     confidence: float
@@ -29,13 +29,13 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgement:
-    """Predictions beside the labels.
+    """The comparison of predictions with labels.
 
     Attributes:
         classes: names of the classes.
-        confusion: int64 (C, C), a row for each label, a column for each predicted class.
+        confusion: int64 (C, C), a row per label, a column per predicted class.
         calibration_error: mean gap between confidence and accuracy.
-        reliability: bins of confidence that hold an image.
+        reliability: bins of confidence, only those with images.
     """
 
     classes: tuple[str, ...]
@@ -44,7 +44,7 @@ class Judgement:
     reliability: list[Bin]
 
     def figures(self) -> dict[str, Any]:
-        """Return all as JSON has it."""
+        """Return all figures, ready for JSON."""
         return {
             "images": int(self.confusion.sum()),
             "accuracy": accuracy(self.confusion),
@@ -83,7 +83,7 @@ def judge(probability: Tensor, targets: Tensor, classes: tuple[str, ...]) -> Jud
 
 
 def per_class(confusion: Tensor, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return a row for each class; a share of nothing is ``None``."""
+    """Return a row for each class. A share of no images is ``None``."""
     given, predicted = confusion.sum(1).tolist(), confusion.sum(0).tolist()
     right, total = confusion.diagonal().tolist(), int(confusion.sum())
     return [
@@ -100,7 +100,7 @@ def per_class(confusion: Tensor, classes: tuple[str, ...]) -> list[dict[str, Any
 
 
 def reliability(probability: Tensor, targets: Tensor) -> list[Bin]:
-    """Return the bins of equal width in confidence that hold an image, the least sure first."""
+    """Return bins of equal width in confidence, lowest first, without empty ones."""
     confidence, predicted = probability.double().max(1)
     right = (predicted == targets).double()
     place = (confidence * _BINS).ceil().long().clamp(1, _BINS) - 1
@@ -113,11 +113,10 @@ def reliability(probability: Tensor, targets: Tensor) -> list[Bin]:
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
-    r"""Return the temperature T that makes ``softmax(logits / T)`` likeliest.
+    r"""Return the temperature T that minimizes the cross entropy of ``softmax(logits / T)``.
 
-    The loss is convex in :math:`b = 1 / T`; its slope, the mean of
-    :math:`\sum_k p_k z_k - z_y`, grows with b, so halving an interval finds where it is zero.
-    T stays within 0.05 to 20.
+    The loss is convex in :math:`b = 1 / T`. Its slope, the mean of :math:`\sum_k p_k z_k - z_y`,
+    grows with b, so bisection finds its zero. T stays between 0.05 and 20.
 
     Reference:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
@@ -133,7 +132,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
 
 
 def at_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Return the probabilities of logits that are divided by a temperature."""
+    """Return ``softmax(logits / temperature)``."""
     return torch.softmax(logits.double() / temperature, 1)
 
 

@@ -1,4 +1,4 @@
-"""The landmarks of a data set, wherever they come from."""
+"""Find the landmarks of a data set."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def find_landmarks(
     found_at: int | None,
     points: int | None,
 ) -> tuple[Tensor, LandmarkLayout]:
-    """Return the landmarks (N, K, 2) in pixels of the images, NaN where not known.
+    """Return the landmarks (N, K, 2) in pixels of the images, NaN where unknown.
 
     Args:
         source: ``dataset``, or ``file:PATH``.
         faces: the data set.
         size: height and width of its images.
-        found_at: side of the images that the landmarks were found in; ``None``: ``size``.
-        points: how many to convert them to; ``None``: as they are.
+        found_at: side of the images that the landmarks were found in. ``None``: ``size``.
+        points: number of points to convert to. ``None``: no conversion.
 
     Raises:
-        Refused: there is no such source.
+        Refused: the source is unknown.
     """
     kind, _, path = source.partition(":")
     if kind == "file" and path:

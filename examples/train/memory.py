@@ -1,4 +1,4 @@
-"""What a teacher said of each face so far, and what that tells of its label."""
+"""Remember a teacher's predictions for each face, and judge its label by them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from robustfer.state import LabelDistributionBank
 
 
 class Memory(nn.Module):
-    """A slow mean of a teacher's predictions for each face, and how labels go wrong.
+    """Keep a moving average of a teacher's predictions for each face, and a transition matrix.
 
     Args:
-        label: what is trained on, (N).
-        transition: how often each class (row) is given each label; ``None``: :meth:`estimate` it.
+        label: labels to train on, (N).
+        transition: how often each class (row) gets each label. ``None``: :meth:`estimate` it.
         num_classes: number of classes.
-        momentum: of the mean.
+        momentum: momentum of the average.
     """
 
     transition: Tensor
@@ -34,7 +34,7 @@ class Memory(nn.Module):
         self.register_buffer("transition", matrix.to(dtype, copy=True))
 
     def forward(self, index: Tensor, predicted: Tensor) -> Tensor:
-        """Return what is remembered of faces (B, C), with what is predicted now."""
+        """Return the averages of faces (B, C), updated with their new predictions."""
         believed: Tensor = self.bank(index, predicted)
         return believed
 
@@ -45,11 +45,12 @@ class Memory(nn.Module):
         return joint.gather(1, label[:, None])[:, 0] / total
 
     def estimate(self) -> None:
-        """Take how labels go wrong from what is remembered, unless it is known."""
+        """Estimate the transition matrix from the averages, unless it is known."""
         if self.known:
             return
         self.known = True
         own = self.transition
-        if torch.equal(own, torch.eye(len(own)).to(own)):  # a resumed run has its estimate
+        # A resumed run already has its estimate.
+        if torch.equal(own, torch.eye(len(own)).to(own)):
             remembered, label = self.bank.distribution.cpu(), self.bank.label_given.cpu()
             own.copy_(transition_from_confident_joint(remembered, label.long()))

@@ -1,4 +1,4 @@
-"""Optimizer and schedule, by timm's factories."""
+"""Make the optimizer and the schedule with timm's factories."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def make_optimizer(method: Method, options: OptimizerOptions) -> Optimizer:
 
 
 class Schedule:
-    """The learning rate of each step: torch's one cycle, or one of timm's by name.
+    """Set the learning rate of each step: torch's one cycle, or a timm schedule by name.
 
     Args:
-        optimizer: whose learning rates it sets.
-        options: which schedule.
+        optimizer: the optimizer to set learning rates of.
+        options: the schedule and its options.
         steps: steps per epoch.
     """
 
@@ -119,7 +119,7 @@ class Schedule:
             ) from error
 
     def step(self) -> None:
-        """Move on, after a step of the optimizer."""
+        """Set the next learning rate. Call it after each step of the optimizer."""
         self.updates += 1
         if self._torch is not None:
             self._torch.step()
@@ -127,12 +127,12 @@ class Schedule:
             self._timm.step_update(self.updates)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs; timm's schedules follow from the number of steps."""
+        """Return the state for a resumed run. timm's schedules need only the number of steps."""
         own = None if self._torch is None else self._torch.state_dict()
         return {"updates": self.updates, "torch": own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there; the optimizer's own state holds the learning rates."""
+        """Restore the state. The optimizer's own state has the learning rates."""
         self.updates = state["updates"]
         if self._torch is not None:
             self._torch.load_state_dict(state["torch"])

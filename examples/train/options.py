@@ -1,4 +1,4 @@
-"""Every option of the program: dataclasses that jsonargparse turns into options and YAML keys."""
+"""Define every option: dataclasses that jsonargparse turns into options and YAML keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PositiveNumber = restricted_number_type(
 NonNegativeNumber = restricted_number_type(
     "NonNegativeNumber", float, [(">=", 0), ("<", math.inf)], docstring="a finite number, 0 or more"
 )
-# The other end is open: a momentum of 1 would never move.
+# 1 is excluded: a momentum of 1 would never move.
 Momentum = restricted_number_type(
     "Momentum", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1"
 )
@@ -42,7 +42,7 @@ _EXPECTED = {
 
 
 class Refused(Exception):  # noqa: N818 - it is shown as the error's one line
-    """What the user wants cannot be done; the message is one line that says what to do."""
+    """The settings or arguments cannot be used. The message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class DataOptions:
     """data
 
     Args:
-        data: demo, or KIND:PATH as for robustfer.data.load, say rafdb:PATH
-        reader: options of that reader, say --reader.size 112
+        data: demo, or KIND:PATH as for robustfer.data.load, such as rafdb:PATH
+        reader: options of the reader, such as --reader.size 112
         evaluate_on: split to evaluate on
-        evaluate_data: another data set to evaluate on; default: that of --data
-        evaluate_reader: options of its reader; default: those of --reader but what a label is
-        sampling: shuffled; balanced draws every class alike; progressive moves from one to the
-            other
-        class_weights: none, balanced (rare classes count more), or a list with one weight per class
-        keep: where images stay between epochs: memory, device, or files to read them every time;
-            auto takes the device where they are a small part of it, else memory up to the limit
+        evaluate_data: data set to evaluate on; default: that of --data
+        evaluate_reader: options of its reader; default: those of --reader, except the kind of label
+        sampling: shuffled, balanced (all classes equally often), or progressive (from shuffled to
+            balanced)
+        class_weights: none, balanced (rare classes weigh more), or a list with one weight per class
+        keep: where images stay between epochs: device, memory, or files (read again each epoch);
+            auto: device if they need under a quarter of a GPU, else memory up to the limit
         memory_limit: GiB of images that auto keeps in memory
         workers: processes that read image files
     """
@@ -81,16 +81,17 @@ class NoiseOptions:
     """label noise of the training set
 
     Args:
-        noise: symmetric (every other class alike), symmetric-included (the true one too), lanet
-            (that protocol's confusions), crowd (as single voters disagree), confusions (your own),
-            list (a file with labels)
-        noise_rate: share of the samples to draw
-        noise_seed: which of the possible draws; default: the seed of the run
-        noise_variant: exact count, each sample for itself (bernoulli), or as LA-Net's program
-        noise_confusions: with confusions, say {fear: surprise, happiness: {neutral: 0.3}}
-        noise_list: with list, a file of names and numbers as other programs write them
-        noise_numbering: the order in which the list counts the classes, say rafdb
-        noise_base: what the list counts from, 0 or 1; default: found out
+        noise: symmetric (to any other class), symmetric-included (to any class, also the true one),
+            lanet (the confusions of LA-Net's protocol), crowd (the disagreement of single voters),
+            confusions (your own), list (labels from a file)
+        noise_rate: share of the samples that get a new label
+        noise_seed: seed of the noise; default: the seed of the run
+        noise_variant: exact (a fixed count), bernoulli (each sample independently), or official (as
+            LA-Net's program)
+        noise_confusions: for confusions, such as {fear: surprise, happiness: {neutral: 0.3}}
+        noise_list: for list, a file with a name and a class number per line
+        noise_numbering: order of the classes in the list, such as rafdb
+        noise_base: first class number in the list, 0 or 1; default: detected
     """
 
     noise: Literal[
@@ -110,12 +111,12 @@ class ViewOptions:
     """random views of the images
 
     Args:
-        crop: pixels of padding to crop from; default: a twelfth of the height
-        erase_probability: chance of each view to be erased
-        erase_scale: least and largest area of the erased box, as shares of the image
-        erase_ratio: least and largest height of the box over its width
-        mean: of each channel; default: what the backbone was made for
-        std: of each channel
+        crop: pixels of padding before the random crop; default: a twelfth of the height
+        erase_probability: probability that a box is erased in a view
+        erase_scale: smallest and largest area of the box, as shares of the image
+        erase_ratio: smallest and largest ratio of the box's height to its width
+        mean: mean of each channel; default: that of the backbone
+        std: standard deviation of each channel; default: that of the backbone
     """
 
     crop: NonNegativeInt | None = None
@@ -131,14 +132,14 @@ class ModelOptions:
     """network
 
     Args:
-        backbone: small or tiny (for 48 pixels), any name of timm, or package.module:function of
-            your own that returns a network
-        backbone_options: options of timm.create_model, or of that function, say
+        backbone: small or tiny (for images of 48 pixels), any timm name, or package.module:function
+            for a function of yours that returns a network
+        backbone_options: options of timm.create_model or of your function, such as
             --backbone-options.drop_rate 0.1
         pretrained: start from timm's weights
         weights: start from this file: safetensors, a state_dict of torch, or the folder of a run
         allow_partial: accept weights that fill less than 90 % of the backbone
-        new_head: start with a new classifier although the file has one
+        new_head: start with a new classifier even if the file has one
     """
 
     backbone: str = "small"
@@ -155,15 +156,15 @@ class OptimizerOptions:
 
     Args:
         epochs: passes over the data
-        batch_size: images per step over all processes
+        batch_size: images per step, over all processes
         optimizer: any name of timm.optim
-        learning_rate: the largest of the schedule
-        weight_decay: not of biases and norms
+        learning_rate: highest learning rate of the schedule
+        weight_decay: weight decay, not applied to biases and norms
         layer_decay: factor of the learning rate per layer from the top; default: none
-        optimizer_options: further options, say --optimizer-options.momentum 0.8
-        schedule: onecycle (torch), or timm's cosine, step, multistep, poly, tanh, wsd, rsqrt,
-            constant; none
-        schedule_options: further options, say --schedule-options.warmup_epochs 2
+        optimizer_options: more options, such as --optimizer-options.momentum 0.8
+        schedule: onecycle (torch); cosine, step, multistep, poly, tanh, wsd, rsqrt or constant
+            (timm); or none
+        schedule_options: more options, such as --schedule-options.warmup_epochs 2
         clip_norm: largest norm of the gradient; default: no limit
     """
 
@@ -187,25 +188,26 @@ class RunOptions:
     """run
 
     Args:
-        seed: of weights, order and views; and of the noise unless it has its own
-        seeds: train so many times, with this seed and the next ones, each in a folder of its own
+        seed: seed of weights, order and views, and of the noise unless --noise-seed is given
+        seeds: number of runs, with this seed and the next ones, each in its own folder
         precision: 32, 64, bf16-mixed, or 16-mixed with a gradient scaler
         device: auto, cpu, cuda, cuda:1 or mps
-        devices: processes on this machine, one per device; batches are shared among them
-        nodes: machines
-        accumulate: parts that a process takes its batch in; less memory, one forward more
-        ema_decay: also predict with an average of the weights, which follows them by this decay,
-            say 0.999; it is saved in the run's folder ema; default: none
+        devices: processes on this machine, one per device; they share each batch
+        nodes: number of machines
+        accumulate: number of parts a process splits its batch into; needs less memory and a second
+            forward pass
+        ema_decay: also predict with a moving average of the weights with this decay, such as 0.999;
+            saved in the folder ema of the run; default: none
         mirrored: also predict with the mean over an image and its mirror image
-        dynamics: record what the network says of each training image; saved as
-            dynamics.safetensors, which robustfer audit reads
+        dynamics: record the predictions for each training image in dynamics.safetensors, for
+            robustfer audit
         compile: compile the network
-        deterministic: use only algorithms that repeat to the bit on the same machine; may be slower
+        deterministic: repeat exactly on the same machine; can be slower
         output: folder of the run; default: runs/DATA-METHOD-SEED-HASH; with several seeds, the
-            folder that holds seed-0, seed-1, ...
-        resume: go on where the run stopped; of several seeds, skip those that are finished
+            folder of seed-0, seed-1, ...
+        resume: continue a stopped run; with several seeds, skip the finished ones
         stop_after: stop after this epoch, to resume later
-        max_steps: at most so many steps per epoch, for a trial
+        max_steps: most steps per epoch, for a quick trial
         progress: show a progress bar
     """
 
@@ -237,7 +239,7 @@ GROUPS = {
     "run": RunOptions,
 }
 
-# What changes how a run is carried out, but not what it computes.
+# Options that change how a run is executed, but not its result.
 FREE = {
     *("keep", "memory_limit", "workers"),
     *("device", "devices", "nodes", "accumulate", "compile", "deterministic"),
@@ -247,7 +249,7 @@ FREE = {
 
 @dataclass(frozen=True)
 class Settings:
-    """All options of one training, by group; ``own`` are those of the method."""
+    """All options of one training, by group. ``own`` has the options of the method."""
 
     method: str
     data: DataOptions
@@ -259,18 +261,18 @@ class Settings:
     own: Any
 
     def flat(self) -> dict[str, Any]:
-        """Every option by name, as JSON has it."""
+        """Return every option by name, ready for JSON."""
         groups = (*(getattr(self, name) for name in GROUPS), self.own)
         values = {name: value for group in groups for name, value in vars(group).items()}
         as_json: dict[str, Any] = json.loads(json.dumps({"method": self.method, **values}))
         return as_json
 
     def identity(self) -> dict[str, Any]:
-        """The options that decide what is computed."""
+        """Return the options that decide the result."""
         return {name: value for name, value in self.flat().items() if name not in FREE}
 
     def name(self) -> str:
-        """Name of the run: DATA-METHOD-SEED-HASH, the hash over all that decides the result."""
+        """Return the run's name, DATA-METHOD-SEED-HASH. The hash covers :meth:`identity`."""
         text = json.dumps(self.identity(), sort_keys=True)
         digest = blake2b(text.encode(), digest_size=4).hexdigest()
         kind = self.data.data.partition(":")[0]
@@ -278,7 +280,7 @@ class Settings:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say in words which options differ."""
+    """Describe which options differ."""
     return [
         f"{name} was {before.get(name)}, is {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -287,7 +289,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def parser_of(method: str, own: type, description: str) -> ArgumentParser:
-    """Return the parser of one method: its own options first, then those that all share."""
+    """Return the parser of a method: its own options first, then the shared ones."""
     parser = ArgumentParser(
         prog=f"{PROGRAM} {method}", description=description, exit_on_error=False
     )
@@ -299,7 +301,7 @@ def parser_of(method: str, own: type, description: str) -> ArgumentParser:
 
 
 def parse(method: str, own: type, arguments: Sequence[str], description: str = "") -> Settings:
-    """Return the settings that the arguments make.
+    """Return the settings that the arguments describe.
 
     Raises:
         Refused: an option or its value is wrong.
@@ -318,7 +320,7 @@ def parse(method: str, own: type, arguments: Sequence[str], description: str = "
 
 
 def command_parser(command: str, kind: type, description: str) -> ArgumentParser:
-    """Return the parser of a command; fields without a default are its positional arguments."""
+    """Return the parser of a command. Fields without a default are positional arguments."""
     parser = ArgumentParser(
         prog=f"{PROGRAM} {command}", description=description, exit_on_error=False
     )
@@ -345,7 +347,7 @@ def parse_command(command: str, kind: type, arguments: Sequence[str]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of the restricted types as Python's own: a checkpoint holds no others."""
+    """Convert numbers of restricted types to plain ones: a checkpoint accepts no others."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -357,7 +359,7 @@ def _plain(value: Any) -> Any:
 
 
 def as_yaml(settings: Settings, own: type) -> str:
-    """Return all options as YAML that ``--config`` reads."""
+    """Return all options as YAML, for ``--config``."""
     import yaml
 
     flat = settings.flat()
@@ -366,7 +368,7 @@ def as_yaml(settings: Settings, own: type) -> str:
 
 
 def _as_the_parser_has_them(arguments: Sequence[str], groups: Iterable[type]) -> list[str]:
-    """Hyphens as underscores, flags without a value, lists by repetition: as people write them."""
+    """Translate hyphens in names, flags without a value, and repeated options for lists."""
     fields = {f.name: str(f.type) for group in groups for f in dataclasses.fields(group)}
     made: list[str] = []
     for position, text in enumerate(arguments):
@@ -387,7 +389,7 @@ def _as_the_parser_has_them(arguments: Sequence[str], groups: Iterable[type]) ->
 
 
 def _in_words(message: str, method: str, known: Sequence[str]) -> str:
-    """One line that names the option, what came and what was expected."""
+    """Return one line with the option, its value and what was expected."""
     text = " ".join(message.split())
     unknown = re.search(
         r"unrecognized arguments: --([\w.+-]+)|[Oo]ption '([\w.]+)' is not accepted", text
@@ -402,7 +404,7 @@ def _in_words(message: str, method: str, known: Sequence[str]) -> str:
         )
     missing = re.search(r"arguments are required: (.*)", text)
     if missing:
-        return f"{method} needs {missing[1].upper()}; see {PROGRAM} {method} --help"
+        return f"{method} needs the argument {missing[1].upper()}; see {PROGRAM} {method} --help"
     keyed = re.match(r'Parser key "([^"]+)": (.*)', text)
     if not keyed:
         return text
@@ -422,7 +424,7 @@ def _in_words(message: str, method: str, known: Sequence[str]) -> str:
 
 
 def _expected(reason: str) -> str | None:
-    """What the parser wanted, in words."""
+    """Describe what the parser expected."""
     literal = re.search(r"Expected a typing\.Literal\[(.*?)\]", reason)
     if literal:
         return "one of " + literal[1].replace("'", "")

@@ -1,4 +1,4 @@
-"""Pictures of confusion, of reliability and of curves, drawn with matplotlib."""
+"""Draw confusion matrices, reliability diagrams and accuracy curves with matplotlib."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from examples.train.files import write_whole
 from examples.train.judgement import Bin
 
-# Distinct for colour-blind eyes too.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def draw_confusion(confusion: Tensor, classes: Sequence[str], *, title: str = "") -> Figure:
-    """Draw a confusion matrix, its rows in per cent."""
+    """Draw a confusion matrix with rows in per cent."""
     names = [_shortened(name) for name in classes]
     counts = confusion.sum(1)
     shares = 100 * confusion.double() / counts.clamp(min=1)[:, None]
@@ -43,7 +43,7 @@ def draw_confusion(confusion: Tensor, classes: Sequence[str], *, title: str = ""
 
 
 def draw_reliability(runs: Mapping[str, Sequence[Bin]], *, title: str = "") -> Figure:
-    """Draw how often predictions are right against how sure they are; dots grow with images."""
+    """Draw accuracy by confidence. Larger dots stand for more images."""
     figure, axes = _figure(4.8, 4.6)
     axes.plot([0, 100], [0, 100], "--", color="#888888", linewidth=1, label="perfect")
     for (name, bins), colour in zip(runs.items(), _colours(len(runs)), strict=True):
@@ -67,12 +67,12 @@ def draw_curves(
     *,
     label: str,
 ) -> Figure:
-    """Draw the accuracy by epoch of each group: its seeds thin, their mean thick.
+    """Draw the accuracy of each group by epoch: each seed thin, the mean thick.
 
     Args:
         groups: name -> for each seed the accuracy of each epoch.
-        positions: name -> where its epochs lie on the horizontal axis.
-        label: of that axis.
+        positions: name -> position of each epoch on the horizontal axis.
+        label: label of that axis.
     """
     figure, axes = _figure(5.2, 4.6)
     for (name, seeds), colour in zip(groups.items(), _colours(len(groups)), strict=True):
@@ -92,13 +92,13 @@ def draw_curves(
 
 
 def written(path: Path, figure: Figure) -> None:
-    """Write a picture whole or not at all; the ending of its name says the kind."""
+    """Write a picture in the format that the suffix of its path names."""
     content = as_bytes(figure, path.suffix.removeprefix("."))
     write_whole(path, content)
 
 
 def as_bytes(figure: Figure, kind: str) -> bytes:
-    """Return a picture as ``png`` or ``svg``, the same bytes for the same picture."""
+    """Return a picture as ``png`` or ``svg``. The same picture gives the same bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "robustfer"}):
         metadata = {"Date": None} if kind == "svg" else None
@@ -130,6 +130,6 @@ def _percent(values: Sequence[float]) -> list[float]:
 
 
 def _shortened(name: str) -> str:
-    # A dollar sign would begin a formula.
+    # matplotlib would read an unescaped dollar sign as the start of a formula.
     name = name.replace("$", r"\$")
     return name if len(name) <= 40 else f"{name[:39]}…"

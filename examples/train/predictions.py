@@ -1,4 +1,4 @@
-"""What a finished run predicts for the set it was evaluated on: ``predictions.safetensors``."""
+"""Write and read the predictions for the evaluation set: ``predictions.safetensors``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PREDICTIONS = "predictions.safetensors"
 
 
 class Predictions(NamedTuple):
-    """Logits of a set, image by image, with what they are judged by.
+    """The logits for a data set, with its labels.
 
     Attributes:
         logits: float32 (N, C).
         targets: int64 (N).
-        first_half: bool (N), one half of the images by their names: the same in every run.
+        first_half: bool (N), half of the images, chosen by name: the same in every run.
         classes: names of the classes.
     """
 
@@ -46,7 +46,7 @@ def predictions_of(logits: Tensor, faces: LabeledFaces) -> Predictions:
 
 
 def write_predictions(folder: Path, logits: Tensor, faces: LabeledFaces) -> None:
-    """Write the logits of the last epoch into the folder of their run."""
+    """Write the logits of the last epoch into the run's folder."""
     found = predictions_of(logits, faces)
     tensors = {"logits": found.logits, "targets": found.targets, "first_half": found.first_half}
     content = save(tensors, {"classes": json.dumps(found.classes)})
@@ -57,11 +57,11 @@ def read_predictions(folder: Path) -> Predictions:
     """Read what :func:`write_predictions` wrote.
 
     Raises:
-        Refused: the file is not there, or damaged.
+        Refused: the file is missing or damaged.
     """
     path = folder / PREDICTIONS
     if not path.is_file():
-        raise Refused(f"{path} is not there; finish the run with --resume")
+        raise Refused(f"{path} does not exist; finish the run with --resume")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = [file.get_tensor(name) for name in ("logits", "targets", "first_half")]
@@ -72,7 +72,7 @@ def read_predictions(folder: Path) -> Predictions:
 
 
 def labels_fingerprint(faces: LabeledFaces) -> str | None:
-    """Return what two sets share only if they have the same labels; ``None`` for probabilities."""
+    """Return a fingerprint of names, labels and classes, or ``None`` for soft labels."""
     if faces.targets.ndim != 1:
         return None
     return fingerprint(faces.ids, faces.targets, faces.classes)

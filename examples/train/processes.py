@@ -1,4 +1,4 @@
-"""What several processes share, and a network that takes its batch in parts."""
+"""Average tensors over processes, and run a network on a batch in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 @torch.no_grad()
 def average_(fabric: Fabric, tensors: Iterable[Tensor]) -> None:
-    """Replace tensors by their mean over all processes, in one message for each dtype."""
+    """Replace tensors by their mean over all processes, with one message per dtype."""
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
@@ -25,15 +25,14 @@ def average_(fabric: Fabric, tensors: Iterable[Tensor]) -> None:
 
 
 def run_in_parts(module: nn.Module, parts: int) -> None:
-    """Let a network take its batch in parts, each of which runs again in the backward pass.
+    """Run a network on its batch in parts, each computed again in the backward pass.
 
-    Only one part's activations are in memory at a time, while the loss sees the outputs of the
-    whole batch: losses that compare samples, and state that joins batches, stay what they are. The
-    module itself is changed, and none of its names.
+    Only one part's activations are in memory at a time. The loss still sees the outputs of the
+    whole batch, so losses that compare samples do not change. The module's ``forward`` is replaced.
 
     Args:
-        module: its inputs and outputs all have the batch as their first axis.
-        parts: how many.
+        module: all its inputs and outputs have the batch as their first axis.
+        parts: number of parts.
     """
     forward = module.forward
 
@@ -56,7 +55,7 @@ def run_in_parts(module: nn.Module, parts: int) -> None:
 
 @contextmanager
 def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """The second run must not move the running statistics again."""
+    """Restore buffers: the second run must not update running statistics again."""
     buffers = list(module.buffers())
     before = [buffer.clone() for buffer in buffers]
     try:

@@ -1,4 +1,4 @@
-"""What the network says of each training face: ``dynamics.safetensors``, for robustfer audit."""
+"""Record the predictions for each training face: ``dynamics.safetensors``, for robustfer audit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DYNAMICS = "dynamics.safetensors"
 
 
 def start_record(faces: LabeledFaces) -> TrainingDynamics:
-    """Return an empty record of a training set, by the labels that the data set gives."""
+    """Return an empty record for a training set and the labels of the data set."""
     given = faces.targets if faces.targets.ndim == 1 else faces.targets.argmax(1)
     return TrainingDynamics(len(faces), len(faces.classes), given=given)
 
 
 def record_batch(record: TrainingDynamics, fabric: Fabric, batch: Batch) -> None:
-    """Record a batch of all processes, each of which brings as many rows; no host waits."""
+    """Record the batch of all processes, without a host synchronisation."""
     if batch.logits is None:
         raise NotImplementedError("the method's loss must set batch.logits")
     index, logits = batch.index, batch.logits.detach().to(torch.get_default_dtype())
@@ -34,14 +34,14 @@ def record_batch(record: TrainingDynamics, fabric: Fabric, batch: Batch) -> None
 
 
 def _of_all(fabric: Fabric, batch: Batch, own: Tensor) -> Tensor:
-    """Join rows in the order of the whole batch; every process knows its place, so none waits."""
+    """Join the rows of all processes in the order of the whole batch."""
     joined = own.new_zeros(batch.total, *own.shape[1:])
     joined[batch.rows] = own
     return fabric.all_reduce(joined, reduce_op="sum")
 
 
 def write_record(folder: Path, record: TrainingDynamics) -> None:
-    """Write the record into the folder of its run."""
+    """Write the record into the run's folder."""
     tensors = {name: value.cpu().contiguous() for name, value in record.state_dict().items()}
     content = save(tensors)
     write_whole(folder / DYNAMICS, content)

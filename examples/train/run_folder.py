@@ -1,10 +1,15 @@
-"""The folder of a run: whose it is, what is in it, and that two runs never share one.
+"""Manage the folder of a run, and keep two runs from sharing one.
 
-``config.yaml`` all options; ``resume.pt`` what a stopped run goes on from; ``run.json`` settings,
-classes and the figures of each epoch; ``logs/`` these figures for TensorBoard and as metrics.csv;
-``model.safetensors`` the trained classifier; ``predictions.safetensors`` its logits for the set it
-was evaluated on; ``dynamics.safetensors`` what it said of the training set; ``ema/`` the average of
-its weights, if there is one, as another model.
+===========================  ===================================================================
+``config.yaml``              all options
+``resume.pt``                the state for a resumed run
+``run.json``                 settings, classes and the figures of each epoch
+``logs/``                    these figures for TensorBoard, and as metrics.csv
+``model.safetensors``        the trained classifier
+``predictions.safetensors``  its logits for the evaluation set
+``dynamics.safetensors``     a record of its predictions for the training set
+``ema/``                     the model with averaged weights, if the run has one
+===========================  ===================================================================
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs in one folder are not noticed there
+except ImportError:  # Windows cannot lock the folder, so a second run there is not noticed
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, RESUME, RECORD = "config.yaml", "resume.pt", "run.json"
@@ -33,11 +38,12 @@ AVERAGE = "ema"
 
 @dataclass
 class RunFolder:
-    """A folder that this process has for itself until it ends.
+    """A folder that only this process uses until it ends.
 
     Attributes:
         path: the folder.
-        state: what the run goes on from; ``None``: it begins.
+        state: the state to resume from. ``None``: the run starts.
+        lock: the locked file, if this process locked the folder.
     """
 
     path: Path
@@ -45,7 +51,7 @@ class RunFolder:
     lock: IO[str] | None = None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write what a stopped run goes on from."""
+        """Write the state for a resumed run."""
         save_resume(self.path / RESUME, state)
 
     def record(self, values: dict[str, Any]) -> None:
@@ -53,7 +59,7 @@ class RunFolder:
         write_text(self.path / RECORD, json.dumps(values, indent=1) + "\n")
 
     def close(self) -> None:
-        """Let others have the folder."""
+        """Release the folder."""
         if self.lock is not None:
             self.lock.close()
             self.lock = None
@@ -65,11 +71,11 @@ def path_of(settings: Settings) -> Path:
 
 
 def check_folder(settings: Settings) -> None:
-    """Refuse the folder of a run that cannot be taken up; nothing is written.
+    """Refuse a folder that the run cannot use. Nothing is written.
 
     Raises:
-        Refused: it has other settings, or files but no run, or it holds this run and ``--resume``
-            was not given.
+        Refused: the folder has a run with other settings, has files but no run, or has this run
+            while ``--resume`` was not given.
     """
     path = path_of(settings)
     if path.exists() and not path.is_dir():
@@ -79,14 +85,17 @@ def check_folder(settings: Settings) -> None:
         _check_same_settings(config, settings)
         _check_resumed(path, settings)
     elif path.is_dir() and any(not _is_ours(found) for found in path.iterdir()):
-        raise Refused(f"{path} holds files but no {CONFIG}, so it is not a run's; choose --output")
+        raise Refused(
+            f"{path} has files but no {CONFIG}, so it is not the folder of a run; choose another "
+            "--output"
+        )
 
 
 def open_folder(settings: Settings, own: type) -> RunFolder:
     """Take the folder of a run, or refuse it before anything is written.
 
     Raises:
-        Refused: as :func:`check_folder`, or it is in use.
+        Refused: as for :func:`check_folder`, or the folder is in use.
     """
     check_folder(settings)
     path = path_of(settings)
@@ -102,7 +111,7 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
         if lock is not None:
             lock.close()
         raise
-    for left_over in path.glob(".*.tmp"):  # of writes that were killed
+    for left_over in path.glob(".*.tmp"):  # unfinished files of a killed run
         left_over.unlink()
     if not config.exists():
         write_text(config, as_yaml(settings, own))
@@ -110,7 +119,7 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
 
 
 def is_finished(settings: Settings) -> bool:
-    """Whether the folder holds this run with all its epochs."""
+    """Return whether the folder has this run with all its epochs."""
     path = path_of(settings)
     if not all((path / name).is_file() for name in (CONFIG, MODEL_FILE, PREDICTIONS)):
         return False
@@ -119,7 +128,7 @@ def is_finished(settings: Settings) -> bool:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """Read what a run goes on from: in the processes that do not own the folder."""
+    """Read the state to resume from, in any process."""
     resume = path / RESUME
     return load_resume(resume) if resume.exists() else None
 
@@ -134,8 +143,8 @@ def _check_resumed(path: Path, settings: Settings) -> None:
         return
     done, epochs = len(load_resume(path / RESUME)["history"]["epochs"]), settings.optimizer.epochs
     raise Refused(
-        f"{path} holds this run already, {done} of {epochs} epochs done; go on with --resume, or "
-        "choose another --seed or --output"
+        f"{path} holds this run already, {done} of {epochs} epochs done; continue with "
+        "--resume, or choose another --seed or --output"
     )
 
 
@@ -149,21 +158,21 @@ def _check_same_settings(config: Path, settings: Settings) -> None:
     other = differences(known, now)
     if other:
         raise Refused(
-            f"{config.parent} is of a run with other settings: {'; '.join(other)}; choose another "
-            "--output, or leave it out"
+            f"{config.parent} has a run with other settings: {'; '.join(other)}; choose another "
+            "--output, or remove the option"
         )
 
 
 def _is_ours(path: Path) -> bool:
-    """What a run that was killed in its first moments may leave."""
+    """Return whether a run that was killed at its start can have left this file."""
     return path.name == ".lock" or (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def _locked(path: Path) -> IO[str] | None:
-    """Lock the folder until this process ends, however it ends.
+    """Lock the folder until this process ends, even if it is killed.
 
-    Only this process holds a record lock: data-loader workers, which outlive a killed process for
-    a while, do not hold it, as they would one of ``flock``.
+    Data-loader workers can outlive a killed process. They would inherit a lock of ``flock``, but do
+    not inherit this record lock.
     """
     if fcntl is None:
         return None

@@ -1,4 +1,4 @@
-"""One training for each seed, each in a folder of its own."""
+"""Train once for each seed, each run in its own folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from examples.train.run_folder import check_folder, is_finished, path_of
 
 
 def settings_of_each(settings: Settings) -> list[Settings]:
-    """Return the settings of each seed; with ``--output``, its folder is OUTPUT/seed-N."""
+    """Return the settings of each seed. With ``--output`` its folder is OUTPUT/seed-N."""
     run = settings.run
     if run.seeds == 1:
         return [settings]
@@ -25,10 +25,10 @@ def settings_of_each(settings: Settings) -> list[Settings]:
 
 
 def train_each_seed(settings: Settings) -> list[Outcome]:
-    """Train with each seed and return what was trained now; finished runs are skipped.
+    """Train with each seed, skip finished runs, and return the new results.
 
     Raises:
-        Refused: a run cannot be taken up; that of a later seed too, before the first is trained.
+        Refused: a run's folder cannot be used. All seeds are checked before the first is trained.
     """
     each = settings_of_each(settings)
     for one in each:

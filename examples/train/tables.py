@@ -1,4 +1,4 @@
-"""Tables in Markdown."""
+"""Write Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as a Markdown table; its columns are those of the first row.
+    """Return rows as a Markdown table with the columns of the first row.
 
     >>> print(markdown_table([{"method": "ce", "last": "71.1 %"}, {"method": "eac", "last": "-"}]))
     | method | last   |
@@ -15,7 +15,7 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     | eac    | -      |
     """
     if not rows:
-        raise ValueError("rows must hold at least one row, got none")
+        raise ValueError("rows is empty, expected at least one row")
     names = list(rows[0])
     lines = [names, *([str(row[name]) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -1,4 +1,4 @@
-"""Terms of a loss by their text, as the command line has it."""
+"""Make the terms of a loss from the text of the command line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def make_term(text: str, sizes: dict[str, int], class_weights: Tensor | None) ->
     """Make a term of ``NAME[=WEIGHT][,OPTION=VALUE...]``.
 
     Args:
-        text: which loss, its weight and its options.
-        sizes: options to fill in where the loss must be told them.
-        class_weights: for a loss that takes them.
+        text: the loss, its weight and its options.
+        sizes: values for options that the loss requires.
+        class_weights: weights for a loss that takes them.
 
     Raises:
-        Refused: the text is not as above.
+        Refused: the text does not have this form.
     """
     start, _, rest = text.partition(",")
     name, _, weight = start.partition("=")
@@ -46,12 +46,12 @@ def make_term(text: str, sizes: dict[str, int], class_weights: Tensor | None) ->
 
 
 def weighs_classes(loss: nn.Module) -> bool:
-    """Whether a loss that :func:`make_term` made takes class weights."""
+    """Return whether a loss of :func:`make_term` takes class weights."""
     return isinstance(loss, WeightedCrossEntropy) or hasattr(loss, "class_weights")
 
 
 def read_options(text: str, whole: str) -> dict[str, Any]:
-    """Return ``OPTION=VALUE,...`` as a dictionary; values are Python's, YAML's, or text."""
+    """Return ``OPTION=VALUE,...`` as a dictionary. A value is Python, YAML, or text."""
     options: dict[str, Any] = {}
     for part in text.split(",") if text else ():
         name, equals, value = part.partition("=")

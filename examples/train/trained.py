@@ -1,4 +1,4 @@
-"""A finished run: its classifier, classes and settings, ready to be used."""
+"""Load a finished run: its classifier, classes and settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from examples.train.views import Views
 from robustfer.checkpoint import load_model, read_model_info
 from robustfer.models import CAMClassifier
 
-# What every run.json holds.
+# Keys that every run.json has.
 _RECORDED = ("settings", "classes", "passes", "steps_per_epoch", "evaluation_images", "epochs")
 
 
@@ -28,7 +28,7 @@ class Trained:
         path: its folder.
         classifier: in eval mode, on the CPU.
         classes: names of the classes, in the order of the logits.
-        settings: the options that decided what was computed.
+        settings: the options that decided the result.
         views: normalises images as in training.
     """
 
@@ -40,11 +40,11 @@ class Trained:
 
     @property
     def title(self) -> str:
-        """Method and seed, in words."""
+        """The method and the seed, for titles."""
         return f"{self.settings['method']}, seed {self.settings['seed']}"
 
     def metadata(self) -> dict[str, str]:
-        """Return what other programs must know of the network, as JSON by name."""
+        """Return what other programs need to use the network, as JSON by name."""
         normalize = self.views.normalize
         values = {
             "classes": self.classes,
@@ -63,7 +63,7 @@ def load_trained(folder: str) -> Trained:
     """Load the classifier of a finished run.
 
     Raises:
-        Refused: the folder is not there, not a run's, or the run is not finished.
+        Refused: the folder does not exist, is not a run's, or the run is not finished.
     """
     path = Path(folder)
     check_finished(path)
@@ -72,27 +72,32 @@ def load_trained(folder: str) -> Trained:
         size, mean, std = (tuple(settings[name]) for name in ("image_size", "mean", "std"))
     except KeyError as error:
         raise Refused(
-            f"{path / MODEL_FILE} says nothing of {error.args[0]}: it is not of this program"
+            f"{path / MODEL_FILE} has no setting {error.args[0]}, so this program did not write "
+            "it; give the folder of one of its runs"
         ) from error
     views = Views(size, ViewOptions(), mean=mean, std=std)
     return Trained(path, load_model(path), classes, settings, views)
 
 
 def check_finished(path: Path) -> None:
-    """Refuse a folder that holds no finished run."""
+    """Refuse a folder without a finished run."""
     if not path.is_dir():
-        raise Refused(f"{path} is not there; give the folder of a run, say runs/demo-ce-0-1a2b3c4d")
+        raise Refused(
+            f"{path} does not exist; give the folder of a run, such as runs/demo-ce-0-1a2b3c4d"
+        )
     if (path / MODEL_FILE).is_file():
         return
     below = sorted(found.parent.name for found in path.glob(f"*/{MODEL_FILE}"))
     if below and not (path / RECORD).is_file():
-        raise Refused(f"{path} holds several runs; give one of them, say {path / below[0]}")
+        raise Refused(f"{path} has several runs; give one of them, such as {path / below[0]}")
     if not (path / RECORD).is_file():
-        raise Refused(f"{path} is not the folder of a run: it has no {MODEL_FILE}")
+        raise Refused(
+            f"{path} has no {MODEL_FILE}, so it is not the folder of a run; give one that is"
+        )
     record = read_record(path)
     raise Refused(
         f"{path} is not finished: {len(record['epochs'])} of {record['settings']['epochs']} "
-        "epochs are done; go on with --resume"
+        "epochs are done; continue it with --resume"
     )
 
 
@@ -100,7 +105,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read ``run.json``.
 
     Raises:
-        Refused: it is not there, or damaged.
+        Refused: the file is missing or damaged.
     """
     try:
         record: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))

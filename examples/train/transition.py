@@ -1,4 +1,4 @@
-"""Labels that a person verified, and how labels go wrong: the transition matrix."""
+"""Find verified labels, and the transition matrix that says how labels go wrong."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class TransitionOptions:
     """how labels go wrong
 
     Args:
-        transition: how often each class is given each label: none (labels are right), verified (as
-            the verified labels say), file:PATH (csv with a column per given label and a row per
-            true class), or predictions:PATH (of the training set, as robustfer audit reads them)
-        verified: so many training faces are verified: their true labels are known
-        verified_draw: as many of each given label (stratified), or without regard to it (random)
-        verified_seed: of that draw; default: the seed of the run
-        decisions: file of a review by robustfer audit, repeated for each reviewer, instead of
-            --verified
+        transition: how often each class gets each label: none (labels are right), verified (from
+            verified labels), file:PATH (csv with a row per true class and a column per given
+            label), or predictions:PATH (from predictions for the training set, as for robustfer
+            audit)
+        verified: number of training faces with a verified label, for data that has true labels
+        verified_draw: stratified (equally many of each given label) or random
+        verified_seed: seed of that draw; default: the seed of the run
+        decisions: file of a review with robustfer audit, instead of --verified; repeat for each
+            reviewer
     """
 
     transition: str = "none"
@@ -46,12 +47,12 @@ class TransitionOptions:
 
 @dataclass(frozen=True)
 class Verification:
-    """What is known of the labels of a training set.
+    """The verified labels of a training set.
 
     Attributes:
-        label: what to train on, (N): the true label where it is verified, else the given one.
-        verified: where the label is verified, (N).
-        estimate: how labels go wrong, as the verified ones say; ``None`` without any.
+        label: labels to train on, (N): the true one if verified, else the given one.
+        verified: whether each label is verified, (N).
+        estimate: how labels go wrong, from the verified ones. ``None`` without any.
     """
 
     label: Tensor
@@ -60,16 +61,16 @@ class Verification:
 
 
 def verify(faces: LabeledFaces, options: TransitionOptions, *, seed: int) -> Verification:
-    """Return the labels to train on, and what the verified ones say of the others.
+    """Return the labels to train on, and an estimate of how labels go wrong.
 
     Raises:
-        Refused: the data has no classes as labels, or no true labels to verify by.
+        Refused: labels are not classes, or the data has no true labels.
     """
     given = faces.targets
     if given.ndim != 1:
         raise Refused(
-            "this method needs one class per image, the data has probabilities as labels; choose "
-            "other labels of the reader, say --reader.labels majority"
+            "the data has probabilities as labels, expected one class per image; choose such "
+            "labels, for example --reader.labels majority"
         )
     if options.decisions:
         if options.verified:
@@ -80,14 +81,15 @@ def verify(faces: LabeledFaces, options: TransitionOptions, *, seed: int) -> Ver
     elif options.verified:
         if faces.true_targets is None:
             raise Refused(
-                f"--verified {options.verified} needs data that knows true labels; for your own "
-                "use robustfer audit, and --decisions with the file of the review"
+                f"--verified {options.verified} needs data with true labels; for other data review "
+                "labels with robustfer audit, and pass the file with --decisions"
             )
         own = seed if options.verified_seed is None else options.verified_seed
         stratified = options.verified_draw == "stratified"
         if options.verified > len(given):
             raise Refused(
-                f"--verified {options.verified} is more than the {len(given)} training images"
+                f"--verified {options.verified} is more than the {len(given)} training images; "
+                "choose a smaller number"
             )
         rows = rows_to_verify(given, options.verified, stratified=stratified, seed=seed_of(own, 0))
         true, classes = faces.true_targets[rows], len(faces.classes)
@@ -107,10 +109,10 @@ def verify(faces: LabeledFaces, options: TransitionOptions, *, seed: int) -> Ver
 def find_transition(
     source: str, faces: LabeledFaces, estimate: TransitionEstimate | None
 ) -> Tensor | None:
-    """Return the transition matrix, float64 (C, C), a row per true class; ``None`` for ``none``.
+    """Return the transition matrix, float64 (C, C), a row per true class, or ``None`` for ``none``.
 
     Raises:
-        Refused: an unknown source, one that needs verified labels, or a file of other classes.
+        Refused: the source is unknown, lacks verified labels, or is a file for other data.
     """
     kind, _, path = source.partition(":")
     if source == "none":
@@ -118,8 +120,8 @@ def find_transition(
     if source == "verified":
         if estimate is None:
             raise Refused(
-                "--transition verified needs verified labels drawn at random: --verified 100 for "
-                "data that knows true labels, or --decisions FILE of a review"
+                "--transition verified needs verified labels from a random draw; add --verified "
+                "100 for data with true labels, or --decisions FILE from a review"
             )
         return estimate.matrix
     if kind not in ("file", "predictions") or not path:
@@ -136,8 +138,8 @@ def find_transition(
         )
     if ids is not None and ids != list(own if kind == "file" else faces.ids):
         raise Refused(
-            f"--transition {source}: the rows are named {ids[0]}, ...; expected "
-            f"{own[0] if kind == 'file' else faces.ids[0]}, ... in the order of the "
+            f"--transition {source}: the rows are named {ids[0]}, ..., expected "
+            f"{own[0] if kind == 'file' else faces.ids[0]}, ..., in the order of the "
             f"{'classes' if kind == 'file' else 'training images'}"
         )
     return rows.double() if kind == "file" else transition_from_confident_joint(rows, faces.targets)
@@ -152,27 +154,28 @@ def prediction_shift(
     corrected: bool,
     num_classes: int,
 ) -> Tensor:
-    """Return what to add to logits (C) for predictions with other shares of the classes.
+    """Return the shift of the logits (C) that changes the class shares of the predictions.
 
     Args:
-        shares: those of the truth, or the same of each class (uniform).
-        strength: 1 for these very shares, less for part of the way: to the truth from the shares of
-            the labels; to equal shares from the truth, or from the labels if nothing is verified.
-        label: what is trained on, (N).
-        estimate: what the verified labels say.
-        corrected: the network is trained with a transition matrix, so it learns the shares of the
-            truth; else it learns those of the labels.
+        shares: the shares to predict with: true ones (truth), or equal ones (uniform).
+        strength: 1 for exactly these shares, less for part of the way. The way to the true shares
+            starts at those of the labels. The way to equal shares starts at the true shares, or at
+            those of the labels without verified labels.
+        label: labels to train on, (N).
+        estimate: the estimate from verified labels.
+        corrected: whether the network is trained with a transition matrix. It then learns the true
+            shares, otherwise those of the labels.
         num_classes: C.
 
     Raises:
-        Refused: the shares of the truth are needed, and there are no verified labels.
+        Refused: the true shares are needed, but no label is verified.
     """
     if shares == "none":
         return torch.zeros(num_classes)
     if estimate is None and (shares == "truth" or corrected):
         raise Refused(
-            f"--adjust-to {shares} needs the true shares of the classes: --verified 100 for data "
-            "that knows true labels, or --decisions FILE of a review"
+            f"--adjust-to {shares} needs the true shares of the classes; add --verified 100 for "
+            "data with true labels, or --decisions FILE from a review"
         )
     given = label.bincount(minlength=num_classes).clamp(min=1).double()
     given = (given / given.sum()).log()

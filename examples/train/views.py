@@ -1,7 +1,7 @@
-"""Random views of a batch: cropped and mirrored as bytes, normalised, erased; all rows at once.
+"""Make random views of a whole batch: crop, mirror, normalise, erase.
 
-The random numbers of a step are those of the whole batch of all processes, of which each takes its
-own rows: how many processes share a batch does not change what a sample looks like.
+Random numbers are drawn for the whole batch, and each process takes those of its rows. The number
+of processes therefore does not change the views.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from robustfer.landmarks import LandmarkLayout, mirror_landmarks
 
 @dataclass
 class Batch:
-    """What a step trains on: this process's rows of the batch.
+    """This process's rows of a training batch.
 
     Attributes:
         images: uint8 (B, 3, H, W).
         index: rows in the data set (B).
-        target: the labels as given (B), or (B, C); a method with labels of its own puts them here.
-        step: number of the optimizer's step over the whole run, from 0.
+        target: labels (B), or (B, C). A method that changes labels sets it to the current ones.
+        step: number of the step in the whole run, from 0.
         epoch: from 1.
-        rows: which rows of the whole batch these are.
+        rows: the position of these rows in the whole batch.
         total: number of rows of the whole batch.
-        generator: of the step, on the CPU, in the same state in all processes.
-        logits: what the network says of these rows (B, C), as the method's loss puts it here.
+        generator: generator of the step, on the CPU, in the same state in all processes.
+        logits: logits of these rows (B, C). The method's loss sets it.
     """
 
     images: Tensor
@@ -50,9 +50,9 @@ class Views:
 
     Args:
         size: height and width of the images.
-        options: how much is cropped and erased.
-        mean: of each channel.
-        std: of each channel.
+        options: how to crop and erase.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
 
     def __init__(
@@ -68,20 +68,20 @@ class Views:
         self.normalize = SingleView(mean=mean, std=std).eval()
 
     def plain(self, images: Tensor) -> Tensor:
-        """Images as they are, normalised: for evaluation."""
+        """Return normalised images without random changes, for evaluation."""
         return self.normalize(images).to(torch.get_default_dtype())
 
     def single(self, batch: Batch) -> Tensor:
-        """One view: cropped, mirrored half of the time, erased."""
+        """Return one view: cropped, randomly mirrored, erased."""
         view = self.plain(self._placed(batch, mirror=True)[0])
         return erase_boxes(view, self._boxes(batch, 1)[0])
 
     def pair(
         self, batch: Batch, *, mirror: bool, erase: Literal["independent", "shared", "first"]
     ) -> tuple[Tensor, Tensor]:
-        """A view and its mirror image.
+        """Return a view and its mirror image.
 
-        Each has an erased box of its own, or both have the same, or only the first has one.
+        ``erase`` chooses a box in each view, the same box in both, or one in the first view only.
         """
         view = self.plain(self._placed(batch, mirror=mirror)[0])
         if erase == "first":
@@ -114,7 +114,7 @@ class Views:
         moved = landmarks + self.padding - torch.stack((left, top), -1)[:, None]
         in_the_mirror = mirror_landmarks(moved, layout, width=self.size[1])
         moved = torch.where(mirrored[:, None, None], in_the_mirror, moved)
-        # In eval mode nothing random is left: it says which points the frame holds.
+        # In eval mode it only normalises, and finds which points are inside the image.
         view, moved, visible = self.normalize.with_landmarks(images, moved)
         boxes = self._boxes(batch, 1)[0]
         edges = boxes.to(moved.device, non_blocking=True)[:, None] - 0.5
@@ -122,7 +122,7 @@ class Views:
         return view.to(torch.get_default_dtype()), boxes, moved, visible & ~under
 
     def _boxes(self, batch: Batch, views: int) -> list[Tensor]:
-        """Boxes to erase in each view of this process's rows (B, 4), on the CPU."""
+        """Return boxes to erase in each view of this process's rows (B, 4), on the CPU."""
         height, width = self.size
         boxes = sample_boxes(
             views * batch.total,
@@ -136,7 +136,7 @@ class Views:
         return [own[batch.rows] for own in boxes.chunk(views)]
 
     def _placed(self, batch: Batch, *, mirror: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cropped and mirrored images, and where they come from: left, top, mirrored (B)."""
+        """Return cropped and mirrored images, with left, top and mirrored (B)."""
         images, (height, width) = batch.images, self.size
         places = 2 * self.padding + 1
         corner = torch.randint(places, (batch.total, 2), generator=batch.generator)
@@ -153,5 +153,5 @@ class Views:
         chosen = (places_of_lines + columns[:, None]).flatten()
         pixels = padded.reshape(-1, images.shape[1]).index_select(0, chosen)
         made = pixels.view(len(images), height, width, -1).permute(0, 3, 1, 2)
-        # Channel by channel, as normalising and erasing are quickest.
+        # Normalising and erasing are fastest in contiguous memory.
         return made.contiguous(), left, top, mirrored

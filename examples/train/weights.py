@@ -1,4 +1,4 @@
-"""The network of a run and its start weights, with a report of what was loaded."""
+"""Make the network of a run, load its start weights, and report what was loaded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from robustfer.checkpoint import MODEL_FILE
 from robustfer.data import LabeledFaces
 from robustfer.models import CAMClassifier
 
-#: Backbones for images of 48 pixels, whose usual networks end in maps of 2x2: name -> (timm's
-#: name, options). ``small`` has 1.3 million parameters, ``tiny`` 0.3; both give maps of 6x6.
+#: Backbones for images of 48 pixels: name -> (timm's name, options). Both have maps of 6x6, while
+#: most timm networks end in maps of 2x2 at this size.
 SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("resnet10t", {"channels": (32, 64, 128, 256), "output_stride": 8}),
     "tiny": ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "stem_width": 16}),
@@ -33,7 +33,7 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Report:
-    """What a file gave a backbone; shares are the lesser of tensors and of their numbers."""
+    """What was loaded from a file. ``share`` is the smaller one of tensors and of values."""
 
     path: Path
     wanted: int
@@ -52,7 +52,7 @@ class Report:
         )
 
     def details(self) -> str:
-        """Name the tensors that were not loaded, a few of each kind."""
+        """Name some of the tensors that were not loaded, by kind."""
         kinds = {
             "missing": self.missing,
             "of another shape": self.other_shape,
@@ -72,23 +72,23 @@ def backbone_of(options: ModelOptions) -> tuple[str, dict[str, Any]]:
 
 
 def is_factory(options: ModelOptions) -> bool:
-    """Whether the backbone is a function of the user's, ``package.module:function``."""
+    """Return whether the backbone is a user's function, ``package.module:function``."""
     module, colon, name = options.backbone.partition(":")
     return bool(colon) and name.isidentifier() and all(map(str.isidentifier, module.split(".")))
 
 
 def made_by_factory(options: ModelOptions) -> nn.Module:
-    """Return what the user's function makes with the backbone's options.
+    """Return the network of the user's function, called with the backbone's options.
 
     Raises:
-        Refused: there is no such function, or it does not return a module.
+        Refused: the function does not exist, or does not return a module.
     """
     try:
         factory = resolve_name(options.backbone)
     except (ImportError, AttributeError) as error:
         raise Refused(
-            f"--backbone {options.backbone} cannot be imported: {error}; start in the folder that "
-            "holds the package, or set PYTHONPATH"
+            f"--backbone {options.backbone} cannot be imported: {error}; start the program in the "
+            "folder of the package, or set PYTHONPATH"
         ) from error
     made = factory(**options.backbone_options)
     if not isinstance(made, nn.Module):
@@ -100,9 +100,9 @@ def made_by_factory(options: ModelOptions) -> nn.Module:
 
 
 def prepare(classifier: CAMClassifier, faces: LabeledFaces, views: Views) -> None:
-    """Show the training images to a backbone that has a method ``prepare(batches)``.
+    """Pass the training images to the backbone's method ``prepare(batches)``, if it has one.
 
-    The user's own backbone may take statistics from them before anything is trained.
+    A user's backbone can compute statistics of them before the training.
     """
     see = getattr(classifier.backbone, "prepare", None)
     if see is None:
@@ -117,20 +117,20 @@ def prepare(classifier: CAMClassifier, faces: LabeledFaces, views: Views) -> Non
 def make_classifier(
     options: ModelOptions, classes: tuple[str, ...]
 ) -> tuple[CAMClassifier, Report | None]:
-    """Return the classifier with its start weights, and the report on those of a file.
+    """Return the classifier with its start weights, and a report if they are from a file.
 
     Raises:
         Refused: the weights fill too little of the backbone, or are for other classes.
     """
     if options.pretrained and options.weights:
-        raise Refused("--pretrained and --weights exclude each other; choose where to start from")
+        raise Refused("--pretrained and --weights exclude each other; choose one of them")
     backbone: str | nn.Module
     backbone, backbone_options = backbone_of(options)
     if is_factory(options):
         if options.pretrained:
             raise Refused(
-                f"--pretrained is for timm's networks; {options.backbone} starts with its own "
-                "weights, so leave it out"
+                f"--pretrained is for timm's networks, but {options.backbone} makes its own "
+                "weights; remove the option"
             )
         backbone, backbone_options = made_by_factory(options), {}
     try:
@@ -143,21 +143,21 @@ def make_classifier(
     except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
         raise Refused(
             f"--backbone {options.backbone} cannot be made: {' '.join(str(error).split())}; "
-            "give a name of timm.list_models(), or package.module:function"
+            "choose a name of timm.list_models(), or package.module:function"
         ) from error
     if options.weights is None:
         return classifier, None
     report = load_weights(classifier, Path(options.weights), classes, new_head=options.new_head)
     if report.share < LEAST_SHARE and not options.allow_partial:
         raise Refused(
-            f"{report}; {report.details()}. Choose the backbone that the file is of (this is "
-            f"{options.backbone}), or accept this with --allow-partial"
+            f"{report}; {report.details()}. Choose the backbone of the file instead of "
+            f"{options.backbone}, or accept this with --allow-partial"
         )
     return classifier, report
 
 
 def pixels_of(classifier: CAMClassifier) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of the pixels that the backbone was made for."""
+    """Return the mean and the standard deviation of pixels that the backbone expects."""
     config = resolve_model_data_config(classifier.backbone)
     return tuple(config["mean"]), tuple(config["std"])
 
@@ -165,13 +165,13 @@ def pixels_of(classifier: CAMClassifier) -> tuple[tuple[float, ...], tuple[float
 def load_weights(
     classifier: CAMClassifier, path: Path, classes: tuple[str, ...], *, new_head: bool
 ) -> Report:
-    """Copy what fits of a file into the backbone, and its classifier if it is for these classes."""
+    """Copy matching tensors of a file into the backbone, and the head if the classes agree."""
     path = path / MODEL_FILE if path.is_dir() else path
     candidates, of_classes = read_weights(path)
     if of_classes is not None and of_classes != classes and not new_head:
         raise Refused(
-            f"{path} is for the classes {', '.join(of_classes)}, the data has "
-            f"{', '.join(classes)}; count the classes alike, or start with --new-head"
+            f"{path} has the classes {', '.join(of_classes)}, expected those of the data, "
+            f"{', '.join(classes)}; use the same order of classes, or add --new-head"
         )
     own = dict(classifier.state_dict(keep_vars=True))
     head = classifier.get_classifier()
@@ -197,7 +197,9 @@ def load_weights(
             elif found.shape != value.shape:
                 other_shape.append(f"{name} {tuple(found.shape)}, here {tuple(value.shape)}")
             elif not bool(found.isfinite().all()):
-                raise Refused(f"{path}: {prefix + name} holds values that are not finite")
+                raise Refused(
+                    f"{path}: {prefix + name} has values that are not finite; choose another file"
+                )
             else:
                 value.copy_(found)
                 loaded, numbers = loaded + 1, numbers + value.numel()
@@ -225,25 +227,28 @@ def load_weights(
 
 
 def read_weights(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str, ...] | None]:
-    """Return the mappings of tensors that a file holds, and the classes if it names them."""
+    """Return the mappings of tensors in a file, and the classes if it names them."""
     if not path.is_file():
-        raise Refused(f"--weights: {path} is not there")
+        raise Refused(f"--weights {path} does not exist; give a file, or the folder of a run")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        with warnings.catch_warnings():  # of protocols, as if one could choose here
+        # torch warns about pickle protocols, which the user cannot change here.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise Refused(
-            f"{path} holds more than tensors in plain containers, which is not read because "
-            "unpickling can run code; save only its state_dict, or as safetensors"
+            f"{path} has more than tensors in plain containers, and unpickling the rest could run "
+            "code; save only the state_dict, or use safetensors"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise Refused(f"{path} is damaged, or not a file of weights: {error}") from error
+        raise Refused(
+            f"{path} is damaged or not a file of weights: {error}; choose another file"
+        ) from error
     candidates = [found for found in _mappings(state) if found]
     if not candidates:
-        raise Refused(f"{path} holds no mapping of names to tensors")
+        raise Refused(f"{path} has no tensors by name; save a state_dict")
     return candidates, None
 
 
@@ -257,7 +262,9 @@ def _read_safetensors(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise Refused(f"{path} is damaged, or not a safetensors file: {error}") from error
+        raise Refused(
+            f"{path} is damaged or not a safetensors file: {error}; choose another file"
+        ) from error
     try:
         classes = tuple(json.loads(metadata["classes"]))
     except (KeyError, ValueError, TypeError):
@@ -266,7 +273,7 @@ def _read_safetensors(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str
 
 
 def _mappings(state: object) -> Iterator[Mapping[str, Tensor]]:
-    """Every mapping of names to tensors in a nested checkpoint, say under ``state_dict``."""
+    """Yield every mapping of names to tensors in a nested checkpoint."""
     if not isinstance(state, Mapping):
         return
     yield {name: value for name, value in state.items() if isinstance(value, Tensor)}
@@ -275,14 +282,14 @@ def _mappings(state: object) -> Iterator[Mapping[str, Tensor]]:
 
 
 def _name_in_file(name: str, prefix: str) -> str:
-    """A tensor of the classifier by its name in the file, whose backbone has the prefix."""
+    """Return the name in the file of a tensor of the classifier."""
     if name.startswith("backbone."):
         return prefix + name.removeprefix("backbone.")
     return prefix.removesuffix("backbone.") + name
 
 
 def _prefix(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What stands before most names of the backbone in the file, say ``module.``."""
+    """Return the most frequent prefix of the backbone's names in the file, such as ``module.``."""
     found: Counter[str] = Counter()
     for name in tensors:
         parts = name.split(".")

@@ -1,4 +1,4 @@
-"""What stands on a card: the rows of its tables, and its pictures."""
+"""Compute the content of a card: the rows of its tables, and its pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from examples.train.predictions import Predictions
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation over seeds (``None`` for a single one)."""
+    """Mean and standard deviation over seeds. The deviation of one seed is ``None``."""
 
     mean: float
     deviation: float | None
@@ -27,7 +27,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """A group's line in the table of results; figures over its seeds."""
+    """A group's row in the table of results, with figures over its seeds."""
 
     name: str
     seeds: int
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Variant:
-    """Another prediction of a group's runs, by averaged weights or with the mirror image."""
+    """Another prediction of a group's runs: with averaged weights, or with the mirror image."""
 
     name: str
     prediction: str
@@ -55,7 +55,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture by the name of its file."""
+    """A picture and the name of its file."""
 
     name: str
     title: str
@@ -64,20 +64,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """All that a card shows.
+    """Everything on a card.
 
     Attributes:
-        title: its first line.
-        evaluated: on what.
+        title: the first line.
+        evaluated: the evaluation set.
         rows: results of each group.
         variants: other predictions of the same runs.
-        differences: of each group to the baselines of its budget.
-        fitted: images that the temperature was fitted on.
-        judged: the others, which calibration is reported on.
+        differences: differences of each group to the baselines of its budget.
+        fitted: number of images that the temperature is fitted on.
+        judged: number of images that calibration is reported on.
         columns: names of the groups.
-        settings: option -> its value in each group, where these differ.
+        settings: options whose values differ, with their value in each group.
         pictures: curves, reliability, confusion.
-        notes: what else to know.
+        notes: further remarks.
     """
 
     title: str
@@ -95,7 +95,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration error of one half of the images, with a temperature of the other half."""
+    """Calibration error of half of the images, before and after a temperature is applied.
+
+    The temperature is fitted on the other half.
+    """
 
     before: float
     temperature: float
@@ -103,7 +106,7 @@ class Calibration:
 
 
 def make_card(groups: Sequence[Group], baselines: Sequence[Group]) -> Card:
-    """Work out everything that the card shows."""
+    """Compute everything on the card."""
     first = groups[0].first
     half = first.predictions.first_half
     settings = first.settings
@@ -129,7 +132,7 @@ def make_card(groups: Sequence[Group], baselines: Sequence[Group]) -> Card:
 
 
 def calibration(found: Predictions) -> Calibration:
-    """Fit a temperature on one half of the images and judge the other half with it."""
+    """Fit a temperature on half of the images, and judge the other half with it."""
     fitted, judged = found.first_half, ~found.first_half
     logits, targets = found.logits[judged], found.targets[judged]
     temperature = fit_temperature(found.logits[fitted], found.targets[fitted])
@@ -141,7 +144,7 @@ def calibration(found: Predictions) -> Calibration:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean and standard deviation."""
+    """Return the mean and the standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), deviation)
 

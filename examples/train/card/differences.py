@@ -1,4 +1,4 @@
-"""Paired differences to the baseline, where both had as many steps, or as many image passes."""
+"""Compute paired differences to a baseline with equal steps or equal image passes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIGURES = ("accuracy", "mean_class_accuracy")
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean of a difference over seeds, and its standard error (``None`` for a single seed)."""
+    """Mean of a difference over seeds, and its standard error (``None`` for one seed)."""
 
     mean: float
     error: float | None
@@ -24,15 +24,15 @@ class Paired:
 
 @dataclass(frozen=True)
 class Difference:
-    """A group less a baseline of the same budget.
+    """The difference of a group to a baseline of the same budget.
 
     Attributes:
         group: name of the group.
         budget: ``steps``, ``image passes``, or both.
-        baseline: name of the baseline; ``None`` where there is none of this budget.
-        seeds: how many runs were paired by their seed.
+        baseline: name of the baseline. ``None``: there is none of this budget.
+        seeds: number of runs paired by their seed.
         figures: the difference of each figure.
-        note: what to know of it, or what to train.
+        note: a remark, or what to train.
     """
 
     group: str
@@ -44,14 +44,14 @@ class Difference:
 
 
 def find_baselines(groups: Sequence[Group], asked: str | None) -> list[Group]:
-    """Return the groups to compare with: those of one method.
+    """Return the groups to compare with.
 
     Args:
-        groups: all of them.
-        asked: a method, or the folder of a run; ``None``: ce, or else the first group.
+        groups: all groups.
+        asked: a method, or the folder of a run. ``None``: ce, or the first group without ce.
 
     Raises:
-        Refused: there is no such group.
+        Refused: no group matches.
     """
     if asked is None:
         return [group for group in groups if group.method == "ce"] or list(groups[:1])

@@ -1,4 +1,4 @@
-"""The files of a card: card.md with its pictures, and card.html, which needs no other file."""
+"""Write the files of a card: card.md with its pictures, and card.html with everything inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(card: Card) -> dict[str, bytes]:
-    """Return the content of each file by its name."""
+    """Return the content of each file by name."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -41,27 +41,27 @@ def write_card(folder: Path, card: Card) -> None:
 
 
 def percent(value: Spread) -> str:
-    """Return ``81.2 ± 0.4``, in per cent."""
+    """Return a figure in per cent, such as ``81.2 ± 0.4``."""
     return number(Spread(100 * value.mean, value.deviation and 100 * value.deviation), 1)
 
 
 def number(value: Spread, digits: int = 2) -> str:
-    """Return ``1.25 ± 0.04``."""
+    """Return a figure such as ``1.25 ± 0.04``."""
     text = f"{value.mean:.{digits}f}"
     return text if value.deviation is None else f"{text} ± {value.deviation:.{digits}f}"
 
 
 def points(value: Paired) -> str:
-    """Return ``+1.2 ± 0.3``: percentage points and their standard error."""
+    """Return percentage points and their standard error, such as ``+1.2 ± 0.3``."""
     text = f"{100 * value.mean:+.1f}"
     return text if value.error is None else f"{text} ± {100 * value.error:.1f}"
 
 
 def data_uri(svg: bytes) -> str:
-    """Return a picture as the address of an image."""
+    """Return a picture as a data address for an HTML image."""
     return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
 
 
 def cell(text: str) -> Markup:
-    """Return text for a cell of a Markdown table."""
+    """Escape text for a cell of a Markdown table."""
     return Markup(str(Markup.escape(text)).replace("|", "&#124;").replace("\n", " "))

@@ -1,4 +1,4 @@
-"""Finished runs, and groups of runs that differ only in their seed."""
+"""Read finished runs, and group those that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Run:
     Attributes:
         path: its folder.
         record: its ``run.json``.
-        predictions: for the set it was evaluated on, after the last epoch.
+        predictions: its predictions for the evaluation set after the last epoch.
     """
 
     path: Path
@@ -32,12 +32,12 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that decided what was computed, but the seed."""
+        """The options that decided the result, without the seed."""
         return {k: v for k, v in self.record["settings"].items() if k not in (*FREE, "seed")}
 
     @property
     def seed(self) -> int:
-        """Seed of the run."""
+        """The seed of the run."""
         return int(self.record["settings"]["seed"])
 
     @property
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Steps of the optimizer in all."""
+        """The number of steps of the optimizer."""
         return int(self.record["steps_per_epoch"]) * len(self.record["epochs"])
 
     @property
     def passes(self) -> int:
-        """Images that passed through the network in training."""
+        """The number of images that passed through the network in training."""
         return self.steps * int(self.record["settings"]["batch_size"]) * int(self.record["passes"])
 
 
@@ -63,8 +63,8 @@ class Group:
     """Runs that differ only in their seed.
 
     Attributes:
-        name: the method, and what tells it from others of the same method.
-        runs: by seed.
+        name: the method, and the options that differ from other groups of the method.
+        runs: the runs, sorted by seed.
     """
 
     name: str
@@ -72,12 +72,12 @@ class Group:
 
     @property
     def first(self) -> Run:
-        """Any of the runs, for what they share."""
+        """The first run, for what all of them share."""
         return self.runs[0]
 
     @property
     def method(self) -> str:
-        """Name of the method."""
+        """The name of the method."""
         return str(self.first.settings["method"])
 
     def last(self, name: str) -> list[float]:
@@ -85,19 +85,19 @@ class Group:
         return [run.history.last[name] for run in self.runs]
 
     def best(self, name: str) -> list[float]:
-        """Return a figure of each run's epoch of the best accuracy."""
+        """Return a figure of each run's epoch with the best accuracy."""
         return [run.history.best("accuracy")[name] for run in self.runs]
 
     def mean(self) -> float:
-        """Return the mean accuracy of the last epochs."""
+        """Return the mean accuracy of the last epoch over the runs."""
         return statistics.fmean(self.last("accuracy"))
 
 
 def read_runs(folders: Sequence[str]) -> list[Run]:
-    """Read finished runs; a folder of several seeds stands for all of them.
+    """Read finished runs. A folder of several seeds stands for all its runs.
 
     Raises:
-        Refused: a run is not finished, or the runs were not evaluated on the same images.
+        Refused: a run is not finished or given twice, or the evaluation sets differ.
     """
     paths = [found for folder in folders for found in _runs_of(Path(folder))]
     twice = [path for n, path in enumerate(paths) if path.resolve() in
@@ -113,14 +113,14 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
         same = [one.record.get("evaluated_on") for one in (run, first)]
         if run.record["classes"] != first.record["classes"] or same[0] != same[1]:
             raise Refused(
-                f"{run.path} was evaluated on other images or classes than {first.path}; compare "
+                f"{run.path} was evaluated on other images or classes than {first.path}; choose "
                 "runs with the same --data, --evaluate-on and --reader.classes"
             )
     return runs
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Put the runs together that differ only in their seed, in the order they were given.
+    """Group the runs that differ only in their seed, in the order they were given.
 
     Raises:
         Refused: two runs have the same settings and seed.
@@ -138,7 +138,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the options whose values are not the same everywhere, in their order."""
+    """Return the options whose values differ, in their order."""
     names = list(dict.fromkeys(name for one in settings for name in one))
     return [
         name for name in names
@@ -159,6 +159,6 @@ def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _runs_of(folder: Path) -> list[Path]:
-    """A folder with seed-0, seed-1, ... stands for these."""
+    """Return the folders seed-0, seed-1, ... of a folder, or the folder itself."""
     seeds = [found for found in folder.glob("seed-*") if found.is_dir()]
     return sorted(seeds, key=lambda path: (len(path.name), path.name)) or [folder]

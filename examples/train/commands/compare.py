@@ -1,4 +1,4 @@
-"""One card of several runs, as Markdown and as an HTML page."""
+"""Compare several runs on one card, as Markdown and as an HTML page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Options:
 
     Args:
         runs: folders of finished runs, or of several seeds
-        baseline: a method, or one of the runs; default: ce, or the first run where there is none
+        baseline: a method, or one of the runs; default: ce if given, else the first run
         output: folder for card.md, card.html and the pictures
     """
 
@@ -28,10 +28,10 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Read the runs and write their card."""
+    """Read the runs, and write their card."""
     folder = Path(options.output)
     if folder.exists() and not folder.is_dir():
-        raise Refused(f"--output: {folder} is a file; choose a folder")
+        raise Refused(f"--output {folder} is a file, expected a folder; choose another name")
     groups = group_runs(read_runs(options.runs))
     card = make_card(groups, find_baselines(groups, options.baseline))
     write_card(folder, card)

@@ -1,4 +1,4 @@
-"""How good a trained run is on a data set: figures on the terminal, as JSON, and two pictures."""
+"""Evaluate a finished run on a data set: figures on the terminal, as JSON, and two pictures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Options:
 
     Args:
         run: folder of a finished run
-        data: demo, or KIND:PATH; default: what the run was evaluated on
-        reader: options of its reader; the images' size is the run's unless given
-        split: of the data; default: the run's, or test with --data; none for data without splits
+        data: demo, or KIND:PATH; default: the evaluation set of the run
+        reader: options of its reader; default size of images: that of the run
+        split: split of the data; default: that of the run, or test with --data; none for data
+            without splits
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
         output: folder for the figures and pictures; default: RUN/evaluation/DATA-SPLIT
@@ -52,7 +53,7 @@ def run(options: Options) -> None:
     name += "" if options.split == "none" else f"-{chosen.evaluate_on}"
     folder = Path(options.output or trained.path / "evaluation" / name)
     if folder.exists() and not folder.is_dir():
-        raise Refused(f"--output: {folder} is a file; choose a folder")
+        raise Refused(f"--output {folder} is a file, expected a folder; choose another name")
     fabric = trained.fabric(options.device)
     images = Images(
         faces, chosen, fabric.device, title="reading the images" if options.progress else None
@@ -100,14 +101,14 @@ def _faces_for(trained: Trained, chosen: DataOptions) -> LabeledFaces:
     if faces.classes != trained.classes:
         if sorted(faces.classes) != sorted(trained.classes):
             raise Refused(
-                f"the data has the classes {', '.join(faces.classes)}, the run "
-                f"{', '.join(trained.classes)}; evaluate on data of the same classes"
+                f"the data has the classes {', '.join(faces.classes)}, expected those of the run, "
+                f"{', '.join(trained.classes)}; choose data with the same classes"
             )
         faces = faces.with_classes(trained.classes)
     size = tuple(faces[0]["image"].shape[1:])
     if size != trained.views.size:
         raise Refused(
-            f"the images have {size[0]} x {size[1]} pixels, the run's "
+            f"the images have {size[0]} x {size[1]} pixels, expected the run's "
             f"{trained.views.size[0]} x {trained.views.size[1]}; add --reader.size "
             f"{trained.views.size[0]}"
         )

@@ -1,4 +1,4 @@
-"""A trained network as ONNX, checked against onnxruntime before it is written."""
+"""Write a trained network as ONNX, after a check with onnxruntime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Options:
     Args:
         run: folder of a finished run
         onnx: file to write
-        maps: give the class maps too, as a second output
+        maps: add the class maps as a second output
     """
 
     run: str
@@ -36,12 +36,12 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Export, compare with the network itself, and write."""
+    """Export the network, compare outputs, and write the file."""
     if options.onnx is None:
-        raise Refused("export needs --onnx FILE, say --onnx model.onnx")
+        raise Refused("export needs a file to write; add --onnx FILE, such as --onnx model.onnx")
     path = Path(options.onnx)
     if path.is_dir():
-        raise Refused(f"--onnx: {path} is a folder; give a file")
+        raise Refused(f"--onnx {path} is a folder, expected a file; choose another name")
     trained = load_trained(options.run)
     network: nn.Module = LogitsAndMaps(trained.classifier)
     if not options.maps:
@@ -57,7 +57,7 @@ def run(options: Options) -> None:
 
 
 class LogitsAndMaps(nn.Module):
-    """The two outputs of a classifier that are of use outside training."""
+    """Return the logits and the class maps of a classifier."""
 
     def __init__(self, classifier: CAMClassifier) -> None:
         super().__init__()
@@ -69,10 +69,10 @@ class LogitsAndMaps(nn.Module):
 
 
 def exported(network: nn.Module, trained: Trained, *, maps: bool) -> tuple[bytes, float]:
-    """Return the file's content and the largest difference of any output, for several batches.
+    """Return the file's content and the largest difference of an output in several batches.
 
     Raises:
-        Refused: ONNX is not installed, or its outputs are not the network's.
+        Refused: a package for ONNX is not installed, or the outputs differ from the network's.
     """
     try:
         import onnx
@@ -115,7 +115,7 @@ def exported(network: nn.Module, trained: Trained, *, maps: bool) -> tuple[bytes
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on itself from the terminal."""
+    """Hide the warnings and logs of torch's exporter."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The class of each image in a folder, with a probability for every class, as a csv file."""
+"""Predict the class of each image in a folder, and write all probabilities as a csv file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Options:
 
     Args:
         run: folder of a finished run
-        folder: images, in folders below it too
+        folder: folder of images; its subfolders are searched too
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
         output: csv file; default: RUN/predictions/FOLDER.csv
@@ -45,14 +45,14 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Classify all images that can be read, and name the others."""
+    """Classify all readable images, and report the others."""
     trained = load_trained(options.run)
     folder = Path(options.folder)
     names = image_names(folder)
     name = folder.resolve().name or "root"
     path = Path(options.output or trained.path / "predictions" / f"{name}.csv")
     if path.is_dir():
-        raise Refused(f"--output: {path} is a folder; give a file")
+        raise Refused(f"--output {path} is a folder, expected a file; choose another name")
     fabric = trained.fabric(options.device)
     classifier = trained.classifier.to(fabric.device)
     loader = DataLoader(
@@ -77,20 +77,22 @@ def run(options: Options) -> None:
                 rows += zip([name for name, _ in read], probability, strict=True)
             bar.update(len(part))
     if not rows:
-        raise Refused(f"none of the {skipped} images in {folder} can be read")
+        raise Refused(
+            f"none of the {skipped} images in {folder} can be read; choose a folder with images"
+        )
     text = as_csv(rows, trained.classes)
     write_whole(path, text.encode(errors="backslashreplace"))
     print(f"{len(rows)} images predicted, {skipped} skipped; written to {path}")
 
 
 def image_names(folder: Path) -> list[str]:
-    """Return the images of a folder and those below it, sorted, by their endings.
+    """Return the sorted names of images in a folder and its subfolders.
 
     Raises:
-        Refused: there is no such folder, or no image in it.
+        Refused: the folder does not exist, or has no image.
     """
     if not folder.is_dir():
-        raise Refused(f"{folder} is not a folder; give one that holds images")
+        raise Refused(f"{folder} is not a folder; choose a folder with images")
     names = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
@@ -101,12 +103,12 @@ def image_names(folder: Path) -> list[str]:
         ]
     if not names:
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise Refused(f"{folder} holds no image; those read end in {endings}")
+        raise Refused(f"{folder} has no image, expected names that end in {endings}")
     return sorted(names)
 
 
 class ImagesOrReasons(Dataset[tuple[str, Tensor | None, str]]):
-    """Images of one size, uint8 (3, H, W), by their names; or why they cannot be read."""
+    """Load images of one size, uint8 (3, H, W), or the reason why they cannot be read."""
 
     def __init__(self, folder: Path, names: list[str], size: tuple[int, int]) -> None:
         self.folder, self.names, self.size = folder, names, size
@@ -120,15 +122,16 @@ class ImagesOrReasons(Dataset[tuple[str, Tensor | None, str]]):
             image = read_image(self.folder / name, size=height if height == width else None)
         except (ValueError, OSError) as error:
             reason = " ".join(str(error).split())
-            return name, None, reason.encode(errors="backslashreplace").decode()  # any file name
-        if image.shape[1:] != self.size:  # read_image makes squares only
+            # A file name can contain bytes that are not UTF-8.
+            return name, None, reason.encode(errors="backslashreplace").decode()
+        if image.shape[1:] != self.size:  # read_image only resizes to squares
             resized = F.interpolate(image[None].float(), self.size, mode="bilinear", antialias=True)
             image = resized[0].round().clamp(0, 255).to(torch.uint8)
         return name, image, ""
 
 
 def as_csv(rows: list[tuple[str, list[float]]], classes: tuple[str, ...]) -> str:
-    """Return a table: image, its class, and the probability of each class."""
+    """Return csv text: image, predicted class, and the probability of each class."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["image", "class", *map(no_formula, classes)])

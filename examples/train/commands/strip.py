@@ -1,4 +1,4 @@
-"""A trained network's weights for plain timm, checked before they are written."""
+"""Write a trained network's weights for plain timm, after a check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Options:
 
     Args:
         run: folder of a finished run
-        output: file to write, ending in .safetensors; default: RUN/timm.safetensors
+        output: file to write, named *.safetensors; default: RUN/timm.safetensors
     """
 
     run: str
@@ -33,15 +33,15 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Write the weights and say how timm loads them."""
+    """Write the weights, and print how timm loads them."""
     trained = load_trained(options.run)
     path = Path(options.output or trained.path / WEIGHTS)
     if path.is_dir() or path.suffix != ".safetensors":
-        raise Refused(f"--output must be a file that ends in .safetensors, got {path}")
+        raise Refused(f"--output must be a file named *.safetensors, got {path}")
     if trained.classifier.head_kind == "replaced":
         raise Refused(
-            f"plain timm cannot load this network: {trained.settings['backbone']} has no head with "
-            "class maps, so its head was replaced; use export --onnx FILE"
+            f"plain timm cannot load this network: the head of {trained.settings['backbone']} was "
+            "replaced, because it has no class maps; use export --onnx FILE instead"
         )
     content = stripped(trained)
     write_whole(path, content)
@@ -53,10 +53,10 @@ def run(options: Options) -> None:
 
 
 def stripped(trained: Trained) -> bytes:
-    """Return a safetensors file that timm loads, having seen it load it.
+    """Return the content of a safetensors file, after loading it with timm.
 
     Raises:
-        Refused: the network that timm makes of it gives other logits.
+        Refused: the network that timm loads has other logits.
     """
     network = strip_for_inference(trained.classifier)
     tensors = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
@@ -72,20 +72,21 @@ def stripped(trained: Trained) -> bytes:
         same = torch.equal(again.eval()(images), network(images))
     if not same:
         raise Refused(
-            f"timm {timm.__version__} makes another network of {name}; nothing is written"
+            f"timm {timm.__version__} loads another network for {name}, so nothing is written; "
+            "use export --onnx FILE instead"
         )
     return content
 
 
 def timm_model(classifier: CAMClassifier) -> tuple[str, dict[str, Any]]:
-    """Return timm's name and the options of the network."""
+    """Return the timm name and the options of the network."""
     architecture = classifier.architecture
     assert architecture is not None  # a run's backbone is made by name
     return architecture["backbone"], architecture["model_options"]
 
 
 def call(trained: Trained, path: Path) -> list[str]:
-    """Return the arguments of timm.create_model, as one writes them."""
+    """Return the arguments of timm.create_model, as Python code."""
     name, options = timm_model(trained.classifier)
     given = {"num_classes": len(trained.classes), **options, "checkpoint_path": str(path)}
     return [repr(name), *(f"{key}={value!r}" for key, value in given.items())]

@@ -1,4 +1,4 @@
-"""The methods by the name of their command."""
+"""List the methods by the name of their command."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from examples.train.methods.base import Method
 
 
 class Entry(NamedTuple):
-    """Where a method stands and what it is, without importing it."""
+    """A method's place and summary, without importing it."""
 
     module: str
     name: str
     summary: str
 
     def load(self) -> type[Method]:
-        """Import the class."""
+        """Import the method's class."""
         found: type[Method] = getattr(import_module(f"{__name__}.{self.module}"), self.name)
         return found
 
@@ -24,11 +24,11 @@ class Entry(NamedTuple):
 #: Command -> its method.
 METHODS: dict[str, Entry] = {
     "ce": Entry("cross_entropy", "CrossEntropy", "cross entropy, the baseline"),
-    "eac": Entry("eac", "EAC", "class maps that agree with the mirror image's"),
+    "eac": Entry("eac", "EAC", "class maps that agree with those of the mirror image"),
     "scn": Entry("scn", "SCN", "importance weights, their ranking, and relabelling"),
-    "gsmc": Entry("gsmc", "GSMC", "the network's own average as a teacher, maps that agree"),
+    "gsmc": Entry("gsmc", "GSMC", "an average of the network as teacher, class maps that agree"),
     "lanet": Entry("lanet", "LANet", "label distributions, and a contrast with landmarks"),
-    "forward": Entry("forward", "Forward", "labels corrected by how often they are wrong"),
-    "robust": Entry("robust", "Robust", "a teacher, what it remembers, and corrected labels"),
-    "compose": Entry("compose", "Compose", "any losses by name, with their weights"),
+    "forward": Entry("forward", "Forward", "a loss that knows how often labels are wrong"),
+    "robust": Entry("robust", "Robust", "forward correction with a teacher and its memory"),
+    "compose": Entry("compose", "Compose", "any losses by name, with weights"),
 }

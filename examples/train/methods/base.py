@@ -1,4 +1,4 @@
-"""What the loop knows of a method."""
+"""Define the interface between the training loop and a method."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Network = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What every method is made from.
+    """Everything that a method is made from.
 
     Attributes:
         faces: the training set.
         classifier: a classifier with its start weights.
         views: makes views of batches.
         class_weights: a weight for each class (C), or ``None``.
-        trained: whether the classifier starts from weights that were trained.
-        steps: steps of the whole run.
+        trained: whether the start weights are trained.
+        steps: number of steps of the whole run.
         settings: all options.
     """
 
@@ -43,21 +43,20 @@ class Task:
 
 
 class Method(nn.Module):
-    """One method: all that it trains and remembers is a submodule, and so is saved and resumed.
+    """One method. Everything it trains or remembers is a submodule, so it is saved and resumed.
 
-    A subclass has ``Options``, a frozen dataclass, and sets ``network``, which the loop wraps and
-    hands to :meth:`loss`, and ``criterion``.
+    A subclass defines ``Options``, a frozen dataclass, and sets ``network`` and ``criterion``. The
+    loop wraps the network and passes it to :meth:`loss`.
 
     Args:
-        task: what to train on.
-        options: of the method.
+        task: data, classifier and settings.
+        options: options of the method.
 
     Attributes:
-        passes: how many images of a sample pass through the network in a step.
+        passes: images per sample that pass through the network in a step.
         skips_parameters: whether a step may leave parameters of the network without gradient.
         weighs_classes: whether the loss takes class weights.
-        ema: the average of the classifier's weights, where the run predicts with one; the loop
-            moves it.
+        ema: the average of the classifier's weights, if the run has one. The loop updates it.
     """
 
     Options: ClassVar[type]
@@ -74,45 +73,46 @@ class Method(nn.Module):
         self.ema: ModelEMA | None = None
         if task.class_weights is not None and not self.weighs_classes:
             raise Refused(
-                f"--class-weights is not for {task.settings.method}; choose --sampling balanced"
+                f"--class-weights: {task.settings.method} does not take class weights; remove it, "
+                "or use --sampling balanced"
             )
 
     @property
     def body(self) -> nn.Module:
-        """The part of the network that does the work row by row: compiled, or taken in parts."""
+        """The part of the network that treats rows independently, to compile or run in parts."""
         return self.network
 
     @property
     def classifier(self) -> CAMClassifier:
-        """What is evaluated and saved."""
+        """The classifier to evaluate and save."""
         return self.task.classifier
 
     def labels_now(self) -> Tensor:
-        """The labels trained on, of all samples: where the method changes them, its own."""
+        """Return the current labels of all samples, with the changes of the method."""
         targets = self.task.faces.targets
         return targets if targets.ndim == 1 else targets.argmax(1)
 
     def progress(self, batch: Batch) -> float:
-        """Share of the run's steps that are done."""
+        """Return the share of the run's steps before this batch."""
         return batch.step / self.task.steps
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted terms of the batch's loss by name; the loop adds them up.
+        """Return the weighted terms of the loss by name, and set ``batch.logits``.
 
-        It also sets ``batch.logits``, which the record of the training takes.
+        The loop adds the terms up.
         """
         raise NotImplementedError
 
     def after_step(self, batch: Batch) -> None:
-        """Move what the method remembers; not called for a step that the scaler skipped."""
+        """Update the method's state. It is not called for steps that the scaler skipped."""
 
     def figures(self, epoch: int) -> dict[str, float]:
-        """Return what to log after an epoch, counted from 1."""
+        """Return figures to log after an epoch (from 1)."""
         return {}
 
 
 def ramp(progress: float, between: tuple[float, float]) -> float:
-    """Rise from 0 to 1 while the progress goes from one share of the run to the other."""
+    """Return a weight that rises from 0 to 1 between two shares of the run."""
     start, end = between
     if progress >= end:
         return 1.0
@@ -120,7 +120,7 @@ def ramp(progress: float, between: tuple[float, float]) -> float:
 
 
 class EachView(nn.Module):
-    """Run a network on several views in one forward, as data-parallel training needs it."""
+    """Run a network on several views in one forward pass, as DistributedDataParallel needs it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -131,10 +131,10 @@ class EachView(nn.Module):
 
 
 class WeightedCrossEntropy(nn.Module):
-    """Cross entropy whose samples weigh as their class does; a plain mean over the batch.
+    """Weigh the cross entropy of each sample by its class, and return the mean over the batch.
 
-    Unlike torch's it does not divide by the batch's sum of weights, which differs between the
-    shares of a batch.
+    torch divides by the sum of the weights instead, which differs between the processes' shares of
+    a batch.
     """
 
     weight: Tensor | None
@@ -154,19 +154,19 @@ class WeightedCrossEntropy(nn.Module):
 
 
 def label_store(task: Task) -> LabelStore:
-    """Return a store of the training set's labels, of probabilities where they are such."""
+    """Return a label store for the training set, with soft targets if its labels are soft."""
     targets = task.faces.targets
     return LabelStore(targets, num_classes=len(task.faces.classes), soft_targets=targets.ndim == 2)
 
 
 def targets_now(labels: LabelStore, batch: Batch) -> Tensor:
-    """Return what a batch is trained on now: classes, or rows of probabilities."""
+    """Return the current labels of a batch: classes, or rows of probabilities."""
     soft = batch.target.ndim == 2
     return labels.soft_target(batch.index) if soft else labels(batch.index)
 
 
 def with_branch(task: Task, num_landmarks: int) -> LandmarkClassifier:
-    """Return the classifier with a landmark branch: copies of trained stages, else drawn anew."""
+    """Return the classifier with a landmark branch. It copies stages only if they are trained."""
     name, options = backbone_of(task.settings.model)
     pyramid = None if task.trained else timm.create_model(name, features_only=True, **options)
     return LandmarkClassifier(task.classifier, num_landmarks=num_landmarks, pyramid=pyramid)

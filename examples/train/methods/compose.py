@@ -1,4 +1,4 @@
-"""Any losses by name, the core's and the plugins', with their weights."""
+"""Train with any losses by name, from the core or from plugins."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from robustfer.state import ModelEMA, Relabeler
 
 @dataclass(frozen=True)
 class Options:
-    """losses by name (robustfer list has them, robustfer show NAME their options)
+    """losses by name (see robustfer list, and robustfer show NAME for options)
 
     Args:
-        loss: NAME[=WEIGHT][,OPTION=VALUE...], repeated for each loss; default: cross_entropy
-        erase: a box of its own in each view, or the same in both
-        decay: of the teacher, if a loss takes one
-        relabel_from: first epoch that changes labels, counted from 1; default: never
-        relabel_margin: by how much another class must be more probable
-        class_counts: faces of each class, if a loss takes them: those of the labels trained on, or
-            a list, say the shares among verified labels
+        loss: NAME[=WEIGHT][,OPTION=VALUE...]; repeat for each loss; default: cross_entropy
+        erase: box to erase: independent in each view, or shared by both
+        decay: decay of the teacher's weights, if a loss takes a teacher
+        relabel_from: first epoch that changes labels, from 1; default: never
+        relabel_margin: how much more probable the new class must be
+        class_counts: faces of each class, if a loss takes them: labels (count the current labels),
+            or a list, such as the shares among verified labels
     """
 
     loss: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Options:
 
 
 class Compose(Method):
-    """A second view, a teacher and importances are made only for losses that take them."""
+    """Combine losses, with a second view, a teacher and importances only if a loss takes them."""
 
     Options = Options
     skips_parameters = True
@@ -68,7 +68,10 @@ class Compose(Method):
         )
         weigh_classes = any(map(weighs_classes, self.criterion.losses))
         if task.class_weights is not None and not weigh_classes:
-            raise Refused("--class-weights needs a loss that takes them, such as cross_entropy")
+            raise Refused(
+                "--class-weights: none of the losses takes class weights; add one that does, such "
+                "as cross_entropy"
+            )
         self.needs = self.criterion.accepts - self.criterion.proposes
         self.both = bool(self.needs & {"attention_flipped", "logits_flipped"})
         self.passes = 2 if self.both else 1  # type: ignore[misc]
@@ -145,7 +148,7 @@ class Compose(Method):
             self.class_counts = None
 
     def check_class_counts(self) -> None:
-        """Refuse counts that nobody takes, or not one for each class."""
+        """Require a loss that takes counts, and one count for each class."""
         counts, classes = self.options.class_counts, self.task.faces.classes
         if isinstance(counts, str):
             return
@@ -154,11 +157,11 @@ class Compose(Method):
         if len(counts) != len(classes):
             raise Refused(
                 f"--class-counts must have a number for each of {', '.join(classes)}, "
-                f"got {len(counts)}"
+                f"got {len(counts)} numbers"
             )
 
     def find_votes(self) -> Tensor | None:
-        """Return the votes for each face (N, C), if a loss takes them."""
+        """Return the votes for all faces (N, C), if a loss takes them."""
         if "votes" not in self.needs:
             return None
         if self.task.faces.votes is None:
@@ -169,7 +172,7 @@ class Compose(Method):
         return self.task.faces.votes
 
     def counted(self, device: torch.device) -> Tensor:
-        """Return the samples of each class (C), counted anew where labels have changed."""
+        """Return the samples of each class (C), counted again after labels change."""
         if self.class_counts is None:
             given = self.options.class_counts
             counts = self.labels.soft_target().sum(0) if isinstance(given, str) else given

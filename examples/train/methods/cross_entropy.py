@@ -1,4 +1,4 @@
-"""Cross entropy: the baseline."""
+"""Train with cross entropy, the baseline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Options:
 
 
 class CrossEntropy(Method):
-    """The classifier and nothing else."""
+    """Train the classifier with cross entropy."""
 
     Options = Options
     weighs_classes = True

@@ -1,4 +1,4 @@
-"""EAC: the class maps of an image and of its mirror image agree."""
+"""Train with EAC: the class maps of an image and of its mirror image must agree."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Options:
     """EAC
 
     Args:
-        consistency_weight: of the attention consistency
-        erase: a box of its own in each view, or the same in both
+        consistency_weight: weight of the attention consistency
+        erase: box to erase: independent in each view, or shared by both
         label_smoothing: share of the target spread over all classes
     """
 
@@ -29,7 +29,7 @@ class Options:
 
 
 class EAC(Method):
-    """The image is classified as it is: its mirror image is the other view."""
+    """Classify the image, and compare its class maps with those of the mirror image."""
 
     Options = Options
     weighs_classes = True

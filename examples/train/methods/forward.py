@@ -1,4 +1,4 @@
-"""Forward correction: the network predicts the truth, the loss sees the label that was given."""
+"""Train with forward correction: the network predicts the true label, the loss the given one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Options(TransitionOptions):
     """forward correction
 
     Args:
-        q: 0 for the logarithm; above 0 the robust form, which learns less from a label that the
-            network contradicts
-        distillation_weight: of the agreement with a teacher that sees the mirrored, unerased view;
-            0: without
+        q: 0 for cross entropy; above 0 the loss learns less from labels that the network
+            contradicts
+        distillation_weight: weight of the agreement with a teacher that sees the mirrored view
+            without erasing; 0: no teacher
         distillation_ramp: shares of the run between which that weight rises
-        decay: of the teacher
+        decay: decay of the teacher's weights
     """
 
     transition: str = "verified"
@@ -39,7 +39,10 @@ class Options(TransitionOptions):
 
 
 class Forward(Method):
-    """With ``--transition none`` it is cross entropy, or generalized cross entropy where q > 0."""
+    """Train with forward correction.
+
+    With ``--transition none`` it is cross entropy, or generalized cross entropy for q > 0.
+    """
 
     Options = Options
 
@@ -63,11 +66,11 @@ class Forward(Method):
             self.teacher = self.make_teacher()
 
     def make_teacher(self) -> ModelEMA:
-        """Return the slow average of the classifier."""
+        """Return a teacher: a moving average of the classifier."""
         return ModelEMA(self.classifier, decay=self.options.decay, buffers="ema")
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode of all but the teacher, which predicts as in evaluation."""
+        """Set the mode of everything except the teacher, which stays in eval mode."""
         super().train(mode)
         if self.teacher is not None:
             self.teacher.eval()
@@ -84,13 +87,13 @@ class Forward(Method):
         terms = {"forward_correction": losses.mean()}
         if self.teacher is not None:
             weight = self.distillation_weight(batch)
-            # Nothing is asked of the teacher before its weight rises.
+            # Skip the teacher while its weight is 0.
             taught = self.teacher(mirror).logits if weight else logits
             terms["self_distillation"] = weight * self_distillation(logits, taught)
         return terms
 
     def distillation_weight(self, batch: Batch) -> float:
-        """Weight of the agreement with the teacher at this step."""
+        """Return the weight of the agreement with the teacher at this step."""
         options = self.options
         share = ramp(self.progress(batch), options.distillation_ramp)
         return float(options.distillation_weight * share)

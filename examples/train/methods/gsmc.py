@@ -1,4 +1,4 @@
-"""GSMC: the network's own average as a teacher, and class maps that agree."""
+"""Train with GSMC: an average of the network as its teacher, and class maps that agree."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Options:
     """GSMC
 
     Args:
-        distillation_weight: of the agreement with the teacher
-        consistency_weight: of the attention consistency
-        decay: of the teacher
+        distillation_weight: weight of the agreement with the teacher
+        consistency_weight: weight of the attention consistency
+        decay: decay of the teacher's weights
     """
 
     distillation_weight: NonNegativeNumber = 0.9
@@ -29,7 +29,7 @@ class Options:
 
 
 class GSMC(Method):
-    """The mirror image shows the same erased box: the teacher looks at what the student saw."""
+    """Erase the same box in both views, so the teacher sees what the student sees."""
 
     Options = Options
     weighs_classes = True

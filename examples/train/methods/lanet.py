@@ -1,4 +1,4 @@
-"""LA-Net: label distributions from neighbours, and a contrast of face and landmarks."""
+"""Train with LA-Net: label distributions of neighbours, and a contrast of face and landmarks."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Options:
     """LA-Net
 
     Args:
-        second_space: a trained landmark branch, or the landmarks' coordinates
-        landmarks: dataset (its own), or file:PATH
-        landmarks_size: side of the images they were found in, in pixels; default: the images' own
-        points: convert to so many landmarks; the paper: 19
-        distribution_weight: of the label distributions; 0: without
-        landmark_weight: of the heat maps; 0: without
-        contrast_weight: of the contrast; 0: without
-        neighbors: in each space
-        momentum: of the label distributions
-        threshold: of a pseudo label
-        queue: keys to contrast with
-        decay: of the network of keys
+        second_space: space of the landmarks: branch (trained with the network) or coordinates
+        landmarks: dataset (those of the data set), or file:PATH
+        landmarks_size: side in pixels of the images they were found in; default: that of the images
+        points: number of landmarks to convert to (the paper: 19)
+        distribution_weight: weight of the label distributions; 0: none
+        landmark_weight: weight of the heat maps; 0: none
+        contrast_weight: weight of the contrast; 0: none
+        neighbors: neighbours in each space
+        momentum: momentum of the label distributions
+        threshold: smallest probability of a pseudo label
+        queue: number of keys to contrast with
+        decay: decay of the weights of the key network
     """
 
     second_space: Literal["branch", "coordinates"] = "branch"
@@ -52,7 +52,7 @@ class Options:
 
 
 class LANet(Method):
-    """The network estimates label distributions, and finds landmarks while it trains."""
+    """Train a network that estimates label distributions and finds landmarks."""
 
     Options = Options
     weighs_classes = True
@@ -93,7 +93,7 @@ class LANet(Method):
 
     @property
     def body(self) -> nn.Module:
-        return self.network.faces  # estimates compare the faces of a batch
+        return self.network.faces  # the estimates of LANetModel compare rows
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         options, index = self.options, batch.index
@@ -130,11 +130,11 @@ class LANet(Method):
             self.average.update(self.network)
 
     def figures(self, epoch: int) -> dict[str, float]:
-        """How many labels are believed to be others than given, and the share that is right."""
+        """Return how many labels are believed wrong, and the precision of the new labels."""
         believed, faces = self.bank.distribution.argmax(1).cpu(), self.task.faces
         changed = believed != faces.targets
         figures = {"changed": float(changed.sum())}
         if faces.true_targets is not None:
-            judged = changed & (faces.true_targets >= 0)  # -1 where the truth is not known
+            judged = changed & (faces.true_targets >= 0)  # -1: the true label is unknown
             figures["precision"] = float((believed == faces.true_targets)[judged].float().mean())
         return figures

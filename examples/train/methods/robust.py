@@ -1,4 +1,4 @@
-"""What helped against noisy labels, put together; each part is switched by its own option."""
+"""Combine what helps against noisy labels. An option switches each part on."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from robustfer.losses import LandmarkAdaptiveWingLoss
 
 @dataclass(frozen=True)
 class Options(forward.Options):
-    """the composition
+    """the recipe
 
     Args:
-        memory_weight: share of what the teacher remembers of a sample in its target; 0: without
+        memory_weight: share of the teacher's mean prediction in a sample's target; 0: none
         memory_ramp: shares of the run between which that share rises
-        memory_momentum: of what is remembered
-        posterior_from: share of the run from which a sample weighs as much as its label is
-            probably right; 1: never
-        posterior_floor: least weight of a sample
-        consistency_weight: of class maps that agree with the mirror image's, a second pass; 0:
-            without
-        landmark_weight: of the heat maps of a landmark branch; 0: without
-        landmarks: dataset (its own), or file:PATH
-        landmarks_size: side of the images they were found in, in pixels; default: the images' own
-        points: convert to so many landmarks
-        adjust_to: predict as if the classes had the shares of the truth, or the same (uniform)
-        adjust_strength: 1 for these very shares, less for some way to them
+        memory_momentum: momentum of the mean prediction
+        posterior_from: share of the run after which a sample weighs by the probability that its
+            label is right; 1: never
+        posterior_floor: smallest weight of a sample
+        consistency_weight: weight of class maps that agree with those of the mirror image; needs a
+            second pass; 0: none
+        landmark_weight: weight of the heat maps of a landmark branch; 0: no branch
+        landmarks: dataset (those of the data set), or file:PATH
+        landmarks_size: side in pixels of the images they were found in; default: that of the images
+        points: number of landmarks to convert to
+        adjust_to: class shares to predict with: truth (the true ones), uniform (equal ones), or
+            none (no change)
+        adjust_strength: 1 for exactly these shares, less for part of the way
     """
 
     transition: str = "none"
@@ -55,7 +56,7 @@ class Options(forward.Options):
 
 
 class Robust(forward.Forward):
-    """Forward correction with a memory, consistent maps, landmarks and adjusted predictions."""
+    """Train with forward correction, a memory, consistent maps, landmarks and adjusted shares."""
 
     Options = Options
     skips_parameters = True
@@ -83,7 +84,7 @@ class Robust(forward.Forward):
                 momentum=options.memory_momentum,
             )  # fmt: skip
             self.teacher = self.teacher or self.make_teacher()
-        # The loss takes it away again, so the network learns to predict with it.
+        # The loss subtracts the shift, so the network learns predictions that include it.
         shift = prediction_shift(
             options.adjust_to, options.adjust_strength, self.label, self.estimate,
             corrected=self.transition is not None, num_classes=len(task.faces.classes),
@@ -126,7 +127,7 @@ class Robust(forward.Forward):
         return terms
 
     def sample_weights(self, batch: Batch, believed: Tensor, verified: Tensor) -> Tensor:
-        """Return the probability that each label is right (B), late in the run; 1 before."""
+        """Return the probability that each label is right (B), or 1 early in the run."""
         if self.memory is None or self.progress(batch) < self.options.posterior_from:
             return torch.ones_like(believed[:, 0])
         right = self.memory.right(believed, batch.target)

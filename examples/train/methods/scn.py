@@ -1,4 +1,4 @@
-"""SCN: importance weights, their ranking, and relabelling."""
+"""Train with SCN: importance weights, their ranking, and relabelling."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Options:
     """SCN
 
     Args:
-        margin: gap required between the groups of importance; 0.15 for batches of 1,024
+        margin: required gap between the groups of importance; use 0.15 for batches of 1,024
         rank_weight: share of the ranking in the loss
-        relabel_from: first epoch that changes labels, counted from 1
-        relabel_margin: by how much another class must be more probable
-        relabel: samples that may change
+        relabel_from: first epoch that changes labels, from 1
+        relabel_margin: how much more probable the new class must be
+        relabel: samples whose label can change
     """
 
     margin: Share = 0.07
@@ -35,7 +35,7 @@ class Options:
 
 
 class SCN(Method):
-    """Labels that change live in a store, in every process the same."""
+    """Weigh samples by importance, and change labels in a store that all processes share."""
 
     Options = Options
     weighs_classes = True

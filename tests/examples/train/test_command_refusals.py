@@ -42,7 +42,7 @@ def test_every_command_wants_a_finished_run(command, refusal, elsewhere, finishe
     (elsewhere / "letter.txt").write_text("Dear")
     assert "RUN" in refusal(command)
     assert "letter.txt is not" in told("letter.txt")
-    assert "nowhere is not there" in told("nowhere")
+    assert "nowhere does not exist" in told("nowhere")
     assert "images is not the folder of a run" in told("images")
     run("ce", "--epochs=2", "--max-steps=1", "--stop-after=1", "--output=begun")
     err = told("begun")

@@ -188,7 +188,7 @@ def test_the_card_is_whole_in_both_formats(card, finished, tmp_path, capsys):
         assert text in shown
         assert text in markdown
         assert group.name in shown
-    for fact in ("one half", "(20, chosen by their names)", "flatters", "label smoothing",
+    for fact in ("one half", "(20, chosen by their names)", "is optimistic", "label smoothing",
                  "30.0% of the training labels are wrong", "consistency weight"):  # fmt: skip
         assert fact in " ".join(shown.split()), fact
         assert fact in " ".join(markdown.split()), fact

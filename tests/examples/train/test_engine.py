@@ -64,7 +64,7 @@ def test_a_finished_run_resumed_stays_as_it_is(tmp_path, capsys):
     weights = load_file(tmp_path / "run/model.safetensors")
     outcome = run("gsmc", f"--output={tmp_path}/run", "--resume")
     assert len(outcome.history) == 2
-    assert "going on after epoch 2" in capsys.readouterr().out
+    assert "continuing after epoch 2" in capsys.readouterr().out
     assert (tmp_path / "run/resume.pt").read_bytes() == before
     assert_equal(load_file(tmp_path / "run/model.safetensors"), weights)
 

@@ -39,7 +39,7 @@ def test_what_is_finished_is_skipped_and_the_rest_goes_on(tmp_path, capsys):
     outcomes = train_each_seed(settings_of("ce", "--seeds=3", "--resume", f"--output={tmp_path}/s"))
     shown = capsys.readouterr().out
     assert "seed 0 (1 of 3): finished already" in shown
-    assert "going on after epoch 1" in shown
+    assert "continuing after epoch 1" in shown
     assert [outcome.folder.name for outcome in outcomes] == ["seed-1", "seed-2"]
     assert all(len(outcome.history) == 2 for outcome in outcomes)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "s/seed-0").rglob("*")} == before
