@@ -1,4 +1,4 @@
-"""The core's own components, offered through the same hooks as anyone's."""
+"""The core's own components, offered through the same hooks as those of plugins."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="adaptive_wing",
             factory="robustfer.losses:AdaptiveWingLoss",
-            summary="Loss of heat maps, sharp at a landmark and soft in the background",
+            summary="Loss of heat maps, sharp at landmarks and soft in the background",
             reference=_ADAPTIVE_WING,
         ),
         Component(
@@ -57,43 +57,43 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="forward_correction",
             factory="robustfer.losses:ForwardCorrectionLoss",
-            summary="Cross entropy of the given label, through a matrix of how labels go wrong",
+            summary="Cross entropy of the given label, through the label noise's transition matrix",
             reference=_PATRINI,
         ),
         Component(
             name="gsmc",
             factory="robustfer.losses:GSMCLoss",
-            summary="Cross entropy, distillation from the own average, attention consistency",
+            summary="Cross entropy, distillation from the model's average, attention consistency",
             reference=_GSMC,
         ),
         Component(
             name="landmark_adaptive_wing",
             factory="robustfer.losses:LandmarkAdaptiveWingLoss",
-            summary="Adaptive wing loss straight from landmarks, whose heat maps are never made",
+            summary="Adaptive wing loss against landmarks, without drawing their heat maps",
             reference=_ADAPTIVE_WING,
         ),
         Component(
             name="lanet",
             factory="robustfer.losses:LANetLoss",
-            summary="Cross entropy, an estimated distribution, heat maps of landmarks, contrast",
+            summary="Cross entropy, estimated label distribution, landmark heat maps, contrast",
             reference=_LANET,
         ),
         Component(
             name="rank_regularization",
             factory="robustfer.losses:RankRegularizationLoss",
-            summary="The most important samples above the others by a margin, on average",
+            summary="Keeps the mean importance of the top samples above the rest by a margin",
             reference=_SCN,
         ),
         Component(
             name="scn",
             factory="robustfer.losses:SCNLoss",
-            summary="Self-cure network: cross entropy weighted by importance, and its ranking",
+            summary="Self-cure network: cross entropy of weighted logits, and rank regularization",
             reference=_SCN,
         ),
         Component(
             name="self_distillation",
             factory="robustfer.losses:SelfDistillationLoss",
-            summary="Divergence of a prediction from that of a teacher, the model's own average",
+            summary="Divergence from the prediction of a teacher, usually the model's average",
             reference="Hinton et al., Distilling the Knowledge in a Neural Network, NIPS workshop "
             "2014",
         ),
@@ -107,7 +107,7 @@ def robustfer_augmentations() -> list[Component]:
         Component(
             name="mirrored_pair",
             factory="robustfer.augmentations:MirroredPair",
-            summary="An image and its mirror image, normalised and randomly erased, as EAC trains",
+            summary="An image and its mirror image for EAC, normalised and randomly erased",
             reference=_EAC,
         ),
         Component(

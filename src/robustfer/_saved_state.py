@@ -1,4 +1,4 @@
-"""Saved state is loaded whole or not at all."""
+"""Load saved state whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ _Check = Callable[[_Module, Mapping[str, Tensor]], None]
 
 
 def load_whole(module: _Module, check: _Check[_Module] | None = None) -> None:
-    """Have a module load its ``state_dict`` whole or not at all; call it in the constructor.
+    """Make a module load its ``state_dict`` whole or not at all. Call it in the constructor.
 
-    torch copies what fits before it raises for the rest, so that a refused state leaves a mixture
-    of both. A module with this refuses before anything is copied: names that differ, another
-    shape, another dtype (floating-point ones may differ), and what ``check`` refuses. That holds
-    under ``strict=False`` and inside another module as well. A state of which nothing was saved is
-    left to torch.
+    torch copies the tensors that fit before it raises for the others, which leaves a mixture. With
+    this, the module raises before anything is copied, if names, shapes or dtypes differ or if
+    ``check`` raises. Only floating-point dtypes may differ from each other. It holds under
+    ``strict=False`` and inside another module too. If nothing was saved for the module, torch
+    decides.
 
     Args:
-        module: what remembers; parts of it are looked at too.
-        check: takes the module and the saved tensors by name, and raises a ValueError for values
-            that cannot be. A function of a module: a lambda or a method cannot be pickled.
+        module: the module with state; its submodules are checked too.
+        check: takes the module and the saved tensors by name, and raises a ValueError for
+            impossible values. Give a function at module level: a lambda or a method cannot be
+            pickled.
 
     >>> import torch
     >>> class Counts(nn.Module):
@@ -64,7 +65,7 @@ def _look_first(
 
 
 def _check_fit(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse another name, shape or dtype."""
+    """Require the module's own names, shapes and dtypes."""
     wrong = [
         f"{name} is {_told(saved, name)} there and {_told(own, name)} here"
         for name in {**own, **saved}
@@ -73,8 +74,7 @@ def _check_fit(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"{'; '.join(wrong[:3])}{more}; make it with the options and for the data of the "
-            "saved one"
+            f"{'; '.join(wrong[:3])}{more}; construct it with the options and data of the saved one"
         )
 
 

@@ -147,7 +147,7 @@ def test_decisions_change_labels_and_can_be_taken_back(tmp_path):
 def test_decisions_about_another_store_change_nothing(tmp_path):
     found = read(write(tmp_path / "a.csv", ("random", 0, "sad"), ("suspects", 3, "fear")))
     store = LabelStore(GIVEN.flip(0), num_classes=3)
-    with pytest.raises(ValueError, match="decisions are about other labels: .* at index 0"):
+    with pytest.raises(ValueError, match="decisions must have the given labels.* at index 0"):
         store.apply_decisions(found)
     small = LabelStore(GIVEN[:2], num_classes=3)
     with pytest.raises(IndexError, match="index must hold rows from 0 to 1, got 3"):

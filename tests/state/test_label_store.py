@@ -315,7 +315,7 @@ def test_an_epoch_that_is_no_longer_in_the_journal():
     with pytest.warns(UserWarning, match="full"):
         update(store, [3, 4], [0, 0], epoch=3)
     before = copy_of_state(store)
-    with pytest.raises(ValueError, match=r"epoch 1 is no longer in the journal: .*back to epoch 2"):
+    with pytest.raises(ValueError, match=r"epoch 1 is no longer in the journal.*back to epoch 2"):
         store.revert_to_epoch(1)
     assert_same_state(before, store.state_dict())
     assert store.revert_to_epoch(2) == 2
@@ -467,7 +467,7 @@ def test_follows_the_module_to_a_device(device):
         ({"num_classes": 300}, "label_current is torch.uint8 .* there and torch.int16 "),
         ({"journal_capacity": 21}, r"history.index is torch.int64 of shape \(20\) there and"),
         ({"soft_targets": True}, r"soft_current is not there and torch.float16 of shape \(10, 7\)"),
-        ({"given": GIVEN.flip(0)}, "made from other labels: 8 of 10 differ, the first at index 0"),
+        ({"given": GIVEN.flip(0)}, "label_given .*8 of 10 differ, the first at index 0"),
     ],
 )
 def test_refuses_a_state_that_does_not_fit(options, message):
@@ -486,7 +486,7 @@ def test_refuses_more_states_that_do_not_fit():
         make().load_state_dict(saved)
     rows = torch.eye(7)[GIVEN]
     softer = make(given=rows * 0.5 + 0.5 / 7, soft_targets=True).state_dict()
-    with pytest.raises(ValueError, match="made from other labels: 10 of 10 differ"):
+    with pytest.raises(ValueError, match="10 of 10 differ"):
         make(given=rows, soft_targets=True).load_state_dict(softer)
     # Seven classes and eight look the same but for the labels.
     eight = make(num_classes=8)

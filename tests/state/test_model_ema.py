@@ -313,7 +313,7 @@ def bad_models():
     yield nn.Linear(4, 4, bias=False), r"got 1; they differ in bias \[4\]"
     yield (
         nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)),
-        r"the 0 buffers of the one that was averaged, got 3",
+        r"the 0 buffers of the averaged model, got 3",
     )
 
 

@@ -326,7 +326,7 @@ def bad_updates():
     yield {"logits": good["logits"][:, :3]}, r"logits must have shape \(B, 4\), got \(10, 3\)"
     yield {"logits": good["logits"].long()}, "logits must have a floating-point dtype"
     yield {"importance": good["importance"][:9]}, "importance has B=9 but logits has B=10"
-    yield {"importance": None}, "importance must be given for scope='low_importance'"
+    yield {"importance": None}, "importance must be a tensor for scope='low_importance'"
     yield {"bias": torch.zeros(3)}, "bias has C=3 but logits has C=4"
     yield {"step": -1}, "step must be a whole number from 0 to"
     yield {"epoch": 0.5}, "epoch must be a whole number from 0 to 32767, got 0.5"

@@ -149,7 +149,7 @@ def test_without_given_labels_there_are_no_margins():
     dynamics.update(torch.arange(N), scores(N))
     torch.testing.assert_close(dynamics.probabilities(), scores(N).softmax(1))
     assert dynamics.forgotten is None
-    with pytest.raises(ValueError, match="margins are recorded only with given labels; .* given="):
+    with pytest.raises(ValueError, match="given labels, got none; .* given="):
         dynamics.area_under_margin()
     made = TrainingDynamics(N, C)
     made.load_state_dict(dynamics.state_dict())
@@ -195,7 +195,7 @@ def damaged(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (damaged("label_given", 1), "other labels: 1 of 6 differ, the first at index 1"),
+        (damaged("label_given", 1), "label_given .*1 of 6 differ, the first at index 1"),
         (damaged("visits", -1), r"visits must lie in \[0, 32767\], got -1 at position 1"),
         (damaged("forgotten", -1), "forgotten must lie in"),
         (damaged("mean", math.nan), "mean must be finite"),
@@ -246,7 +246,7 @@ def test_a_refused_batch_changes_nothing(index, logits, error, message):
         ({"given": [0]}, TypeError, "given must be a torch.Tensor, got list"),
         ({"early": (3, 3)}, ValueError, "the last visit of early must be a whole number from 4"),
         ({"early": (-1, 3)}, ValueError, "the first visit of early must be a whole number from 0"),
-        ({"early": 3}, ValueError, "early must be the first and the last visit"),
+        ({"early": 3}, ValueError, "early must be a first and a last visit, got 3"),
         ({"dtype": torch.int64}, ValueError, "dtype must be a floating-point dtype"),
     ],
 )

@@ -1,8 +1,8 @@
-"""The contrast with two queues, value and gradient in one pass over them.
+"""The contrast with two queues: value and gradient in one pass.
 
-As an operator of its own it stays one call in a compiled graph, for queues of any length.
-Temporaries follow a byte budget: columns of the queues are taken chunk by chunk, with a running
-log-sum-exp, and rows of a large batch block by block.
+It is a custom operator, which a compiled graph calls once for queues of any length. Temporaries
+follow a byte budget: it reads the queues in chunks, with a running log-sum-exp, and a large batch
+in blocks of rows.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from robustfer.functional._budget import byte_budget
 from robustfer.functional._precision import without_autocast
 
 UNFILLED = torch.iinfo(torch.int64).min
-"""Label of a slot in a queue that holds nothing yet."""
+"""Label of a queue slot that is not filled yet."""
 
 _NEVER = -float("inf")
-_Sums = tuple[Tensor, Tensor, Tensor]  # greatest logit, sum of exponentials, queue rows so weighted
+# Greatest logit, sum of exponentials, sum of the queue's rows weighted by them.
+_Sums = tuple[Tensor, Tensor, Tensor]
 
 
 @torch.library.custom_op(
     "robustfer::contrast_with_queues",
     mutates_args=(),
-    # Written out, not read from the annotations, which are strings here.
+    # torch cannot infer the schema: the annotations are strings here.
     schema="(Tensor expression_query, Tensor landmark_query, Tensor expression_key, "
     "Tensor landmark_key, Tensor pseudo_label, "
     "Tensor expression_queue, Tensor landmark_queue, Tensor queue_label, "
@@ -47,7 +48,10 @@ def contrast_with_queues(
     mask_unfilled: bool,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the loss and its gradients by the first four; the latter empty unless asked for."""
+    """Return the loss and its gradients by the first four arguments.
+
+    The gradients are empty without ``with_gradient``.
+    """
     loss, dtype, batch = expression_query.new_zeros(()), expression_query.dtype, len(pseudo_label)
     likes = (expression_query, landmark_query, expression_key, landmark_key)
     gradients = [torch.zeros_like(like) if with_gradient else like.new_empty(0) for like in likes]
@@ -75,7 +79,7 @@ def contrast_with_queues(
                 loss -= (share * F.logsigmoid(margin)).sum()
                 if with_gradient:
                     push = share * torch.sigmoid(-margin)
-                    # The greatest term of a total is one, unless all are masked: then push is zero.
+                    # A total is at least 1, unless all negatives are masked: then push is zero.
                     mean_negative = pull / total.clamp_min(1.0)
                     towards = push.sum(1, keepdim=True) * mean_negative - push @ keys[side]
                     gradients[side][block] = towards / temperature
@@ -84,10 +88,12 @@ def contrast_with_queues(
 
 
 def _block(like: Tensor) -> tuple[int, int]:
-    """Rows of the batch and columns of a queue to hold at once, by the byte budget."""
+    """Return how many rows of the batch and columns of a queue fit into the byte budget."""
     budget, batch, size = byte_budget(like.device.type), len(like), like.element_size()
-    rows = max(1, min(batch, budget // (4 * size * batch)))  # share, margin, push, one to spare
-    return rows, max(1, budget // (rows * (2 * size + 1)))  # logits, bias, mask
+    # share, margin and push, and room for one more
+    rows = max(1, min(batch, budget // (4 * size * batch)))
+    # logits, bias and mask
+    return rows, max(1, budget // (rows * (2 * size + 1)))
 
 
 def _nothing(query: Tensor) -> _Sums:
@@ -99,8 +105,9 @@ def _absorb(sums: _Sums, query: Tensor, queue: Tensor, bias: Tensor, with_pull: 
     greatest, total, pull = sums
     logits = torch.addmm(bias, query, queue.T)
     higher = torch.maximum(greatest, logits.amax(dim=1, keepdim=True))
-    base = higher.masked_fill(higher == _NEVER, 0.0)  # all masked up to here
-    # Exponentials of -inf are slow on CPUs; below this floor a term is lost beside the greatest, 1.
+    # Where all are masked so far, the greatest is -inf.
+    base = higher.masked_fill(higher == _NEVER, 0.0)
+    # Exponentials of -inf are slow on CPUs. Beside the greatest term, 1, the floor adds nothing.
     weights = logits.sub_(base).clamp_min_(-80.0).exp_()
     shrink = (greatest - base).exp()
     total = total * shrink + weights.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Cross entropy as the methods here take it, and the value of each row at its label."""
+"""Cross entropy for classes or probabilities, and the value of each row at its label."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from robustfer._checks import check_finite, check_floating, check_shapes, check_within
 from robustfer.functional._precision import Reduction, full_precision
 
-# torch leaves out samples of the class -100 unless another number is named. This one, the least
-# that every kernel of torch's keeps apart from a class, makes -100 as wrong as any other.
+# torch ignores samples of class -100 by default. With this value -100 is an error too. It is the
+# least number that every kernel of torch can tell from a class.
 _IGNORED_BY_NONE = -(2**31)
 
 
@@ -21,17 +21,17 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Return the cross entropy with classes or probabilities, in float32 for half inputs.
+    r"""Return the cross entropy, in float32 for half inputs.
 
     .. math:: \ell_n = -\log \operatorname{softmax}(z_n)_{y_n}
 
-    torch's own leaves out samples of the class -100. Here -100 is an error, as every other number
-    that is not a class. Shapes and dtypes are those that ``check_target`` has checked.
+    Unlike torch's, it does not ignore the class -100: a target that is not a class is an error.
+    Call ``check_target`` first.
 
     Args:
         logits: scores of the classes, before softmax.
         target: classes, or probabilities.
-        class_weights: weight of each class, as torch's ``weight``; default: all weigh 1.
+        class_weights: weight of each class, like torch's ``weight``; default: all 1.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
@@ -40,7 +40,7 @@ def cross_entropy(
         ``(C)`` -> scalar, or ``(B)``.
 
     Raises:
-        IndexError: a target that is not a class (on CUDA an assertion of the device).
+        IndexError: a target is not a class (on CUDA a device-side assertion).
 
     >>> import torch
     >>> cross_entropy(torch.zeros(2, 4), torch.tensor([3, 0]))
@@ -60,10 +60,10 @@ def cross_entropy(
 
 
 def at_label(values: Tensor, target: Tensor) -> Tensor:
-    """Return the value of each row at its label; of probabilities the mean over their labels.
+    """Return the value of each row at its label, or the mean over a label's probabilities.
 
     Args:
-        values: one for each class, such as ``-log_softmax``.
+        values: one value for each class, such as ``-log_softmax``.
         target: classes, or probabilities.
 
     Shape:
@@ -82,7 +82,7 @@ def at_label(values: Tensor, target: Tensor) -> Tensor:
 def negative_log_likelihood(
     log_p: Tensor, target: Tensor, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Mean of :func:`cross_entropy`, from the logarithms of the probabilities."""
+    """Return the mean :func:`cross_entropy` from log-probabilities."""
     weight = _like(class_weights, log_p)
     if target.ndim == 2:
         return -at_label(log_p if weight is None else weight * log_p, target).mean()
@@ -90,11 +90,11 @@ def negative_log_likelihood(
 
 
 def register_class_weights(loss: nn.Module, class_weights: Tensor | None) -> None:
-    """Give a loss the buffer ``class_weights``: it moves with the loss and is not saved.
+    """Register the buffer ``class_weights``, which moves with the loss but is not saved.
 
     Raises:
-        TypeError: it is not a tensor.
-        ValueError: it has another shape or dtype, or a weight is negative or not finite.
+        TypeError: ``class_weights`` is not a tensor.
+        ValueError: its shape or dtype is wrong, or a weight is negative or not finite.
     """
     if class_weights is not None:
         check_shapes(class_weights=(class_weights, "C"))
@@ -106,7 +106,7 @@ def register_class_weights(loss: nn.Module, class_weights: Tensor | None) -> Non
 
 
 def check_class_weights(class_weights: Tensor | None, logits: Tensor) -> None:
-    """Require a weight for each class of the logits, or none."""
+    """Require one weight for each class of the logits, or ``None``."""
     if class_weights is not None:
         check_shapes(logits=(logits, "B C"), class_weights=(class_weights, "C"))
 

@@ -1,4 +1,4 @@
-"""Rows of all processes, joined with the gradient that one process on all rows would have."""
+"""Join the rows of all processes, with the gradient of one process on the joined batch."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import Tensor
 
 
 def several_processes() -> bool:
-    """Whether there are other processes to join rows with."""
+    """Return whether ``torch.distributed`` runs more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def gather_rows(*tensors: Tensor) -> tuple[tuple[Tensor, ...], int]:
-    """Join the rows of every process, process 0's first; gradients flow back to their rows.
+    """Join the rows of all processes in rank order, differentiably.
 
-    Each process then computes the same from the joined rows, and gets for its own rows the sum of
-    the gradients in all processes; ``DistributedDataParallel`` divides by their number, which
-    leaves the gradient of one process on the joined batch. Handing each process its own slice of
-    its own gradient, without the sum, would leave a share of that.
+    Every process must call it at the same point. Processes may have different numbers of rows. The
+    host waits once per call, for the lengths, so pass all tensors in one call. With one process the
+    rows are returned unchanged.
 
-    Every process must call it at the same point, and may bring its own number of rows. Without
-    ``torch.distributed``, or with one process, the rows come back as they are. The host waits once,
-    for the lengths: give what is joined at one point in one call.
+    Each process computes the same loss from the joined rows. The backward pass sums the gradients
+    of all processes, and ``DistributedDataParallel`` divides by their number. The result is the
+    gradient of one process on the joined batch.
 
     Args:
-        tensors: of the same length, on one device; dtypes and other axes as in every process.
+        tensors: tensors of one length on one device. Dtypes and other axes must be the same in
+            every process.
 
     Returns:
-        The joined tensors, and which of their rows is this process's first.
+        The joined tensors, and the index of this process's first row in them.
     """
     if not several_processes():
         return tensors, 0
@@ -44,8 +44,8 @@ def gather_rows(*tensors: Tensor) -> tuple[tuple[Tensor, ...], int]:
 
 
 class _JoinedRows(torch.autograd.Function):
-    # A sum in which every process fills its own rows: backends that cannot gather rows of uneven
-    # number can do this, and the same sum brings the gradients back.
+    # Each process fills its own rows, and a sum joins them. Every backend can sum, but not every
+    # one can gather uneven numbers of rows. The backward pass is the same sum.
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, start: int, total: int) -> Tensor:

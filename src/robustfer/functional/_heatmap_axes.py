@@ -1,4 +1,4 @@
-"""A landmark's bump as the product of its two axes, from which heat maps and losses are made."""
+"""A landmark's Gaussian bump as the product of two axes. Heat maps and losses use the axes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from robustfer.functional._budget import byte_budget
 from robustfer.functional._precision import full_precision
 from robustfer.landmarks.geometry import inside, resize_coordinate
 
-# Below it float32 exponentials become subnormal, and 15 times slower; the window is far narrower.
+# Below it float32 exponentials are subnormal and slow. The window cuts such cells off anyway.
 _LEAST_EXPONENT = -80.0
 
 
 class Bump(NamedTuple):
-    """The options of landmarks' maps and weights, as :func:`render_heatmaps` explains them."""
+    """The options that :func:`render_heatmaps` explains."""
 
     sigma: float
     truncate: float
@@ -39,7 +39,7 @@ class Bump(NamedTuple):
     variant: Variant
 
     def checked(self) -> Bump:
-        """Return the options if they are in range; at construction and at call alike."""
+        """Return the options, or raise if one is out of range."""
         check_range("sigma", self.sigma, 0.0, open_low=True)
         check_range("truncate", self.truncate, 0.0, open_low=True)
         check_range("near_weight", self.near_weight, 0.0)
@@ -50,15 +50,17 @@ class Bump(NamedTuple):
 
 
 class Profiles(NamedTuple):
-    """What a batch of heat maps and the weights of their cells are products of.
+    """The axes of a batch of heat maps and of their weights.
+
+    The maps are ``along_y[..., :, None] * along_x[..., None, :]``. A cell is near its landmark
+    where ``reach_x[..., None, :] > least_x[..., :, None]``.
 
     Attributes:
-        along_y: (B, K, h) column of each map; zeros where the landmark asks nothing.
-        along_x: (B, K, w) row of each map; ``along_y[..., :, None] * along_x[..., None, :]``
-            are the maps.
-        reach_x: (B, K, w) the row widened by one cell to either side.
-        least_x: (B, K, h) what ``reach_x`` must be above in a row for its cells to be near.
-        far: (B, K) weight of the cells that are not near; zero where the landmark asks nothing.
+        along_y: (B, K, h) column of each map; zeros for a landmark that is not used.
+        along_x: (B, K, w) row of each map.
+        reach_x: (B, K, w) the row, widened by one cell to either side.
+        least_x: (B, K, h) threshold of ``reach_x`` in each row.
+        far: (B, K) weight of the cells that are not near; zero for a landmark that is not used.
     """
 
     along_y: Tensor
@@ -76,7 +78,7 @@ def landmark_profiles(
     image_size: int | tuple[int, int],
     heatmap_size: tuple[int, int],
 ) -> Profiles:
-    """Check the arguments of :func:`render_heatmaps`, and make the axes of its maps."""
+    """Check the arguments of :func:`render_heatmaps` and return the axes of its maps."""
     shaped = {"landmarks": (landmarks, "B K 2")}
     if visible is not None:
         shaped["visible"] = (visible, "B K")
@@ -84,7 +86,8 @@ def landmark_profiles(
     check_mask(**({} if visible is None else {"visible": visible}))
     check_floating_dtype(landmarks=landmarks)
     image_height, image_width = check_size("image_size", image_size)
-    if values_are_checked():  # in every step of training, so not for each batch on a CPU either
+    # Every training step comes here, so this check is opt-in on CPUs too.
+    if values_are_checked():
         warn_if_normalized(landmarks, side=min(image_height, image_width))
     height, width = heatmap_size
     bump.checked()
@@ -93,7 +96,7 @@ def landmark_profiles(
     shown = torch.isfinite(x) & torch.isfinite(y)
     if visible is not None:
         shown = shown & visible
-    # A NaN behind torch.where would come back in the gradient.
+    # Replace NaN before it is used: masked out afterwards, it would still reach the gradient.
     x, y = torch.where(shown, x, 0.0), torch.where(shown, y, 0.0)
     weighed = torch.ones_like(shown)
     if bump.variant == "paper":
@@ -102,22 +105,22 @@ def landmark_profiles(
     along_x = _profile(x, width, image_width, shown, bump)
     along_y = _profile(y, height, image_height, shown, bump)
     with torch.no_grad():
-        # The greatest product of a 3 x 3 square is the product of the greatest factors, so the
-        # maps are widened axis by axis, and compared without being multiplied out once more.
+        # The greatest product in a 3 x 3 square is the product of the greatest factors. So each
+        # axis is widened by itself, and the comparison needs no product.
         reach_x, least_x = _widened(along_x), bump.near_threshold / _widened(along_y)
         far = bump.far_weight * weighed.to(along_x.dtype)
     return Profiles(along_y, along_x, reach_x, least_x, far)
 
 
 def samples_at_once(maps: Tensor, *, copies: int = 1) -> int:
-    """As many samples as stay, so many times, in the cache between passes; all when compiling."""
+    """Return how many samples fit ``copies`` times into the byte budget; all when compiling."""
     if torch.compiler.is_compiling():
         return len(maps)
     return max(1, byte_budget(maps.device.type) // (copies * maps[0].numel() * maps.element_size()))
 
 
 def _profile(position: Tensor, cells: int, pixels: int, shown: Tensor, bump: Bump) -> Tensor:
-    """One axis of the bumps (B, K, cells); the map is the product of its two axes."""
+    """Return one axis of the bumps, ``(B, K, cells)``."""
     radius = bump.truncate * bump.sigma
     if bump.variant == "paper":
         peak = resize_coordinate(position, pixels, cells)

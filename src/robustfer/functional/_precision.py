@@ -1,4 +1,4 @@
-"""Half precision: sums, squares, logs and exponentials are taken in float32."""
+"""Half inputs: sums, squares, logs and exponentials are computed in float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTHING = nullcontext()
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32; float32 and float64 as they are.
+    """Return float16 and bfloat16 as float32; float32 and float64 unchanged.
 
     >>> full_precision(torch.ones(2, dtype=torch.float16)).dtype
     torch.float32
@@ -25,7 +25,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Keep autocast, where it is on, from rounding products of ``tensor`` to half precision.
+    """Switch autocast off, so it does not round products of ``tensor`` to half precision.
 
     >>> with torch.autocast("cpu", torch.bfloat16), without_autocast(torch.eye(2)):
     ...     (torch.eye(2) @ torch.eye(2)).dtype
@@ -34,11 +34,12 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     device_type = tensor.device.type
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
-    return _NOTHING  # entering autocast to switch off nothing takes as long as a small product
+    # Entering autocast has a cost, so skip it where autocast is off already.
+    return _NOTHING
 
 
 def check_reduction(reduction: Reduction) -> Reduction:
-    """Return the reduction if it is one of the three.
+    """Return the reduction, or raise if it is not one of the three.
 
     >>> check_reduction("average")
     Traceback (most recent call last):
@@ -49,7 +50,7 @@ def check_reduction(reduction: Reduction) -> Reduction:
 
 
 def reduce(per_sample: Tensor, reduction: Reduction) -> Tensor:
-    """Return the mean or the sum of a value per sample (B,), or the values themselves.
+    """Return the mean or the sum of the values per sample, ``(B)``, or the values.
 
     >>> reduce(torch.tensor([1.0, 3.0]), "mean")
     tensor(2.)

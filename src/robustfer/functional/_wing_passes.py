@@ -1,4 +1,4 @@
-"""Passes of the adaptive wing's curve over heat maps, a few samples at a time."""
+"""Run the adaptive wing's curve over heat maps, a few samples at a time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch.autograd.function import once_differentiable
 
 from robustfer.functional._heatmap_axes import Profiles, samples_at_once
 
-# From a difference, its target, weights and room for the slope: weighted value and slope.
+# Takes a difference, its target, weights and an output for the slope. Returns weighted value
+# and slope.
 Curve: TypeAlias = Callable[
     [Tensor, Tensor | float, Tensor | None, Tensor | None], tuple[Tensor, Tensor]
 ]
 
-# Maps of one chunk that are in use together: what is read, what is written, what is between.
+# Maps of one chunk that are in use at once: inputs, outputs and temporaries.
 _COPIES = 8
 
 
 def against_maps(
     heatmaps: Tensor, target: Tensor, weights: Tensor | None, curve: Curve
 ) -> tuple[Tensor, Tensor]:
-    """Sum over the cells (B), and slope in each cell, both over omega."""
+    """Return the sum over the cells ``(B)`` and the slope in each cell, both divided by omega."""
     total, slope = _results(heatmaps)
     samples = samples_at_once(slope, copies=_COPIES)
     given = (heatmaps, target) if weights is None else (heatmaps, target, weights)
@@ -39,12 +40,13 @@ def against_maps(
 def against_landmarks(
     heatmaps: Tensor, profiles: Profiles, side: int, more_near: float, curve: Curve
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`against_maps`, with maps of landmarks, whose bumps fit into windows of ``side``.
+    """Do what :func:`against_maps` does, for the maps of landmarks.
 
-    Cells near a landmark weigh ``more_near`` more than the others.
+    Bumps fit into windows of ``side`` cells. Cells near a landmark weigh ``more_near`` more than
+    the others.
     """
     height, width = heatmaps.shape[2:]
-    # Picking the windows out pays from five times their size on; maps of 28 cells are level.
+    # Gathering the windows pays only where the map is several times larger than a window.
     if 5 * min(side, height) * min(side, width) > height * width:
         return _against_drawn(heatmaps, profiles, more_near, curve)
     return _against_windows(heatmaps, profiles, side, more_near, curve)
@@ -53,7 +55,7 @@ def against_landmarks(
 def _against_drawn(
     heatmaps: Tensor, profiles: Profiles, more_near: float, curve: Curve
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`against_maps`, the maps and weights of the landmarks drawn a chunk at a time."""
+    """Do what :func:`against_maps` does, and draw maps and weights chunk by chunk."""
     total, slope = _results(heatmaps)
     samples = samples_at_once(slope, copies=_COPIES)
     given = (total, slope, heatmaps, *(each.to(slope.dtype) for each in profiles))
@@ -72,7 +74,7 @@ def _against_drawn(
 def _against_windows(
     heatmaps: Tensor, profiles: Profiles, side: int, more_near: float, curve: Curve
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`against_maps`, cells outside the landmarks' windows of that side being far."""
+    """Do what :func:`against_maps` does, and draw maps and weights only inside the windows."""
     total, slope = _results(heatmaps)
     _, points, height, width = heatmaps.shape
     along_y, along_x, reach_x, least_x, far = (each.to(slope.dtype) for each in profiles)
@@ -81,7 +83,7 @@ def _against_windows(
     truth = along_y.gather(2, row)[..., :, None] * along_x.gather(2, column)[..., None, :]
     near = reach_x.gather(2, column)[..., None, :] > least_x.gather(2, row)[..., :, None]
     weight = torch.add(far[..., None, None], near, alpha=more_near)
-    # Where the windows' cells stand in a sample.
+    # Positions of the windows' cells in a flattened sample.
     top = height * torch.arange(points, device=row.device)[:, None] + row
     cells = (width * top[..., :, None] + column[..., None, :]).flatten(1)
     prediction = heatmaps.detach().flatten(1).gather(1, cells).to(slope.dtype).view_as(truth)
@@ -100,27 +102,25 @@ def _against_windows(
 
 
 def _results(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the sum of each sample and for the slope in each cell."""
+    """Allocate the sum of each sample and the slope in each cell."""
     dtype = torch.promote_types(heatmaps.dtype, torch.float32)
     slope = torch.empty(heatmaps.shape, dtype=dtype, device=heatmaps.device)
     return slope.new_empty(len(heatmaps)), slope
 
 
 def _window(inside: Tensor, side: int) -> Tensor:
-    """Cells (B, K, side) in a row that hold all those marked in (B, K, cells)."""
+    """Return ``side`` consecutive cells, ``(B, K, side)``, that hold all marked ones."""
     start = inside.to(torch.uint8).argmax(dim=2).clamp(max=inside.shape[2] - side)
     return start[..., None] + torch.arange(side, device=inside.device)
 
 
 def with_known_slope(heatmaps: Tensor, total: Tensor, slope: Tensor) -> Tensor:
-    """Return ``total`` (B), its gradient by the heat maps being ``slope``."""
+    """Return ``total``, ``(B)``, with ``slope`` as its gradient by the heat maps."""
     attached: Tensor = _KnownSlope.apply(heatmaps, total, slope)
     return attached
 
 
 class _KnownSlope(torch.autograd.Function):
-    """Values whose gradient by the heat maps is known already."""
-
     @staticmethod
     def forward(heatmaps: Tensor, total: Tensor, slope: Tensor) -> Tensor:
         return total.clone()

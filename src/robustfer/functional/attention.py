@@ -14,16 +14,16 @@ from robustfer.functional._precision import Reduction, full_precision, reduce, w
 
 
 def class_attention(features: Tensor, weight: Tensor) -> Tensor:
-    r"""Class activation map of every class, the classifier's weight taken as a constant.
+    r"""Return the activation map of every class, with the classifier's weight as a constant.
 
     .. math:: M_{n,c,h,w} = \sum_d \mathrm{sg}(W_{c,d})\, F_{n,d,h,w}
 
-    Nothing is rectified, normalised or biased, so that behind average pooling and a linear
-    classifier ``logits == attention.mean((2, 3)) + bias``. A loss on the maps moves the
-    backbone through ``features``, never the classifier.
+    Maps are not rectified or normalised, and have no bias. After average pooling and a linear
+    classifier, ``logits == attention.mean((2, 3)) + bias``. A loss on the maps trains the backbone
+    through ``features``, never the classifier.
 
     Args:
-        features: last maps of the backbone, before pooling (unitless activations).
+        features: last feature maps of the backbone, before pooling.
         weight: weight of the linear classifier; detached inside.
 
     Shape:
@@ -45,9 +45,9 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
     check_floating(features=features, weight=weight)
     features = full_precision(features)
     weight = weight.detach().to(features.dtype)
-    # Autocast would round the maps to half again, and their difference is what matters later.
+    # Autocast would round the maps to half precision, and losses use their small differences.
     with without_autocast(features):
-        # A batched product: matmul would fold the batch into one product and copy for it.
+        # bmm, because matmul would copy the features to fold the batch into one product.
         maps = torch.bmm(weight.expand(sizes["B"], -1, -1), features.flatten(2))
     return maps.reshape(sizes["B"], sizes["C"], sizes["H"], sizes["W"])
 
@@ -55,17 +55,17 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
 def attention_consistency(
     attention: Tensor, attention_flipped: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Mean squared difference between class maps and the mirrored maps of the mirror image.
+    r"""Return the mean squared difference between class maps and those of the mirror image.
 
     .. math::
         \ell_n = \frac{1}{CHW} \sum_{c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
-    Gradients reach both maps. The mirror is exact for any width, one included. Maps of 2x2 places
-    or fewer have next to nothing to compare, which a warning says once, but not when compiling.
+    Gradients reach both maps. Maps of 2x2 places or fewer have almost nothing to compare: a warning
+    says this once, except when compiling.
 
     Args:
         attention: class maps of the images.
-        attention_flipped: class maps of the mirrored images, as they come (not mirrored back).
+        attention_flipped: class maps of the mirrored images, not mirrored back.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -92,7 +92,8 @@ def attention_consistency(
         _warn_of_few_places()
     check_floating(attention=attention, attention_flipped=attention_flipped)
     maps, mirrored = full_precision(attention), full_precision(attention_flipped).flip(-1)
-    if reduction == "mean":  # the mean of the samples' means, in one kernel
+    # The same as the mean of the values per sample, in one kernel.
+    if reduction == "mean":
         return F.mse_loss(maps, mirrored)
     return reduce((maps - mirrored).square().mean(dim=(1, 2, 3)), reduction)
 
@@ -100,8 +101,8 @@ def attention_consistency(
 @lru_cache
 def _warn_of_few_places() -> None:
     warnings.warn(
-        "attention holds maps of 2x2 places or fewer: attention consistency has next to nothing to "
-        "compare, and nothing at 1x1. Enlarge the images, or lower the stride of the network "
-        "(timm's ResNets: model_options={'output_stride': 8})",
+        "attention holds maps of 2x2 places or fewer, which leave attention consistency almost "
+        "nothing to compare (at 1x1 nothing); enlarge the images, or lower the stride of the "
+        "network (timm's ResNets: model_options={'output_stride': 8})",
         stacklevel=3,
     )

@@ -1,4 +1,4 @@
-"""Pulling the two views of a face together, expression and landmarks (LA-Net)."""
+"""The contrast between the expression space and the landmark space of faces (LA-Net)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expression_landmark_contrast(
     temperature: float = 0.1,
     variant: Variant = "paper",
 ) -> Tensor:
-    r"""Contrast the two spaces of a face both ways: expression with landmarks, and back.
+    r"""Contrast expressions with landmarks, and landmarks with expressions.
 
     .. math::
         \ell_i = \frac{1}{|P(i)|} \sum_{j \in P(i)} -\log
@@ -41,29 +41,28 @@ def expression_landmark_contrast(
                 + \sum_{m : y_m \ne y_i} e^{a_i \cdot q_m / T}},
         \qquad P(i) = \{j : y_j = y_i\}
 
-    with :math:`a` the queries of one space, :math:`b` the keys of the batch and :math:`q` the queue
-    of the other; the loss is the mean of :math:`\ell_i`, both ways added. A sample is a positive of
-    itself. Negatives come only from the queue, and entries of the sample's own label are left
-    out: where none is left, the sample adds zero.
+    with :math:`a` the queries of one space, and :math:`b` the batch's keys and :math:`q` the queue
+    of the other space. The loss is the mean of :math:`\ell_i`, summed over both directions. A
+    sample is a positive of itself. Negatives come only from the queue, without entries of the
+    sample's own label. A sample without negatives adds zero.
 
-    Gradients reach queries and keys (an exponential average makes keys without one), never the
-    queues. They are made along with the value, in memory that does not depend on the queues'
-    length, so there are no second derivatives.
+    Gradients reach queries and keys, never the queues. They are computed together with the value,
+    and memory does not grow with the queues. There are no second derivatives.
 
-    ``variant="official"`` takes slots of the queue that are not filled yet, random unit vectors, as
-    negatives of every sample, as the public program does; by default they are left out.
+    Unfilled slots of the queue are left out. ``variant="official"`` follows the authors' code: it
+    takes these random unit vectors as negatives of every sample.
 
     Args:
         expression_query: the images in the expression space, rows of unit length.
         landmark_query: the same images in the landmark space, rows of unit length.
-        expression_key: the same images in the expression space, by the average network.
-        landmark_key: the same images in the landmark space, by the average network.
+        expression_key: the same images in the expression space, from the averaged network.
+        landmark_key: the same images in the landmark space, from the averaged network.
         pseudo_label: labels of the batch, see :func:`pseudo_labels`.
         expression_queue: keys of earlier batches in the expression space; rows are entries.
         landmark_queue: keys of the same entries in the landmark space.
-        queue_label: their pseudo labels; :data:`robustfer.functional.UNFILLED` where there is
-            nothing yet.
-        temperature: T.
+        queue_label: pseudo labels of the entries; :data:`robustfer.functional.UNFILLED` for a slot
+            that is not filled yet.
+        temperature: T, divides the similarities.
         variant: ``"paper"`` or ``"official"``, see above.
 
     Shape:
@@ -109,7 +108,7 @@ def expression_landmark_contrast(
     loss: Tensor = contrast_with_queues(
         *rows,
         pseudo_label,
-        # Half queues are converted chunk by chunk: a copy of them could be large.
+        # The kernel converts half-precision queues chunk by chunk, to avoid a large copy.
         expression_queue.detach(),
         landmark_queue.detach(),
         queue_label,
@@ -121,18 +120,18 @@ def expression_landmark_contrast(
 
 
 def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7) -> Tensor:
-    r"""Name the class a distribution is sure of; an ambiguous sample is a class of its own.
+    r"""Return the class that a distribution is sure of, or a label of the sample's own.
 
     .. math::
         \hat y_i = \operatorname{argmax}_c q_{i,c} \text{ if } \max_c q_{i,c} \ge \tau,
         \text{ else } -(n_i + 1)
 
-    with :math:`n_i` the sample's row in the data set, so that an ambiguous sample is a positive of
-    itself only, and agrees with its own older entries in a queue. (The public program takes
-    :math:`-n_i`, which for the first sample is class 0.)
+    with :math:`n_i` the sample's row in the data set. An ambiguous sample is a positive only of
+    itself, and has the same label as its older entries in a queue. The authors' code takes
+    :math:`-n_i`, which is class 0 for the first sample.
 
     Args:
-        soft_target: q, rows that sum to 1.
+        soft_target: q, distributions whose rows sum to 1.
         index: rows of the samples in the data set.
         threshold: :math:`\tau` in [0, 1].
 

@@ -1,4 +1,4 @@
-"""Forward correction: the network predicts the true class, the loss sees the given label."""
+"""Forward correction: the network predicts the true class, the loss compares the given label."""
 
 from __future__ import annotations
 
@@ -26,24 +26,23 @@ def forward_correction(
     q: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Loss of the given label, for a network that predicts the true class.
+    r"""Return the loss of the given label, for a network that predicts the true class.
 
     .. math::
         \ell_n = \begin{cases} -\log s_n & q = 0 \\ (1 - s_n^q) / q & q > 0 \end{cases}, \qquad
         s_n = \sum_k T_{k,y_n}\, p_{n,k}, \quad p_n = \operatorname{softmax}(z_n)
 
-    :math:`T_{k,l}` is the probability that a sample of class k was given the label l, so
-    :math:`s_n` is that of the given label. Predict with :math:`p`, never with :math:`s`. For a
-    verified sample :math:`T` is the identity: :math:`s_n` is the probability of its label. The loss
-    of probabilities is its mean over labels drawn from them, as in cross entropy.
+    :math:`T_{k,l}` is the probability that a sample of class k was given the label l. So
+    :math:`s_n` is the probability of the given label. Predict with :math:`p`, never with :math:`s`.
+    For a verified sample :math:`T` is the identity. The loss of a soft target is its mean over
+    labels drawn from it, as in cross entropy.
 
-    It is computed from :math:`\log p + \log T`, so it is finite for any logits and :math:`T` may
-    hold zeros. Only a label that no class is ever given has an infinite loss. The transition matrix
-    is a constant: no gradient flows to it.
+    The loss is finite for any logits, and :math:`T` may hold zeros. Only a label that no class is
+    ever given has an infinite loss. The transition matrix is a constant: it gets no gradient.
 
     Args:
         logits: scores of the true classes, before softmax.
-        target: the label as given, possibly wrong; of verified samples the true label.
+        target: the given label, possibly wrong; for verified samples the true label.
         transition: :math:`T`, a row per true class, a column per given label; rows sum to 1. See
             :func:`robustfer.noise.transition_from_verified`.
         verified: which samples a person has verified; default: none.
@@ -81,7 +80,7 @@ def forward_correction(
     log_p = full_precision(logits).log_softmax(dim=1)
     log_t = full_precision(transition.detach()).to(log_p.dtype).log()
     if target.ndim == 1:
-        # The column of a label is enough, where the whole matrix would take (B, C, C).
+        # One column of the matrix per sample is enough; the whole matrix would take (B, C, C).
         log_s = _log_given(log_p, log_t.index_select(1, target).T, verified, target)
         return reduce(_loss(log_s, q), reduction)
     log_s = torch.logsumexp(log_p[:, :, None] + log_t, dim=1)
@@ -99,5 +98,5 @@ def _log_given(log_p: Tensor, columns: Tensor, verified: Tensor | None, target: 
 
 
 def _loss(log_s: Tensor, q: float) -> Tensor:
-    # By expm1: 1 - s**q loses its digits where q or the doubt is small.
+    # expm1, because 1 - s**q loses digits where q is small or s is near 1.
     return -log_s if q == 0 else -torch.expm1(q * log_s) / q

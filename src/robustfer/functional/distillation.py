@@ -1,4 +1,4 @@
-"""Learning from a teacher that is the model's own past (GSMC)."""
+"""Self-distillation: learn from an average of the model itself (GSMC)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ def self_distillation(
     temperature: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Divergence of the student's prediction from the teacher's, the teacher a constant.
+    r"""Return the divergence of the student's prediction from the teacher's, a constant.
 
     .. math::
         \ell_n = T^2 \sum_c q_{n,c} \log \frac{q_{n,c}}{p_{n,c}}, \qquad
         q_n = \operatorname{softmax}\bigl(\mathrm{sg}(t_n) / T\bigr), \quad
         p_n = \operatorname{softmax}(s_n / T)
 
-    Logarithms are taken of the logits, never of a probability, so that the value and its
-    gradient stay finite for any gap between two logits. The factor :math:`T^2` keeps the
-    size of the gradient when the temperature is changed.
+    Value and gradient stay finite for any gap between two logits. The factor :math:`T^2` keeps the
+    size of the gradient when the temperature changes.
 
     Args:
-        student_logits: :math:`s`.
-        teacher_logits: :math:`t`; detached inside.
+        student_logits: :math:`s`, the student's scores of the classes.
+        teacher_logits: :math:`t`, the teacher's scores; detached inside.
         temperature: :math:`T`, above 1 for softer distributions.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
@@ -60,6 +59,6 @@ def self_distillation(
 
 
 def divergence_by_class(log_p: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Return (B, C): what each class adds to the divergence of log-probabilities from a teacher."""
+    """Return what each class adds to the divergence from the teacher, ``(B, C)``."""
     log_q = teacher_logits.detach().to(log_p.dtype).log_softmax(dim=1)
     return log_q.exp() * (log_q - log_p)

@@ -12,7 +12,7 @@ from robustfer.functional._heatmap_axes import Bump, landmark_profiles, samples_
 
 
 class Heatmaps(NamedTuple):
-    """Targets of a landmark branch, and what each of their cells weighs in its loss."""
+    """Targets of a landmark branch, and the weight of each cell in its loss."""
 
     heatmaps: Tensor
     weights: Tensor
@@ -31,7 +31,7 @@ def render_heatmaps(
     near_threshold: float = 0.2,
     variant: Variant = "paper",
 ) -> Heatmaps:
-    r"""Draw each landmark as a Gaussian bump on a map of its own, with a weight for each cell.
+    r"""Draw each landmark as a Gaussian bump on its own map, with a weight for each cell.
 
     .. math::
         H_{n,k,i,j} = e^{-\frac{(i - y_{n,k})^2 + (j - x_{n,k})^2}{2 \sigma^2}}, \qquad
@@ -41,30 +41,30 @@ def render_heatmaps(
         \end{cases}
 
     with :math:`x, y` the landmark in cells of the map, and :math:`H = 0` outside the square window
-    of :math:`\pm\,\text{truncate} \cdot \sigma` cells about it. The middle of a pixel, and of a
-    cell, is a whole number: pixel 0 covers -0.5 to 0.5, so that :math:`x = (x_\text{image} + 0.5)
-    \cdot w / w_\text{image} - 0.5`. The bump stands exactly there, between the cells too, and
-    gradients reach ``landmarks`` through ``heatmaps`` (not through ``weights``).
+    of :math:`\pm\,\text{truncate} \cdot \sigma` cells around it. The centres of pixels and cells
+    are whole numbers: pixel 0 covers -0.5 to 0.5. Hence :math:`x = (x_\text{image} + 0.5) \cdot w /
+    w_\text{image} - 0.5`. A bump may lie between cells. Gradients reach ``landmarks`` through
+    ``heatmaps``, not through ``weights``.
 
-    A landmark that is not ``visible``, is not finite (not found by its detector) or lies outside
-    the image has a map of zeros with weight zero: it asks nothing of the network.
+    The network learns nothing from a landmark that is not ``visible``, not finite (its detector did
+    not find it) or outside the image. Its map and its weights are zero.
 
-    ``variant="official"`` does what the public program does. It rounds a landmark to a cell,
-    :math:`c = \mathrm{trunc}(x_\text{image} \cdot w / w_\text{image} + 0.5)`, and cuts the
-    window from :math:`\mathrm{trunc}(c - 3\sigma)` on, toward zero, which moves the bump by one
-    cell for :math:`c \le 4`. No gradient reaches the landmarks; one that is hidden, not finite
-    or far outside has a map of zeros whose cells still weigh ``far_weight``.
+    ``variant="official"`` follows the authors' code. It rounds a landmark to a cell,
+    :math:`c = \mathrm{trunc}(x_\text{image} \cdot w / w_\text{image} + 0.5)`. The window starts at
+    :math:`\mathrm{trunc}(c - 3\sigma)`, which moves the bump by one cell for :math:`c \le 4`. No
+    gradient reaches the landmarks. A landmark that is hidden, not finite or far outside has a map
+    of zeros, but its cells still weigh ``far_weight``.
 
     Args:
         landmarks: points (x, y) in pixels of the image.
         image_size: size of the image in pixels, (height, width) or one number for both.
         heatmap_size: size of a map in cells, (height, width) or one number for both.
-        visible: False for points that are not to be learnt; ``None``: all may be.
+        visible: False for points not to learn; ``None``: all are visible.
         sigma: standard deviation of the bump in cells.
         truncate: half the side of the window in standard deviations.
-        near_weight: weight of the cells at the landmark.
+        near_weight: weight of the cells near the landmark.
         far_weight: weight of all other cells.
-        near_threshold: height of the bump, widened by one cell, above which a cell is near.
+        near_threshold: a cell is near if it or a neighbour is above this height of the bump.
         variant: ``"paper"`` or ``"official"``, see above.
 
     Returns:
@@ -72,8 +72,8 @@ def render_heatmaps(
 
     Shape:
         landmarks ``(B, K, 2)``, visible ``(B, K)`` -> both ``(B, K, h, w)``; float32 for half
-        inputs. Half precision holds coordinates beyond 256 no finer than a quarter of a pixel
-        (float16) or two pixels (bfloat16): keep landmarks in float32.
+        inputs. Keep landmarks in float32: beyond 256 pixels float16 rounds coordinates to a quarter
+        of a pixel, bfloat16 to two pixels.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or an option is out of range.

@@ -1,4 +1,4 @@
-"""What the neighbours of a face say of its label (LA-Net)."""
+"""Estimate the label of a face from its neighbours (LA-Net)."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def cosine_neighbors(
     rows: Tensor | None = None,
     variant: Variant = "paper",
 ) -> tuple[Tensor, Tensor]:
-    r"""Find the nearest other samples of a batch by cosine similarity; no gradient.
+    r"""Find the nearest other samples of a batch by cosine similarity, without gradient.
 
-    Of fewer other samples than ``num_neighbors`` all are taken. A row of the same sample (the same
-    image drawn twice) is not a neighbour.
+    With fewer other samples than ``num_neighbors``, all are neighbours. A second row of the same
+    sample (an image drawn twice) is not a neighbour.
 
-    ``variant="official"`` gives a row the similarity -1 with itself instead, so that it becomes its
-    own neighbour where there are too few others, and takes a second row of a sample for another.
+    ``variant="official"`` gives a row the similarity -1 with itself. With too few other rows it is
+    its own neighbour. A second row of the same sample can be a neighbour.
 
     Args:
-        embeddings: of the batch.
-        index: rows of the samples in the data set, which tell who is the same.
-        num_neighbors: how many, at most.
-        rows: the rows to find neighbours of; all without it.
+        embeddings: embeddings of the batch.
+        index: rows of the samples in the data set; equal rows are the same sample.
+        num_neighbors: how many neighbours to find, at most.
+        rows: rows of the batch to find neighbours of; default: all.
         variant: ``"paper"`` or ``"official"``, see above.
 
     Returns:
-        ``neighbors``, their rows in the batch, nearest first, and ``valid``, False where there was
-        none left to take.
+        ``neighbors``, rows in the batch, nearest first, and ``valid``, False for entries that are
+        not neighbours.
 
     Shape:
         embeddings ``(B, D)``, index ``(B)`` int64, rows ``(R)`` int64 -> neighbors ``(R, K)``
@@ -97,14 +97,14 @@ def neighbor_distribution(
         \qquad \epsilon = 10^{-8}
 
     with :math:`A_{ij} = 1` for the neighbours :math:`j` of :math:`i`. The weights of a row sum to
-    1; a sample without neighbours gets the mean of the batch. Gradients reach the probabilities and
+    1. A sample without neighbours gets the mean of the batch. Gradients reach the probabilities and
     the scores.
 
     Args:
-        probabilities: p, rows that sum to 1, of the whole batch.
-        scores: c of each pair of a sample and a neighbour, positive.
+        probabilities: p of the whole batch; rows sum to 1.
+        scores: c, a positive score for each pair of a sample and a neighbour.
         neighbors: rows of the neighbours in the batch.
-        valid: which of them count.
+        valid: False for neighbours to leave out.
 
     Shape:
         probabilities ``(B, C)``, scores, neighbors int64 and valid bool ``(R, K)`` -> ``(R, C)``;
@@ -130,7 +130,8 @@ def neighbor_distribution(
         check_within(0, len(probabilities) - 1, neighbors=neighbors)
     probabilities, scores = full_precision(probabilities), full_precision(scores)
     batch, least = len(probabilities), 1e-8
-    chosen = scores * valid  # a NaN stays a NaN
+    # A product, because a NaN must stay a NaN.
+    chosen = scores * valid
     weights = chosen.new_zeros(len(chosen), batch).scatter(1, neighbors, chosen) + least / batch
     weights = weights / (chosen.sum(dim=1, keepdim=True) + least)
     with without_autocast(weights):

@@ -1,4 +1,4 @@
-"""Importance of samples: weighting the logits, ranking, and signs of collapse (SCN)."""
+"""Importance of samples: weight the logits, rank, and detect a collapse (SCN)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from robustfer.functional._precision import Reduction, check_reduction, full_pre
 def importance_weighted_logits(
     logits: Tensor, importance: Tensor, *, bias: Tensor | None = None
 ) -> Tensor:
-    r"""Multiply the logits of each sample by its importance, the classifier's bias left out.
+    r"""Multiply the logits of each sample by its importance, but not the classifier's bias.
 
     .. math:: z'_{n,c} = \alpha_n (z_{n,c} - b_c) + b_c
 
-    A small importance draws the prediction towards the one without evidence. Gradients reach all
-    arguments.
+    A small importance draws the prediction towards that of the bias. Gradients reach all arguments.
 
     Args:
         logits: outputs of the classifier, its bias included.
         importance: :math:`\alpha` in [0, 1].
-        bias: the classifier's bias, its parameter itself; ``None`` weights the whole logits.
+        bias: the classifier's bias parameter; ``None`` weights the whole logits.
 
     Shape:
         logits ``(B, C)``, importance ``(B)``, bias ``(C)`` -> ``(B, C)``; float32 for half inputs.
@@ -68,20 +67,20 @@ def importance_weighted_cross_entropy(
     class_weights: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Cross entropy of logits that are multiplied by the importance of their sample.
+    r"""Return the cross entropy of logits that are weighted by the importance of their sample.
 
     .. math:: \ell_n = -\log \operatorname{softmax}(\alpha_n (z_n - b) + b)_{y_n}
 
-    The importance multiplies the logits, not the loss: where the network is sure of another class
-    than the label, the loss falls with the importance.
+    The importance multiplies the logits, not the loss. Where the network is sure of a class other
+    than the label, a smaller importance lowers the loss.
 
     Args:
         logits: outputs of the classifier, its bias included.
         target: classes, or probabilities.
         importance: :math:`\alpha` in [0, 1].
-        bias: the classifier's bias, its parameter itself, left out of the weighting; ``None``
-            weights the whole logits, as the public program does.
-        class_weights: weight of each class, as torch's ``weight``; default: all weigh 1.
+        bias: the classifier's bias parameter, which is not weighted; ``None`` weights the whole
+            logits, as the authors' code does.
+        class_weights: weight of each class, like torch's ``weight``; default: all 1.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -121,25 +120,24 @@ def rank_regularization(
     high_ratio: float = 0.7,
     variant: Variant = "paper",
 ) -> Tensor:
-    r"""Ask the most important samples to be above the others by a margin, on average.
+    r"""Return by how much the mean gap between high and low importances misses a margin.
 
     .. math::
         L = \max\Bigl(0,\; \delta - \frac{1}{M} \sum_{i \le M} \alpha_{(i)}
             + \frac{1}{B - M} \sum_{i > M} \alpha_{(i)}\Bigr),
         \qquad M = \lfloor \beta B \rfloor
 
-    with :math:`\alpha_{(1)} \ge \alpha_{(2)} \ge \dots` the importances in order. Each sample is in
-    one of the two groups; of equal ones the earlier in the batch is taken for the higher. Where a
-    group is empty (a batch of one) there is nothing to compare: the loss is a zero that is still
-    attached to the graph.
+    with :math:`\alpha_{(1)} \ge \alpha_{(2)} \ge \dots` the sorted importances. Each sample is in
+    one of the two groups. Of two equal importances, the earlier in the batch ranks higher. If a
+    group is empty (a batch of one), the loss is a zero that is still attached to the graph.
 
-    ``variant="official"`` differs in two details of the public program: :math:`\beta B` is
-    rounded down as a float product, which for some batches (0.7 of 90, of 170, of 180) is one
-    less; and a batch of one costs the whole margin, without a gradient for its importance.
+    ``variant="official"`` follows the authors' code in two details. It rounds :math:`\beta B` down
+    as a float product, which is one less for some batches (0.7 of 90, 170 or 180). A batch of one
+    costs the whole margin, without a gradient for its importance.
 
     Args:
         importance: :math:`\alpha` in [0, 1].
-        margin: :math:`\delta` in [0, 1], or a scalar tensor where it is learnt.
+        margin: :math:`\delta` in [0, 1], or a scalar tensor to learn.
         high_ratio: :math:`\beta`, the share of the batch in the high group.
         variant: ``"paper"`` or ``"official"``, see above.
 
@@ -173,13 +171,13 @@ def ranked(
     variant: Variant,
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute :func:`rank_regularization` of arguments that are checked, times a weight."""
+    """Return :func:`rank_regularization` of checked arguments, times a weight."""
     importance = full_precision(importance)
     batch = len(importance)
     high = _high_group_size(batch, high_ratio, variant)
     if 0 < high < batch:
-        # The order is a constant, and so are the shares: a dot product is cheaper than the gradient
-        # of a sort, of two slices and of two means.
+        # The order is a constant, so both means are one dot product with constant shares. That is
+        # cheaper than the gradient of a sort, two slices and two means.
         low_rows = _order(importance)[high:]
         shares = torch.full_like(importance, -weight / high, requires_grad=False)
         shares.index_fill_(0, low_rows, weight / (batch - high))
@@ -191,13 +189,13 @@ def ranked(
 
 
 class ImportanceHealth(NamedTuple):
-    """How importances are spread; all are scalars, without gradient.
+    """How importances are spread, as scalars without gradient.
 
     Attributes:
         mean_high: mean of the high group; NaN where it is empty.
         mean_low: mean of the low group; NaN where it is empty.
-        spread: standard deviation over all.
-        saturated: share that lies within ``tolerance`` of 0 or 1, where a sigmoid learns nothing.
+        spread: standard deviation of all importances.
+        saturated: share within ``tolerance`` of 0 or 1, where a sigmoid has almost no gradient.
     """
 
     mean_high: Tensor
@@ -210,16 +208,16 @@ class ImportanceHealth(NamedTuple):
 def importance_health(
     importance: Tensor, *, high_ratio: float = 0.7, tolerance: float = 1e-3
 ) -> ImportanceHealth:
-    r"""Tell whether the importances still say something.
+    r"""Measure whether the importances have collapsed.
 
-    Importances can collapse to 1: cross entropy gains by larger logits, and a sigmoid near 1 has no
-    gradient left. Look at this each epoch. The signs are ``saturated`` near 1, or ``mean_high -
-    mean_low`` far below the margin. Then try a smaller learning rate for the head, or a larger
-    share of the rank regularization.
+    Importances can collapse to 1: larger logits lower the cross entropy, and a sigmoid near 1 has
+    almost no gradient. Look at this each epoch. The signs are ``saturated`` near 1, or ``mean_high
+    - mean_low`` far below the margin. Then try a smaller learning rate for the head, or a larger
+    weight of the rank regularization.
 
     Args:
         importance: :math:`\alpha` in [0, 1] of a batch, or better of an epoch.
-        high_ratio: share in the high group.
+        high_ratio: share of the samples in the high group.
         tolerance: how near to 0 or 1 counts as saturated, in [0, 0.5).
 
     Shape:
@@ -248,7 +246,7 @@ def importance_health(
 
 
 def low_importance(importance: Tensor, *, high_ratio: float, variant: Variant = "paper") -> Tensor:
-    """Return which samples are not in the high group, ``(B)`` bool; ties by position."""
+    """Return which samples are in the low group, ``(B)`` bool; ties by position."""
     batch = len(importance)
     low_rows = _order(importance)[_high_group_size(batch, high_ratio, variant) :]
     low = torch.zeros(batch, dtype=torch.bool, device=importance.device)
@@ -277,19 +275,19 @@ def check_margin(margin: float | Tensor) -> None:
 
 
 def check_high_ratio(high_ratio: float) -> float:
-    """Return the share if it leaves no group empty in every batch."""
+    """Return the share, or raise if it leaves a group empty in every batch."""
     return check_range("high_ratio", high_ratio, 0.0, 1.0, open_low=True, open_high=True)
 
 
 def check_bias(bias: Tensor | None, logits: Tensor) -> None:
-    """Require a bias of shape (C), or none."""
+    """Require a bias of shape (C), or ``None``."""
     if bias is not None:
         check_shapes(logits=(logits, "B* C"), bias=(bias, "C"))
         check_floating(bias=bias)
 
 
 def weighted_logits(logits: Tensor, importance: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute :func:`importance_weighted_logits` of arguments that are checked."""
+    """Return :func:`importance_weighted_logits` of checked arguments."""
     factor, logits = full_precision(importance)[:, None], full_precision(logits)
     if bias is None:
         return factor * logits
@@ -298,7 +296,7 @@ def weighted_logits(logits: Tensor, importance: Tensor, bias: Tensor | None) -> 
 
 
 def _high_group_size(batch: int, high_ratio: float, variant: Variant) -> int:
-    # 0.7 * 90 is 62.99999999999999 in floating point: a hair on top gives the 63 that is meant.
+    # 0.7 * 90 is 62.99999999999999 in floating point; the small addend gives 63.
     return int(batch * high_ratio + (0.0 if variant == "official" else 1e-9))
 
 

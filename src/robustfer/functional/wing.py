@@ -1,6 +1,6 @@
-"""Adaptive wing loss of heat maps, against maps or straight from landmarks (LA-Net).
+"""Adaptive wing loss of heat maps, against target maps or landmarks (LA-Net).
 
-The mathematics is :class:`WingCurve`, which ``_wing_passes`` runs over a few samples at a time.
+:class:`WingCurve` holds the mathematics. ``_wing_passes`` runs it over a few samples at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from robustfer.functional._wing_passes import against_landmarks, against_maps, w
 
 
 class WingCurve(NamedTuple):
-    """The adaptive wing's options, and its value and slope in one pass, without a branch."""
+    """The adaptive wing's options; computes value and slope in one pass without a branch."""
 
     alpha: float
     omega: float
@@ -34,7 +34,7 @@ class WingCurve(NamedTuple):
     theta: float
 
     def checked(self) -> WingCurve:
-        """Return the curve if its options are in range; at construction and at call alike."""
+        """Return the curve, or raise if an option is out of range."""
         check_range("alpha", self.alpha, 2.0)
         for name in ("omega", "epsilon", "theta"):
             check_range(name, getattr(self, name), 0.0, open_low=True)
@@ -43,14 +43,14 @@ class WingCurve(NamedTuple):
     def value_and_slope(
         self, difference: Tensor, target: Tensor | float, weight: Tensor | None, out: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        r"""Weighted value, and slope into ``out``, of the curve at ``p - y``, over :math:`\omega`.
+        r"""Return weighted value and slope at ``p - y``, both divided by :math:`\omega`.
 
         With :math:`a = \alpha - y`, :math:`t = \min(d, \theta)` and :math:`u = (t / \epsilon)^a`
         the slope is :math:`s = a u / (t + t u)` in both branches, and the value
-        :math:`\ln(1 + u) + s (d - t)`.
+        :math:`\ln(1 + u) + s (d - t)`. The slope is written to ``out`` if it is given.
         """
         exponent = self.alpha - target
-        # From zero the logarithm is infinite; from here u is still no subnormal number.
+        # The logarithm of zero is infinite. This least distance keeps u a normal number.
         least = torch.finfo(difference.dtype).tiny ** (1 / (self.alpha + 1))
         distance = difference.abs().clamp_(min=least)
         bent = distance.clamp(max=self.theta)
@@ -65,17 +65,18 @@ class WingCurve(NamedTuple):
         if weight is not None:
             value.mul_(weight)
             slope.mul_(weight)
-        # No slope where the prediction is right: the curve has its least value there.
+        # The sign of zero is zero: there is no slope where the prediction is right.
         sign = torch.sign(difference, out=distance)
         return value, torch.mul(slope, sign, out=slope if out is None else out)
 
 
 def _log1p_(values: Tensor) -> Tensor:
-    r"""Replace x by :math:`\ln(1 + x)`: on the CPU torch's own takes one number at a time."""
+    r"""Replace x by :math:`\ln(1 + x)`. On the CPU torch's own is not vectorised."""
     if not values.is_cpu:
         return values.log1p_()
     above = values + 1
-    lost = values.sub_(above - 1)  # what the sum has rounded away
+    # What the sum has rounded away.
+    lost = values.sub_(above - 1)
     return lost.div_(above).add_(above.log())
 
 
@@ -90,7 +91,7 @@ def adaptive_wing(
     theta: float = 0.5,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Loss of predicted heat maps that is sharp at a landmark and soft in the background.
+    r"""Return a loss of heat maps that is sharp at landmarks and soft in the background.
 
     .. math::
         \ell_n = \frac{1}{KHW} \sum_{k,i,j} w_{nkij}\, \mathrm{AWing}(y_{nkij}, p_{nkij})
@@ -101,27 +102,26 @@ def adaptive_wing(
             A\,d - C & \text{else}
         \end{cases}
 
-    with :math:`d = |y - p|` and :math:`A, C` such that value and slope are continuous:
+    with :math:`d = |y - p|`, and :math:`A, C` that make value and slope continuous:
 
     .. math::
         A = \frac{\omega\,(\alpha - y)\,(\theta / \epsilon)^{\alpha - y}}
             {\theta\,\bigl(1 + (\theta / \epsilon)^{\alpha - y}\bigr)}, \qquad
         C = \theta A - \omega \ln\bigl(1 + (\theta / \epsilon)^{\alpha - y}\bigr)
 
-    The sum is divided by the number of cells, not by that of their weights. Value and slope are
-    made in one pass over the maps, a few samples at a time. Only ``heatmaps`` receive a
-    gradient, which cannot be differentiated once more.
+    The sum is divided by the number of cells, not by the sum of the weights. Only ``heatmaps``
+    receive a gradient. There are no second derivatives.
 
     Args:
         heatmaps: predictions :math:`p`, any real numbers (no activation is applied).
         heatmap_target: targets :math:`y` in [0, 1]; constants.
-        heatmap_weights: :math:`w`, of any real dtype (``uint8`` spares memory); constants.
+        heatmap_weights: :math:`w`, of any real dtype (``uint8`` saves memory); constants.
             ``None``: all one.
         alpha: :math:`\alpha \ge 2`; the exponent is ``alpha`` in the background and
             ``alpha - 1`` at a peak. Above 2 the curve is smooth there too.
         omega: :math:`\omega`, the height of the curve.
         epsilon: :math:`\epsilon`, the distance over which it bends.
-        theta: :math:`\theta`, the distance from which on it is straight.
+        theta: :math:`\theta`, the distance above which it is straight.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -181,27 +181,27 @@ def landmark_adaptive_wing(
     variant: Variant = "paper",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Adaptive wing loss against the landmarks' own heat maps, which are never made.
+    r"""Return the adaptive wing loss against landmarks, without drawing their heat maps.
 
-    Equal to :func:`adaptive_wing` against the maps and weights that
-    :func:`robustfer.functional.render_heatmaps` draws of the landmarks with the same options.
-    Outside the small window of its bump the target is zero and the weight ``far_weight``, so
-    that targets and weights are drawn only for the windows.
+    It equals :func:`adaptive_wing` against the maps and weights that
+    :func:`robustfer.functional.render_heatmaps` draws from the landmarks with the same options. It
+    draws targets and weights only in the small window of each bump. Elsewhere the target is zero
+    and the weight is ``far_weight``.
 
     Args:
-        heatmaps: predictions, any real numbers; their height and width are those of the targets.
+        heatmaps: predictions, any real numbers.
         landmarks: points (x, y) in pixels of the image; constants.
-        visible: False for points that are not to be learnt; ``None``: all may be.
+        visible: False for points not to learn; ``None``: all are visible.
         image_size: size of the image in pixels, (height, width) or one number for both.
-        alpha: see :func:`adaptive_wing`, as ``omega``, ``epsilon`` and ``theta``.
+        alpha: exponent of the curve in the background, see :func:`adaptive_wing`.
         omega: the height of the curve.
         epsilon: the distance over which it bends.
-        theta: the distance from which on it is straight.
+        theta: the distance above which it is straight.
         sigma: standard deviation of the bump in cells.
         truncate: half the side of its window in standard deviations.
-        near_weight: weight of the cells at the landmark.
+        near_weight: weight of the cells near the landmark.
         far_weight: weight of all other cells.
-        near_threshold: height of the bump, widened by one cell, above which a cell is near.
+        near_threshold: a cell is near if it or a neighbour is above this height of the bump.
         variant: ``"paper"`` or ``"official"``, see :func:`robustfer.functional.render_heatmaps`.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
@@ -234,7 +234,7 @@ def landmark_adaptive_wing(
         profiles = landmark_profiles(
             landmarks, visible, bump, image_size=image_size, heatmap_size=size
         )
-        # The bump and one cell about it; the public program's bump may be one cell longer.
+        # The bump and one cell around it; the authors' code may draw it one cell longer.
         side = math.floor(2 * truncate * sigma) + (3 if variant == "paper" else 4)
         total, slope = against_landmarks(
             heatmaps, profiles, side, near_weight - far_weight, curve.value_and_slope

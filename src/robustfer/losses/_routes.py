@@ -1,4 +1,4 @@
-"""Which tensors a term of a composition takes, read from the signatures of its loss."""
+"""Read from a loss's signatures which tensors a term of a composition takes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-# Parameter of a method, name of the tensor that it is given, whether that must be there.
+# A parameter of a method, the name of its tensor, and whether the tensor is required.
 _Route: TypeAlias = tuple[str, str, bool]
 
 
 class Routes(NamedTuple):
-    """What the term ``name`` takes; without state ``propose`` is empty, and so is ``proposed``."""
+    """What a term takes. Without state, ``propose`` and ``proposed`` are empty."""
 
     name: str
     forward: tuple[_Route, ...]
@@ -21,20 +21,20 @@ class Routes(NamedTuple):
     proposed: str
 
     def given(self, method: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what ``forward`` or ``propose`` takes of the tensors, by its parameters."""
+        """Return the arguments of ``forward`` or ``propose`` by parameter."""
         found = {}
         for parameter, tensor, required in getattr(self, method):
             if tensor in tensors:
                 found[parameter] = tensors[tensor]
             elif required:
                 raise TypeError(
-                    f"term {self.name!r} needs the tensor {tensor!r}; given {sorted(tensors)}"
+                    f"term {self.name!r} needs the tensor {tensor!r}, got {sorted(tensors)}"
                 )
         return found
 
 
 def routes_of(name: str, loss: Any, inputs: Mapping[str, str]) -> Routes:
-    """Work out the routes of a term from the signatures of its loss and from ``inputs``."""
+    """Return the routes of a term, from the signatures of its loss and from ``inputs``."""
     of_loss = type(loss).__name__
 
     def routes(method: Any) -> dict[str, _Route]:
@@ -58,7 +58,7 @@ def routes_of(name: str, loss: Any, inputs: Mapping[str, str]) -> Routes:
         )
     if not lacks:
         propose = routes(loss.propose)
-        # What update writes is what propose returned, and what forward takes.
+        # The second parameter of update names the tensor that propose returned and forward takes.
         _, written, *_ = inspect.signature(loss.update).parameters
         if written not in forward:
             raise TypeError(

@@ -1,4 +1,4 @@
-"""The ``forward`` of a loss with several terms, made of its ``terms``."""
+"""Make ``forward`` of a loss with several terms from its method ``terms``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _Inputs = ParamSpec("_Inputs")
 def sum_of_terms(
     terms: Callable[Concatenate[Any, _Inputs], dict[str, Tensor]],
 ) -> Callable[Concatenate[Any, _Inputs], Tensor]:
-    r"""Make ``forward`` of the method ``terms``: the sum of the terms, with the same parameters.
+    r"""Make ``forward``, the sum of the terms, from the method ``terms``.
 
     .. math:: L = \sum_i L_i
 
     Args:
-        terms: the method that returns the weighted terms by name, one at least.
+        terms: the method that returns the weighted terms by name, at least one.
 
     Returns:
-        The method ``forward``, whose signature names the tensors that ``terms`` takes.
+        The method ``forward``, with the signature of ``terms``.
 
     >>> import torch
     >>> from torch import nn
@@ -40,13 +40,13 @@ def sum_of_terms(
 
     def forward(self: Any, /, *inputs: _Inputs.args, **named: _Inputs.kwargs) -> Tensor:
         total: Tensor
-        # Asked of the object: a subclass may have other terms.
+        # Through self, because a subclass may override terms.
         total, *others = self.terms(*inputs, **named).values()
         for term in others:
             total = total + term
         return total
 
-    # torch.compile counts recompilations by code object: losses must not share one.
+    # torch.compile counts recompilations per code object, so each loss needs its own.
     forward.__code__ = forward.__code__.replace()
     functools.update_wrapper(forward, terms)
     forward.__name__ = "forward"

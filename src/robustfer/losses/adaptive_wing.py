@@ -1,4 +1,4 @@
-"""Adaptive wing loss of heat maps, against maps or straight from landmarks."""
+"""Adaptive wing loss of heat maps, against target maps or landmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AdaptiveWingLoss(nn.Module):
         alpha: exponent of the curve in the background, at least 2.
         omega: height of the curve.
         epsilon: distance over which it bends.
-        theta: distance from which on it is straight.
+        theta: distance above which it is straight.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -73,20 +73,19 @@ class AdaptiveWingLoss(nn.Module):
 class LandmarkAdaptiveWingLoss(nn.Module):
     """Module form of :func:`robustfer.functional.landmark_adaptive_wing`.
 
-    The data set need not draw heat maps, nor move them: it brings the landmarks, as the
-    augmentations leave them.
+    The data set gives landmarks only: it does not draw or move heat maps.
 
     Args:
         image_size: size of the image in pixels, (height, width) or one number for both.
         alpha: exponent of the curve in the background, at least 2.
         omega: height of the curve.
         epsilon: distance over which it bends.
-        theta: distance from which on it is straight.
+        theta: distance above which it is straight.
         sigma: standard deviation of a landmark's bump in cells.
         truncate: half the side of its window in standard deviations.
-        near_weight: weight of the cells at the landmark.
+        near_weight: weight of the cells near the landmark.
         far_weight: weight of all other cells.
-        near_threshold: height of the bump, widened by one cell, above which a cell is near.
+        near_threshold: a cell is near if it or a neighbour is above this height of the bump.
         variant: ``"paper"`` or ``"official"``, see :func:`robustfer.functional.render_heatmaps`.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 

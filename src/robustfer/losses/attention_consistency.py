@@ -1,4 +1,4 @@
-"""Attention consistency, to compose with any classification loss."""
+"""Attention consistency as a module, to combine with any classification loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several losses as one, each given the tensors that its signature names."""
+"""Combine several losses. Each gets the tensors that its signature names."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Term:
     """One loss of a :class:`CompositeLoss`.
 
     Args:
-        name: what the term is called in logs and errors; an identifier.
+        name: name of the term in logs and errors; an identifier.
         loss: any module whose ``forward`` names its tensors and returns one scalar.
         weight: factor of the term in the sum.
-        inputs: parameter of ``forward`` -> name of the tensor, where the two differ.
+        inputs: parameter of ``forward`` -> name of its tensor, where the names differ.
 
     Raises:
         ValueError: the name is not an identifier, or the weight is not finite.
@@ -48,34 +48,33 @@ class Term:
 
 
 class CompositeLoss(nn.Module):
-    r"""Weighted sum of losses, tensors routed to each by the names in its ``forward``.
+    r"""Add weighted losses, and give each the tensors that its ``forward`` names.
 
     .. math:: L = \sum_i w_i L_i
 
-    A tensor that no term takes is an error, and so is one that is missing. A parameter with a
-    default is filled only if its tensor is given. A warning says once if no optimizer holds the
-    parameters of a term.
+    A tensor that no term takes is an error, and so is a missing tensor. A parameter with a default
+    may be left out. A warning says once if no optimizer holds the parameters of a term.
 
-    A term that remembers its samples has ``propose`` and ``update``. Call :meth:`propose`, give its
+    A term that remembers its samples has ``propose`` and ``update``. Call :meth:`propose`, pass its
     result to the loss, and call :meth:`update` after the optimizer's step. Without such a term both
     do nothing.
 
     Args:
-        terms: the losses with their weights; ``weights`` may be changed in the loop.
+        terms: the losses with their names and weights.
 
     Attributes:
-        weights: name of the term -> factor.
+        weights: name of the term -> factor; the loop may change it.
         accepts: names of all tensors that the terms take.
-        proposes: those of them that :meth:`propose` makes; the loop brings the others.
+        proposes: names of the tensors that :meth:`propose` returns.
 
     Shape:
         named tensors -> scalar.
 
     Raises:
-        ValueError: no term, two of one name, an entry of ``inputs`` that names no parameter, two
-            terms that propose a tensor of one name, or a term whose result is not a scalar.
+        ValueError: there is no term, two terms share a name or propose the same tensor, an entry
+            of ``inputs`` is not a parameter, or a term does not return a scalar.
         TypeError: a term takes ``*args`` or ``**kwargs``, or has only one of ``propose`` and
-            ``update``; at call, a tensor nobody takes or a missing one.
+            ``update``; at call, a tensor is missing or no term takes it.
 
     >>> import torch
     >>> from robustfer.losses import AttentionConsistencyLoss
@@ -96,11 +95,11 @@ class CompositeLoss(nn.Module):
     def __init__(self, *terms: Term) -> None:
         super().__init__()
         if not terms:
-            raise ValueError("CompositeLoss needs at least one Term")
+            raise ValueError("terms must hold at least one Term, got none")
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
-            raise ValueError(f"names of the terms must differ, got {names}")
-        # A ModuleDict would refuse names such as "values"; a list with names beside it does not.
+            raise ValueError(f"names of the terms must differ, got {names}; rename one")
+        # Not a ModuleDict, which refuses names such as "values".
         self.losses = nn.ModuleList(term.loss for term in terms)
         self.names = tuple(names)
         self.weights = {term.name: term.weight for term in terms}
@@ -112,19 +111,19 @@ class CompositeLoss(nn.Module):
         self.proposes = frozenset(with_state.values())
         if len(self.proposes) < len(with_state):
             raise ValueError(
-                f"the terms {list(with_state)} propose {list(with_state.values())}; tell them "
-                "apart by inputs of their Term"
+                f"terms must propose tensors of different names, got {list(with_state.values())} "
+                f"from {list(with_state)}; rename one by inputs of its Term"
             )
         load_whole(self)
         warn_if_not_optimized(self)
 
     def propose(self, **tensors: Tensor) -> dict[str, Tensor]:
-        """Return what the terms with state will remember of this batch, and write nothing.
+        """Return what the terms with state will remember of this batch, without writing it.
 
-        The loop can pass all tensors that it has.
+        Pass all tensors of the loss that exist at this point.
 
         Raises:
-            TypeError: a tensor nobody takes, or a missing one.
+            TypeError: a tensor is missing, or no term takes it.
         """
         self._check_known(tensors)
         return {
@@ -133,13 +132,13 @@ class CompositeLoss(nn.Module):
         }
 
     def update(self, index: Tensor, proposed: Mapping[str, Tensor], *, gather: bool = True) -> None:
-        """Have the terms with state remember what :meth:`propose` returned for these samples.
+        """Write what :meth:`propose` returned into the state of the terms.
 
         Args:
             index: ``(B)`` rows of the samples in the data set.
-            proposed: what ``propose`` returned, those very tensors.
-            gather: join the rows of all processes, each of which must then call this at the same
-                point; nothing to do without ``torch.distributed``.
+            proposed: the tensors that :meth:`propose` returned.
+            gather: join the rows of all processes. Each must then call this at the same point.
+                With one process it has no effect.
 
         Raises:
             TypeError: ``gather`` is not a bool.
@@ -166,8 +165,8 @@ class CompositeLoss(nn.Module):
             value = loss(**routes.given("forward", tensors))
             if value.ndim:
                 raise ValueError(
-                    f"term {routes.name!r} must give a scalar, got shape {tuple(value.shape)}; "
-                    "choose its reduction"
+                    f"term {routes.name!r} must return a scalar, got shape {tuple(value.shape)}; "
+                    "choose another reduction for it"
                 )
             values[routes.name] = self.weights[routes.name] * value
         return values

@@ -1,4 +1,4 @@
-"""EAC, erasing attention consistency: the whole method's loss."""
+"""The loss of EAC, erasing attention consistency."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from robustfer.losses._terms import sum_of_terms
 
 
 class EACLoss(nn.Module):
-    r"""Cross entropy on the image plus consistency of its class maps with the mirror image's.
+    r"""Cross entropy plus consistency of the class maps with those of the mirror image.
 
     .. math::
         L = \mathrm{CE}(z, y) + \lambda\,
             \frac{1}{BCHW} \sum_{n,c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
-    Only the unmirrored view is classified: a network that memorises a wrong label needs maps
-    that its mirror image, erased at random, cannot follow. The mean runs over the classes too
-    and maps grow with the scale of the features, so that :math:`\lambda` depends on both.
+    Only the unmirrored view is classified. To memorise a wrong label, a network needs maps that
+    differ between the image and its randomly erased mirror image. The best :math:`\lambda` depends
+    on the number of classes and on the scale of the features.
 
     Args:
         consistency_weight: :math:`\lambda`, the weight of the attention consistency.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
-            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
+        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+            default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, attention and

@@ -1,4 +1,4 @@
-"""The expression-landmark contrast, to compose with any classification loss."""
+"""Expression-landmark contrast as a module, to combine with any classification loss."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from robustfer.functional._gather import gather_rows, several_processes
 class ExpressionLandmarkContrastiveLoss(nn.Module):
     """Module form of :func:`robustfer.functional.expression_landmark_contrast`.
 
-    The queues are those of a :class:`robustfer.state.FeatureQueue`, which the loop updates after
-    the step: ``criterion(..., **queue.negatives())``.
+    The queues come from a :class:`robustfer.state.FeatureQueue`:
+    ``criterion(..., **queue.negatives())``. The loop updates it after the step.
 
     Args:
-        temperature: by which similarities are divided.
-        gather: join the batches of all processes, so that value and gradient (averaged over them,
-            as ``DistributedDataParallel`` does) are those of one process on the joined batch. Each
-            process must then call this at the same point; nothing to do without
-            ``torch.distributed``. Not for ``"official"``, whose positives are those of the process.
+        temperature: divides the similarities.
+        gather: join the batches of all processes. Value and gradient under
+            ``DistributedDataParallel`` are then those of one process on the joined batch. Each
+            process must call this at the same point. With one process it has no effect.
+            ``"official"`` ignores it: its positives come from the own process only.
         variant: ``"paper"`` or ``"official"``, which takes unfilled slots of a queue as negatives.
 
     Shape:
@@ -73,7 +73,7 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
             pseudo_label,
         )
         if self.gather and self.variant == "paper" and several_processes():
-            # Before any process waits for another.
+            # A wrong shape must raise before any process waits for another.
             check_shapes(
                 expression_query=(expression_query, "B D"),
                 landmark_query=(landmark_query, "B D"),

@@ -1,4 +1,4 @@
-"""Forward correction as a module: it holds the transition matrix."""
+"""Forward correction as a module that holds the transition matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robustfer._checks import check_floating, check_range, check_shapes
 from robustfer.functional import forward_correction
 from robustfer.functional._precision import Reduction, check_reduction, full_precision
 
-# Room for rows in single precision, and for figures printed with four digits and more.
+# Wide enough for float32 rows and for entries rounded to a few decimals.
 _TOLERANCE = 1e-4
 
 
@@ -19,8 +19,7 @@ class ForwardCorrectionLoss(nn.Module):
 
     Args:
         transition: probability that a sample of the true class (row) was given the label (column),
-            ``(C, C)``, rows that sum to 1. A constant: it moves with the module, but is not in
-            its ``state_dict``.
+            ``(C, C)``; rows sum to 1. It moves with the module, but is not in its ``state_dict``.
         q: 0 for the logarithm; in (0, 1] for the robust form, which learns less from a label that
             the network contradicts.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
@@ -30,8 +29,8 @@ class ForwardCorrectionLoss(nn.Module):
         -> scalar, or ``(B)`` for ``"none"``; float32 for half inputs.
 
     Raises:
-        ValueError: an option does not fit: a row is not a distribution, or a column holds only
-            zeros, so the loss of its label would be infinite.
+        ValueError: an option does not fit, a row of ``transition`` is not a distribution, or a
+            column holds only zeros (the loss of its label would be infinite).
 
     Reference:
         Patrini et al., Making Deep Neural Networks Robust to Label Noise: A Loss Correction
@@ -79,13 +78,12 @@ def _check_transition(transition: Tensor) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise ValueError(
-            f"rows of transition must be probabilities that sum to 1, row {row} sums to "
-            f"{float(sums[row]):.6g}, its least value is {float(least[row]):.6g}"
+            f"rows of transition must be probabilities that sum to 1, but row {row} sums to "
+            f"{float(sums[row]):.6g} and its least value is {float(least[row]):.6g}"
         )
     empty = rows.any(dim=0).logical_not().nonzero()
     if len(empty):
         raise ValueError(
-            f"transition must give each label to a class, got only zeros in column "
-            f"{int(empty[0])}: the loss of that label would be infinite; add a small probability "
-            "to every entry"
+            f"columns of transition must not be all zero, got zeros in column {int(empty[0])}, "
+            "which make the loss of that label infinite; add a small probability to every entry"
         )

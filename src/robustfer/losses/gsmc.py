@@ -1,4 +1,4 @@
-"""GSMC, global-local multi-task learning with the model's own average as teacher."""
+"""The loss of GSMC, global-local multi-task learning with the model's average as teacher."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from robustfer.losses._terms import sum_of_terms
 
 
 class GSMCLoss(nn.Module):
-    r"""Cross entropy, agreement with a slow teacher, and consistency of the class maps.
+    r"""Cross entropy, self-distillation, and consistency of the class maps.
 
     .. math::
         L = \mathrm{CE}(z, y) + w_d\, \mathrm{KL}\bigl(\operatorname{softmax}(\mathrm{sg}(t))
             \,\|\, \operatorname{softmax}(z)\bigr)
             + w_c\, \frac{1}{BCHW} \sum_{n,c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
-    The teacher, :class:`robustfer.state.ModelEMA` of the student, sees the mirror image and is a
-    constant here; all else comes from the student. We could not obtain the paper, so this follows
-    the authors' public code.
+    The teacher is a :class:`robustfer.state.ModelEMA` of the student. It sees the mirror image, and
+    its logits are constants. We could not obtain the paper, so this follows the authors' public
+    code.
 
     Args:
         distillation_weight: :math:`w_d`, the weight of the divergence from the teacher.
         consistency_weight: :math:`w_c`, the weight of the attention consistency.
-        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
-            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
+        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+            default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)`` of the image, target ``(B)`` int64 or ``(B, C)`` probabilities,
@@ -89,7 +89,7 @@ class GSMCLoss(nn.Module):
         )
         check_floating(teacher_logits=teacher_logits)
         check_class_weights(self.class_weights, logits)
-        # Not self_distillation: it takes a log-softmax of its own, which costs more than 5 percent.
+        # self_distillation would compute the log-softmax a second time.
         log_p = full_precision(logits).log_softmax(dim=1)
         share = self.distillation_weight / len(log_p)
         return {

@@ -1,4 +1,4 @@
-"""LA-Net, landmark-aware learning: the whole method's loss."""
+"""The loss of LA-Net, landmark-aware learning."""
 
 from __future__ import annotations
 
@@ -21,32 +21,30 @@ from robustfer.losses.expression_landmark_contrast import ExpressionLandmarkCont
 
 
 class LANetLoss(nn.Module):
-    r"""Cross entropy, agreement with an estimated distribution, landmarks, and their contrast.
+    r"""Cross entropy plus estimated label distribution, landmarks, and contrast.
 
     .. math::
         L = \mathrm{CE}(z, y) + w_d\, \mathrm{KL}\bigl(q \,\|\, \operatorname{softmax}(z)\bigr)
             + w_l\, L_\text{landmarks} + w_c\, L_\text{contrast}
 
-    :math:`q` is what the label distribution bank makes of its old row and of the neighbours'
-    estimate; its gradient is what trains the scorers of the pairs, so it is not a constant here.
-    :math:`L_\text{landmarks}` is :func:`robustfer.functional.landmark_adaptive_wing`,
-    :math:`L_\text{contrast}` :func:`robustfer.functional.expression_landmark_contrast`. For other
-    options than the paper's, put the terms together by :class:`CompositeLoss`.
+    :math:`q` is the average of the label distribution bank's old row and the neighbours' estimate.
+    It is not a constant: its gradient trains the scorers of the pairs. :math:`L_\text{landmarks}`
+    is :func:`robustfer.functional.landmark_adaptive_wing`, :math:`L_\text{contrast}` is
+    :func:`robustfer.functional.expression_landmark_contrast`. For other options of the terms, use a
+    :class:`CompositeLoss`.
 
     Args:
-        image_size: size of the image in pixels, (height, width) or one number for both; ``None``
-            where no landmark branch is trained: there are no heatmaps then, and landmarks and
-            visible are not used.
+        image_size: size of the image in pixels, (height, width) or one number for both. ``None``
+            trains without a landmark branch: leave out heatmaps, landmarks and visible.
         distribution_weight: :math:`w_d`, the weight of the divergence.
         landmark_weight: :math:`w_l`, the weight of the heat maps' loss.
         contrast_weight: :math:`w_c`, the weight of the contrast.
-        temperature: by which the contrast divides similarities.
+        temperature: divides the similarities of the contrast.
         gather: contrast the joined batch of all processes, see
             :class:`ExpressionLandmarkContrastiveLoss`.
-        variant: ``"paper"`` or ``"official"``: how heat maps are drawn, and what the contrast
-            takes of unfilled queues.
-        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
-            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
+        variant: ``"paper"`` or ``"official"``, for the heat maps and the contrast.
+        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+            default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, soft_target
@@ -141,8 +139,8 @@ class LANetLoss(nn.Module):
         if self.landmark_loss is not None:
             if heatmaps is None or landmarks is None:
                 raise ValueError(
-                    "heatmaps and landmarks must be given with an image_size; "
-                    "LANetLoss(image_size=None) is for training without a landmark branch"
+                    "heatmaps and landmarks must be tensors with an image_size, got None; "
+                    "LANetLoss(image_size=None) trains without a landmark branch"
                 )
             check_target(target, logits, heatmaps=(heatmaps, "B K H W"))
             terms["landmark_adaptive_wing"] = self.landmark_weight * self.landmark_loss(
@@ -150,7 +148,7 @@ class LANetLoss(nn.Module):
             )
         elif heatmaps is not None:
             raise ValueError(
-                "heatmaps must be left out without image_size; give LANetLoss the image_size to "
+                "heatmaps must be left out with image_size=None; give LANetLoss an image_size to "
                 "train a landmark branch"
             )
         terms["expression_landmark_contrast"] = self.contrast_weight * self.contrast(
@@ -175,9 +173,9 @@ class LANetLoss(nn.Module):
 
 
 def _divergence(soft_target: Tensor, logits: Tensor) -> Tensor:
-    """Mean over the batch of KL(soft_target || softmax(logits)), with the gradient of both."""
+    """Return the mean of KL(soft_target || softmax(logits)), with gradients to both."""
     logits = full_precision(logits)
     soft_target = soft_target.to(logits.dtype)
-    # The slope by an entry of zero is that of its logarithm: without end.
+    # The gradient by an entry of zero would be infinite.
     soft_target = soft_target.clamp(min=torch.finfo(logits.dtype).tiny)
     return F.kl_div(F.log_softmax(logits, dim=1), soft_target, reduction="batchmean")

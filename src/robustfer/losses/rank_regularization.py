@@ -1,4 +1,4 @@
-"""Rank regularization of importances, to compose with any classification loss."""
+"""Rank regularization as a module, to combine with any classification loss."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from robustfer.functional.ranking import check_high_ratio, check_importance
 class RankRegularizationLoss(nn.Module):
     """Module form of :func:`robustfer.functional.rank_regularization`.
 
-    A learnable margin is a parameter for the optimizer. This loss can only push it down, until it
-    equals the gap between the groups. With several processes it stays the same in all of them only
-    with ``gather``.
+    A learnable margin is a parameter for the optimizer. The loss can only lower it, until it equals
+    the gap between the groups. Several processes keep the same margin only with ``gather``.
 
     Args:
         margin: gap required between the means of the two groups, in [0, 1].
         high_ratio: share of the batch in the high group, in (0, 1).
-        learnable_margin: make ``margin`` a parameter that starts there.
-        variant: ``"paper"``, or ``"official"`` for the public program's group size and its price
-            of a batch of one.
-        gather: rank over the joined batch of all processes, each of which must call this at the
-            same point. With one process it does nothing; with several it costs one wait for the
-            lengths and a break in a compiled graph.
+        learnable_margin: make ``margin`` a parameter that starts at this value.
+        variant: ``"paper"``, or ``"official"`` for the group size of the authors' code and its loss
+            for a batch of one.
+        gather: rank the joined batch of all processes. Each must call this at the same point. It
+            costs one wait for the lengths and a break in a compiled graph. With one process it has
+            no effect.
 
     Shape:
         importance ``(B)`` -> scalar; float32 for half inputs.
@@ -65,7 +64,8 @@ class RankRegularizationLoss(nn.Module):
 
     def forward(self, importance: Tensor) -> Tensor:
         if self.gather and several_processes():
-            check_importance(importance)  # before any process waits for another
+            # A wrong shape must raise before any process waits for another.
+            check_importance(importance)
             (importance,), _ = gather_rows(importance)
         return rank_regularization(
             importance, margin=self.margin, high_ratio=self.high_ratio, variant=self.variant
@@ -79,7 +79,7 @@ class RankRegularizationLoss(nn.Module):
 
 
 def make_margin(margin: float, *, learnable: bool) -> float | nn.Parameter:
-    """Return a margin in [0, 1], as a parameter if it is to be learned."""
+    """Return a margin in [0, 1], as a parameter if it is learnable."""
     check_range("margin", margin, 0.0, 1.0)
     if check_bool("learnable_margin", learnable):
         return nn.Parameter(torch.tensor(float(margin)))
@@ -87,5 +87,5 @@ def make_margin(margin: float, *, learnable: bool) -> float | nn.Parameter:
 
 
 def told_margin(margin: float | nn.Parameter) -> str:
-    """Return what a repr says of a margin."""
+    """Return the text of a margin in a repr."""
     return f"margin={'learnt' if isinstance(margin, nn.Parameter) else margin}"

@@ -1,4 +1,4 @@
-"""SCN, the self-cure network: the whole method's loss (its relabelling is in `state`)."""
+"""The loss of SCN, the self-cure network. Its relabelling is in ``robustfer.state``."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from robustfer.losses.rank_regularization import make_margin, told_margin
 
 
 class SCNLoss(nn.Module):
-    r"""Cross entropy of logits weighted by importance, with a ranking of the importances.
+    r"""Cross entropy of logits weighted by importance, plus a ranking of the importances.
 
     .. math::
         L = (1 - \gamma)\, \mathrm{CE}\bigl(\alpha (z - b) + b,\; y\bigr)
             + \gamma \max\bigl(0,\; \delta - (\bar\alpha_\text{high} - \bar\alpha_\text{low})\bigr)
 
-    ``bias`` is the classifier's, its parameter itself; without it the whole logits are weighted.
+    ``bias`` is the classifier's bias parameter. Without it the whole logits are weighted.
 
-    ``variant="official"`` is the public program's: the plain sum of the two terms, which is twice
-    that of the paper, with the whole logits weighted whether or not a bias is given; see also
+    ``variant="official"`` follows the authors' code. It adds the two terms as they are, which gives
+    twice the paper's loss, and always weights the whole logits. See also
     :func:`robustfer.functional.rank_regularization`.
 
     Args:
-        margin: :math:`\delta`, the gap required between the groups' means. 0.15 is the paper's,
-            for a batch of 1,024; its authors advise 0.07 for one of 64.
+        margin: :math:`\delta`, the gap required between the means of the two groups. The paper uses
+            0.15 with a batch of 1,024; its authors advise 0.07 for a batch of 64.
         high_ratio: share of the batch in the high group, in (0, 1).
-        rank_weight: :math:`\gamma` in [0, 1], 0.5 if not given; ``"official"`` has none.
+        rank_weight: :math:`\gamma` in [0, 1], default 0.5; leave it out for ``"official"``.
         variant: ``"paper"`` or ``"official"``.
         learnable_margin: make the margin a parameter, see :class:`RankRegularizationLoss`.
-        gather: make value and gradient, averaged over processes as ``DistributedDataParallel``
-            does, those of one process on the joined batch, for batches of any size. See
+        gather: rank the joined batch of all processes. Value and gradient under
+            ``DistributedDataParallel`` are then those of one process on the joined batch. See
             :class:`RankRegularizationLoss`.
-        class_weights: weight of each class in the cross entropy, ``(C,)``, as torch's ``weight``;
-            default: all weigh 1. It moves with the module, but is not in its ``state_dict``.
+        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+            default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, importance ``(B)`` in
@@ -85,8 +85,8 @@ class SCNLoss(nn.Module):
         self.high_ratio = check_high_ratio(high_ratio)
         if variant == "official" and rank_weight is not None:
             raise ValueError(
-                "rank_weight must be left out for variant='official', which adds the two terms as "
-                f"they are; got {rank_weight}"
+                f"rank_weight must be left out for variant='official', got {rank_weight}; "
+                "that variant adds the two terms unweighted"
             )
         if variant == "paper":
             rank_weight = check_range(
@@ -111,7 +111,8 @@ class SCNLoss(nn.Module):
         if self.gather and several_processes():
             own: int | Tensor
             total: int | Tensor
-            if self.class_weights is None or target.ndim == 2:  # torch divides by the batch
+            # torch divides the mean by the batch here, else by the sum of the class weights.
+            if self.class_weights is None or target.ndim == 2:
                 own = len(importance)
                 (importance,), _ = gather_rows(importance)
                 total = len(importance)
@@ -120,7 +121,8 @@ class SCNLoss(nn.Module):
                 own = weights.sum()
                 (importance, weights), _ = gather_rows(importance, weights)
                 total = weights.sum()
-            # Processes are averaged: a sample of a small batch must not count for more.
+            # DistributedDataParallel averages over processes. The factor gives each sample the same
+            # weight in batches of different sizes.
             entropy = entropy * (own * dist.get_world_size() / total)
         rank = ranked(
             importance,

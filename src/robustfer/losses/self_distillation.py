@@ -1,4 +1,4 @@
-"""Self-distillation, to compose with any classification loss."""
+"""Self-distillation as a module, to combine with any classification loss."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from robustfer.functional._precision import Reduction, check_reduction
 class SelfDistillationLoss(nn.Module):
     """Module form of :func:`robustfer.functional.self_distillation`.
 
-    The teacher is usually :class:`robustfer.state.ModelEMA` of the student.
+    The teacher is usually a :class:`robustfer.state.ModelEMA` of the student.
 
     Args:
-        temperature: above 1 for softer distributions.
+        temperature: divides the logits; above 1 for softer distributions.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

@@ -1,14 +1,12 @@
-"""Modules that remember: state changes only in ``update``, after the optimizer's step.
+"""Modules with state. State changes only in ``update``, after the optimizer's step.
 
-**A memory of samples holds only finite numbers.** ``update`` skips a row with NaN or infinity in
-it: the memory stays as if that sample had not been in the batch, and no host waits. Under
-:func:`robustfer.losses.check_values` such a row is refused by name. :class:`LabelStore` looks at
-all values anyway and always refuses it. A refused batch changes nothing. :class:`ModelEMA`
-remembers no samples: it follows the model, and refuses one that is not finite only under
-``check_values``.
+**State of samples is always finite.** ``update`` skips a row with NaN or infinity, without waiting
+for the device. Under :func:`robustfer.losses.check_values` such a row raises an error.
+:class:`LabelStore` always raises. An ``update`` that raises changes nothing. :class:`ModelEMA` is
+not state of samples: it takes over NaN from the model, and raises only under ``check_values``.
 
-**State is loaded whole or not at all.** ``load_state_dict`` looks at everything before it copies
-anything: names, shapes and dtypes, cursors and counts, and whose labels they are.
+**State is loaded whole or not at all.** ``load_state_dict`` checks everything before it copies
+anything: names, shapes and dtypes, cursors and counts, and that the given labels are the same.
 """
 
 from robustfer.state._change_journal import ChangeReason as ChangeReason

@@ -1,9 +1,10 @@
-"""A ring of the latest label changes: what changed, when, why, and what was there before."""
+"""A ring buffer of label changes: what changed, when and why, and the value before."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from enum import IntEnum
@@ -16,10 +17,10 @@ from robustfer._files import no_formula, write_whole
 
 
 class ChangeReason(IntEnum):
-    """Why a label changed: ``RELABELLED`` by a method, ``MANUAL``, or gone back to.
+    """Why a label changed.
 
-    ``REVERTED`` and ``REWOUND`` are the store's own ways back; a method of yours may use any other
-    code up to 255.
+    ``RELABELLED`` by a method, ``MANUAL`` by a person. The store writes ``REVERTED`` and
+    ``REWOUND`` when it undoes changes. Your own method may use any other code up to 255.
     """
 
     OTHER = 0
@@ -30,10 +31,10 @@ class ChangeReason(IntEnum):
 
 
 class ChangeJournal(nn.Module):
-    """The latest ``capacity`` changes, a slot each; the oldest make room for the newest.
+    """Hold the latest ``capacity`` changes. A new change replaces the oldest.
 
-    One number, how many changes were ever written, tells all: the cursor is its remainder by the
-    capacity, and the number of filled slots and of dropped changes follow.
+    ``written`` counts all changes ever written. Cursor, filled slots and dropped changes follow
+    from it.
     """
 
     written: Tensor
@@ -69,11 +70,11 @@ class ChangeJournal(nn.Module):
 
     @property
     def dropped(self) -> int:
-        """Number of changes that made room for later ones."""
+        """Number of changes that later ones have replaced."""
         return max(int(self.written) - self.capacity, 0)
 
     def append(self, written: int, count: int, **columns: Tensor | int) -> None:
-        """Write ``count`` changes; ``written`` is the number so far, which the caller has read."""
+        """Write ``count`` changes; ``written`` is the number so far, already on the host."""
         kept = min(count, self.capacity)
         first = written + count - kept
         slots = torch.arange(first, first + kept, device=self.index.device) % self.capacity
@@ -81,40 +82,39 @@ class ChangeJournal(nn.Module):
             buffer = getattr(self, name)
             buffer[slots] = values if isinstance(values, int) else values[-kept:].to(buffer.dtype)
         self.written += count
-        # Told only from the numbers, so that a resumed run does not warn a second time.
+        # The condition uses saved numbers only, so a resumed run does not warn a second time.
         if written <= self.capacity < written + count:
             warnings.warn(
                 f"the journal of label changes is full ({self.capacity}) and drops the oldest "
-                "from now on. revert() stays exact, revert_to_epoch() reaches back as far as the "
-                "journal does: write_journal() each epoch, or a larger journal_capacity, keeps "
-                "more",
+                "from now on; revert() stays exact, but revert_to_epoch() cannot go back beyond "
+                "the journal; use a larger journal_capacity, or call write_journal() each epoch",
                 stacklevel=5,
             )
 
     def latest(self) -> tuple[int, int]:
-        """Step and epoch of the latest change; zeros before the first."""
+        """Return step and epoch of the latest change, zeros before the first."""
         slot = (int(self.written) - 1) % self.capacity
         return int(self.step[slot]), int(self.epoch[slot])
 
     def slots_after(self, epoch: int) -> Tensor:
-        """Slots of the changes to undo, newest first, to come back to the end of ``epoch``.
+        """Return the slots to undo, newest first, to go back to the end of ``epoch``.
 
         Raises:
-            ValueError: changes later than ``epoch`` may be among those dropped.
+            ValueError: the journal may have dropped changes later than ``epoch``.
         """
         slots = self._slots()
         not_later = (self.epoch[slots] <= epoch).nonzero()
         if not len(not_later) and self.dropped:
             raise ValueError(
-                f"epoch {epoch} is no longer in the journal: it holds {self.capacity} changes, "
-                f"back to epoch {int(self.epoch[slots[0]])}, and dropped {self.dropped} older "
-                "ones; revert() goes back to the given labels whatever it holds"
+                f"epoch {epoch} is no longer in the journal, which goes back to epoch "
+                f"{int(self.epoch[slots[0]])} (it holds {self.capacity} changes and dropped "
+                f"{self.dropped}); use a larger journal_capacity, or revert() to the given labels"
             )
         first = int(not_later[-1]) + 1 if len(not_later) else 0
         return slots[first:].flip(0)
 
     def table(self) -> dict[str, Tensor]:
-        """Copy what is held to the CPU, oldest first: name of the column -> values."""
+        """Return the changes as columns on the CPU, oldest first."""
         slots = self._slots()
         columns = {
             "step": self.step,
@@ -130,19 +130,19 @@ class ChangeJournal(nn.Module):
     def write(
         self, path: str | Path, classes: Sequence[str] | None, ids: Sequence[str] | None
     ) -> None:
-        """Write the table as csv, whole or not at all."""
+        """Write :meth:`table` as csv, whole or not at all."""
         table, text = self.table(), io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow([*table, "id"] if ids is not None else table)
         for row in zip(*(values.tolist() for values in table.values()), strict=True):
             step, epoch, index, before, after, reason, confidence = row
             names = [before, after] if classes is None else [classes[before], classes[after]]
-            known = confidence == confidence  # NaN where it is not
             line = [step, epoch, index, *names, _reason_name(reason)]
-            line.append(f"{confidence:.6g}" if known else "")
+            line.append("" if math.isnan(confidence) else f"{confidence:.6g}")
             line += [] if ids is None else [ids[index]]
             writer.writerow([no_formula(cell) if isinstance(cell, str) else cell for cell in line])
-        content = text.getvalue().encode(errors="surrogateescape")  # names that are not UTF-8
+        # Names of files may not be UTF-8.
+        content = text.getvalue().encode(errors="surrogateescape")
         write_whole(Path(path), lambda file: file.write(content))
 
     def _slots(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rows of all processes, joined: how state stays the same on each of them."""
+"""Join the rows of all processes, to keep state the same in each of them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from robustfer.functional._gather import several_processes
 
 @torch.no_grad()
 def gather_in_rank_order(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Join the rows of every process's tensors, process 0's first; no gradient flows through.
+    """Join the rows of all processes in rank order, without gradient.
 
-    Every process must call it at the same point, and may bring its own number of rows, none too.
-    Without ``torch.distributed``, or with one process, the tensors come back as they are.
+    Every process must call it at the same point. Processes may have different numbers of rows, or
+    none. With one process the tensors are returned unchanged.
 
     Args:
-        tensors: of the same length, on one device; dtypes and other axes as in every process.
+        tensors: tensors of one length on one device. Dtypes and other axes must be the same in
+            every process.
 
     Returns:
-        The joined tensors, on the device of those given.
+        The joined tensors, on the device of ``tensors``.
 
     Raises:
-        ValueError: in every process, when rows differ in size between processes: a hang or
-            garbled numbers otherwise.
+        ValueError: rows differ in size between processes; every process raises it.
 
     >>> gather_in_rank_order(torch.tensor([3, 1]), torch.tensor([0.5, 0.25]))
     (tensor([3, 1]), tensor([0.5000, 0.2500]))
     """
     if not several_processes():
         return tensors
-    # As bytes, all tensors travel at once and in backends that do not know their dtypes.
+    # As bytes, all tensors travel in one call, and backends need not know their dtypes.
     columns = [_as_bytes(tensor) for tensor in tensors]
     home, meeting = tensors[0].device, _meeting_place(tensors[0].device)
     mine = torch.cat(columns, dim=1).to(meeting)
@@ -41,7 +41,7 @@ def gather_in_rank_order(*tensors: Tensor) -> tuple[Tensor, ...]:
     lengths, widths = zip(*shapes, strict=True)
     if len(set(widths)) > 1:
         raise ValueError(
-            "every process must bring rows of the same shape and dtype, got rows of "
+            "rows must have the same shape and dtype in every process, got rows of "
             f"{', '.join(map(str, widths))} bytes from process 0 on"
         )
     padded = mine.new_zeros(max(lengths), widths[0])
@@ -61,12 +61,12 @@ def _as_bytes(tensor: Tensor) -> Tensor:
 
 
 def _packed(rows: Tensor) -> Tensor:
-    # A single row passes for contiguous whatever its strides, and then refuses another dtype.
+    # torch takes a single row of any strides for contiguous, but cannot view it as another dtype.
     return rows.clone(memory_format=torch.contiguous_format)
 
 
 def _meeting_place(home: torch.device) -> torch.device:
-    # Each backend carries tensors of one kind of device only.
+    # A backend sends tensors of one kind of device only.
     backend = dist.get_backend()
     if backend == "gloo":
         return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""What a LabelStore requires of its arguments and of saved states."""
+"""Checks of labels, rows and saved states."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from robustfer._checks import (
     check_within,
 )
 
-LAST_EPOCH = 2**15 - 1  # two bytes per sample
+# Epochs are kept as int16.
+LAST_EPOCH = 2**15 - 1
 
 
 def when_and_why(step: int, epoch: int, reason: int) -> tuple[int, int, int]:
-    """Return the three as ints that the journal has room for."""
+    """Return step, epoch and reason as ints, or raise if the journal cannot hold one."""
     return (
         check_whole_number("step", step, 0, 2**63 - 1),
         check_whole_number("epoch", epoch, 0, LAST_EPOCH),
@@ -31,9 +32,9 @@ def when_and_why(step: int, epoch: int, reason: int) -> tuple[int, int, int]:
 def given_labels(
     given: Tensor, num_classes: int, soft_targets: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the labels that a data set came with, and its distributions where it has any.
+    """Return given labels, and given distributions or ``None``, as new tensors.
 
-    Both are new tensors: labels of one byte, or two with more than 256 classes, rows in float16.
+    Labels are uint8, or int16 with more than 256 classes. Distributions are float16.
     """
     if not isinstance(given, Tensor):
         raise TypeError(f"given must be a torch.Tensor, got {type(given).__name__}")
@@ -52,7 +53,7 @@ def given_labels(
 
 
 def check_index(index: Tensor) -> None:
-    """Require ``(B,)`` int64, without looking at values."""
+    """Require ``(B,)`` int64. Values are not checked."""
     if not isinstance(index, Tensor):
         raise TypeError(f"index must be a torch.Tensor, got {type(index).__name__}")
     if index.ndim != 1 or index.dtype != torch.int64:
@@ -74,7 +75,7 @@ def check_labels(target: Tensor, batch: int, num_classes: int, soft_targets: boo
 
 
 def check_confidence(confidence: Tensor, batch: int) -> None:
-    """Require ``(B,)`` floating point, without looking at values."""
+    """Require ``(B,)`` floating point. Values are not checked."""
     if not isinstance(confidence, Tensor):
         raise TypeError(f"confidence must be a torch.Tensor, got {type(confidence).__name__}")
     if tuple(confidence.shape) != (batch,) or not confidence.is_floating_point():
@@ -84,7 +85,7 @@ def check_confidence(confidence: Tensor, batch: int) -> None:
 
 
 def check_rows(index: Tensor, num_samples: int) -> None:
-    """Refuse rows outside the data set. Synchronises."""
+    """Require rows of the data set. Synchronises."""
     bad = ((index < 0) | (index >= num_samples)).nonzero()
     if len(bad):
         position = int(bad[0])
@@ -97,20 +98,20 @@ def check_rows(index: Tensor, num_samples: int) -> None:
 def check_change(
     index: Tensor, labels: Tensor, confidence: Tensor, num_samples: int, num_classes: int
 ) -> None:
-    """Refuse rows, labels and confidences out of range. Synchronises."""
+    """Require rows, labels and confidences in range. Synchronises."""
     check_rows(index, num_samples)
     check_class_index(num_classes, target=labels)
-    check_within(0, 1, confidence=confidence)  # NaN where it is not known
+    check_within(0, 1, confidence=confidence)
 
 
 def check_names(name: str, names: Sequence[str] | None, size: int) -> None:
-    """Require one name for each."""
+    """Require ``size`` names, or ``None``."""
     if names is not None and len(names) != size:
         raise ValueError(f"{name} must hold {size} names, got {len(names)}")
 
 
 def check_saved(saved: Mapping[str, Tensor], num_samples: int, num_classes: int) -> None:
-    """Require the state of a LabelStore of this size."""
+    """Require valid values in the saved state of a LabelStore of this size."""
     journal = {
         name.removeprefix("history."): values
         for name, values in saved.items()
@@ -125,20 +126,20 @@ def check_saved(saved: Mapping[str, Tensor], num_samples: int, num_classes: int)
     check_within(0, num_samples - 1, index=journal["index"])
     check_within(0, 1, confidence=journal["confidence"])
     if "soft_current" in saved:
-        # Rows that came in bfloat16 sum to 1 only as near as that.
+        # Rows may have been given in bfloat16, so their sums are only that precise.
         check_distribution(soft_current=saved["soft_current"].to(torch.bfloat16))
         check_finite(soft_before=journal["soft_before"])
 
 
 def check_same_given(name: str, saved: Mapping[str, Tensor], own: Tensor) -> None:
-    """Require the state of a store that was made from the same labels."""
+    """Require saved given labels that equal the module's own."""
     differ = saved[name].to(own.device) != own
     rows = (differ if differ.ndim == 1 else differ.any(dim=1)).nonzero()
     if len(rows):
         raise ValueError(
-            f"it was made from other labels: {len(rows)} of {len(differ)} differ, the first at "
-            f"index {int(rows[0])}; is it the same data set, in the same order and with the same "
-            "label noise?"
+            f"{name} must equal the given labels, but {len(rows)} of {len(differ)} differ, the "
+            f"first at index {int(rows[0])}; use the same data set, order of samples and label "
+            "noise as in the saved run"
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of a batch, keyed by sample: what several kinds of state need."""
+"""Read and write rows of state by sample."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from robustfer.state._label_checks import check_index, check_rows
 
 
 def read_rows(bank: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of a bank that belong to the samples of a batch, as a new tensor.
+    """Return the rows of a bank for the samples of a batch, as a new tensor.
 
-    On a GPU a row outside the bank is an assertion of the device, which names nothing:
-    :func:`robustfer.losses.check_values` looks first, and makes the GPU wait.
+    On a GPU an index outside the bank is a device-side assertion without details. Under
+    :func:`robustfer.losses.check_values` the error names the index, which makes the GPU wait.
 
     Args:
         bank: state with a row per sample.
@@ -25,9 +25,9 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
         bank ``(N, ...)``, index ``(B)`` int64 -> ``(B, ...)``.
 
     Raises:
-        IndexError: a row outside the bank (on CUDA an assertion of the device).
+        IndexError: an index is outside the bank (on CUDA a device-side assertion).
         TypeError: ``index`` is not a tensor.
-        ValueError: ``index`` has another shape or dtype, or lies on another device.
+        ValueError: the shape, dtype or device of ``index`` does not fit.
 
     >>> read_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1]))
     tensor([[0., 1.]])
@@ -40,30 +40,30 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
 def write_rows(
     bank: Tensor, index: Tensor, rows: Tensor, *, name: str = "rows", gather: bool = True
 ) -> None:
-    """Write a row per sample into a bank, in place: those very rows, and nothing else.
+    """Write one row per sample into a bank, in place.
 
-    With several processes, each of which holds the whole bank, the rows of all are joined in rank
-    order first, which keeps the banks equal, and equal to that of one process on the joined batch.
-    Where a sample comes twice, its last row wins, on every device; a batch of no rows writes
-    nothing. A row with NaN or infinity in it is skipped, as if its sample had not been in the
-    batch. A row outside the bank is refused before anything is written. No host waits.
+    If a sample comes twice, its last row wins, on every device. A row with NaN or infinity is
+    skipped. An index outside the bank raises before anything is written. No host waits.
+
+    With several processes each holds the whole bank. The rows of all are joined in rank order
+    first. So each bank equals that of one process on the joined batch.
 
     Args:
-        bank: state with a row per sample.
+        bank: state with one row per sample.
         index: rows of the samples in their data set.
-        rows: what to write there; floating-point rows are converted to the dtype of the bank.
-        name: what errors call the rows.
-        gather: join the rows of all processes, each of which must then call this at the same
-            point; nothing to do without ``torch.distributed``.
+        rows: the new rows; floating-point rows are converted to the dtype of the bank.
+        name: name of the rows in errors.
+        gather: join the rows of all processes. Each must then call this at the same point. With
+            one process it has no effect.
 
     Shape:
         bank ``(N, ...)``, index ``(B)`` int64, rows ``(B, ...)``.
 
     Raises:
-        IndexError: a row outside the bank (on CUDA an assertion of the device).
-        TypeError: ``index`` or ``rows`` is not a tensor, or ``gather`` not a bool.
-        ValueError: a shape, dtype or device does not fit; under
-            :func:`robustfer.losses.check_values` also a row that is not finite.
+        IndexError: an index is outside the bank (on CUDA a device-side assertion).
+        TypeError: ``index`` or ``rows`` is not a tensor, or ``gather`` is not a bool.
+        ValueError: a shape, dtype or device does not fit, or a row is not finite under
+            :func:`robustfer.losses.check_values`.
 
     >>> bank = torch.zeros(3, 2)
     >>> write_rows(bank, torch.tensor([2, 0, 2]), torch.tensor([[1.0, 1], [2, 2], [3, 3]]))
@@ -85,10 +85,11 @@ def write_rows(
         index, rows = gather_in_rank_order(index, rows)
     if values_are_checked():
         check_finite(**{name: rows})
-    old = select_rows(bank, index)  # index_copy_ would write the rows before a bad one
+    # This raises for an index outside. index_copy_ would first write the rows before it.
+    old = select_rows(bank, index)
     finite = finite_rows(rows)
     rows = torch.where(finite.view(-1, *[1] * (rows.ndim - 1)), rows, old)
-    # Every occurrence of a sample writes its last finite row, so that their order does not matter.
+    # Every occurrence of a sample writes its last finite row, so the order of writes is irrelevant.
     key = torch.add(finite, index, alpha=2)
     ordered, order = key.sort(stable=True)
     last = order.index_select(0, torch.searchsorted(ordered, key | 1, right=True).sub_(1))
@@ -96,11 +97,11 @@ def write_rows(
 
 
 def select_rows(bank: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of an index; one outside is named on a CPU, or where values are checked."""
+    """Return the rows of an index. An index outside is named on a CPU or if values are checked."""
     if values_are_checked():
         check_rows(index, len(bank))
     try:
-        # Unlike bank[index], this takes no negative row for one counted from the end.
+        # Unlike bank[index], this refuses negative rows.
         return bank.index_select(0, index)
     except IndexError:
         check_rows(index, len(bank))
@@ -108,14 +109,14 @@ def select_rows(bank: Tensor, index: Tensor) -> Tensor:
 
 
 def finite_rows(rows: Tensor) -> Tensor:
-    """Return which rows are finite, ``(B,)`` bool; no waiting.
+    """Return which rows are finite, ``(B,)`` bool, without waiting for the device.
 
     >>> finite_rows(torch.tensor([[1.0, 2.0], [3.0, torch.inf]]))
     tensor([ True, False])
     """
     if not rows.is_floating_point():
         return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    # What is not finite less itself is NaN, which does not equal itself: isfinite takes more time.
+    # Faster than isfinite: x - x is NaN unless x is finite, and NaN does not equal itself.
     nothing = rows - rows
     if rows.ndim > 1:
         nothing = nothing.flatten(1).sum(dim=1)
@@ -123,9 +124,9 @@ def finite_rows(rows: Tensor) -> Tensor:
 
 
 def last_of_each(index: Tensor) -> Tensor:
-    """Return which rows hold the last occurrence of their value, ``(B,)`` bool; no waiting.
+    """Return which entries are the last of their value, ``(B,)`` bool, without waiting.
 
-    ``buffer[index] = values`` with a repeated row keeps any of them on CUDA: write these only.
+    With repeated rows, ``buffer[index] = values`` on CUDA keeps any of them. Write only these.
 
     >>> last_of_each(torch.tensor([5, 2, 5, 5, 2]))
     tensor([False, False, False,  True,  True])
@@ -137,16 +138,15 @@ def last_of_each(index: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Return ``(B, C)`` rows; zeros for a label outside, where torch's own would stop or wait."""
+    """Return ``(B, C)`` rows. Unlike torch's, it never waits: a label outside gives zeros."""
     classes = torch.arange(num_classes, device=labels.device)
     return (labels[:, None] == classes).to(dtype)
 
 
 def check_bank_index(bank: Tensor, index: Tensor) -> None:
-    """Refuse an index of another shape, dtype or device than the bank's rows need."""
+    """Require an index whose shape, dtype and device fit the bank."""
     check_index(index)
     if index.device != bank.device:
         raise ValueError(
-            f"index is on {index.device} but the bank is on {bank.device}; move them to one "
-            "device first"
+            f"index is on {index.device} but the bank is on {bank.device}; move them to one device"
         )

@@ -1,4 +1,4 @@
-"""The keys of the latest batches, in two spaces, with their pseudo labels (LA-Net)."""
+"""A queue of the latest keys in two spaces, with their pseudo labels (LA-Net)."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from robustfer.state._rows import finite_rows
 
 
 class FeatureQueue(nn.Module):
-    """Keys of expression and landmarks, first in, first out: the negatives of a contrast.
+    """Keep the latest keys of expressions and landmarks, the negatives of a contrast.
 
-    The loss takes them by name, ``criterion(..., **queue.negatives())``. The loop calls
-    :meth:`update` after the optimizer's step, so that a batch does not meet itself. A row with NaN
-    or infinity in a key is skipped, as if its sample had not been in the batch.
+    Pass them to the loss by name: ``criterion(..., **queue.negatives())``. Call :meth:`update`
+    after the optimizer's step, so a batch is not its own negative. A row with NaN or infinity is
+    skipped.
 
-    The queue is made on the CPU. An entry takes ``8 * dim + 8`` bytes, half of the former with
-    ``dtype=torch.float16``. Slots not filled yet hold random unit vectors under the label
-    :data:`robustfer.functional.UNFILLED`, which the loss leaves out (``variant="official"``: takes
-    as negatives of all).
+    The queue starts on the CPU. An entry takes ``8 * dim + 8`` bytes, or ``4 * dim + 8`` with
+    ``dtype=torch.float16``. Unfilled slots hold random unit vectors with the label
+    :data:`robustfer.functional.UNFILLED`. The loss leaves them out; ``variant="official"`` takes
+    them as negatives.
 
-    With several processes each holds the whole queue, outside ``DistributedDataParallel``, and all
-    stay equal to that of one process on the joined batch. Where unfilled slots matter, make it from
-    the same generator's state in each process.
+    With several processes each holds the whole queue, outside ``DistributedDataParallel``. Each
+    queue equals that of one process on the joined batch. If unfilled slots matter, use a generator
+    of the same seed in each process.
 
     Args:
         dim: width of the keys.
         capacity: number of entries.
-        dtype: of the keys.
-        generator: draws what the slots hold at first; torch's global one without it.
+        dtype: dtype of the keys.
+        generator: draws the first content of the slots; default: torch's global generator.
 
     Attributes:
         expression: the buffer of ``expression_queue``, ``(M, D)``.
         landmark: the buffer of ``landmark_queue``, ``(M, D)``.
         label: the buffer of ``queue_label``, ``(M)`` int64.
-        cursor: the slot written next.
-        count: number of slots that are filled.
+        cursor: next slot to write.
+        count: number of filled slots.
 
     Raises:
         ValueError: an option does not fit.
@@ -101,9 +101,9 @@ class FeatureQueue(nn.Module):
         load_whole(self, _check_saved)
 
     def negatives(self) -> dict[str, Tensor]:
-        """Return what :class:`robustfer.losses.LANetLoss` takes of the queue, by its names.
+        """Return the tensors that :class:`robustfer.losses.LANetLoss` takes from the queue.
 
-        The tensors are the buffers, which :meth:`update` changes: call backward before it.
+        They are the buffers, which :meth:`update` changes: call ``backward`` before it.
 
         Shape:
             expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64.
@@ -123,24 +123,24 @@ class FeatureQueue(nn.Module):
         *,
         gather: bool = True,
     ) -> None:
-        """Put the keys of a batch in the place of the oldest; after the optimizer's step.
+        """Replace the oldest keys by those of a batch. Call it after the optimizer's step.
 
-        Of a batch larger than the queue the last rows stay. No host waits for a device.
+        A batch larger than the queue leaves its last rows. No host waits for a device.
 
         Args:
-            expression_key: keys in the expression space, as the loss had them.
+            expression_key: the keys in the expression space that the loss used.
             landmark_key: keys of the same images in the landmark space.
             pseudo_label: labels of the batch, see :func:`robustfer.functional.pseudo_labels`.
-            gather: join the rows of all processes, each of which must then call this at the same
-                point, if only with no rows; nothing to do without ``torch.distributed``.
+            gather: join the rows of all processes. Each must then call this at the same point,
+                even without rows. With one process it has no effect.
 
         Shape:
             expression_key, landmark_key ``(B, D)``, pseudo_label ``(B)`` int64.
 
         Raises:
             TypeError: ``gather`` is not a bool.
-            ValueError: shapes, dtypes or devices do not fit; under
-                :func:`robustfer.losses.check_values` also a key that is not finite.
+            ValueError: shapes, dtypes or devices do not fit, or a key is not finite under
+                :func:`robustfer.losses.check_values`.
         """
         check_bool("gather", gather)
         dim = self.expression.shape[1]
@@ -154,7 +154,7 @@ class FeatureQueue(nn.Module):
         if pseudo_label.device != self.label.device:
             raise ValueError(
                 f"the batch is on {pseudo_label.device} but the queue is on {self.label.device}; "
-                "move them to one device first"
+                "move them to one device"
             )
         dtype = self.expression.dtype
         batch: tuple[Tensor, ...] = (expression_key.to(dtype), landmark_key.to(dtype), pseudo_label)
@@ -164,12 +164,12 @@ class FeatureQueue(nn.Module):
             check_finite(expression_key=batch[0], landmark_key=batch[1])
         most = max(1, self.capacity - 1)
         for start in range(0, len(batch[0]), most):
-            whole = len(batch[0]) <= most  # as usual
+            whole = len(batch[0]) <= most
             self._write(*(batch if whole else [rows[start : start + most] for rows in batch]))
 
     def _write(self, expression: Tensor, landmark: Tensor, label: Tensor) -> None:
-        # A skipped row writes what is there already into the slot before the cursor, which fewer
-        # rows than the capacity do not reach.
+        # A skipped row rewrites the slot before the cursor with its own content. The batch is
+        # smaller than the capacity, so no other row writes that slot.
         finite = finite_rows(expression) & finite_rows(landmark)
         arrived = finite.cumsum(0)
         slots = (self.cursor - 1 + arrived * finite).remainder_(self.capacity)

@@ -24,32 +24,32 @@ from robustfer.state._rows import one_hot, read_rows, write_rows
 
 
 class LabelDistributionBank(nn.Module):
-    r"""What is believed of the label of each sample: at first the label given, then moved slowly.
+    r"""Keep a label distribution for each sample, and move it slowly towards estimates.
 
     .. math:: q_i = \mu\, \mathrm{bank}_{n_i} + (1 - \mu)\, t_i
 
-    with :math:`n_i` the row of sample :math:`i` in the data set. ``forward`` hands out :math:`q`,
-    with the gradient of the estimate :math:`t`, and does not change the bank; the loop writes that
-    very tensor back with :meth:`update`, after the optimizer's step. Where ``known`` is False the
-    estimate means nothing, and the row stays as it is.
+    with :math:`n_i` the row of sample :math:`i` in the data set. The bank starts with the given
+    labels. ``forward`` returns :math:`q`, with the gradient of the estimate :math:`t`, and does not
+    change the bank. Pass its result to :meth:`update` after the optimizer's step. Where ``known``
+    is False, the estimate is ignored.
 
     A sample takes 4 bytes per class, and 1 for its given label (2 with more than 256 classes). With
-    ``dtype=torch.float16`` it is 2 per class, and rows are scaled to a sum of 1 when they are read.
-    The state of a bank of other given labels is refused. A row with NaN or infinity is skipped.
+    ``dtype=torch.float16`` it takes 2 bytes per class, and rows are normalised when they are read.
+    A row with NaN or infinity is skipped. If a sample comes twice, its last row wins. A saved state
+    must come from the same given labels.
 
-    With several processes each holds the whole bank, outside ``DistributedDataParallel``, and all
-    stay equal to that of one process on the joined batch. Of a sample that comes twice the last row
-    wins.
+    With several processes each holds the whole bank, outside ``DistributedDataParallel``. Each bank
+    equals that of one process on the joined batch.
 
     Args:
-        given: labels as the data set has them, ``(N,)`` integers.
+        given: labels of the data set, ``(N,)`` integers.
         num_classes: number of classes, 2 to 32,768.
-        momentum: :math:`\mu` in [0, 1), share of what was believed before.
-        dtype: of the bank.
+        momentum: :math:`\mu` in [0, 1), the weight of the old row.
+        dtype: dtype of the bank.
 
     Attributes:
         distribution: the bank, ``(N, C)``.
-        label_given: the labels given, ``(N,)`` uint8, or int16 with more than 256 classes.
+        label_given: the given labels, ``(N,)`` uint8, or int16 with more than 256 classes.
 
     Shape:
         index ``(B)`` int64, estimate ``(B, C)``, known ``(B)`` bool -> ``(B, C)``; float32 for half
@@ -57,7 +57,7 @@ class LabelDistributionBank(nn.Module):
 
     Raises:
         TypeError: ``given`` is not a tensor.
-        ValueError: a label outside the classes, or an argument that does not fit.
+        ValueError: a label is not a class, or an argument does not fit.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
@@ -101,7 +101,8 @@ class LabelDistributionBank(nn.Module):
         self._check(index, "estimate", estimate)
         estimate = full_precision(estimate)
         believed = full_precision(read_rows(self.distribution, index))
-        if believed.dtype != self.distribution.dtype:  # half precision has rounded the rows
+        if believed.dtype != self.distribution.dtype:
+            # Half precision has rounded the rows.
             believed = believed / believed.sum(dim=1, keepdim=True)
         moved = self.momentum * believed + (1 - self.momentum) * estimate
         if known is None:
@@ -112,19 +113,19 @@ class LabelDistributionBank(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, soft_target: Tensor, *, gather: bool = True) -> None:
-        """Keep what :meth:`forward` handed out; after the optimizer's step. No host waits.
+        """Write what :meth:`forward` returned. Call it after the optimizer's step. No host waits.
 
         Args:
             index: rows of the data set.
             soft_target: what ``forward`` returned for them.
-            gather: join the rows of all processes, each of which must then call this at the same
-                point, if only with no rows; nothing to do without ``torch.distributed``.
+            gather: join the rows of all processes. Each must then call this at the same point,
+                even without rows. With one process it has no effect.
 
         Shape:
             index ``(B)`` int64, soft_target ``(B, C)``.
 
         Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            IndexError: an index is outside the data set (on CUDA a device-side assertion).
             TypeError: ``gather`` is not a bool.
             ValueError: an argument does not fit.
         """

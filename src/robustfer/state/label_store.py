@@ -1,4 +1,4 @@
-"""Labels that training may change: the given and the current one, and a journal to go back by."""
+"""Labels that training may change: given labels, current labels, and a journal to undo changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustfer.state._rows import last_of_each, one_hot, select_rows
 
 
 class LabelDecisions(Protocol):
-    """What :meth:`LabelStore.apply_decisions` takes: tensors of one length, a row per sample."""
+    """What :meth:`LabelStore.apply_decisions` takes: tensors of one length, one row per sample."""
 
     @property
     def index(self) -> Tensor:
@@ -26,46 +26,45 @@ class LabelDecisions(Protocol):
 
     @property
     def label(self) -> Tensor:
-        """The labels decided, int64; -1 leaves the label as it is."""
+        """The decided labels, int64; -1 keeps the current label."""
 
     @property
     def given(self) -> Tensor:
-        """The labels that the data set came with, int64."""
+        """The given labels of the data set, int64."""
 
 
 class LabelStore(nn.Module):
-    """Keep the labels to train on, by row of the data set, where a method may change them.
+    """Keep the current label of each sample, which a method may change.
 
-    Workers of a data loader hold copies of the data set: a label changed there is seen late or
-    never. The store stays in the main process. Begin each step with
-    ``batch["target"] = labels(batch["index"])``, so the batch never holds a label of before, and
-    call :meth:`update` after the optimizer's step.
+    A label changed in the data set itself would be seen late or never: the workers of a data loader
+    hold copies. The store stays in the main process. Begin each step with
+    ``batch["target"] = labels(batch["index"])``. Call :meth:`update` after the optimizer's step.
 
-    Called with rows, the store returns the labels to train on now, ``(B,)`` int64; called without,
-    those of all samples.
+    Call the store with rows to get their current labels, ``(B,)`` int64, or without rows to get all
+    labels.
 
-    A sample takes 4 bytes: given label, current label and the epoch of its last change (6 with
-    more than 256 classes), and 2 per class with ``soft_targets`` (4 where rows are given). The
-    journal takes 27 bytes per change (29; and 2 per class). All of it is in the ``state_dict``.
+    A sample takes 4 bytes (6 with more than 256 classes), and with ``soft_targets`` 2 more per
+    class (4 if distributions were given). A change in the journal takes 27 bytes (29), and with
+    ``soft_targets`` 2 more per class. All of it is in the ``state_dict``.
 
-    With several processes each holds the whole store, outside ``DistributedDataParallel``:
-    :meth:`update` joins the rows of all in rank order, which keeps the stores equal, and equal
-    to that of one process on the joined batch.
+    With several processes each holds the whole store, outside ``DistributedDataParallel``.
+    :meth:`update` joins the rows of all in rank order. Each store equals that of one process on the
+    joined batch.
 
     Args:
-        given: labels as the data set has them, ``(N,)`` integers; with ``soft_targets`` also
-            ``(N, C)`` probabilities, whose greatest is the given label.
+        given: labels of the data set, ``(N,)`` integers; with ``soft_targets`` also ``(N, C)``
+            probabilities, whose greatest is the given label.
         num_classes: number of classes, 2 to 32,768.
         soft_targets: also keep a distribution per sample, in float16.
-        journal_capacity: number of changes that the journal holds.
+        journal_capacity: number of changes that the journal can hold.
 
     Shape:
         index ``(B,)`` int64, on the store's device or on the CPU -> labels ``(B,)`` int64.
 
     Raises:
         TypeError: ``given`` or ``index`` is not a tensor.
-        ValueError: a label outside the classes, or an argument that does not fit.
-        IndexError: a row outside the data set (on CUDA an assertion of the device).
+        ValueError: a label is not a class, or an argument does not fit.
+        IndexError: an index is outside the data set (on CUDA a device-side assertion).
 
     >>> labels = LabelStore(torch.tensor([0, 4, 4, 6]), num_classes=7)
     >>> index = torch.tensor([1, 3])
@@ -105,10 +104,12 @@ class LabelStore(nn.Module):
         self.register_buffer("label_given", labels)
         self.register_buffer("label_current", self.label_given.clone())
         self.register_buffer("label_epoch", torch.full_like(labels, -1, dtype=torch.int16))
-        self.register_buffer("soft_given", rows)  # of hard labels they are one-hot, and not kept
+        # None for hard labels, whose distributions are one-hot.
+        self.register_buffer("soft_given", rows)
         self.register_buffer("soft_current", self._given_rows().clone() if soft_targets else None)
         journal = ChangeJournal(capacity, labels, self.num_classes if soft_targets else 0)
-        self.add_module("history", journal)  # its name in saved states
+        # "history" in saved states, because journal() is a public method.
+        self.add_module("history", journal)
         load_whole(self, _check_saved)
 
     @property
@@ -119,22 +120,23 @@ class LabelStore(nn.Module):
         return self._look_up(self.label_current, index).to(torch.int64)
 
     def given(self, index: Tensor | None = None) -> Tensor:
-        """Return the labels that the data set came with; rows as in a call of the store."""
+        """Return the given labels, of all samples or of the rows."""
         return self._look_up(self.label_given, index).to(torch.int64)
 
     def changed_epoch(self, index: Tensor | None = None) -> Tensor:
-        """Return the epoch of the last change, -1 for none; rows as in a call of the store."""
+        """Return the epoch of the last change or -1, of all samples or of the rows."""
         return self._look_up(self.label_epoch, index).to(torch.int64)
 
     def soft_target(self, index: Tensor | None = None) -> Tensor:
-        """Return distributions to train on, ``(B, C)`` float32; rows as in a call of the store.
+        """Return the current distributions, ``(B, C)`` float32, of all samples or of the rows.
 
-        They sum to 1, and are one-hot if the store was made without ``soft_targets``.
+        Rows sum to 1. They are one-hot if the store was made without ``soft_targets``.
         """
         if self.soft_current is None:
             return one_hot(self(index), self.num_classes, torch.float32)
         rows = self._look_up(self.soft_current, index).float()
-        return rows / rows.sum(dim=1, keepdim=True)  # float16 has rounded them
+        # float16 has rounded the rows.
+        return rows / rows.sum(dim=1, keepdim=True)
 
     @torch.no_grad()
     def update(
@@ -148,31 +150,31 @@ class LabelStore(nn.Module):
         confidence: Tensor | None = None,
         gather: bool = True,
     ) -> int:
-        """Set labels, and write those that differ into the journal; after the optimizer's step.
+        """Set labels, and write changes into the journal. Call it after the optimizer's step.
 
         Setting a label to its current value is a no-op: nothing is journalled and the soft target
         is kept. If a sample comes twice, its last row wins. Everything is checked before anything
-        is written, which costs one synchronisation (one more for soft rows, and one more to join
-        processes).
+        is written. That costs one synchronisation, one more for soft rows, and one more to join
+        processes.
 
         Args:
             index: rows of the data set ``(B,)`` int64; may be empty.
-            target: new labels ``(B,)`` int64, one-hot with ``soft_targets``; then also ``(B, C)``
-                probabilities, whose greatest becomes the label.
+            target: new labels ``(B,)`` int64; with ``soft_targets`` also ``(B, C)`` probabilities,
+                whose greatest becomes the label.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, 0 to 32,767.
-            reason: a :class:`ChangeReason`, or a code of your own up to 255.
+            reason: a :class:`ChangeReason`, or your own code up to 255.
             confidence: ``(B,)`` in [0, 1], for the journal; NaN if unknown.
-            gather: join the rows of all processes, which must all call this at the same point;
-                with one process it does nothing.
+            gather: join the rows of all processes. Each must then call this at the same point. With
+                one process it has no effect.
 
         Returns:
-            Number of samples changed.
+            Number of changed samples.
 
         Raises:
-            IndexError: a row outside the data set.
+            IndexError: an index is outside the data set.
             TypeError: an argument is not a tensor, or ``gather`` is not a bool.
-            ValueError: a label outside the classes, or an argument that does not fit.
+            ValueError: a label is not a class, or an argument does not fit.
         """
         check_bool("gather", gather)
         step, epoch, reason = checks.when_and_why(step, epoch, reason)
@@ -185,7 +187,7 @@ class LabelStore(nn.Module):
         index, target = index.to(device), target.to(device)
         confidence = confidence.to(device, torch.float32)
         if gather:
-            # Values are looked at in the joined batch: a bad one stops every process, not one.
+            # Values are checked after joining, so a bad one stops every process and none hangs.
             index, target, confidence = gather_in_rank_order(index, target, confidence)
         labels, rows = target, None
         if target.ndim == 2:
@@ -194,7 +196,8 @@ class LabelStore(nn.Module):
         elif self.soft_current is not None:
             rows = one_hot(target, self.num_classes, torch.float16)
             inside = index.clamp(0, self.num_samples - 1)
-            keeps = target == self.label_current[inside]  # its distribution too
+            # An unchanged label keeps its distribution.
+            keeps = target == self.label_current[inside]
             rows = torch.where(keeps[:, None], self.soft_current[inside], rows)
         return self._change(index, labels, rows, confidence, step=step, epoch=epoch, reason=reason)
 
@@ -204,28 +207,27 @@ class LabelStore(nn.Module):
         """Set the labels that people decided on, such as :class:`robustfer.audit.Decisions`.
 
         An ambiguous sample keeps its label. The changes are written into the journal with reason
-        ``MANUAL``; ``revert(decisions.index)`` takes them back. With several processes call it in
-        each.
+        ``MANUAL``. ``revert(decisions.index)`` undoes them. With several processes call it in each.
 
         Args:
-            decisions: rows of the data set, their labels, and the labels given when people looked.
-            step: when it happens, for the journal; default: that of the latest change.
+            decisions: rows of the data set, the decided labels, and the given labels at the review.
+            step: the step, for the journal; default: that of the latest change.
             epoch: the epoch, for the journal; default: that of the latest change.
 
         Returns:
-            Number of samples changed.
+            Number of changed samples.
 
         Raises:
-            IndexError: a row outside the data set.
-            ValueError: the decisions are about other given labels, or an argument does not fit.
+            IndexError: an index is outside the data set.
+            ValueError: the given labels of the decisions differ, or an argument does not fit.
         """
         given = self.given(decisions.index)
         differ = (given != decisions.given.to(given.device)).nonzero()
         if len(differ):
             raise ValueError(
-                f"decisions are about other labels: {len(differ)} of {len(given)} differ, the "
-                f"first at index {int(decisions.index[differ[0]])}; apply them to the data set, "
-                "split and label noise that were reviewed"
+                f"decisions must have the given labels of the store, but {len(differ)} of "
+                f"{len(given)} differ, the first at index {int(decisions.index[differ[0]])}; apply "
+                "them to the data set, split and label noise that were reviewed"
             )
         latest_step, latest_epoch = self._journal.latest()
         decided = decisions.label >= 0
@@ -242,21 +244,21 @@ class LabelStore(nn.Module):
     def revert(
         self, index: Tensor | None = None, *, step: int | None = None, epoch: int | None = None
     ) -> int:
-        """Go back to the given labels, exactly, even if the journal has dropped their changes.
+        """Go back to the given labels, even if the journal has dropped their changes.
 
-        The journal gets a row per label gone back, with reason ``REVERTED``. Several processes must
-        all call it, for the same rows.
+        The journal gets one row per reverted label, with reason ``REVERTED``. With several
+        processes call it in each, for the same rows.
 
         Args:
             index: rows of the data set ``(B,)`` int64; default: all.
-            step: when it happens, for the journal; default: that of the latest change.
-            epoch: as ``step``.
+            step: the step, for the journal; default: that of the latest change.
+            epoch: the epoch, for the journal; default: that of the latest change.
 
         Returns:
-            Number of samples changed.
+            Number of changed samples.
 
         Raises:
-            IndexError: a row outside the data set.
+            IndexError: an index is outside the data set.
             ValueError: an argument does not fit.
         """
         latest_step, latest_epoch = self._journal.latest()
@@ -283,19 +285,20 @@ class LabelStore(nn.Module):
     def revert_to_epoch(self, epoch: int) -> int:
         """Go back to the end of ``epoch``, as if training had stopped there.
 
-        Undoes changes from the newest back to the last one that is not later than ``epoch``, and
-        :meth:`changed_epoch` with them. They stay in the journal, followed by a row per sample gone
-        back, with reason ``REWOUND`` and that epoch. Several processes must all call it.
+        This undoes all changes later than ``epoch``, and restores :meth:`changed_epoch`. The
+        changes stay in the journal, which gets one row per changed sample with reason ``REWOUND``
+        and that epoch. With several processes call it in each.
 
         Returns:
-            Number of samples gone back.
+            Number of changed samples.
 
         Raises:
             ValueError: the epoch is no longer in the journal; nothing is changed.
         """
         journal = self._journal
         step, epoch, reason = checks.when_and_why(journal.latest()[0], epoch, ChangeReason.REWOUND)
-        slots = journal.slots_after(epoch)  # newest first: a sample's last row is its oldest
+        # Newest first: the last row of a sample wins, and holds its oldest label.
+        slots = journal.slots_after(epoch)
         index = journal.index[slots]
         return self._change(
             index,
@@ -309,20 +312,20 @@ class LabelStore(nn.Module):
         )
 
     def changed(self) -> Tensor:
-        """Return which samples have another label now than given, ``(N,)`` bool."""
+        """Return which current labels differ from the given ones, ``(N,)`` bool."""
         return self.label_current != self.label_given
 
     def transitions(self) -> Tensor:
-        """Return how many samples have given label i (row) and label j (column) now, (C, C)."""
+        """Return counts of given (row) and current (column) labels, ``(C, C)``."""
         pairs = self.label_given.to(torch.int32) * self.num_classes + self.label_current
         counts = torch.bincount(pairs, minlength=self.num_classes**2)
         return counts.reshape(self.num_classes, self.num_classes)
 
     def counts(self) -> dict[str, int]:
-        """Return the figures of an epoch.
+        """Return counts for a log.
 
-        ``changed`` now; ``changed_back``: changed once, and now again as given; ``journalled``:
-        changes ever written into the journal, which ``dropped`` the oldest of them.
+        ``changed`` labels differ from the given ones. ``changed_back`` labels had changed and are
+        the given ones again. Of all ``journalled`` changes the journal has ``dropped`` the oldest.
         """
         changed = self.changed()
         return {
@@ -336,8 +339,8 @@ class LabelStore(nn.Module):
     def journal(self) -> dict[str, Tensor]:
         """Return the changes that the journal holds, oldest first, as columns on the CPU.
 
-        ``step``, ``epoch``, ``index``, ``from``, ``to`` and ``reason`` in int64; ``confidence`` in
-        float32, NaN if unknown. If only the soft target changed, both labels are the same.
+        ``step``, ``epoch``, ``index``, ``from``, ``to`` and ``reason`` are int64. ``confidence`` is
+        float32, NaN if unknown. If only the soft target changed, ``from`` equals ``to``.
         """
         return self._journal.table()
 
@@ -350,16 +353,15 @@ class LabelStore(nn.Module):
     ) -> None:
         """Write :meth:`journal` as a csv file, whole or not at all.
 
-        A name that a spreadsheet would run as a formula (``=2+3.png``) is written with an
-        apostrophe before it.
+        A name that a spreadsheet would run as a formula (``=2+3.png``) gets an apostrophe in front.
 
         Args:
-            path: of the file, which is replaced if it exists; its folder is made if needed.
-            classes: names to write for the class numbers.
-            ids: names of the samples, which make a column ``id``.
+            path: the file, which is replaced if it exists. Its folder is made if needed.
+            classes: names to write instead of class numbers.
+            ids: names of the samples, for a column ``id``.
 
         Raises:
-            ValueError: not one name per class, or not one per sample.
+            ValueError: there is not one name per class, or not one per sample.
         """
         checks.check_names("classes", classes, self.num_classes)
         checks.check_names("ids", ids, self.num_samples)
@@ -384,8 +386,8 @@ class LabelStore(nn.Module):
         reason: int,
         changed_epoch: Tensor | None = None,
     ) -> int:
-        # The one place that writes. All is worked out and checked before the first write, and the
-        # only wait is `tolist`. `changed_epoch` says when the labels gone back to were set.
+        # The only place that writes. Everything is checked before the first write, and the only
+        # wait is `tolist`. `changed_epoch`, if given, replaces the epoch of the change.
         inside = index.clamp(0, self.num_samples - 1)
         before = {
             "label_from": self.label_current[inside],
@@ -406,7 +408,7 @@ class LabelStore(nn.Module):
             checks.check_change(index, labels, confidence, self.num_samples, self.num_classes)
         if not count:
             return 0
-        # The rows to write, in the order of the batch; `nonzero` would wait once more.
+        # The rows to write, in the order of the batch. `nonzero` would wait once more.
         order = (~writes).to(torch.uint8).argsort(stable=True)[:count]
         index, labels = index[order], labels[order].to(self.label_current.dtype)
         self.label_current[index] = labels
@@ -433,8 +435,8 @@ class LabelStore(nn.Module):
         if index.device != buffer.device:
             if index.device.type != "cpu":
                 raise ValueError(
-                    f"index is on {index.device} but the store is on {buffer.device}; look labels "
-                    "up before moving the batch, or move the store"
+                    f"index is on {index.device} but the store is on {buffer.device}; look up "
+                    "labels before moving the batch, or move the store"
                 )
             index = index.to(buffer.device, non_blocking=True)
         return select_rows(buffer, index)

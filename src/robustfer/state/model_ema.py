@@ -1,4 +1,4 @@
-"""The slow average of a model, for a teacher (GSMC) or for evaluation."""
+"""A slow average of a model, as a teacher (GSMC) or for evaluation."""
 
 from __future__ import annotations
 
@@ -27,39 +27,37 @@ Pairs = list[tuple[Tensor, Tensor]]
 
 
 class ModelEMA(nn.Module):
-    r"""A copy of a model whose parameters follow it slowly; the loop calls :meth:`update`.
+    r"""Keep a copy of a model whose parameters follow it slowly.
 
     .. math::
         \xi \leftarrow a\, \xi + (1 - a)\, \theta, \qquad
         a = \min\Bigl(1 - \frac{1}{k + 1},\; d\Bigr)
 
-    at the k-th update, from 1. Until the warm-up reaches the decay :math:`d` the copy is the plain
-    mean of the model it began as and of all since. ``k`` is in the ``state_dict``: a resumed run
-    that began to warm up anew would throw half of the teacher away in one step.
+    at the k-th update, from 1. Call :meth:`update` after each optimizer's step. During the warm-up
+    the copy is the plain mean of the first model and all models since. ``k`` is in the
+    ``state_dict``, so a resumed run does not warm up again.
 
-    The copy needs no gradient, and its forward makes none. It begins in the mode, train or eval, of
-    the model it is made of, and :meth:`train` and :meth:`eval` are its own. The public program of
-    GSMC leaves its teacher in train mode, where batch norm takes the statistics of the batch.
+    The copy gets no gradient. It starts in the mode of the model, train or eval, and keeps its own
+    mode after that. The authors' code of GSMC leaves the teacher in train mode, where batch norm
+    uses the statistics of the batch.
 
-    The copy follows the model wherever it goes: once a weight of the model is NaN, that of the copy
-    is too. Under :func:`robustfer.losses.check_values` such a model is refused.
+    A NaN in the model's weights reaches the copy. Under :func:`robustfer.losses.check_values`
+    :meth:`update` raises instead. The copy of a half-precision model is float32, because half
+    precision rounds small updates away.
 
-    A model in half precision has a copy in float32: a thousandth of a weight is less than half
-    precision can add to it.
-
-    With several processes each has its own copy, outside ``DistributedDataParallel``. It stays
-    the same in all of them as long as the model does, which DDP sees to for parameters; buffers
-    are those of each process.
+    With several processes each has its own copy, outside ``DistributedDataParallel``. The copies
+    stay equal as long as the models do. DDP keeps parameters equal; each process has its own
+    buffers.
 
     Args:
-        model: what to follow. Of a model that is wrapped for data parallelism or by
-            ``torch.compile`` the copy is the plain model, whose weights load anywhere.
-        decay: :math:`d` in [0, 1); the copy looks back over about ``1 / (1 - decay)`` updates.
-        warmup: begin with smaller decays, as above; without it :math:`a = d` from the start.
-        buffers: what an update does with buffers, such as the running statistics of batch norm:
-            ``"copy"`` takes them over from the model, ``"ema"`` averages those of floating point
-            and copies the rest, ``"keep"`` leaves them to the copy's own forward (the public
-            program; only sensible in train mode).
+        model: the model to follow. If it is wrapped for data parallelism or by ``torch.compile``,
+            the copy is the plain model, whose weights load anywhere.
+        decay: :math:`d` in [0, 1); the copy averages about the last ``1 / (1 - decay)`` updates.
+        warmup: start with smaller decays, as above; without it :math:`a = d` from the start.
+        buffers: what an update does with buffers, such as the running statistics of batch norm.
+            ``"copy"`` copies them from the model. ``"ema"`` averages floating-point buffers and
+            copies the rest. ``"keep"`` leaves them to the copy's own forward, as the authors' code
+            does in train mode.
 
     Attributes:
         module: the copy.
@@ -69,7 +67,7 @@ class ModelEMA(nn.Module):
         positional inputs of the model -> its outputs, from the copy and without gradient.
 
     Raises:
-        ValueError: an option does not fit, or :meth:`update` is given another kind of model.
+        ValueError: an option does not fit, or :meth:`update` gets a model with other tensors.
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.ones_(model.weight)
@@ -98,7 +96,8 @@ class ModelEMA(nn.Module):
         self.module = independent_copy(unwrapped(model)).requires_grad_(False)
         self.module._apply(full_precision)  # type: ignore[no-untyped-call]
         self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
-        self._updates = 0  # the step on the host: reading the buffer would wait for a GPU
+        # The step on the host, because reading the buffer would wait for a GPU.
+        self._updates = 0
         load_whole(self, _check_saved)
 
     @torch.no_grad()
@@ -107,17 +106,16 @@ class ModelEMA(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, skipped: bool = False) -> None:
-        """Follow ``model`` by one step; after ``optimizer.step()``, not after each micro-batch.
+        """Follow ``model`` by one step. Call it after ``optimizer.step()``, not per micro-batch.
 
         Args:
-            model: the one this was made of, by now wrapped, compiled or neither.
-            skipped: the optimizer's step did not take place, as where a gradient scaler found an
-                infinity (its ``get_scale()`` is smaller after ``update()``): nothing is done, nor
-                counted.
+            model: the followed model; it may be wrapped or compiled now.
+            skipped: True if the optimizer's step was skipped; then this does nothing. A gradient
+                scaler that found an infinity has a smaller ``get_scale()`` after ``update()``.
 
         Raises:
             TypeError: ``skipped`` is not a bool.
-            ValueError: the tensors of ``model`` are not those of the copy, or not finite under
+            ValueError: the tensors of ``model`` do not match the copy, or are not finite under
                 :func:`robustfer.losses.check_values`; nothing is changed.
         """
         if check_bool("skipped", skipped):
@@ -156,7 +154,7 @@ def _check_saved(ema: ModelEMA, saved: Mapping[str, Tensor]) -> None:
 
 
 def _pairs(kind: Kind, own: nn.Module, new: nn.Module) -> Pairs:
-    """Tensors of the copy with those of the model, these as the copy keeps them."""
+    """Return each tensor of the copy with that of the model, in the copy's dtype and device."""
     owns, news = _tensors(kind, own), _tensors(kind, new)
     if [tensor.shape for tensor in owns] != [tensor.shape for tensor in news]:
         wanted, found = (
@@ -165,15 +163,16 @@ def _pairs(kind: Kind, own: nn.Module, new: nn.Module) -> Pairs:
         )
         unlike = sorted(set(wanted) ^ set(found))[:3] or ["their order"]
         raise ValueError(
-            f"model must have the {len(wanted)} {kind} of the one that was averaged, got "
-            f"{len(found)}; they differ in {', '.join(unlike)}"
+            f"model must have the {len(wanted)} {kind} of the averaged model, got {len(found)}; "
+            f"they differ in {', '.join(unlike)}"
         )
     return [(mine, its.to(mine)) for mine, its in zip(owns, news, strict=True)]
 
 
 def _tensors(kind: Kind, module: nn.Module) -> list[Tensor]:
-    """What ``parameters()`` or ``buffers()`` lists, in a third of the time: it makes no names."""
-    found = dict.fromkeys(_registered(f"_{kind}", module))  # one that modules share is there once
+    """Return what ``parameters()`` or ``buffers()`` lists, but faster: it builds no names."""
+    # A dict, because modules may share a tensor.
+    found = dict.fromkeys(_registered(f"_{kind}", module))
     found.pop(None, None)
     return cast(list[Tensor], list(found))
 

@@ -1,4 +1,4 @@
-"""Giving a sample the label that its network is surer of (SCN)."""
+"""Give a sample the label that the network prefers (SCN)."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ class Relabeler:
     .. math::
         y \leftarrow \operatorname{argmax}_c p_c \quad\text{where}\quad \max_c p_c - p_y > \delta
 
-    Only of the batch's least important samples (``scope``), from an epoch on, and not again for
-    some epochs after. It remembers nothing itself: labels, the journal with its confidences
-    :math:`\max_c p_c`, and the way back are the store's. A sample with NaN or infinity in its
-    prediction or importance keeps its label.
+    By default only the least important samples of a batch can change, only from ``start_epoch`` on,
+    and not again during ``cooldown``. All state is in the store: labels, and a journal with the
+    confidence :math:`\max_c p_c` of each change. A sample whose prediction or importance is not
+    finite keeps its label.
 
-    With several processes :meth:`update` joins the batches of all, in rank order, before it looks
-    for the least important, so that each store becomes that of one process on the joined batch.
+    With several processes :meth:`update` first joins the batches of all in rank order. Each store
+    then equals that of one process on the joined batch.
 
     Args:
-        labels: the store, which the loop reads its targets from.
+        labels: the store that the loop reads its targets from.
         margin: :math:`\delta` in [0, 1), by how much the other class must be more probable.
-        scope: ``"low_importance"``, the group of low importance, as in the paper; ``"all"``, every
-            sample, as in the public program.
-        weighting: ``"importance"``, probabilities are those of logits weighted by importance, as
-            they are trained, which asks more of unimportant samples; ``"none"``, those of the
-            logits themselves.
+        scope: samples that can change: ``"low_importance"``, the low group as in the paper, or
+            ``"all"``, as in the authors' code.
+        weighting: ``"importance"`` takes probabilities of logits weighted by importance, as in
+            training, so unimportant samples change less easily. ``"none"`` takes those of the
+            logits.
         high_ratio: share of the batch in the high group, in (0, 1), as in the loss.
-        start_epoch: first epoch to change labels in, as the loop counts them (the paper's 10 is
-            that of epochs counted from 1).
-        cooldown: for how many epochs after its last change a label stays. With 0, as in the
-            public program, a network that wavers takes labels back and forth every epoch.
+        start_epoch: first epoch that changes labels, as the loop counts. The paper's 10 counts
+            from 1.
+        cooldown: number of epochs that a label stays after its last change. With 0, as in the
+            authors' code, an unsure network changes labels back and forth every epoch.
 
     Raises:
         TypeError: ``labels`` is not a LabelStore.
@@ -116,31 +116,32 @@ class Relabeler:
         bias: Tensor | None = None,
         gather: bool = True,
     ) -> int:
-        """Change labels by what was predicted in this step; after the optimizer's step.
+        """Change labels by the predictions of a batch. Call it after the optimizer's step.
 
         Args:
             index: rows of the samples in the data set.
-            logits: what the network made of them, unweighted.
-            importance: theirs, in [0, 1]; not needed for ``scope="all"`` with ``weighting="none"``.
+            logits: unweighted outputs of the network.
+            importance: importance in [0, 1]; not needed for ``scope="all"`` with
+                ``weighting="none"``.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, as the loop counts.
-            bias: the classifier's bias, left out of the weighting where the loss leaves it out.
-            gather: join the batches of all processes, each of which must then call this at the
-                same point; nothing to do without ``torch.distributed``.
+            bias: the classifier's bias, if the loss does not weight it.
+            gather: join the batches of all processes. Each must then call this at the same point.
+                With one process it has no effect.
 
         Returns:
-            Number of samples changed.
+            Number of changed samples.
 
         Shape:
             index ``(B)`` int64, logits ``(B, C)``, importance ``(B)``, bias ``(C)``; B may be 0.
 
         Raises:
-            IndexError: a row outside the data set.
+            IndexError: an index is outside the data set.
             TypeError: ``gather`` is not a bool.
-            ValueError: an argument does not fit, or the importance is needed and not given; under
-                :func:`robustfer.losses.check_values` also a tensor that is not finite.
+            ValueError: an argument does not fit, the importance is missing, or a tensor is not
+                finite under :func:`robustfer.losses.check_values`.
         """
-        # Checked from the first epoch on: a mistake is not to wait for the first that relabels.
+        # Check before start_epoch too, so a mistake shows in the first step.
         check_bool("gather", gather)
         step, epoch, _ = checks.when_and_why(step, epoch, ChangeReason.RELABELLED)
         checks.check_index(index)
@@ -151,8 +152,8 @@ class Relabeler:
         if importance is None:
             if self.scope != "all" or self.weighting != "none":
                 raise ValueError(
-                    f"importance must be given for scope={self.scope!r} with "
-                    f"weighting={self.weighting!r}"
+                    f"importance must be a tensor for scope={self.scope!r} with "
+                    f"weighting={self.weighting!r}, got None"
                 )
             importance = torch.ones_like(logits[:, 0])
         check_shapes(logits=(logits, "B* C"), importance=(importance, "B*"))
@@ -171,13 +172,13 @@ class Relabeler:
         current = self.labels(index)
         confidence, label = probability.max(dim=1)
         own = probability.gather(1, current[:, None])[:, 0]
-        # A NaN in the prediction makes its confidence NaN, which is above no margin.
+        # A NaN in the prediction makes the difference NaN, which is not above the margin.
         doubted = (confidence - own > self.margin) & finite_rows(importance)
         if self.scope == "low_importance":
             doubted &= low_importance(importance, high_ratio=self.high_ratio)
         changed_epoch = self.labels.changed_epoch(index)
         doubted &= (changed_epoch < 0) | (epoch - changed_epoch > self.cooldown)
-        # The store skips unchanged rows. Handing it all spares the wait for their number.
+        # The store skips unchanged rows. Selecting the changed ones here would wait for the GPU.
         return self.labels.update(
             index,
             torch.where(doubted, label, current),
@@ -189,21 +190,21 @@ class Relabeler:
 
     @torch.no_grad()
     def figures(self, *, epoch: int, true_targets: Tensor | None = None) -> dict[str, float]:
-        """Return how the labels stand after ``epoch``, for :class:`robustfer.metrics.History`.
+        """Return counts of changed labels, for :class:`robustfer.metrics.History`.
 
-        - ``changed``: samples with another label than given, now.
-        - ``changed_back``: samples changed once, and as given again.
-        - ``changed_in_epoch``, ``changed_back_in_epoch``: those of them whose last change was in
-          this epoch.
-        - ``precision``: of the changed samples, the share whose label is the truth.
-        - ``recall``: of the samples given a wrong label, the share whose label is the truth.
+        - ``changed``: labels that differ from the given ones.
+        - ``changed_back``: labels that had changed and are the given ones again.
+        - ``changed_in_epoch``, ``changed_back_in_epoch``: those of them that changed last in this
+          epoch.
+        - ``precision``: share of the changed labels that are right now.
+        - ``recall``: share of the wrong given labels that are right now.
 
-        The last two are there only with ``true_targets``, counted over samples of known truth,
-        and NaN where there is nothing to take a share of.
+        ``precision`` and ``recall`` need ``true_targets``. They count only samples of known truth,
+        and are NaN if there are none.
 
         Args:
             epoch: number of the epoch, as the loop counts.
-            true_targets: the labels known to be right; -1 where that is not known.
+            true_targets: the true labels; -1 where the truth is not known.
 
         Shape:
             true_targets ``(N)`` int64, in the order of the store.

@@ -1,15 +1,16 @@
-"""What training knows about each sample: its predictions, margins and forgetting."""
+"""Record predictions, margins and forgetting of each sample during training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robustfer._checks import (
     check_bool,
+    check_choice,
     check_class_index,
     check_dtype,
     check_finite,
@@ -27,12 +28,14 @@ from robustfer.state._rows import check_bank_index, finite_rows, one_hot, select
 
 Window = Literal["all", "early"]
 
-_MOST = 2**15 - 1  # visits and forgetting events are counted in two bytes and stop there
-_LARGEST_MARGIN = 1e30  # so that the sum stays finite
+# Visits and forgetting events are kept as int16. Counting stops here.
+_MOST = 2**15 - 1
+# Keeps the sum of margins finite.
+_LARGEST_MARGIN = 1e30
 
 
 class TrainingDynamics(nn.Module):
-    r"""Record how the predictions of each sample develop, to find wrong labels afterwards.
+    r"""Record the predictions of each sample during training, to find wrong labels.
 
     .. math::
         \bar p_i = \frac{1}{V_i} \sum_{v=0}^{V_i - 1} p_i^{(v)}, \qquad
@@ -43,31 +46,32 @@ class TrainingDynamics(nn.Module):
     second mean covers only the early visits: a network contradicts wrong labels before it memorises
     them. Pass the logits of the network, or of its teacher, to :meth:`update` after each step.
 
-    It takes 52 bytes per sample with 7 classes: 4 per class for the mean of all visits, 2 per class
-    for the early mean, and 10 for the rest. With ``dtype=torch.float16`` it takes 38, but the mean
-    of hundreds of visits loses digits. All of it is in the ``state_dict``, and a record of other
-    given labels is refused when it is loaded. A row with NaN or infinity in it is not recorded.
+    A sample takes 4 bytes per class for the mean of all visits, 2 per class for the early mean, and
+    10 for the rest. With ``dtype=torch.float16`` the first mean takes 2 per class too, but loses
+    digits over hundreds of visits. All of it is in the ``state_dict``. A saved state must come from
+    the same given labels. A row with NaN or infinity is not recorded.
 
-    With several processes each holds the whole record, outside ``DistributedDataParallel``:
-    :meth:`update` joins the rows of all in rank order, which keeps the records equal, and equal to
-    that of one process on the joined batch.
+    With several processes each holds the whole record, outside ``DistributedDataParallel``.
+    :meth:`update` joins the rows of all in rank order. Each record equals that of one process on
+    the joined batch.
 
     Args:
         num_samples: number of samples in the data set.
         num_classes: number of classes, 2 to 32,768.
-        given: labels as the data set has them, ``(N)`` integers. Without them no margin and no
-            forgetting is recorded.
-        early: first and last visit of the early mean, counted from 0, the last one left out.
-        dtype: of the mean of all visits.
+        given: labels of the data set, ``(N)`` integers. Without them, margins and forgetting are
+            not recorded.
+        early: visits of the early mean, counted from 0: from the first to before the last.
+        dtype: dtype of the mean of all visits.
 
     Attributes:
         visits: number of visits, ``(N)`` int16.
-        forgotten: how often a right prediction turned wrong, ``(N)`` int16; with ``given`` only.
+        forgotten: how often a right prediction turned wrong, ``(N)`` int16; ``None`` without
+            ``given``.
         last_prediction: class predicted at the last visit, ``(N)``; 0 before the first.
 
     Raises:
         TypeError: ``given`` is not a tensor.
-        ValueError: a label outside the classes, or an option that does not fit.
+        ValueError: a label is not a class, or an option does not fit.
 
     Reference:
         Pleiss et al., Identifying Mislabeled Data using the Area Under the Margin Ranking, NeurIPS
@@ -133,22 +137,22 @@ class TrainingDynamics(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, logits: Tensor, *, gather: bool = True) -> None:
-        """Record the predictions of a batch; after the optimizer's step. No host waits.
+        """Record the predictions of a batch. Call it after the optimizer's step. No host waits.
 
         Args:
             index: rows of the samples in their data set.
-            logits: scores of the classes, before softmax: the network's or its teacher's.
-            gather: join the rows of all processes. Each of them must then call this at the same
-                point, if only with no rows. Without ``torch.distributed`` it does nothing.
+            logits: scores of the classes, before softmax, from the network or its teacher.
+            gather: join the rows of all processes. Each must then call this at the same point,
+                even without rows. With one process it has no effect.
 
         Shape:
             index ``(B)`` int64, logits ``(B, C)``; B may be 0.
 
         Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            IndexError: an index is outside the data set (on CUDA a device-side assertion).
             TypeError: ``gather`` is not a bool.
-            ValueError: an argument does not fit; under :func:`robustfer.losses.check_values` also
-                logits that are not finite.
+            ValueError: an argument does not fit, or logits are not finite under
+                :func:`robustfer.losses.check_values`.
         """
         check_bool("gather", gather)
         check_bank_index(self.visits, index)
@@ -160,10 +164,11 @@ class TrainingDynamics(nn.Module):
             check_finite(logits=logits)
         logits = full_precision(logits)
         finite = finite_rows(logits)
-        # Sorted by sample, in the order of the batch: its recorded rows first, skipped ones behind.
+        # Sort by sample. Each sample's rows keep the order of the batch, skipped rows last.
         key, order = torch.add(~finite, index, alpha=2).sort(stable=True)
         index, kept, logits = index[order], finite[order], logits[order]
-        visits = select_rows(self.visits, index).long()  # refuses a row outside before any write
+        # This raises for an index outside, before anything is written.
+        visits = select_rows(self.visits, index).long()
         before = select_rows(self.last_prediction, index)
         logits = logits.masked_fill(~kept[:, None], 0.0)
         place = torch.arange(len(key), device=key.device)
@@ -181,13 +186,13 @@ class TrainingDynamics(nn.Module):
             own = one_hot(label, self.num_classes, torch.bool)
             others = logits.masked_fill(own, -torch.inf).amax(dim=1)
             margin = logits.gather(1, label.long()[:, None])[:, 0] - others
-            # The row before of the same sample, or what was predicted at its last visit.
+            # Compare with the sample's previous row, or with its last visit.
             right = prediction == label
             was_right = (before == label).where(place == first, right.roll(1))
             forgot = (visit > 0) & was_right & ~right
             parts += [margin.clamp(-_LARGEST_MARGIN, _LARGEST_MARGIN)[:, None], forgot[:, None]]
         rows = torch.cat(parts, dim=1) * kept[:, None]
-        # What the rows of a sample add up to, once for each of them: all write the same.
+        # Every row gets the sum over its sample's rows, so all of them write the same.
         rows = torch.zeros_like(rows).index_add_(0, first, rows).index_select(0, first)
         sums = torch.split(rows, [part.shape[1] for part in parts], dim=1)
 
@@ -208,38 +213,38 @@ class TrainingDynamics(nn.Module):
     def probabilities(self, *, window: Window = "all") -> Tensor:
         """Return the mean prediction of every sample.
 
-        A sample that was not visited in the window has the same probability for each class.
+        A sample without visits in the window has the same probability for each class.
 
         Args:
-            window: ``"all"`` visits, for a short training that does not memorise, or the
+            window: ``"all"`` visits, for a short training that does not memorise, or only the
                 ``"early"`` ones, for a long training.
 
         Shape:
-            ``(N, C)`` float32 (float64 for a record of that dtype), rows that sum to 1.
+            ``(N, C)`` float32 (float64 for a record of that dtype); rows sum to 1.
 
         Raises:
-            ValueError: an unknown window.
+            ValueError: the window is unknown.
         """
-        if window not in ("all", "early"):
-            raise ValueError(f"window must be 'all' or 'early', got {window!r}")
+        check_choice("window", window, get_args(Window))
         rows = full_precision(self.mean if window == "all" else self.early_mean)
-        total = rows.sum(dim=1, keepdim=True)  # rounding has moved it away from 1
+        # Not 1, because the rows are rounded.
+        total = rows.sum(dim=1, keepdim=True)
         return (rows / total).where(total > 0, 1 / self.num_classes)
 
     def area_under_margin(self) -> Tensor:
-        """Return by how much the given label's logit leads the others, on average over all visits.
+        """Return the mean gap between the given label's logit and the greatest other logit.
 
-        A low or negative value points to a wrong label. NaN before the first visit.
+        A low or negative value suggests a wrong label. NaN before the first visit.
 
         Shape:
             ``(N)`` float32.
 
         Raises:
-            ValueError: the record was made without given labels.
+            ValueError: the record has no given labels.
         """
         if self.margin_sum is None:
             raise ValueError(
-                "margins are recorded only with given labels; make TrainingDynamics with given="
+                "area_under_margin() needs given labels, got none; pass given= to TrainingDynamics"
             )
         return self.margin_sum / self.visits
 
@@ -251,15 +256,16 @@ class TrainingDynamics(nn.Module):
 
 
 def _move_mean(bank: Tensor, index: Tensor, total: Tensor, arrived: Tensor, count: Tensor) -> None:
-    """Move the means of samples to those of ``count`` visits, the last of which are new."""
+    """Add ``arrived`` visits with sum ``total`` to the means, which then cover ``count`` visits."""
     old = select_rows(bank, index)
     moved = old + (total - arrived * old) / count[:, None].clamp(min=1)
-    bank.index_copy_(0, index, moved.clamp_(0, 1).to(bank.dtype))  # rounding may leave [0, 1]
+    # Rounding may leave [0, 1].
+    bank.index_copy_(0, index, moved.clamp_(0, 1).to(bank.dtype))
 
 
 def _check_early(early: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(early, (tuple, list)) or len(early) != 2:
-        raise ValueError(f"early must be the first and the last visit, such as (1, 4), got {early}")
+        raise ValueError(f"early must be a first and a last visit, got {early}; try (1, 4)")
     first = check_whole_number("the first visit of early", early[0], 0, _MOST - 1)
     return first, check_whole_number("the last visit of early", early[1], first + 1, _MOST)
 
