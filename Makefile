@@ -1,4 +1,4 @@
-# Every chore has one word. `make demo` and `make test` work alone on a fresh clone.
+# Every chore has one word. `make demo` and `make test` each work on a fresh clone.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -27,8 +27,8 @@ $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 demo: env ## find wrong labels of drawn faces and learn without them: a table, a picture, a page; 4 minutes
 	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo
 
-# Two processes of one thread: quicker than one of two, and a file's fixtures are made once. Another
-# number of threads may be asked for: OMP_NUM_THREADS=2 make test.
+# Two processes of one thread: quicker than one of two, and a file's fixtures are made once. For another
+# number of threads: OMP_NUM_THREADS=2 make test.
 test: env ## run the tests, the plugins' among them
 	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(TESTS) --numprocesses 2 --dist loadfile tests $(PLUGINS)
 

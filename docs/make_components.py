@@ -26,9 +26,9 @@ def page() -> str:
     parts = [
         "<!-- Written by docs/make_components.py: change the docstrings, then run it. -->",
         "# All components",
-        "Everything here is made by its name: what the core offers, and what the packages in "
-        "robustfer's `plugins/` do once they are installed. `robustfer list` lists all that is "
-        "installed, `robustfer show NAME` tells what is told here.",
+        "Every component here is created by its name. It comes from the core, or from the packages "
+        "in robustfer's `plugins/` if you install them. `robustfer list` lists all that is "
+        "installed, and `robustfer show NAME` shows one of them as on this page.",
         "```python\nfrom robustfer.registry import create\n\n"
         'criterion = create("eac", consistency_weight=5.0)\n```',
     ]

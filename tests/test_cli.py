@@ -167,7 +167,7 @@ def test_an_interrupt_ends_the_command(run, site, install):
             "eeac",
             "robustfer: no component is called 'eeac'; did you mean 'acme:eac' or 'robustfer:",
         ),
-        ("eac", "robustfer: 'eac' is offered by ['acme', 'robustfer']; ask for one of them: "),
+        ("eac", "robustfer: 'eac' is offered by ['acme', 'robustfer']; use one of them: "),
         ("acme:eac", "robustfer: plugin 'acme' (robustfer-acme 1.0) offers 'eac' as "),
     ],
 )

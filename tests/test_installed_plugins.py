@@ -44,7 +44,7 @@ def test_the_listing_survives(environment):
         "No module named 'a_package_that_is_not_installed'"
     )
     assert future.startswith(
-        "robustfer: plugin 'future' (robustfer-future 1.0) asks for robustfer>=99, but this is"
+        "robustfer: plugin 'future' (robustfer-future 1.0) requires robustfer>=99, but this is"
     )
 
 
@@ -75,9 +75,9 @@ for name in ("broken:thing", "future:later", "eac", "acme:sqared", "later"):
     broken, future, conflict, misspelt, unknown = finished.stdout.splitlines()
     assert broken.startswith("PluginError | 'broken:thing' is not available: plugin 'broken' (rob")
     assert broken.endswith("| ModuleNotFoundError")
-    assert "asks for robustfer>=99" in future
+    assert "requires robustfer>=99" in future
     assert conflict == (
-        "AmbiguousComponentError | 'eac' is offered by ['acme', 'robustfer']; ask for one of "
+        "AmbiguousComponentError | 'eac' is offered by ['acme', 'robustfer']; use one of "
         "them: 'acme:eac', 'robustfer:eac' | NoneType"
     )
     assert "did you mean 'squared'?" in misspelt

@@ -62,8 +62,8 @@ def test_the_name_of_the_package_is_taken_as_well(tmp_path):
         ("robustfer", "NAME must be new, but a plugin 'robustfer' is installed"),
         (
             "eac",
-            "NAME must be new, but plugin 'robustfer' offers 'eac': to ask for either by name "
-            "alone would be an error",
+            "NAME must be new, but plugin 'robustfer' offers 'eac': the bare name would "
+            "then mean two components",
         ),
         ("mirrored-pair", "NAME must be new, but plugin 'robustfer' offers 'mirrored_pair'"),
     ],

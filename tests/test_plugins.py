@@ -455,8 +455,8 @@ def test_an_interrupt_passes_and_is_not_held_against_the_plugin(site, install):
 @pytest.mark.parametrize(
     ("requirement", "problem"),
     [
-        ("robustfer>=99", "asks for robustfer>=99, but this is robustfer 0"),
-        ("RobustFER[testing] <0.0.1", "asks for robustfer<0.0.1, but this is robustfer 0"),
+        ("robustfer>=99", "requires robustfer>=99, but this is robustfer 0"),
+        ("RobustFER[testing] <0.0.1", "requires robustfer<0.0.1, but this is robustfer 0"),
         ("robustfer ?", "failed to load: InvalidRequirement"),
     ],
 )

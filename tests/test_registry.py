@@ -275,7 +275,7 @@ def test_a_name_that_two_offer_is_nobodys(site, install):
     install(write_plugin(site, "acme", losses("eac", "margin")))
     with pytest.raises(
         AmbiguousComponentError,
-        match=r"'eac' is offered by \['acme', 'robustfer'\]; ask for one of them: "
+        match=r"'eac' is offered by \['acme', 'robustfer'\]; use one of them: "
         "'acme:eac', 'robustfer:eac'",
     ):
         registry.create("eac")
@@ -288,7 +288,7 @@ def test_a_name_that_two_offer_is_nobodys(site, install):
 
 def test_a_loss_and_an_augmentation_of_one_name_are_in_conflict_too(site, install):
     install(write_plugin(site, "acme", losses("mirrored_pair")))
-    with pytest.raises(AmbiguousComponentError, match="ask for one of them: 'acme:mirrored_pair'"):
+    with pytest.raises(AmbiguousComponentError, match="use one of them: 'acme:mirrored_pair'"):
         registry.describe("mirrored_pair")
     assert set(registry.available("augmentations")) == {"robustfer:mirrored_pair", "single_view"}
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: shapes always (they cost no synchronisation), values when asked for."""
+"""Checks of arguments: shapes always (they cost no synchronisation), values on request."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ def check_whole_number(
         number = None
     truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
     least = -math.inf if low is None else low
-    # A size must fit into torch's int64; without a lower bound it is no size.
+    # A size must fit into torch's int64; a number without a lower bound is not a size.
     greatest = high if high is not None else math.inf if low is None else 2**63 - 1
     if number is None or truth or not least <= number <= greatest:
         beyond = high is not None or (number is not None and number > greatest)

@@ -145,7 +145,7 @@ def _signature_text(signature: inspect.Signature | None) -> str:
 
 
 class _Shown(NamedTuple):
-    """Has the text of a value as its repr, whatever the value's own does."""
+    """Has the text of a value as its repr, in place of the value's own."""
 
     value: object
 

@@ -256,7 +256,7 @@ def _header(path: Path, values: Sequence[str], columns: Sequence[str], separator
             f"{path}, line 1: the header must name the columns {', '.join(columns)}; "
             f"{', '.join(missing)} missing from {', '.join(header) or 'an empty line'}{hint}"
         )
-    # A name that nobody asks for, too: who asks later would get the last of the two.
+    # Also a name that nobody needs yet: a later reader would get the last of the two.
     twice = [column for column in dict.fromkeys(header) if column and header.count(column) > 1]
     if twice:
         raise ValueError(f"{path}, line 1: the header names {', '.join(twice)} twice")

@@ -129,7 +129,7 @@ def read_model_info(folder: str | Path) -> ModelInfo:
         FileNotFoundError: the folder has no ``model.safetensors``.
         ValueError: the file is damaged, or was not written by :func:`save_model`.
 
-    The example stands at :func:`save_model`.
+    The example is at :func:`save_model`.
     """
     return _read(Path(folder) / MODEL_FILE)[0]
 
@@ -230,7 +230,7 @@ def load_resume(path: str | Path, *, map_location: str | torch.device = "cpu") -
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something but tensors and plain containers.
 
-    The example stands at :func:`save_resume`.
+    The example is at :func:`save_resume`.
     """
     path = Path(path)
     torch.empty(0, device=map_location)  # a device that is not there is not the file's fault

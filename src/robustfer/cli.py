@@ -1,7 +1,7 @@
 """The command ``robustfer``: what there is, by name, and the state of the plugins.
 
 For each command one function adds its parser, and one runs it and returns the exit status: 0, or 1
-where what was asked for failed. Wrong use exits with 2, as is argparse's way.
+where the command failed. Wrong use exits with 2, as is argparse's way.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _print_plugins(found: Sequence[Plugin]) -> None:
     for offer in (offer for plugin in found for offer in plugin.offers):
         rivals.setdefault(offer.component.name, []).append(offer.qualified_name)
     shared = [
-        f"{name}: ask for {' or '.join(names)}" for name, names in rivals.items() if len(names) > 1
+        f"{name}: write {' or '.join(names)}" for name, names in rivals.items() if len(names) > 1
     ]
     _print_section("\nfailures", failures)
     _print_section("\nslow to load", slow)

@@ -83,7 +83,7 @@ def _checked(given: str) -> str:
     for offer in (offer for plugin in installed for offer in plugin.offers):
         if offer.component.name == name:
             raise ValueError(
-                f"NAME must be new, but plugin {offer.plugin!r} offers {name!r}: to ask for either "
-                "by name alone would be an error"
+                f"NAME must be new, but plugin {offer.plugin!r} offers {name!r}: the bare "
+                "name would then mean two components"
             )
     return name

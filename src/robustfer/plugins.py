@@ -1,7 +1,7 @@
-"""Finding and loading plugins, each alone and only when asked for, so that none breaks the host.
+"""Find and load plugins, each separately and only when it is needed: none breaks the host.
 
 What goes wrong with a plugin is kept, warned about once, shown by ``robustfer plugins`` and raised
-where one of its components is asked for; only a ``KeyboardInterrupt``, the user's, passes through.
+where one of its components is used; only a ``KeyboardInterrupt``, the user's, passes through.
 The environment variable ``ROBUSTFER_PLUGINS`` chooses: unset, all installed plugins; empty, none;
 names with commas between, only these. The core's own components are always there.
 """
@@ -144,7 +144,7 @@ class Plugins:
 
     def _unreadable(self, known: Plugin, place: Unreadable) -> Plugin:
         """The plugin that stands for a package which cannot be read."""
-        # It may hold a plugin that is asked for and not found.
+        # It may hold a plugin that is needed and not found.
         if self._allowed is None or self._missing:
             return replace(known, errors=(PluginError(str(place)),))
         return replace(known, blocked=True)
@@ -165,7 +165,7 @@ class Plugins:
 
 
 def installed() -> Plugins:
-    """Return the installed plugins that ``ROBUSTFER_PLUGINS`` now allows, found once a process."""
+    """Return the installed plugins that ``ROBUSTFER_PLUGINS`` allows, found once per process."""
     return _installed(os.environ.get(VARIABLE))
 
 
@@ -271,7 +271,7 @@ def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
 
 
 def _check_requirement(entry_point: EntryPoint) -> None:
-    """Refuse a plugin whose distribution asks for another version of robustfer."""
+    """Refuse a plugin whose distribution requires another version of robustfer."""
     requirements = entry_point.dist.requires if entry_point.dist is not None else None
     ours = [text for text in requirements or () if text.lower().startswith("robustfer")]
     if not ours:
@@ -284,7 +284,7 @@ def _check_requirement(entry_point: EntryPoint) -> None:
         fits = requirement.specifier.contains(__version__, prereleases=True)
         if requirement.name.lower() == "robustfer" and wanted and not fits:
             raise _FaultError(
-                f"asks for robustfer{requirement.specifier}, but this is robustfer {__version__}; "
+                f"requires robustfer{requirement.specifier}, but this is robustfer {__version__}; "
                 "install another version of either"
             )
 

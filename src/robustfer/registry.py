@@ -1,7 +1,7 @@
 """Losses and augmentations by name: the core's and the plugins', all alike.
 
 A bare name such as ``"eac"`` is enough if only one plugin offers it; ``"robustfer:eac"`` says
-whose is meant. One name means one component, of whatever kind.
+whose is meant. One name means one component, whichever kind it is.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def create(name: str, /, **options: Any) -> Any:
         AmbiguousComponentError: more than one plugin does.
         PluginError: its plugin does not work, or its factory cannot be imported.
         TypeError: an option that it does not have, one that it needs is missing, or a name that is
-            no text.
+            not text.
 
     >>> create("eac", consistency_weight=2.0)
     EACLoss(consistency_weight=2.0, label_smoothing=0.0)
@@ -134,7 +134,7 @@ def _find(name: str) -> tuple[Plugin, Offer]:
         names = sorted(repr(offer.qualified_name) for _, offer in found)
         raise AmbiguousComponentError(
             f"{name!r} is offered by {sorted(plugin.name for plugin, _ in found)}; "
-            f"ask for one of them: {', '.join(names)}"
+            f"use one of them: {', '.join(names)}"
         )
     return found[0]
 
@@ -174,7 +174,7 @@ def _raise_unknown(name: str, candidates: list[Plugin]) -> NoReturn:
 
 @contextmanager
 def _named(plugin: Plugin, offer: Offer, problem: str) -> Iterator[None]:
-    """Name the plugin in whatever goes wrong with its component; an interrupt passes through."""
+    """Name the plugin in every error of its component; an interrupt passes through."""
     try:
         yield
     except KeyboardInterrupt:

@@ -226,7 +226,7 @@ def write_foreign(path, kind):
 def test_files_of_others_are_left_alone(folder, output, kind):
     write_foreign(output, kind)
     before = output.read_bytes()
-    with pytest.raises(ValueError, match="is no file of this program and is left alone"):
+    with pytest.raises(ValueError, match="is not a file of this program and stays unchanged"):
         run(folder, output)
     assert output.read_bytes() == before
 

@@ -24,7 +24,7 @@ def test_images_are_found_in_all_folders_in_order(tmp_path):
 def test_any_mode_becomes_three_channels_or_is_refused(tmp_path, mode):
     path = picture(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode)
     if mode == "I;16":
-        with pytest.raises(ValueError, match="more than 8 bits a channel"):
+        with pytest.raises(ValueError, match="more than 8 bits per channel"):
             read_image(path)
     else:
         pixels = read_image(path)

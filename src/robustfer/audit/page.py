@@ -37,7 +37,7 @@ def write_review(
 ) -> None:
     """Write an audit as a page that people look at, and decide in.
 
-    First a random draw of faces, labelled blind: neither the given label nor a suggestion is shown.
+    First a random draw of faces, labelled blind: the given label and the suggestion are hidden.
     Only these tell how labels go wrong. Then the most suspicious labels, and duplicates with
     different labels. Last an overview of the classes.
 

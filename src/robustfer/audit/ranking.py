@@ -206,7 +206,7 @@ def audit(
 
 
 class _RowNames(Sequence[str]):
-    """The rows as names, made when asked for: a million texts take more than the predictions."""
+    """The rows as names, made on request: a million texts take more than the predictions."""
 
     def __init__(self, size: int) -> None:
         self._rows = range(size)

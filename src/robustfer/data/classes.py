@@ -54,7 +54,7 @@ def _counted(first: int, names: str) -> Mapping[int, str]:
 
 
 #: What the files of a data set mean by a number: data set -> number -> class. ``lanet`` is the
-#: order of LA-Net's public program, whatever data set it reads.
+#: order of LA-Net's public program, for every data set that it reads.
 NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
     {
         "rafdb": _counted(1, "surprise fear disgust happiness sadness anger neutral"),

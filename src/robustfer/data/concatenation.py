@@ -23,7 +23,7 @@ def row_in_concatenation(row: int) -> int:
             if asked.get("sample_idx") != row or "idx" not in asked:
                 raise TypeError(
                     "index cannot be told where torch's ConcatDataset holds a Subset or a wrapper "
-                    "that asks for other rows; concatenate dataset.subset(rows), and wrap the whole"
+                    "that reorders rows; concatenate dataset.subset(rows), and wrap the whole"
                 )
             row = asked["idx"]
         frame = frame.f_back

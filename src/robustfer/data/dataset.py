@@ -44,12 +44,12 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
     Attributes:
         classes: names of the classes; ``target`` is a position in it. Every reader has the
             expressions in the same order, unless asked by :meth:`with_classes`.
-        ids: a stable name for each sample, whatever its row.
+        ids: a stable name for each sample, independent of its row.
         targets: what training sees: (N,) int64, or (N, C) float32 probabilities. Possibly wrong.
         true_targets: better labels for evaluation, never part of a sample: those before synthetic
             noise, or a crowd's ((N,) int64); ``None`` if unknown.
         votes: how many people saw which class ((N, C) int64); ``None`` if unknown. Samples have
-            their row, whatever the labels to train on.
+            their row, for every kind of label to train on.
         excluded: what the reader left out: reason -> number of images.
 
     Shape:

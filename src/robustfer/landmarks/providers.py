@@ -132,7 +132,7 @@ class DatasetLandmarks:
 
     Raises:
         TypeError: the data set has no such method; at a call: ids are not a list of names, or the
-            points are no numbers.
+            points are not numbers.
         ValueError: the points do not fit the layout; at a call: an id is none of the data set, or
             a sample has another number of points.
 

@@ -41,7 +41,7 @@ class Layout:
         return raw, tensor_of(outputs[0])
 
     def maps(self, features: Tensor, backbone: nn.Module, images: Tensor) -> Tensor:
-        """Return ``features`` as (B, D, H, W), a view where that is possible."""
+        """Return ``features`` as (B, D, H, W), a view if possible."""
         if self.axes == "NCHW":
             return features
         if self.axes == "NHWC":

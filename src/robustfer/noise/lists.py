@@ -57,7 +57,7 @@ def read_noise_list(
     base: Literal[0, 1] | None = None,
     clean: LabeledFaces | NoiseList | None = None,
 ) -> NoiseList:
-    r"""Read a list of labels, a name and a number a line, in any of the ways in circulation.
+    r"""Read a list of labels, a name and a number per line, in any of the published formats.
 
     It takes numbers from 1 with plain names (``train_00001.jpg 5``), numbers from 0 with the names
     of aligned copies, whole paths too (``/faces/train_00001_aligned.jpg 4``), and mixtures. A 0 or
@@ -170,7 +170,7 @@ def with_noise_list(
     classes: str | Sequence[str] | None = None,
     base: Literal[0, 1] | None = None,
 ) -> _FacesT:
-    r"""Put the labels of a list, a name and a number a line, on a data set.
+    r"""Put the labels of a list, a name and a number per line, on a data set.
 
     It takes the formats in circulation: numbers from 1 with plain names (``train_00001.jpg 5``),
     numbers from 0 with the names of aligned copies, whole paths too

@@ -96,7 +96,7 @@ class NoiseReport:
 
         Raises:
             ImportError: matplotlib is not installed.
-            ValueError: matplotlib knows no format of this ending.
+            ValueError: matplotlib does not know the format of this ending.
             OSError: the file cannot be written.
         """
         kind = picture_format(path)

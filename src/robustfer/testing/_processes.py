@@ -26,7 +26,7 @@ def run_as_processes(work: Callable[[int], object], *, patience: float = 10.0) -
 
     Raises:
         AssertionError: one of them waited in vain, or they gather what does not fit.
-        Exception: whatever else ``work`` raised, the first of it.
+        Exception: the first other error that ``work`` raised.
     """
     meeting = _Meeting(patience)
     errors: list[Exception] = []

@@ -168,7 +168,7 @@ def registered_tensors(module: nn.Module) -> None:
 
 @contextmanager
 def other_defaults() -> Iterator[None]:
-    """Let tensors that are told neither device nor dtype be without values, and float64."""
+    """Make tensors without a given device and dtype valueless and float64."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

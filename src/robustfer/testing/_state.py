@@ -80,7 +80,7 @@ def _leaves(path: str, value: object, seen: set[int]) -> Iterator[tuple[str, obj
             seen.add(id(value))
             for inner, item in _items(value):
                 yield from _leaves(path + inner, item, seen)
-    elif " at 0x" not in repr(value):  # an address is no state
+    elif " at 0x" not in repr(value):  # an address is not state
         yield path, repr(value)
 
 

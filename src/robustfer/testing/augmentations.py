@@ -164,7 +164,7 @@ class AugmentationConformance:
             "eval() gives different views for different seeds; look at self.training"
         )
 
-    # What forward leaves alone
+    # What forward must not change
 
     def test_images_are_left_alone(self) -> None:
         """``forward`` writes into no image."""

@@ -238,7 +238,7 @@ class LossConformance:
             "torch.autocast(tensor.device.type, enabled=False)",
         )
 
-    # What forward leaves alone
+    # What forward must not change
 
     def test_inputs_are_left_alone(self) -> None:
         """``forward`` writes into no input."""

@@ -147,7 +147,7 @@ class ParametricLossConformance(LossConformance):
                 if parameter.dtype != torch.float32
             }
             assert not found, (
-                "parameters must be float32 and stay so, whatever the inputs and under autocast, "
+                "parameters must be float32 and stay so for all inputs and under autocast, "
                 f"got {found}: half precision loses small steps; convert a copy in forward"
             )
 

@@ -243,8 +243,8 @@ class StatefulLossConformance(LossConformance):
         loss.update(index, rows)
         changed = changes(before, of_others())
         assert not changed, (
-            f"update changes {changed} of samples that are not in the batch; write at the rows of "
-            "index alone"
+            f"update changes {changed} of samples that are not in the batch; write only at the "
+            "rows of index"
         )
 
     def test_last_row_of_a_sample_wins(self) -> None:
@@ -322,11 +322,11 @@ class StatefulLossConformance(LossConformance):
         parts = slice(None, 2), slice(2, None)  # of different length, with a sample in both
         for gather, mend in (
             (True, "join the rows of all in rank order, as robustfer.authoring.write_rows does"),
-            (False, "with gather=False it is to write the rows of its own process alone"),
+            (False, "with gather=False write only the rows of its own process"),
         ):
             _require_state_of_processes(loss, index, rows, parts, mend, gather=gather)
 
-    # What both leave alone
+    # What both must not change
 
     def test_propose_leaves_state_alone(self) -> None:
         """Nothing is remembered, and called again it gives the same."""
@@ -337,7 +337,7 @@ class StatefulLossConformance(LossConformance):
                 first = loss.propose(**given)
             assert same(first, loss.propose(**given)), (
                 "propose gives other rows when it is called again before update(...); compute them "
-                "from the state and the batch alone"
+                "from the state and the batch only"
             )
 
     def test_propose_and_update_leave_tensors_alone(self) -> None:
@@ -449,7 +449,7 @@ class StatefulLossConformance(LossConformance):
         return loss, _taken(loss.propose, self._given(loss, dtype=dtype))
 
     def _samples(self, given: dict[str, Tensor], chosen: slice | Tensor) -> dict[str, Tensor]:
-        """Some of the samples: their rows of the tensors that hold one a sample."""
+        """Some of the samples: their rows of the tensors that hold one per sample."""
         return {
             name: tensor[chosen] if tensor.shape[:1] == (self.batch,) else tensor
             for name, tensor in given.items()

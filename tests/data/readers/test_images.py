@@ -79,7 +79,7 @@ def test_too_many_pixels(tmp_path: Path, side: int) -> None:
 
 def test_too_many_bits(tmp_path: Path) -> None:
     Image.new("I;16", (4, 4)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png .* more than 8 bits a channel"):
+    with pytest.raises(ValueError, match=r"deep\.png .* more than 8 bits per channel"):
         read_image(tmp_path / "deep.png")
 
 

@@ -36,7 +36,7 @@ IBUG_68: Final = np.array(
         *(6, 197, 5, 4),  # bridge of the nose, down to the tip
         *(98, 97, 2, 326, 327),  # base of the nose, from the left
         *(33, 160, 158, 133, 153, 144),  # left eye: upper lid from the left, lower lid back
-        *(362, 385, 387, 263, 373, 380),  # right eye, likewise
+        *(362, 385, 387, 263, 373, 380),  # right eye, in the same order
         *(61, 40, 37, 0, 267, 270, 291),  # outer edge of the upper lip, from the left
         *(321, 314, 17, 84, 91),  # outer edge of the lower lip, back
         *(78, 81, 13, 311, 308),  # inner edge of the upper lip, from the left

@@ -37,7 +37,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image upright as its EXIF data say, (H, W, 3), RGB; transparency is dropped.
 
     Raises:
-        ValueError: unreadable, truncated, of more than 50 megapixels or 8 bits a channel.
+        ValueError: unreadable, truncated, of more than 50 megapixels or 8 bits per channel.
     """
     try:
         # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
@@ -46,7 +46,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             if image.width * image.height > MAX_MEGAPIXELS * 1e6:
                 raise ValueError(f"more than {MAX_MEGAPIXELS} megapixels")
             if image.mode.split(";")[0] in _DEEP_MODES:
-                raise ValueError(f"more than 8 bits a channel (Pillow's mode {image.mode})")
+                raise ValueError(f"more than 8 bits per channel (Pillow's mode {image.mode})")
             ImageOps.exif_transpose(image, in_place=True)
             # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
             colour = image.convert("RGBA") if "transparency" in image.info else image

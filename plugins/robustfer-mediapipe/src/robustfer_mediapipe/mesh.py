@@ -11,8 +11,8 @@ from robustfer_mediapipe.ibug import IBUG_68
 class FaceMesh:
     """Finds the face in a picture: called with pixels, it returns 68 points or ``None``.
 
-    Of several faces it takes the one that MediaPipe is surest of; cut pictures of crowds first.
-    Equal pixels give equal points, whatever came before.
+    Of several faces it takes the one with MediaPipe's highest confidence: cut out the faces of
+    groups first. Equal pixels give equal points, in every order of the images.
 
     Args:
         margin: how far the picture is continued on each side, as a share of its size, by repeating
@@ -26,7 +26,7 @@ class FaceMesh:
     """
 
     def __init__(self, *, margin: float = 0.25, confidence: float = 0.5) -> None:
-        # Here, because it takes seconds: those who only ask for --help do not wait.
+        # Imported here, because it takes seconds: --help does not have to wait.
         from mediapipe.python.solutions.face_mesh import FaceMesh as Solution
 
         self.margin = margin

@@ -48,7 +48,7 @@ class Table:
         """Note what a file knows of these images, as they are now; return how many images it has.
 
         Raises:
-            ValueError: it is no file of this program, or was made with other settings.
+            ValueError: it is not a file of this program, or was made with other settings.
         """
         stored = _read(path)
         made_with = json.loads(str(stored["settings"]))
@@ -100,10 +100,11 @@ _ARRAYS = ("image", "landmarks", "detected", "stamps", "settings")
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is no zip archive")
+            raise ValueError("it is not a zip archive")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in _ARRAYS}
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is no file of this program and is left alone ({error}); write to another file"
+            f"{path} is not a file of this program and stays unchanged ({error}); "
+            "write to another file"
         ) from error

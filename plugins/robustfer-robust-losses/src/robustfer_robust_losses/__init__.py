@@ -28,7 +28,7 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="active_passive",
             factory="robustfer_robust_losses.losses:ActivePassiveLoss",
-            summary="Two robust losses that learn more together than each alone",
+            summary="Two robust losses that learn more together than separately",
             reference=_MA,
         ),
         Component(

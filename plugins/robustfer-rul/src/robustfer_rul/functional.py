@@ -137,8 +137,9 @@ def relative_uncertainty(
         L = \frac{1}{B} \sum_n \tfrac12 \mathrm{CE}(W \tilde\mu_n + b,\; y_n)
             + \tfrac12 \mathrm{CE}(W \tilde\mu_n + b,\; y_{\pi(n)})
 
-    Mixup asks for both labels as much as it has mixed of both; here the labels always count the
-    same, and the mixture gives way. Gradients reach everything but target and permutation.
+    Mixup weighs both labels by their share of the mixture. Here both labels always have the same
+    weight, and the network learns the mixture. Gradients reach all tensors except target and
+    permutation.
 
     Args:
         embeddings: :math:`\mu`, what the classifier reads.

@@ -193,7 +193,7 @@ def partial_label(
     weighted: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Ask for any of the classes that people voted for.
+    r"""Return the loss that accepts each of the classes that people voted for.
 
     .. math::
         \ell_n = -\log \sum_{k \in S_n} \operatorname{softmax}(z_n)_k, \qquad

@@ -141,5 +141,5 @@ def _shares(votes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _times_log(shares: Tensor, logarithms: Tensor) -> Tensor:
-    """Return the products; 0 where the share is 0, whatever the logarithm."""
+    """Return the products; 0 where the share is 0, for every logarithm."""
     return torch.where(shares > 0, shares * logarithms, 0.0)

@@ -15,8 +15,8 @@ from robustfer.data.demo.face_shape import HAIR_STYLES, LANDMARKS, Array, outlin
 
 _SPLITS = ("train", "test", "validation")
 
-# What an expression does to a face at rest, all of whose actions are 0. Roughly the muscles'
-# action units: an expression is told by brows, eyes and mouth together.
+# What an expression changes in a face at rest, whose actions are all 0. Roughly the muscles'
+# action units: brows, eyes and mouth show an expression together.
 _ACTIONS = ("brow_raise", "brow_inner", "brow_draw", "eye_open", "lid_raise", "wrinkle",
             "lip_raise", "mouth_open", "mouth_width", "corner", "press", "teeth")  # fmt: skip
 _EXPRESSIONS = {
@@ -31,7 +31,7 @@ _EXPRESSIONS = {
 _PROTOTYPES = np.array([_EXPRESSIONS[name] for name in EXPRESSIONS])
 _LEAST_ACTION = np.where(_PROTOTYPES.min(axis=0) < 0, -1.2, 0.0)
 
-# What differs between faces whatever they express, from the least to the greatest value.
+# What differs between faces of the same expression, from the least to the greatest value.
 _LOOKS: dict[str, tuple[float, float]] = {
     # The head before the camera: radians, shares of the depth, a factor, shares of the size.
     "tilt": (-0.22, 0.22), "yaw": (-0.26, 0.26), "pitch": (-0.15, 0.15), "zoom": (0.88, 1.08),
@@ -63,9 +63,9 @@ class DemoFaces(LabeledFaces):
 
     Pose, light, colours, size, who it is, glasses and hair differ from face to face, and so does
     how clearly the expression shows: a face mixes in a second expression up to the share
-    ``ambiguity`` (mostly much less), at times weakly. Sample ``i`` of a split and seed is the same
-    face whatever the number of samples, their order or the process that asks for it; all classes
-    are equally frequent. Nothing is kept: each access draws the face anew.
+    ``ambiguity`` (mostly much less), at times weakly. Sample ``i`` of a split and seed is always
+    the same face: the number of samples, their order and the process do not matter. All classes
+    are equally frequent. Nothing is kept: each access draws the face again.
 
     :meth:`landmarks` has the 68 points of the iBUG order: 0 to 16 the jaw from the left of the
     image to the right, 17 to 26 the brows, 27 to 35 the nose, 36 to 47 the eyes, 48 to 59 the outer

@@ -35,8 +35,8 @@ _OTHER_IMAGES = frozenset(
 )
 MAX_MEGAPIXELS = 50
 
-# Named, because Pillow would otherwise follow a file's content whatever its ending: into
-# Ghostscript, for one.
+# Named, because Pillow would otherwise choose a decoder by the file's content and
+# ignore its ending. It would even start Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 
 
@@ -53,7 +53,8 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
     """Read an image file as uint8 (3, H, W): upright as its EXIF data say, without transparency.
 
     Args:
-        path: PNG, JPEG, BMP, WebP, TIFF or PPM file of at most 50 megapixels and 8 bits a channel.
+        path: PNG, JPEG, BMP, WebP, TIFF or PPM file, at most 50 megapixels and 8 bits per
+            channel.
         size: side of the square to resize to, in pixels; ``None`` keeps the image's size.
         box: the part to cut out first, black where it lies outside the image.
     """
@@ -80,7 +81,8 @@ def decode(image: Image.Image, *, size: int | None = None, box: Box | None = Non
     _check_area(image.width, image.height, "it")
     if image.mode.split(";")[0] in ("I", "F"):
         raise ValueError(
-            f"it has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits"
+            f"it has more than 8 bits per channel (Pillow's mode {image.mode}); "
+            "convert it to 8 bits"
         )
     upright = ImageOps.exif_transpose(image)
     # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
@@ -146,7 +148,7 @@ class FileFaces(LabeledFaces):
         size: side of the square to resize to, in pixels; ``None``: all must be as large as the
             first.
         boxes: the part to cut out of each image before.
-        in_memory: read all files now (3 * H * W bytes an image) and none later.
+        in_memory: read all files now (3 * H * W bytes per image) and none later.
         labels: what :class:`LabeledFaces` takes.
     """
 

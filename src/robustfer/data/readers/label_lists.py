@@ -1,4 +1,4 @@
-"""Text files with a name and a number a line, as RAF-DB's labels and noisy labels come in."""
+"""Text files with a name and a number per line, as RAF-DB's labels and noisy labels come in."""
 
 from __future__ import annotations
 

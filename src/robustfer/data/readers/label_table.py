@@ -115,7 +115,7 @@ class LabelTable(FileFaces):
             places = {label: order.index(name) for label, name in names.items()}
             targets = [places[label] for label in rows.cells["label"]]
         else:
-            assert votes is not None  # _read_rows has asked for the column
+            assert votes is not None  # _read_rows has required the column
             shares, leader = judge(votes, num_classes=len(order), rule=labels)
             kept = leader >= 0
             if not bool(kept.any()):

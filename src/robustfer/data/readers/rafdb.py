@@ -37,13 +37,13 @@ class RAFDB(FileFaces):
         EmoLabel/list_patition_label.txt              lines like "train_00001.jpg 5"
         Image/aligned/train_00001_aligned.jpg         100 x 100
         Image/original/train_00001.jpg
-        Annotation/manual/train_00001_manu_attri.txt  5 landmarks, one a line, then attributes
-        Annotation/auto/train_00001_auto_attri.txt    37 landmarks, one a line
+        Annotation/manual/train_00001_manu_attri.txt  5 landmarks, one per line, then attributes
+        Annotation/auto/train_00001_auto_attri.txt    37 landmarks, one per line
         Annotation/boundingbox/train_00001_boundingbox.txt
 
-    Labels, and the images asked for, are enough; ``ids`` are the names in the list. The numbers 1
-    to 7 are surprise, fear, disgust, happiness, sadness, anger and neutral. The four numbers of a
-    bounding box are taken for left, top, right and bottom.
+    The labels and the images that ``images`` names are enough. ``ids`` are the names in the list.
+    The numbers 1 to 7 are surprise, fear, disgust, happiness, sadness, anger and neutral. The four
+    numbers of a bounding box are left, top, right and bottom.
 
     Args:
         root: the data set's folder.

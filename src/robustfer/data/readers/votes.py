@@ -10,7 +10,7 @@ from torch import Tensor
 from robustfer._checks import check_choice, check_shapes
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 
-#: The columns of a table of votes: the classes in robustfer's order, then what is no expression.
+#: The columns of a table of votes: the classes in robustfer's order, then the other answers.
 VOTE_COLUMNS: tuple[str, ...] = (*EXPRESSIONS_WITH_CONTEMPT, "unknown", "NF")
 
 VoteRule = Literal["majority", "probability", "crossentropy", "multi_target"]
@@ -26,12 +26,12 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> tuple[Tensor, T
     - ``"majority"``: the column with more than half of the votes.
     - ``"probability"`` and ``"crossentropy"``: the columns with the most votes, one after the
       other and equals together, until they hold three quarters of the votes or are three; a
-      column that is no class ends it and is not taken. What was taken must be more than half of
+      column that is not a class ends it and is not taken. What was taken must be more than half of
       the votes and no more than three columns. Its shares are the probabilities. (For
       ``"crossentropy"`` these are the target; for ``"probability"`` the loop draws a class from
       them whenever it sees the image: :func:`torch.multinomial`.)
     - ``"multi_target"``: the columns with three tenths of the votes or more, which together must
-      have more than half; the classes among them count alike. (The authors' loss then asks for
+      have more than half; the classes among them count alike. (The authors' loss then accepts
       any of these classes: those with ``shares > 0``.)
 
     Args:
@@ -86,7 +86,7 @@ def _greatest(kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         classes = equals.clone()
         classes[:, num_classes:] = False
         taken = taken + kept * classes
-        # Where no class is ahead of what is no class, nor equal to it, that leads.
+        # Where the answers that are not classes have more votes than every class, they lead.
         outside = equals & ~classes
         outside &= outside.cumsum(dim=1) == 1
         ends = outside.any(dim=1)

@@ -29,10 +29,10 @@ class ActivePassiveLoss(nn.Module):
 
     .. math:: \ell_n = \alpha\, \ell^{\text{active}}_n + \beta\, \ell^{\text{passive}}_n
 
-    Robust losses learn too little alone. The paper calls active what looks at the probability of
-    the label alone and passive what also lowers those of the other classes; one of each learns
-    more, and their sum is as robust as they are. Any two losses add up in a
-    :class:`robustfer.losses.CompositeLoss`; this is the paper's choice of them, by name.
+    A robust loss learns too little by itself. The paper calls a loss active if it depends only on
+    the probability of the label, and passive if it also lowers those of the other classes. One of
+    each learns more, and their sum is as robust as they are. This loss is the paper's choice of
+    both, by name. For other sums use :class:`robustfer.losses.CompositeLoss`.
 
     Args:
         active: ``"normalized_cross_entropy"`` or ``"normalized_generalized_cross_entropy"``.

@@ -17,7 +17,7 @@ def mean_absolute_error(logits: Tensor, target: Tensor, *, reduction: Reduction 
 
     .. math:: \ell_n = 1 - p_{n,y_n} = \tfrac{1}{2} \sum_k |p_{n,k} - [k = y_n]|
 
-    It sums to :math:`C - 1` over all labels whatever the prediction. Symmetric noise therefore
+    It sums to :math:`C - 1` over all labels for every prediction. Symmetric noise therefore
     leaves its minimum where it is, as long as no wrong class is likelier than the right one; but
     a label that is not believed hardly moves the network, which makes it slow to learn. The paper
     takes the whole difference, :math:`2 - 2 p_{n,y_n}`. Of probabilities it is the mean over

@@ -18,10 +18,10 @@ def normalized_cross_entropy(
 
     .. math:: \ell_n = \frac{-\log p_{n,y_n}}{-\sum_k \log p_{n,k}}
 
-    It lies in [0, 1] and sums to 1 over all labels whatever the prediction, for which reason
-    symmetric noise leaves its minimum where it is. It learns little alone, as it can also be
-    lowered by making some wrong class still less likely: see :class:`ActivePassiveLoss`. Of
-    probabilities it is the mean over labels drawn from them, as cross entropy is.
+    It is in [0, 1] and sums to 1 over all labels for every prediction. Symmetric noise therefore
+    does not move its minimum. It learns little by itself, because making a wrong class even less
+    likely also lowers it: see :class:`ActivePassiveLoss`. With probabilities it is the mean over
+    labels drawn from them, as in cross entropy.
 
     Args:
         logits: scores of the classes, before softmax; two classes or more.
