@@ -91,7 +91,7 @@ def test_names_in_conflict_are_listed_in_full(run, site, install):
     assert names == sorted(names)
     assert [name for name in names if "eac" in name] == ["acme:eac", "robustfer:eac"]
     _, out, _ = run("plugins")
-    assert "names offered more than once\n  eac: ask for robustfer:eac or acme:eac\n" in out
+    assert "names offered more than once\n  eac: write robustfer:eac or acme:eac\n" in out
 
 
 def test_show(run):
