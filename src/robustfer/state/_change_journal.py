@@ -141,7 +141,7 @@ class ChangeJournal(nn.Module):
             line.append("" if math.isnan(confidence) else f"{confidence:.6g}")
             line += [] if ids is None else [ids[index]]
             writer.writerow([no_formula(cell) if isinstance(cell, str) else cell for cell in line])
-        # Names of files may not be UTF-8.
+        # File names are not always UTF-8.
         content = text.getvalue().encode(errors="surrogateescape")
         write_whole(Path(path), lambda file: file.write(content))
 
