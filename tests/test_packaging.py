@@ -37,7 +37,7 @@ def test_wheel_is_the_package_and_nothing_else(built):
     names = wheel_names(built)
     tops = {name.split("/")[0] for name in names}
     assert tops == {"robustfer", f"robustfer-{robustfer.__version__}.dist-info"}
-    assert "robustfer/py.typed" in names
+    assert {"robustfer/py.typed", "robustfer/noise/fer2013.json"} <= set(names)
     sources = {f"robustfer/{p.relative_to(ROOT / 'src/robustfer').as_posix()}"
                for p in (ROOT / "src/robustfer").rglob("*.py")}  # fmt: skip
     assert sources <= set(names)

@@ -10,6 +10,7 @@ from kornia.geometry.bbox import bbox_generator
 from robustfer.augmentations import CutMix, MixUp
 from robustfer.losses import check_values
 from robustfer.state import LabelStore
+from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from tests.augmentations.test_erasing import OnTheGPU
 from tests.other_device import DEVICE, OtherDevice
 
@@ -216,6 +217,14 @@ def test_another_device_gets_what_the_cpu_gets(kind):
         for one, two in zip(mixed, expected, strict=True):
             assert one.device.type == DEVICE.type
             torch.testing.assert_close(one.cpu(), two)
+
+
+@BOTH
+@pytest.mark.parametrize("soft", [False, True])
+def test_no_gpu_is_waited_for(kind, soft):
+    arguments = batch(soft=soft)
+    with refused_host_synchronisation():
+        kind(num_classes=5)(*arguments, generator=seeded())
 
 
 @BOTH

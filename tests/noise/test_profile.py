@@ -133,6 +133,15 @@ def test_attraction_is_the_likeliest_power():
     assert profile.attraction > 0.5
 
 
+def test_a_single_wrong_class_attracts_no_face():
+    true, probabilities, _ = drawn(60, num_classes=2)
+    given = 1 - true
+    assert NoiseProfile.of(faces(given, true, 2), probabilities=probabilities).attraction < 1e-6
+    right = NoiseProfile.of(faces(true, true, 2), probabilities=probabilities)
+    assert (right.attraction, right.rate, set(right.by_margin)) == (0.0, 0.0, {0.0})
+    assert margin_log_odds(right).tolist() == [0.0] * 10
+
+
 def test_noise_that_knows_no_face_attracts_none():
     true, probabilities, _ = drawn(4000)
     noisy = with_symmetric_noise(faces(true), rate=0.4, seed=0)

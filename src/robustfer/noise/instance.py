@@ -237,5 +237,5 @@ def _mixed(words: _Words, number: int) -> _Words:
 
 
 def _uniform(words: _Words) -> Tensor:
-    """Numbers inside (0, 1), of the 53 bits that float64 has."""
-    return torch.from_numpy(((words >> np.uint64(11)) + 0.5) / 2**53)
+    """Numbers inside (0, 1), of 52 bits: with one more, the greatest would round to 1."""
+    return torch.from_numpy(((words >> np.uint64(12)) + 0.5) / 2**52)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -239,8 +240,8 @@ def margin_log_odds(profile: NoiseProfile) -> Tensor:
     size, rate = size[mixed], rate[mixed]
     for _ in range(_SWEEPS):  # either side in turn, until both fit
         before = beta
-        alpha = _solve(rate, lambda a, b=before: (a[:, None] + b).sigmoid().mean(dim=1))
-        beta = _solve(wanted, lambda b, a=alpha: size @ (a[:, None] + b).sigmoid())
+        alpha = _solve(rate, partial(_class_rates, before))
+        beta = _solve(wanted, partial(_tenth_sums, alpha, size))
         if float((beta - before).abs().max()) < 1e-9:
             break
     return beta - beta.mean()
@@ -305,7 +306,15 @@ def _attraction(rows: Tensor, true: Tensor, given: Tensor, counts: Tensor) -> fl
     return power
 
 
-def _solve(wanted: Tensor, rising: Any) -> Tensor:
+def _class_rates(beta: Tensor, alpha: Tensor) -> Tensor:
+    return (alpha[:, None] + beta).sigmoid().mean(dim=1)
+
+
+def _tenth_sums(alpha: Tensor, size: Tensor, beta: Tensor) -> Tensor:
+    return size @ (alpha[:, None] + beta).sigmoid()
+
+
+def _solve(wanted: Tensor, rising: Callable[[Tensor], Tensor]) -> Tensor:
     """Where a function that rises in each entry takes the wanted values."""
     low, high = torch.full_like(wanted, -30.0), torch.full_like(wanted, 30.0)
     for _ in range(_HALVINGS):
