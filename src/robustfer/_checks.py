@@ -28,7 +28,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     """Return the size of each axis letter, if named tensors have the shapes that letters say.
 
     A letter has one size everywhere. A digit stands for an axis of that size. All tensors must lie
-    on one device; only along a letter with a star may one be empty.
+    on one device; only along a letter with a star may one be empty. Empty axes are a scalar's.
 
     Args:
         arguments: name of the argument -> (tensor, axes), the axes separated by blanks.
