@@ -2,7 +2,7 @@
 
 A network that was trained on the given labels predicts their shares of the classes. Verified labels
 tell the true shares, so its predictions can be put right without any training (see
-``robustfer.metrics.adjust_to_shares``). It is the floor for what uses verified labels in training.
+``robustfer.metrics.adjust_to_shares``). What uses verified labels in training must do better.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from examples.train.data import seed_of
 from robustfer.data import LabeledFaces
-from robustfer.metrics import accuracy, confusion_matrix, mean_class_accuracy
+from robustfer.metrics import accuracy, adjust_to_shares, confusion_matrix, mean_class_accuracy
 from robustfer.noise import rows_to_verify, transition_from_verified
 
 VERIFIED = 100
@@ -39,12 +39,12 @@ def adjusted_figures(
     estimate = transition_from_verified(
         true[rows], given[rows], num_classes=size, given_counts=counts
     )
-    shares = estimate.shares.log()
-    learnt = shares if corrected else (counts.clamp(min=1) / counts.sum()).double().log()
+    given_shares = counts.clamp(min=1) / counts.clamp(min=1).sum()
+    learnt = estimate.shares if corrected else given_shares.double()
     found = {}
     for name, way in TARGETS.items():
-        scores = probabilities.double().clamp(min=1e-12).log() + (1 - way) * shares - learnt
-        confusion = confusion_matrix(scores.argmax(1), targets, num_classes=size)
+        moved = adjust_to_shares(probabilities.double(), learnt, estimate.shares, equal=way)
+        confusion = confusion_matrix(moved.argmax(1), targets, num_classes=size)
         found[name] = {
             "accuracy": float(accuracy(confusion)),
             "mean_class_accuracy": float(mean_class_accuracy(confusion)),

@@ -282,6 +282,36 @@ def ladder_table(rows: Rows) -> str:
     return "\n".join(lines).strip() + "\n" if lines else ""
 
 
+def shares_table(rows: Rows) -> str:
+    """Predictions as they are, and with the class shares that a hundred verified labels tell."""
+    lines = []
+    for scale, own in scales_of(groups_of(rows)).items():
+        shown = []
+        for group in sorted(own, key=lambda g: (list(TASKS).index(g.task), g.title, g.epochs)):
+            runs = [row for row in group.runs.values() if "adjusted" in row]
+            if not runs:
+                continue
+            plain = [{
+                name: row["last"][f"{name}_ema_mirrored"]
+                for name in ("accuracy", "mean_class_accuracy")
+            } for row in runs]  # fmt: skip
+            ways = {
+                "as it is": plain,
+                "true shares": [row["adjusted"]["truth"] for row in runs],
+                "half way to equal": [row["adjusted"]["half"] for row in runs],
+            }
+            cells = {"task": TASKS[group.task], "training": group.title, "epochs": group.epochs}
+            for way, found in ways.items():
+                cells[way] = spread([100 * one["accuracy"] for one in found])
+                cells[f"{way}: mean class"] = spread(
+                    [100 * one["mean_class_accuracy"] for one in found]
+                )
+            shown.append({**cells, "seeds": len(runs)})
+        if shown:
+            lines += [f"**{SCALES[scale]}**", "", markdown_table(shown), ""]
+    return "\n".join(lines).strip() + "\n" if lines else ""
+
+
 def tuning_table(rows: Rows) -> str:
     """Every setting that was tried, with what it gave on the tuning faces."""
     shown = [
@@ -306,6 +336,7 @@ MADE = {
     "long": long_tables,
     "ablation": ablation_table,
     "ladder": ladder_table,
+    "shares": shares_table,
     "ranks": rank_table,
     "tuning": tuning_table,
 }

@@ -239,6 +239,16 @@ def test_adjusting_makes_predictions_right_where_the_shares_moved():
     torch.testing.assert_close(adjust_to_shares(posterior(given), given, true), posterior(true))
 
 
+@pytest.mark.parametrize("equal", [0.3, 1.0])
+def test_adjusting_goes_on_to_equal_shares(equal):
+    rows = torch.rand(9, 3, generator=torch.Generator().manual_seed(0)).double()
+    rows /= rows.sum(dim=1, keepdim=True)
+    given, true = torch.tensor([0.6, 0.3, 0.1]).double(), torch.tensor([0.2, 0.8, 0.0]).double()
+    between = torch.tensor([share ** (1 - equal) for share in true.tolist()]).double()
+    expected = adjust_to_shares(rows, given, between / between.sum())
+    torch.testing.assert_close(adjust_to_shares(rows, given, true, equal=equal), expected)
+
+
 def test_adjusting_leaves_no_row_without_a_class():
     rows = torch.tensor([[1.0, 0.0]])
     found = adjust_to_shares(rows, torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]))

@@ -147,21 +147,31 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
 
 
 def adjust_to_shares(
-    probabilities: Tensor, given: Tensor, true: Tensor, strength: float = 1.0
+    probabilities: Tensor,
+    given: Tensor,
+    true: Tensor,
+    strength: float = 1.0,
+    *,
+    equal: float = 0.0,
 ) -> Tensor:
     r"""Correct predictions for labels whose class shares differ from those of the truth.
 
-    .. math:: p'_k = \frac{p_k \, (\pi_k / \rho_k)^\tau}{\sum_j p_j \, (\pi_j / \rho_j)^\tau}
+    .. math:: p'_k \propto p_k \, \bigl( \pi_k^{1 - e} / \rho_k \bigr)^\tau
 
-    Use it for a network that was trained plainly on the given labels. One that was trained with
-    forward correction predicts the truth already.
+    Use it for a network that was trained plainly on the given labels: it predicts their shares. One
+    that was trained with forward correction predicts the true shares already; pass these as
+    ``given`` to move it on towards equal shares.
+
+    The true shares give the best accuracy. They make rare classes rare, which lowers mean-class
+    accuracy. ``equal=0.5`` goes half of the way to classes that are all equally frequent.
 
     Args:
         probabilities: :math:`p`, predicted probabilities.
         given: :math:`\rho`, share of each class in the training labels.
         true: :math:`\pi`, share of each class in the truth, see
             :func:`robustfer.noise.transition_from_verified`.
-        strength: :math:`\tau`, 1 for accuracy; 0.5 is a compromise for mean-class accuracy.
+        strength: :math:`\tau`, how much of the correction to make: 1 for all of it.
+        equal: :math:`e` in [0, 1], how far to go from the true shares to equal ones.
 
     Shape:
         probabilities ``(N, C)``, given ``(C)``, true ``(C)`` -> ``(N, C)``, rows that sum to 1; in
@@ -177,6 +187,7 @@ def adjust_to_shares(
     check_shapes(probabilities=(probabilities, "N* C"), given=(given, "C"), true=(true, "C"))
     check_floating(probabilities=probabilities, given=given, true=true)
     check_range("strength", strength, 0.0)
+    check_range("equal", equal, 0.0, 1.0)
     check_distribution(probabilities=probabilities, given=given[None], true=true[None])
     if bool((given <= 0).any()):
         raise ValueError(
@@ -187,7 +198,8 @@ def adjust_to_shares(
     # In logarithms: a small probability times the power of a large ratio may round to nothing.
     logits = rows.clamp(min=torch.finfo(rows.dtype).tiny).log()
     if strength:
-        ratio = true.cpu().double().log() - given.cpu().double().log()
+        # xlogy, as a true share of 0 to the power of 0 is 1.
+        ratio = torch.xlogy(1 - equal, true.cpu().double()) - given.cpu().double().log()
         logits = logits + (strength * ratio).to(logits)
     return logits.softmax(dim=1)
 
