@@ -120,6 +120,22 @@ def _draw_under_lightning(fabric, sampler, folder):
     (folder / f"{fabric.global_rank}.txt").write_text(" ".join(map(str, drawn)))
 
 
+def labels_drawn(rows, sizes):
+    return labels_of(sizes)[rows].bincount(minlength=len(sizes)).tolist()
+
+
+def test_lightning_balances_over_processes_from_the_start(tmp_path):
+    sampler = sampler_of([26, 6], max_epoch=0)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
+    fabric.launch(_draw_under_lightning, sampler, tmp_path)
+    first, second = (
+        list(map(int, file.read_text().split())) for file in sorted(tmp_path.iterdir())
+    )
+    joined = [row for step in zip(first, second, strict=True) for row in step]
+    assert joined == list(sampler_of([26, 6], max_epoch=0))
+    assert labels_drawn(joined, [26, 6]) == [16, 16]
+
+
 def test_lightning_takes_each_sample_once(tmp_path):
     sampler = sampler_of([20, 12])  # before its processes are there
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
@@ -217,8 +233,7 @@ def test_without_a_start_every_epoch_is_balanced(sizes, epoch, processes, varian
     shares = [list(part) for part in parts]
     joined = [index for step in zip(*shares, strict=True) for index in step]
     assert joined[: sum(sizes)] == list(always)
-    counts = labels_of(sizes)[joined[: sum(sizes)]].bincount(minlength=len(sizes))
-    assert counts.tolist() == always.class_counts()
+    assert labels_drawn(joined[: sum(sizes)], sizes) == always.class_counts()
 
 
 @pytest.mark.parametrize("kind", [list, np.array, lambda rows: np.array(rows[::-1])[::-1]])

@@ -60,6 +60,14 @@ def test_only_verified_faces_count():
     assert profile.counts.tolist() == [[2, 0, 0], [0, 0, 1], [0, 0, 0]]
 
 
+def test_the_majority_of_votes_is_the_truth_where_nothing_better_is_known():
+    votes = [[6, 4, 0], [5, 5, 0], [0, 1, 2], [0, 0, 0]]
+    profile = NoiseProfile.of(faces([1, 0, 2, 2], votes=votes))
+    assert profile.counts.tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 1]]
+    better = NoiseProfile.of(faces([1, 0, 2, 2], [1, 0, 2, 2], votes=votes))
+    assert better.rate == 0.0
+
+
 def slow_by_margin(probabilities, true, given):
     """Each face shares its margin's rate with the faces of its class that have the same margin."""
     wrong, faces_in = [0.0] * 10, [0] * 10
@@ -240,7 +248,7 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="no true_targets; give the true classes"):
+    with pytest.raises(ValueError, match="neither true_targets nor votes; give the true classes"):
         NoiseProfile.of(faces([0, 1]))
     with pytest.raises(ValueError, match="labels that are probabilities"):
         NoiseProfile.of(faces([[0.5, 0.5, 0.0]]), true=[0])

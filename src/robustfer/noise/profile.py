@@ -74,7 +74,8 @@ class NoiseProfile:
         Args:
             dataset: faces with the given labels.
             true: the true class of each face, -1 where it is not known; default: ``true_targets``
-                of the data set. The faces with a true class must be a random draw.
+                of the data set, or else the class with more than half of the ``votes``. The faces
+                with a true class must be a random draw.
             probabilities: what each face looks like, to measure how noise depends on it:
                 out-of-sample predictions, or shares of votes. Default: the shares of ``votes`` if
                 the data set has some.
@@ -99,9 +100,13 @@ class NoiseProfile:
         if given.ndim != 1:
             raise ValueError("the noise of labels that are probabilities cannot be measured")
         labels = dataset.true_targets if true is None else true
+        if labels is None and dataset.votes is not None:
+            most, leader = dataset.votes.max(dim=1)
+            labels = leader.where(2 * most > dataset.votes.sum(dim=1), -1)
         if labels is None:
             raise ValueError(
-                "this data set has no true_targets; give the true classes that you know as true"
+                "this data set has neither true_targets nor votes; give the true classes that you "
+                "know as true"
             )
         true = to_tensor("true", labels)
         check_shapes(true=(true, f"{len(dataset)}"))
