@@ -6,6 +6,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from benchmarks.accuracy_methods import BASELINE, METHODS
@@ -238,6 +239,7 @@ def rank_table(rows: Rows) -> str:
             }
             for task in COPIES
         ]
+        shown += _between_seeds([by_task[REAL] for by_task in whole.values()], prediction)
         titles = [METHODS[method].title or method for method in whole]
         orders = []
         for task in (REAL, *COPIES):
@@ -255,6 +257,25 @@ def rank_table(rows: Rows) -> str:
             "",
         ]
     return "\n".join(lines).strip() + "\n" if lines else "Not run yet.\n"
+
+
+def _between_seeds(groups: Sequence[Group], prediction: str) -> list[dict[str, str]]:
+    """How alike single seeds of the real labels rank the methods: what a copy can reach at most."""
+    values = [group.values(prediction) for group in groups]
+    seeds = sorted(set.intersection(*(set(own) for own in values)))
+    pairs = [
+        ([own[first] for own in values], [own[second] for own in values])
+        for first, second in combinations(seeds, 2)
+    ]
+    if not pairs:
+        return []
+    return [
+        {
+            "noise": f"{TASKS[REAL]}, one seed with another",
+            f"Spearman with {TASKS[REAL]}": f"{statistics.mean(spearman(*p) for p in pairs):.2f}",
+            f"Kendall with {TASKS[REAL]}": f"{statistics.mean(kendall(*p) for p in pairs):.2f}",
+        }
+    ]
 
 
 def ladder_table(rows: Rows) -> str:

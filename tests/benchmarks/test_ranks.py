@@ -56,6 +56,8 @@ def test_the_table_is_of_methods_with_all_noises():
     (symmetric,) = (line[2:4] for line in lines if line[1:2] == [TASKS["symmetric30"]])
     (twin,) = (line[2:4] for line in lines if line[1:2] == [TASKS["twin"]])
     assert symmetric == ["-1.00", "-1.00"]
+    (seeds,) = (line[2:4] for line in lines if "one seed with another" in "|".join(line))
+    assert seeds == ["1.00", "1.00"]
     assert twin == ["1.00", "1.00"]
     assert f"{TASKS['twin']}: GSMC 80.0, SCN 70.0, EAC 60.0, cross entropy 50.0" in made
 
