@@ -88,8 +88,7 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     assert "the decisions are about labels with the fingerprint" in err
     status, out, err = run("run.safetensors", *data, "--verified", "anna.csv")
     assert (status, err) == (0, "")
-    matrix = estimate.matrix
-    verified = audit(faces.targets, rows, transition=matrix, classes=faces.classes, ids=faces.ids)
+    verified = audit(faces.targets, rows, transition=estimate, classes=faces.classes, ids=faces.ids)
     assert verified.text() in out
     assert (tmp_path / "review.html").is_file()
 

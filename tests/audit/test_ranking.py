@@ -7,7 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from robustfer.audit import audit, read_probabilities
-from robustfer.noise import fingerprint, transition_from_confident_joint
+from robustfer.noise import (
+    fingerprint,
+    transition_from_confident_joint,
+    transition_from_verified,
+)
 from robustfer.state import TrainingDynamics
 from tests.reference import audit as reference
 
@@ -32,12 +36,12 @@ def simulate(samples=2000, seed=0):
 def test_the_result_follows_from_the_scores():
     _, given, rows = simulate(60)
     result = audit(given, rows, transition=TRANSITION, classes=CLASSES)
-    joint = transition_from_confident_joint(rows, given).tolist()
     wrong = []
     for row, label in zip(rows.tolist(), given.tolist(), strict=True):
         share, _, _ = reference.posterior(row, label, TRANSITION.double().tolist())
         wrong.append(share)
-        assert int(result.suggestion[len(wrong) - 1]) == reference.posterior(row, label, joint)[1]
+        others = [k for k in range(4) if k != label]
+        assert int(result.suggestion[len(wrong) - 1]) == max(others, key=row.__getitem__)
     assert result.wrong_probability.tolist() == pytest.approx(wrong, abs=1e-6)
     assert result.ranking.tolist() == sorted(range(60), key=lambda row: -wrong[row])
     for label, one in enumerate(result.table):
@@ -47,11 +51,61 @@ def test_the_result_follows_from_the_scores():
     assert sum(one.true for one in result.table) == pytest.approx(60)
 
 
-def test_without_a_matrix_the_confident_joint_is_used():
+def doubted_joint(rows, given):
+    joint = transition_from_confident_joint(rows, given) + 0.25 * torch.eye(4)
+    return joint / joint.sum(dim=1, keepdim=True)
+
+
+def test_without_a_matrix_the_confident_joint_is_used_with_some_doubt():
     _, given, rows = simulate(200)
     result = audit(given, rows)
-    torch.testing.assert_close(result.transition, transition_from_confident_joint(rows, given))
+    torch.testing.assert_close(result.transition, doubted_joint(rows, given))
     torch.testing.assert_close(audit(given, rows, transition=result.transition).score, result.score)
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_verified_labels_are_worth_their_number(stratified):
+    true, given, rows = simulate(600)
+    counts = np.bincount(given, minlength=4) if stratified else None
+    estimate = transition_from_verified(true[:50], given[:50], num_classes=4, given_counts=counts)
+    result = audit(given, rows, transition=estimate)
+    joint, predicted = doubted_joint(rows, given), rows.mean(dim=0).tolist()
+    weight, matrix = [], []
+    for k in range(4):
+        verified = int((true[:50] == k).sum())
+        matrix.append(
+            [
+                (verified * float(estimate.matrix[k, label]) + 10 * float(joint[k, label]))
+                / (verified + 10)
+                for label in range(4)
+            ]
+        )
+        share = (50 * float(estimate.shares[k]) + 20 * predicted[k]) / 70
+        weight.append(share / predicted[k])
+    torch.testing.assert_close(result.transition, torch.tensor(matrix, dtype=torch.float64))
+    for i, (row, label) in enumerate(zip(rows.tolist(), given.tolist(), strict=True)):
+        moved = [p * v for p, v in zip(row, weight, strict=True)]
+        wrong, _, _ = reference.posterior(moved, label, matrix)
+        assert result.wrong_probability[i].item() == pytest.approx(wrong, abs=1e-6)
+        others = [k for k in range(4) if k != label]
+        assert int(result.suggestion[i]) == max(others, key=moved.__getitem__)
+
+
+def test_the_shares_of_predictions_that_are_right_already_are_not_moved():
+    """A network that was trained with the matrix predicts the true shares."""
+    true, given, _ = simulate(4000)
+    generator = np.random.default_rng(1)
+    logits = generator.normal(size=(4000, 4)) + 2.0 * np.eye(4)[true]
+    rows = torch.from_numpy(logits + np.log(SHARES)).softmax(dim=1)
+    estimate = transition_from_verified(true, given, num_classes=4)
+    result = audit(given, rows, transition=estimate)
+    plain = audit(given, rows, transition=estimate.matrix)
+    same = (result.suggestion == plain.suggestion).double().mean()
+    assert same > 0.97
+    wrong = (true != given).tolist()
+    assert reference.average_precision(result.ranking.tolist(), wrong) == pytest.approx(
+        reference.average_precision(plain.ranking.tolist(), wrong), abs=0.01
+    )
 
 
 def test_it_finds_wrong_labels_and_better_than_the_margin():
@@ -62,8 +116,10 @@ def test_it_finds_wrong_labels_and_better_than_the_margin():
         return reference.average_precision(audit(given, rows, **options).ranking.tolist(), wrong)
 
     margin = precision(score="log_margin")
+    verified = transition_from_verified(true[:100], given[:100], num_classes=4)
     assert precision() > margin > 0.5
     assert precision(transition=TRANSITION) > margin + 0.02
+    assert precision(transition=verified) > margin + 0.02
     assert precision(score=rows.numpy()[:, 0]) < margin
 
 

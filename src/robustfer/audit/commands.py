@@ -41,8 +41,7 @@ def _review(path: str, options: argparse.Namespace) -> int:
     faces = _faces(options)
     transition = None
     if options.verified:
-        estimate = _decisions(options.verified, faces).estimate()
-        transition = estimate.matrix
+        transition = _decisions(options.verified, faces).estimate()
     found = read_probabilities(path)
     rows = found.aligned(path, faces.ids, faces.classes)
     page = options.out or Path("review.html")
