@@ -352,18 +352,14 @@ class Training:
         if method.ema is not None:
             networks["_ema"] = method.ema
         found: dict[str, Tensor] = {}
-        # The network is compiled for training batches only.
-        with torch.compiler.set_stance("force_eager") if options.compile else nullcontext():
-            for name, network in networks.items():
-                both = [
-                    predict(
-                        self.fabric, network, method.views, self.judged_images, mirrored=mirrored
-                    )
-                    for mirrored in ((False, True) if options.mirrored else (False,))
-                ]
-                found[name] = both[0]
-                if options.mirrored:
-                    found[f"{name}_mirrored"] = mean_prediction(*both)
+        for name, network in networks.items():
+            both = [
+                self._predict(network, self.judged_images, mirrored=mirrored)
+                for mirrored in ((False, True) if options.mirrored else (False,))
+            ]
+            found[name] = both[0]
+            if options.mirrored:
+                found[f"{name}_mirrored"] = mean_prediction(*both)
         self.logits = found[""]
         figures = {}
         for name, logits in found.items():
@@ -371,6 +367,12 @@ class Training:
             figures[f"accuracy{name}"] = accuracy(confusion)
             figures[f"mean_class_accuracy{name}"] = mean_class_accuracy(confusion)
         return figures
+
+    def _predict(self, network: nn.Module, images: Images, *, mirrored: bool = False) -> Tensor:
+        # The network is compiled for training batches only.
+        compiled = self.settings.run.compile
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            return predict(self.fabric, network, self.method.views, images, mirrored=mirrored)
 
     def _take_folder(self) -> RunFolder:
         """Take the folder in the first process. If that fails, all processes stop."""
@@ -456,11 +458,13 @@ class Training:
         """Write the classifier with its class names and settings, and its predictions."""
         if self.logits is None:  # a finished run was resumed
             self._evaluate()
+        if self.record is not None:
+            final = self._predict(self.method.ema or self.method.classifier, self.images)
         if not self.fabric.is_global_zero:
             return
         self._write_figures()
         if self.record is not None:
-            write_record(self.folder.path, self.record)
+            write_record(self.folder.path, self.record, final)
         write_predictions(self.folder.path, self.logits, self.judged)
         views = self.method.views
         described = {

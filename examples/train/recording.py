@@ -1,4 +1,7 @@
-"""Record the predictions for each training face: ``dynamics.safetensors``, for robustfer audit."""
+"""Record the predictions for each training face, during training and at the end.
+
+``robustfer audit`` reads the two files: ``dynamics.safetensors`` and ``final.safetensors``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from robustfer.data import LabeledFaces
 from robustfer.state import TrainingDynamics
 
 DYNAMICS = "dynamics.safetensors"
+FINAL = "final.safetensors"
 
 
 def start_record(faces: LabeledFaces) -> TrainingDynamics:
@@ -40,8 +44,15 @@ def _of_all(fabric: Fabric, batch: Batch, own: Tensor) -> Tensor:
     return fabric.all_reduce(joined, reduce_op="sum")
 
 
-def write_record(folder: Path, record: TrainingDynamics) -> None:
-    """Write the record into the run's folder."""
-    tensors = {name: value.cpu().contiguous() for name, value in record.state_dict().items()}
-    content = save(tensors)
-    write_whole(folder / DYNAMICS, content)
+def write_record(folder: Path, record: TrainingDynamics, logits: Tensor) -> None:
+    """Write the record into the run's folder, and the predictions at the end.
+
+    Args:
+        folder: of the run.
+        record: of the training.
+        logits: of the training faces by the final weights, or by their average (N, C).
+    """
+    state = {name: value.cpu().contiguous() for name, value in record.state_dict().items()}
+    final = {"probabilities": logits.float().softmax(1).cpu().contiguous()}
+    for name, tensors in ((DYNAMICS, state), (FINAL, final)):
+        write_whole(folder / name, save(tensors))

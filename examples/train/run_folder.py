@@ -7,7 +7,8 @@
 ``logs/``                    these figures for TensorBoard, and as metrics.csv
 ``model.safetensors``        the trained classifier
 ``predictions.safetensors``  its logits for the evaluation set
-``dynamics.safetensors``     a record of its predictions for the training set
+``dynamics.safetensors``     a record of its predictions for the training set in each epoch
+``final.safetensors``        its predictions for the training set at the end
 ``ema/``                     the model with averaged weights, if the run has one
 ===========================  ===================================================================
 """

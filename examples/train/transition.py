@@ -128,7 +128,7 @@ def find_transition(
         raise Refused(
             f"--transition must be none, verified, file:PATH or predictions:PATH, got {source}"
         )
-    rows, classes, ids, _ = read_probabilities(path)
+    rows, classes, ids, *_ = read_probabilities(path)
     own = tuple(faces.classes)
     size = len(own) if kind == "file" else len(faces)
     if tuple(rows.shape) != (size, len(own)) or (classes or own) != own:

@@ -21,6 +21,11 @@ from robustfer.data.classes import class_name
 
 _Array = TypeVar("_Array")
 
+# The final weights know more than the mean over all visits, unless they have begun to memorise:
+# then they fit clearly more of the labels. A mean that fits nearly all has memorised them too.
+_MORE_FITTED, _MEMORISED = 0.06, 0.9
+_ALL = "mean over all visits"
+
 
 class Predictions(NamedTuple):
     """Predictions as a file has them.
@@ -30,12 +35,14 @@ class Predictions(NamedTuple):
         classes: names of the classes; ``None`` if the file has none.
         ids: names of the samples; ``None`` if the file has none.
         given: the labels that were trained on, ``(N)``; ``None`` if the file has none.
+        source: which predictions of a training these are; ``None`` if the file has no others.
     """
 
     probabilities: Tensor
     classes: tuple[str, ...] | None
     ids: list[str] | None
     given: Tensor | None = None
+    source: str | None = None
 
     def aligned(self, path: str | Path, ids: Sequence[str], names: Sequence[str]) -> Tensor:
         """Return the probabilities in the order of the samples and classes of a data set.
@@ -78,8 +85,11 @@ def read_probabilities(path: str | Path) -> Predictions:
     - ``.npz``: an array ``probabilities``, or the only array; text arrays ``classes`` and ``ids``
       if there are some.
     - ``.safetensors``: a tensor ``probabilities``, or the only tensor; or the ``state_dict`` of a
-      :class:`robustfer.state.TrainingDynamics`, whose mean over all visits is taken.
-    - a folder: the file ``dynamics.safetensors`` in it.
+      :class:`robustfer.state.TrainingDynamics`. Its mean over all visits is taken. Where that mean
+      predicts over 90 % of the labels, the mean over the early visits is taken instead.
+    - a folder: the file ``dynamics.safetensors`` in it. If there is a ``final.safetensors`` too,
+      with predictions by the final weights, the mean of both is taken. It is not where the final
+      weights predict over 90 % of the labels, or 6 % more than the mean over all visits.
 
     Args:
         path: of the file, or the folder of a run.
@@ -94,11 +104,12 @@ def read_probabilities(path: str | Path) -> Predictions:
     ...     path = Path(folder, "predicted.csv")
     ...     _ = path.write_text("id,sad,glad\na.png,0.25,0.75")
     ...     read_probabilities(path)
-    Predictions(probabilities=tensor([[0.2500, 0.7500]], dtype=torch.float64), classes=('sad', 'glad'), ids=['a.png'], given=None)
+    Predictions(probabilities=tensor([[0.2500, 0.7500]], dtype=torch.float64), classes=('sad', 'glad'), ids=['a.png'], given=None, source=None)
     """  # noqa: E501 - the example is one line
     path = Path(path)
-    if path.is_dir():
-        path = path / "dynamics.safetensors"
+    folder = path if path.is_dir() else None
+    if folder is not None:
+        path = folder / "dynamics.safetensors"
     readers = {".csv": _read_csv, ".npz": _read_npz, ".safetensors": _read_safetensors}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -109,6 +120,8 @@ def read_probabilities(path: str | Path) -> Predictions:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or is not a file")
     found = reader(path)
+    if folder is not None and (folder / "final.safetensors").is_file():
+        found = _with_final(found, read_probabilities(folder / "final.safetensors"), folder)
     try:
         rows = to_probabilities("probabilities", found.probabilities)
     except ValueError as error:
@@ -169,11 +182,43 @@ def _read_safetensors(path: Path) -> Predictions:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if {"mean", "early_mean", "visits"} <= tensors.keys():
-        rows = tensors["mean"].double()
-        total = rows.sum(dim=1, keepdim=True)
-        rows = (rows / total).where(total > 0, 1 / rows.shape[1])
-        return Predictions(rows, None, None, tensors.get("label_given"))
+        return _of_a_training(tensors)
     return Predictions(_only(path, tensors), None, None)
+
+
+def _of_a_training(tensors: dict[str, Tensor]) -> Predictions:
+    """Choose the predictions that contradict wrong labels, by how well the labels are fitted."""
+    given = tensors.get("label_given")
+    rows, source = _normalized(tensors["mean"]), _ALL
+    if given is not None and _fitted(rows, given) > _MEMORISED:
+        rows, source = _normalized(tensors["early_mean"]), "mean over the early visits"
+    return Predictions(rows, None, None, given, source)
+
+
+def _with_final(found: Predictions, final: Predictions, folder: Path) -> Predictions:
+    """Add what the final weights say, unless they have begun to memorise."""
+    rows, others, given = found.probabilities, final.probabilities.double(), found.given
+    if rows.shape != others.shape:
+        raise ValueError(
+            f"{folder / 'final.safetensors'} must hold {tuple(rows.shape)} probabilities, as "
+            f"dynamics.safetensors does, got {tuple(others.shape)}"
+        )
+    if given is not None:
+        most = min(_fitted(rows, given) + _MORE_FITTED, _MEMORISED)
+        if found.source != _ALL or _fitted(others, given) > most:
+            return found
+    return found._replace(
+        probabilities=(rows + others) / 2, source=f"{_ALL}, and the final weights"
+    )
+
+
+def _normalized(rows: Tensor) -> Tensor:
+    total = rows.double().sum(dim=1, keepdim=True)  # zero for a sample that was not visited
+    return (rows / total).where(total > 0, 1 / rows.shape[1])
+
+
+def _fitted(rows: Tensor, given: Tensor) -> float:
+    return float((rows.argmax(dim=1) == given).double().mean())
 
 
 def _texts(path: Path, arrays: dict[str, npt.NDArray[Any]], name: str) -> list[str] | None:

@@ -233,6 +233,40 @@ def test_the_record_of_a_run_is_read(tmp_path):
         read_probabilities(tmp_path.parent)
 
 
+def record_of(folder, seen, given, final=None):
+    """A run of a few visits, each of which predicts these classes."""
+    dynamics = TrainingDynamics(len(given), 2, given=torch.tensor(given))
+    for classes in seen:
+        logits = 4.0 * torch.eye(2)[torch.tensor(classes)]
+        dynamics.update(torch.arange(len(given)), logits)
+    save_file(dynamics.state_dict(), folder / "dynamics.safetensors")
+    if final is not None:
+        rows = (4.0 * torch.eye(2)[torch.tensor(final)]).softmax(dim=1)
+        save_file({"probabilities": rows}, folder / "final.safetensors")
+    return dynamics
+
+
+def test_the_final_weights_are_heard_unless_they_memorise(tmp_path):
+    given = [0] * 10 + [1] * 10
+    right = [0] * 8 + [1] * 10 + [0] * 2  # 16 of 20 labels
+    dynamics = record_of(tmp_path, [right] * 3, given, final=right)
+    found = read_probabilities(tmp_path)
+    assert found.source == "mean over all visits, and the final weights"
+    torch.testing.assert_close(found.probabilities.float(), dynamics.probabilities())
+    assert read_probabilities(tmp_path / "dynamics.safetensors").source == "mean over all visits"
+    for final in ([0] * 10 + [1] * 8 + [0] * 2, given):  # 18 and 20 of them: far more than 16
+        record_of(tmp_path, [right] * 3, given, final=final)
+        assert read_probabilities(tmp_path).source == "mean over all visits"
+    dynamics = record_of(tmp_path, [right] * 4 + [given] * 9, given, final=given)
+    found = read_probabilities(tmp_path)
+    assert found.source == "mean over the early visits"
+    early = dynamics.probabilities(window="early")
+    torch.testing.assert_close(found.probabilities.float(), early)
+    save_file({"probabilities": torch.full((3, 2), 0.5)}, tmp_path / "final.safetensors")
+    with pytest.raises(ValueError, match=r"final\.safetensors must hold \(20, 2\) prob.*\(3, 2\)"):
+        read_probabilities(tmp_path)
+
+
 def test_nothing_in_a_file_is_run(tmp_path):
     class Trap:
         def __reduce__(self):

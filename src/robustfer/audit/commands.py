@@ -62,6 +62,8 @@ def _review(path: str, options: argparse.Namespace) -> int:
         seed=options.seed,
         title=f"Labels of {options.data.partition(':')[0]}",
     )
+    if found.source is not None:
+        print(f"predictions: {found.source}")
     print(result.text())
     print(f"fingerprint {result.fingerprint}")
     if found.given is not None and (other := int((found.given != faces.targets).sum())):

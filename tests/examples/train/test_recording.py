@@ -76,6 +76,24 @@ def test_probabilities_as_labels_are_recorded_by_their_largest(tmp_path):
     )
 
 
+@pytest.mark.parametrize("averaged", [False, True])
+def test_at_the_end_each_training_face_is_predicted(averaged, tmp_path):
+    options = ["--ema-decay=0.5"] if averaged else []
+    settings = settings_of("ce", *options, f"--output={tmp_path}/run")
+    training = Training(settings)
+    training.begin()
+    training.run()
+    training.end()
+    faces, views = training.faces, training.method.views
+    images = torch.stack([faces[row]["image"] for row in range(len(faces))])
+    network = training.method.ema if averaged else training.method.classifier
+    network.eval()
+    with torch.no_grad():
+        expected = network(views.plain(images)).logits.softmax(1)
+    found = load_file(tmp_path / "run/final.safetensors")["probabilities"]
+    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-4)
+
+
 def test_an_audit_reads_the_run(tmp_path, capsys):
     faces, _ = load_faces(settings_of("ce", "--noise=none"))
     noisy = faces.targets.clone()
@@ -90,9 +108,12 @@ def test_an_audit_reads_the_run(tmp_path, capsys):
     command = ["audit", f"{tmp_path}/run", "--data", "demo", *reader, "--list", str(labels)]
     assert main([*command, "--out", str(page)]) == 0
     assert page.is_file()
-    expected = audit(noisy, record.probabilities(), classes=faces.classes, ids=faces.ids)
+    final = load_file(tmp_path / "run/final.safetensors")["probabilities"].double()
+    both = (record.probabilities().double() + final) / 2
+    expected = audit(noisy, both, classes=faces.classes, ids=faces.ids)
     shown = capsys.readouterr().out
     assert expected.text() in shown
+    assert "predictions: mean over all visits, and the final weights" in shown
     assert "other labels" not in shown
     assert main([*command[: command.index("--list")], "--out", str(page)]) == 0
     assert "trained on other labels: 10 of 40 differ" in capsys.readouterr().out

@@ -142,6 +142,7 @@ def test_a_whole_run_leaves_what_others_read(tmp_path, capsys):
         ".lock",
         "config.yaml",
         "dynamics.safetensors",
+        "final.safetensors",
         "logs",
         "model.safetensors",
         "predictions.safetensors",
