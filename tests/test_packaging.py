@@ -1,5 +1,6 @@
 """What the wheel and the sdist hold, and what they must not."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import robustfer
+from robustfer import registry
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +66,17 @@ def test_there_is_one_version():
     from importlib.metadata import version
 
     assert version("robustfer") == robustfer.__version__
+
+
+def test_the_papers_of_all_components_are_cited():
+    """Each reference reads "AUTHORS, TITLE, VENUE"; two of them have a semicolon between."""
+    cited = re.findall(r'^    title: "(.*)"$', (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert len(cited) == len(set(cited))
+    offers = registry.available().values()
+    papers = {paper for offer in offers for paper in offer.component.reference.split("; ")}
+    missing = [paper for paper in papers if not any(f", {t}, " in paper for t in cited)]
+    assert papers
+    assert missing == []
 
 
 def test_requirements_have_lower_bounds_only():

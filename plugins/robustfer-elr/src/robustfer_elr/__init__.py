@@ -24,7 +24,8 @@ def robustfer_losses() -> list[Component]:
             summary="Labels mixed with what was predicted for each sample so far",
             reference=(
                 "Laine and Aila, Temporal Ensembling for Semi-Supervised Learning, ICLR 2017; "
-                "Huang et al., Self-Adaptive Training, NeurIPS 2020"
+                "Huang et al., Self-Adaptive Training: beyond Empirical Risk Minimization, NeurIPS "
+                "2020"
             ),
         ),
     ]
