@@ -1,1 +1,1 @@
-"""Speed and memory (``make bench``) and accuracy under label noise; never imported by src."""
+"""Measure speed and memory (``make bench``), and accuracy under label noise."""

@@ -1,4 +1,4 @@
-"""Accuracy under label noise, by one protocol for every method, on real faces.
+"""Measure accuracy under label noise on real faces, with one protocol for every method.
 
     python -m benchmarks.accuracy tune   --method eac
     python -m benchmarks.accuracy report --method eac --task symmetric30
@@ -6,27 +6,27 @@
     python -m benchmarks.accuracy try    --method robust --task fer2013 --setting q=0.4 decay=0.99
     python -m benchmarks.accuracy table
 
-The protocol, fixed before any method was run:
+The protocol was fixed before any method was run:
 
-- Faces: FERPlus in the folder that ``--root`` or ``ROBUSTFER_FERPLUS`` names. 6,000 fixed faces of
-  FER2013Train train, 2,000 others of it tune, FER2013Valid reports. The truth is the crowd's
-  majority.
-- Tasks: ``symmetric30``, 30 % of the crowd's labels made wrong (10 and 20 % too); ``fer2013``, the
-  labels that FER2013 came with; ``twin``, noise like these labels', put on the crowd's labels.
-- Scales: ``cpu`` and ``gpu`` train small networks from nothing; ``look`` is a quick ``cpu``;
-  ``face`` starts with a network that recognises faces, at 96 pixels, for 8 epochs and for 24, in
-  which cross entropy memorises (see ``face_backbone.py``).
-- Predictions: the last weights and the average of the weights, each with and without the mirror
-  image.
-- Tuning: at most six settings a method and as many for the baseline, each run once (seed 0) on
-  ``symmetric30``; the setting of the best last epoch on the tuning faces is reported on both tasks,
-  with up to three other seeds. A run that stands in the results is never run again.
-- Budgets: a method of two views does two image passes a step. Compared are equal steps and equal
-  image passes: cross entropy is also trained for as many passes as the dearest method.
-- ``try`` runs any setting on the tuning faces: what one looks at before a method is final.
-- A row a run goes to ``benchmarks/results/accuracy.jsonl``: the last epoch, and the best one apart,
-  which was picked by looking at the reported faces and so flatters. ``fitted_wrong_labels`` is the
-  share of the wrong labels that the last weights predict on the training faces: what is memorised.
+- Faces: FERPlus in the folder ``--root`` or ``ROBUSTFER_FERPLUS``. A fixed part of FER2013Train is
+  for training, another part for tuning. FER2013Valid is for reported results. The crowd's majority
+  is the true label.
+- Tasks: ``symmetric30`` makes 30 % of the crowd's labels wrong (also 10 and 20 %). ``fer2013`` has
+  the original labels of FER2013. ``twin`` puts noise like theirs on the crowd's labels.
+- Scales: ``cpu`` and ``gpu`` train small networks from random weights. ``look`` is a quick ``cpu``.
+  ``face`` starts from a network that recognises faces, for a short and a long training. In the
+  long one cross entropy memorises wrong labels (see ``face_backbone.py``).
+- Predictions: the last and the averaged weights, each with and without the mirror image.
+- Tuning: at most six settings per method and for the baseline, each run once (seed 0) on
+  ``symmetric30``. The setting with the best last epoch on the tuning faces is reported on all
+  tasks, with up to three other seeds. A run in the results is never repeated.
+- Budgets: a method with two views does two image passes per step. Methods are compared at equal
+  steps and at equal image passes. Cross entropy is therefore also trained for as many passes as the
+  most expensive method.
+- ``try`` runs any setting on the tuning faces, before a method is final.
+- Each run adds a row to ``benchmarks/results/accuracy.jsonl``, with the last and the best epoch.
+  The best epoch is chosen on the reported faces, so it is optimistic. ``fitted_wrong_labels`` is
+  the share of wrong training labels that the last weights predict: how much they memorised.
 """
 
 from __future__ import annotations
@@ -84,17 +84,17 @@ TASKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much is trained: the small one for two CPU cores, the large one for a GPU.
+    """The size of an experiment, for CPUs or for a GPU.
 
     Attributes:
-        name: of the scale.
-        train_faces: faces to train on.
-        tune_faces: other faces to tune on.
-        epochs: of a run that tunes.
-        backbone: as the training program takes it.
-        budgets: epochs of the runs that are reported; default: those that tune.
-        image_size: side of the images in pixels; default: as they are.
-        arguments: what all runs are told; a setting may say otherwise.
+        name: name of the scale.
+        train_faces: number of faces to train on.
+        tune_faces: number of other faces to tune on.
+        epochs: epochs of a run for tuning.
+        backbone: backbone, as for the training program.
+        budgets: epochs of reported runs. Default: those for tuning.
+        image_size: side of the images in pixels. Default: unchanged.
+        arguments: arguments of all runs. A setting can override them.
     """
 
     name: str
@@ -119,7 +119,7 @@ SCALES = {
             name="look", train_faces=3000, tune_faces=2000, epochs=15, backbone="tiny",
             arguments=ALSO_PREDICT,
         ),
-        # The 14,000 faces of FER2013Train with a clear majority, less those to tune on.
+        # The faces of FER2013Train with a clear majority, without those to tune on.
         Scale(
             name="gpu", train_faces=12000, tune_faces=2000, epochs=40, backbone="small",
             arguments=ALSO_PREDICT,
@@ -134,20 +134,20 @@ SCALES = {
 
 
 def rows() -> list[dict[str, Any]]:
-    """All runs so far."""
+    """Return the rows of all runs so far."""
     if not RESULTS.exists():
         return []
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
 def identity(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes two runs the same run."""
+    """Return what identifies a run."""
     names = ("method", "task", "phase", "setting", "seed", "epochs", "scale")
     return {name: row[name] for name in names}
 
 
 def fixed_rows(faces: LabeledFaces, scale: Scale) -> tuple[list[int], list[int]]:
-    """Rows to train and to tune on: the order of a hash of their names, the same everywhere."""
+    """Return the rows to train and to tune on, in the order of a hash of their names."""
     order = sorted(
         range(len(faces)), key=lambda row: blake2b(faces.ids[row].encode(), digest_size=8).digest()
     )
@@ -160,7 +160,7 @@ def fixed_rows(faces: LabeledFaces, scale: Scale) -> tuple[list[int], list[int]]
 def load(
     root: Path, task: str, phase: str, scale: Scale, seed: int
 ) -> tuple[LabeledFaces, LabeledFaces]:
-    """Training faces with their noisy labels, and faces with the crowd's labels to judge on."""
+    """Return training faces with noisy labels, and evaluation faces with the crowd's labels."""
     read = {**READ, "size": scale.image_size}
     crowd = FERPlus(root, "train", **read)
     train, tune = fixed_rows(crowd, scale)
@@ -192,7 +192,7 @@ def run(
     root: Path,
     device: str,
 ) -> None:
-    """One run, unless its row is there already."""
+    """Train once, and add the row of the run unless it exists."""
     own = {
         "method": name, "task": task, "phase": phase, "setting": dict(setting), "seed": seed,
         "epochs": epochs, "scale": scale.name,
@@ -264,7 +264,7 @@ def settings_of(
     *,
     first: Sequence[str] = (),
 ) -> Settings:
-    """The training program's settings for a setting of a method; what comes later counts."""
+    """Return the training program's settings for a setting. Later arguments override earlier."""
     own = COMMANDS[method.command].load().Options
     return parse(method.command, own, [*first, *method.arguments_of(setting, root), *shared])
 
@@ -273,7 +273,7 @@ def settings_of(
 def predictions(
     classifier: CAMClassifier, faces: LabeledFaces, *, mirror: bool = False
 ) -> torch.Tensor:
-    """What a network says of faces, averaged with their mirror images or not: (N, C)."""
+    """Return the predictions for faces (N, C), optionally averaged with their mirror images."""
     mean, std = pixels_of(classifier)
     views = Views(tuple(faces[0]["image"].shape[1:]), ViewOptions(), mean=mean, std=std)
     device = next(classifier.parameters()).device
@@ -289,7 +289,7 @@ def predictions(
 
 
 def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float | None:
-    """The share of the wrong labels of a training set that a network predicts."""
+    """Return the share of the wrong labels of a training set that a network predicts."""
     assert faces.true_targets is not None
     wrong = faces.targets != faces.true_targets
     if not wrong.any():
@@ -298,7 +298,7 @@ def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float |
 
 
 def average_of(outcome: Outcome, faces: LabeledFaces) -> CAMClassifier:
-    """The average of the weights, or the last weights of a run without one."""
+    """Return the network with averaged weights, or with the last ones if there is no average."""
     if not (outcome.folder / AVERAGE).is_dir():
         return outcome.classifier
     average = copy.deepcopy(outcome.classifier)
@@ -307,12 +307,12 @@ def average_of(outcome: Outcome, faces: LabeledFaces) -> CAMClassifier:
 
 
 def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: torch.Tensor) -> None:
-    """Keep what a run knows of its training faces, in a folder that git ignores.
+    """Save a run's predictions in a folder that git ignores.
 
-    ``last`` and ``ema`` are predictions of the training faces by the last weights and by their
-    average; ``mean`` is over the visits of the training, ``early`` over its first ones; ``judged``
-    are predictions of the judged faces by the averaged weights, mirrored. The whole record of the
-    visits stands beside it.
+    ``last`` and ``ema`` are predictions for training faces by the last and the averaged weights.
+    ``mean`` and ``early`` are means over all visits in training and over the first ones. ``judged``
+    are mirrored predictions for the evaluation faces by the averaged weights. The whole record of
+    visits is copied too.
     """
     folder = record_folder(own)
     folder.mkdir(parents=True, exist_ok=True)
@@ -327,10 +327,10 @@ def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: torch.
 
 
 def budgets(name: str, scale: Scale, setting: Mapping[str, float | str]) -> list[int]:
-    """Epochs of the runs of a method that are reported.
+    """Return the epochs of a method's reported runs.
 
-    Cross entropy is also trained for the image passes of the dearest method, and for the epochs
-    that its tuning chose.
+    Cross entropy is also trained for the image passes of the most expensive method, and for the
+    epochs that its tuning chose.
     """
     found = set(scale.budgets or (scale.epochs,))
     if name == BASELINE:
@@ -340,12 +340,15 @@ def budgets(name: str, scale: Scale, setting: Mapping[str, float | str]) -> list
 
 
 def grid(name: str, scale: Scale) -> Sequence[Mapping[str, float | str]]:
-    """The settings that a method is tuned over."""
+    """Return the settings to tune a method over."""
     return FACE_GRIDS[name] if scale.name == "face" else METHODS[name].grid
 
 
 def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[str, float | str]:
-    """The setting of the best last epoch on the tuning faces; a single setting needs no run."""
+    """Return the setting with the best last epoch on the tuning faces.
+
+    A single setting needs no run.
+    """
     if len(grid(name, scale)) == 1:
         return dict(grid(name, scale)[0])
     tries = [
@@ -359,7 +362,7 @@ def tuned(name: str, scale: Scale, found: Sequence[Mapping[str, Any]]) -> dict[s
 
 
 def read_setting(texts: Sequence[str]) -> dict[str, float | str]:
-    """Read OPTION=VALUE ... as a setting; what is a number becomes one."""
+    """Read OPTION=VALUE ... as a setting, and convert numbers."""
     setting: dict[str, float | str] = {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -371,7 +374,7 @@ def read_setting(texts: Sequence[str]) -> dict[str, float | str]:
 
 
 def _kept(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """What a row keeps of an epoch: how good the network is, and how the labels stand."""
+    """Return the figures of an epoch that a row contains."""
     return {
         name: _number(value)
         for name, value in figures.items()
@@ -384,13 +387,13 @@ def _number(value: float, *, digits: int = 15) -> float | None:
 
 
 def commit() -> str:
-    """Return the commit that runs, and whether its code was changed since."""
+    """Return the current commit, and whether the code has changed since."""
     dirty = _git("status", "--porcelain", "--", "../src", "../plugins", "../examples", "*.py")
     return _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
 
 
 def record_folder(own: Mapping[str, Any]) -> Path:
-    """Return where a run keeps what it knows of its training faces, by what makes it this run."""
+    """Return the folder of a run's predictions, by its identity."""
     text = json.dumps(own, sort_keys=True)
     return RECORDS / blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -404,7 +407,7 @@ def _git(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Tune or report one method on one task, or print the tables."""
+    """Run a phase of the protocol for a method, or print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -412,12 +415,12 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS)
     parser.add_argument("--task", choices=TASKS)
     parser.add_argument("--root", type=Path, default=os.environ.get("ROBUSTFER_FERPLUS"))
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds")
-    parser.add_argument("--scale", choices=SCALES, help="default: cpu, or gpu where there is one")
-    parser.add_argument("--epochs", type=int, help="only this budget; try: instead of the scale's")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds")
+    parser.add_argument("--scale", choices=SCALES, help="default: gpu on a GPU, otherwise cpu")
+    parser.add_argument("--epochs", type=int, help="only this budget; default: those of the scale")
     parser.add_argument("--setting", nargs="*", default=[], help="try: OPTION=VALUE ...")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--write", action="store_true", help="table: renew the pages and pictures")
+    parser.add_argument("--write", action="store_true", help="table: update pages and pictures")
     options = parser.parse_args()
     if options.phase == "table":
         print(accuracy_tables.table(rows()))

@@ -1,4 +1,4 @@
-"""What the accuracy protocol compares: each method, and the settings that it is tuned over."""
+"""List the methods of the accuracy protocol, and the settings to tune them over."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A method: its command in ``examples.train``, image passes a step, and settings to tune over.
+    """A method and its settings.
 
-    ``title`` is what tables call it; by default its name.
-
-    Where the command composes losses, ``losses`` names them. A setting of that name is the loss's
-    weight, or its weight and options as the command takes them, ``"1,momentum=0.9"``. ``parts``
-    are what an ablation changes of the tuned setting, one at a time.
+    Attributes:
+        command: its command in ``examples.train``.
+        passes: image passes per step.
+        title: its name in tables. Default: the key of the method.
+        grid: settings to tune over.
+        arguments: arguments of all its runs.
+        losses: losses of the command ``compose``. A setting of this name is the loss's weight, or
+            its weight and options, such as ``"1,momentum=0.9"``.
+        parts: changes of the tuned setting for an ablation, one at a time.
     """
 
     command: str
@@ -78,7 +82,7 @@ METHODS = {
             },
         ),
     ),
-    # The teacher's pass is one more, only forward.
+    # The teacher adds a forward pass, which is not counted.
     "gsmc": Method(
         title="GSMC",
         command="gsmc",
@@ -91,7 +95,7 @@ METHODS = {
             {"learning-rate": 0.004, "weight-decay": 0.5, "distillation-weight": 0.3},
         ),
     ),
-    # Attention consistency, self-distillation and relabelling, each the part of another method.
+    # Attention consistency, self-distillation and relabelling, each from another method.
     "composition": Method(
         title="EAC + GSMC + relabelling",
         command="compose",
@@ -122,7 +126,7 @@ METHODS = {
             },
         ),
     ),
-    # One more pass, only forward, makes the keys.
+    # The keys need a forward pass more, which is not counted.
     "lanet": Method(
         title="LA-Net",
         command="lanet",
@@ -141,7 +145,7 @@ METHODS = {
             "coordinates, no branch": {"second-space": "coordinates"},
         },
     ),
-    # From here on plugins: any loss by its name.
+    # Losses of plugins, by name.
     "symmetric_cross_entropy": Method(
         title="symmetric cross entropy",
         command="compose",
@@ -188,7 +192,7 @@ METHODS = {
             {**_SMALL, "extra_knowledge": "1,smoothing=0.1,consistency_weight=0.5"},
         ),
     ),
-    # Labels mixed with the network's own predictions, from the start.
+    # Mixes labels with the network's own predictions from the start.
     "memory_targets": Method(
         command="compose",
         losses=("memory_targets",),
@@ -199,7 +203,7 @@ METHODS = {
             {**_SMALL, "memory_targets": "1,weight=0.9,momentum=0.7"},
         ),
     ),
-    # The same with a teacher's predictions, one more pass, only forward; the weight rises late.
+    # The same with a teacher's predictions. Their weight rises later.
     "memory_of_teacher": Method(
         command="robust",
         passes=1,
@@ -209,7 +213,7 @@ METHODS = {
             {**_SMALL, "memory-weight": 0.7, "memory-momentum": 0.9},
         ),
     ),
-    # The crowd's votes tell the truth: these three know more than the others.
+    # These three also see the crowd's votes, which contain the true labels.
     "vote_cross_entropy": Method(
         command="compose",
         losses=("vote_cross_entropy",),
@@ -266,7 +270,7 @@ METHODS = {
             },
         ),
     ),
-    # The first starts as the paper does, from which it is inert for most of a run.
+    # With the paper's start value, the first one does almost nothing for most of a run.
     "sparse_over_parameterization": Method(
         title="SOP",
         command="compose",
@@ -303,7 +307,7 @@ METHODS = {
             {**_SMALL, "noise_aware_weighting": "1,label_weight=0.5,agreed_weight=4"},
         ),
     ),
-    # A teacher's pass is one more, only forward. The last two know a hundred verified labels.
+    # A teacher adds a forward pass, which is not counted. The last two have 100 verified labels.
     "robust": Method(
         title="recipe",
         command="robust",
@@ -335,7 +339,7 @@ METHODS = {
 }  # fmt: skip
 BASELINE = "ce"
 
-#: The settings to tune over from a network that has seen faces: at most three a method.
+#: The settings to tune over for the scale ``face``: at most three per method.
 FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
     "ce": ({"epochs": 5}, {"epochs": 8}, {"epochs": 12}),
     "eac": (

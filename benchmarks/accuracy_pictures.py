@@ -1,6 +1,6 @@
-"""The pictures of the results page: ``python -m benchmarks.accuracy table --write`` draws them.
+"""Draw the pictures of the results page, for ``python -m benchmarks.accuracy table --write``.
 
-They come from the rows in ``benchmarks/results/accuracy.jsonl``: figures over thousands of faces.
+They show the rows of ``benchmarks/results/accuracy.jsonl``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ LABELS = {
     "recall": "recall: of the wrong labels, those now right",
     "changed": "share of all labels that is changed",
 }
-# Of methods that know a hundred verified labels, and of the others.
+# Colours of methods with and without verified labels.
 VERIFIED, UNVERIFIED = "#d1651b", "#1f6fb4"
 RELABELLED = ("symmetric30", "fer2013")
 Rows = Sequence[Mapping[str, Any]]
 
 
 def gains(rows: Rows, path: Path) -> None:
-    """Draw by how much each method is ahead of the floor: a dot per seed, a bar at their mean."""
+    """Draw each method's gain over the floor: a dot per seed, and a bar for their mean."""
     panels = []
     for scale, own in scales_of(groups_of(rows)).items():
         prediction = prediction_of(own)
@@ -78,7 +78,7 @@ def _panel(axes: Any, groups: Sequence[Group], prediction: str) -> None:
 
 
 def relabelling(rows: Rows, path: Path) -> None:
-    """Precision and recall of the changed labels by epoch: a thin line a seed, their mean thick."""
+    """Draw precision and recall of changed labels by epoch: each seed thin, the mean thick."""
     rows = [row for row in rows if any(row.get("recall_by_epoch") or ())]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure = Figure(figsize=(11, 3.8 * len(methods)), layout="constrained")
@@ -101,7 +101,7 @@ def relabelling(rows: Rows, path: Path) -> None:
 
 
 def _shares(row: Mapping[str, Any], name: str) -> np.ndarray:
-    """A figure by epoch in percent, NaN before the first label is changed."""
+    """Return a figure by epoch in percent. It is NaN before the first label is changed."""
     if name == "changed":
         values = np.array(row["changed_by_epoch"]) / row["train_faces"]
     else:

@@ -1,8 +1,8 @@
-"""What a hundred verified labels are worth after training: predictions with other class shares.
+"""Measure what a hundred verified labels are worth without using them in training.
 
-A network that was trained on the given labels predicts their shares of the classes. Verified labels
-tell the true shares, so its predictions can be put right without any training (see
-``robustfer.metrics.adjust_to_shares``). What uses verified labels in training must do better.
+A network predicts the class shares of the labels that it was trained on. Verified labels give the
+true shares, so the predictions can be adjusted after training (see
+``robustfer.metrics.adjust_to_shares``). Methods that train with verified labels must be better.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from robustfer.metrics import accuracy, adjust_to_shares, confusion_matrix, mean
 from robustfer.noise import rows_to_verify, transition_from_verified
 
 VERIFIED = 100
-# Part of the way from the true shares to classes that are all equally frequent.
+# How far to go from the true shares to equal ones.
 TARGETS = {"truth": 0.0, "half": 0.5}
 
 
 def adjusted_figures(
     probabilities: Tensor, targets: Tensor, train_set: LabeledFaces, *, seed: int, corrected: bool
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of predictions with the shares that a hundred verified training labels tell.
+    """Return the accuracy of predictions adjusted by a hundred verified training labels.
 
     Args:
-        probabilities: predictions of the judged faces, (N, C).
+        probabilities: predictions for the evaluation faces, (N, C).
         targets: their true classes, (N).
-        train_set: with given and true labels.
-        seed: of the run, which decides which labels are verified.
-        corrected: the network was trained with a transition matrix, so it predicts the true shares.
+        train_set: training set with given and true labels.
+        seed: seed of the run, which chooses the verified labels.
+        corrected: whether the network was trained with a transition matrix. It then predicts the
+            true shares already.
     """
     given, true = train_set.targets, train_set.true_targets
     assert true is not None

@@ -1,4 +1,4 @@
-"""The tables of the results page, made from the rows of ``benchmarks/results/accuracy.jsonl``."""
+"""Make the tables of the results page from the rows of ``benchmarks/results/accuracy.jsonl``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PREDICTIONS = {
 
 
 class Group:
-    """The runs of one method with one setting and budget on one task, a seed each."""
+    """The runs of a method with one setting and budget on one task, one per seed."""
 
     def __init__(self, runs: Rows) -> None:
         self.runs = {row["seed"]: row for row in runs}
@@ -56,11 +56,11 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Method, and its budget where it is not the usual one."""
+        """The title of the method."""
         return METHODS[self.method].title or self.method
 
     def values(self, prediction: str, *, figure: str = "accuracy") -> dict[int, float]:
-        """A figure of the last epoch by seed, in percent; nothing where a run has none."""
+        """Return a figure of the last epoch by seed, in percent, for the runs that have it."""
         return {
             seed: 100 * row["last"][figure + prediction]
             for seed, row in self.runs.items()
@@ -68,17 +68,17 @@ class Group:
         }
 
     def mean(self, prediction: str) -> float:
-        """Mean accuracy over the seeds, in percent."""
+        """Return the mean accuracy over the seeds, in percent."""
         return statistics.mean(self.values(prediction).values())
 
     def gains(self, floor: Group, prediction: str) -> list[float]:
-        """By how many points each seed is ahead of the floor's same seed."""
+        """Return by how many points each seed is ahead of the same seed of the floor."""
         other = floor.values(prediction)
         return [v - other[seed] for seed, v in self.values(prediction).items() if seed in other]
 
 
 def groups_of(rows: Rows, phase: str = "report") -> list[Group]:
-    """All groups of reported runs."""
+    """Group the runs of a phase."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row["phase"] == phase:
@@ -89,25 +89,25 @@ def groups_of(rows: Rows, phase: str = "report") -> list[Group]:
 
 
 def prediction_of(groups: Iterable[Group]) -> str:
-    """The prediction that a table shows: averaged and mirrored where every run has it."""
+    """Return the prediction to show: averaged and mirrored if every run has it."""
     every = all(len(g.values("_ema_mirrored")) == len(g.runs) for g in groups)
     return "_ema_mirrored" if every else ""
 
 
 def floor_of(groups: Iterable[Group], prediction: str) -> Group:
-    """The floor of a task: cross entropy at the best of its budgets."""
+    """Return the floor of a task: cross entropy with its best budget."""
     own = [group for group in groups if group.method == BASELINE]
     return max(own, key=lambda group: group.mean(prediction))
 
 
 def scales_of(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """The groups of each scale that was run, in the page's order."""
+    """Return the groups of each scale, in the order of the page."""
     found = {scale: [g for g in groups if g.scale == scale] for scale in SCALES}
     return {scale: own for scale, own in found.items() if own}
 
 
 def table(rows: Rows) -> str:
-    """One table a scale: accuracy, gain over the floor, and mean-class accuracy on each task."""
+    """Make a table per scale: accuracy, gain over the floor, and mean-class accuracy per task."""
     lines = []
     for scale, own in scales_of(groups_of(rows)).items():
         prediction = prediction_of(own)
@@ -145,7 +145,7 @@ def table(rows: Rows) -> str:
 
 
 def summary_table(rows: Rows) -> str:
-    """The README's: the floor, the best method of the papers, and the recipe, by natural noise."""
+    """Make the README's table: the floor, the best published method, and the recipe."""
     groups = [group for group in groups_of(rows) if group.task == "fer2013"]
     scale, own = next(iter(scales_of(groups).items()))
     prediction = prediction_of(own)
@@ -167,7 +167,7 @@ def summary_table(rows: Rows) -> str:
 
 
 def long_tables(rows: Rows) -> str:
-    """Every reported group: all predictions, last and best epoch apart, and the setting."""
+    """Make tables of all groups: every prediction, the last and the best epoch, the setting."""
     lines = []
     for scale, own in scales_of(groups_of(rows)).items():
         for task, name in TASKS.items():
@@ -194,7 +194,7 @@ def long_tables(rows: Rows) -> str:
 
 
 def ablation_table(rows: Rows) -> str:
-    """Each part taken out of a tuned method, beside the whole method with the same seeds."""
+    """Make the ablation table: tuned methods without one part, and the whole methods."""
     shown = []
     for name, method in METHODS.items():
         own = [row for row in rows if row["method"] == name and row["task"] == "symmetric30"]
@@ -213,7 +213,7 @@ def ablation_table(rows: Rows) -> str:
 
 
 def rank_table(rows: Rows) -> str:
-    """How alike made noise and real labels rank the methods that were reported on all of them."""
+    """Make tables of how similarly synthetic noise and real labels rank the methods."""
     lines = []
     for scale, own in scales_of(groups_of(rows)).items():
         found: dict[tuple[str, int], dict[str, Group]] = {}
@@ -279,7 +279,7 @@ def _between_seeds(groups: Sequence[Group], prediction: str) -> list[dict[str, s
 
 
 def ladder_table(rows: Rows) -> str:
-    """Every look at a setting on the tuning faces, one seed each."""
+    """Make tables of the settings that were tried on the tuning faces, one seed each."""
     looks = [row for row in rows if row["phase"] == "try"]
     lines = []
     for scale in dict.fromkeys(row["scale"] for row in looks):
@@ -334,7 +334,7 @@ def shares_table(rows: Rows) -> str:
 
 
 def tuning_table(rows: Rows) -> str:
-    """Every setting that was tried, with what it gave on the tuning faces."""
+    """Make the table of the settings that were tuned over."""
     shown = [
         {
             "method": METHODS[row["method"]].title or row["method"],
@@ -364,7 +364,7 @@ MADE = {
 
 
 def with_tables(page: str, rows: Rows) -> str:
-    """Return a page of the docs with the tables that it marks made anew from the rows."""
+    """Return a page with its marked tables updated from the rows."""
     found = re.findall(r"<!-- (\w+):start -->", page)
     if not found:
         raise ValueError(f"the page must mark one of the tables {', '.join(MADE)}")
@@ -378,12 +378,12 @@ def with_tables(page: str, rows: Rows) -> str:
 
 
 def folded(title: str, text: str) -> list[str]:
-    """Lines of a part of the page that is closed until it is clicked."""
+    """Return the lines of a part of the page that opens with a click."""
     return [f'<details markdown="1"><summary>{title}</summary>', "", text, "", "</details>", ""]
 
 
 def shown_setting(setting: Mapping[str, float | str]) -> str:
-    """A setting in words."""
+    """Return a setting as text."""
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
         for name, value in setting.items()
@@ -391,7 +391,7 @@ def shown_setting(setting: Mapping[str, float | str]) -> str:
 
 
 def spread(values: Mapping[int, float] | Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds."""
+    """Return the mean and the standard deviation over the seeds as text."""
     found = list(values.values() if isinstance(values, Mapping) else values)
     if not found:
         return "-"
@@ -400,7 +400,7 @@ def spread(values: Mapping[int, float] | Sequence[float]) -> str:
 
 
 def _gain(group: Group, floor: Group, prediction: str) -> str:
-    """Mean paired difference to the floor, with its standard error."""
+    """Return the mean paired difference to the floor, with its standard error."""
     gains = group.gains(floor, prediction)
     if not gains:
         return ""
@@ -409,7 +409,7 @@ def _gain(group: Group, floor: Group, prediction: str) -> str:
 
 
 def _with_gain(group: Group | None, floor: Group, prediction: str) -> str:
-    """Accuracy, and in brackets the mean paired difference to the floor with its error."""
+    """Return the accuracy, and in brackets the mean paired difference to the floor."""
     if group is None:
         return "not run"
     own = spread(group.values(prediction))

@@ -1,4 +1,4 @@
-"""Adaptive wing loss with weights, against maps and straight from landmarks: forward, backward."""
+"""Time the weighted adaptive wing loss, from maps and from landmarks: forward and backward."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ ALPHA, OMEGA, EPSILON, THETA = 2.1, 14.0, 1.0, 0.5
 
 
 def literal(prediction, target, weights):
-    """Both branches of the equation, written by boolean indexing into a tensor of zeros."""
+    """Compute both branches of the equation by boolean indexing into a tensor of zeros."""
     distance, exponent = (target - prediction).abs(), ALPHA - target
     loss = torch.zeros_like(distance)
     near, far = distance < THETA, distance >= THETA
@@ -24,7 +24,7 @@ def literal(prediction, target, weights):
 
 
 def plain(prediction, target, weights):
-    """What a good engineer writes: both branches everywhere, and torch.where."""
+    """Compute both branches everywhere, and choose with torch.where."""
     distance, exponent = (target - prediction).abs(), ALPHA - target
     bend = (THETA / EPSILON) ** exponent
     a = OMEGA * exponent * bend / (THETA * (1 + bend))
@@ -34,7 +34,7 @@ def plain(prediction, target, weights):
 
 
 def sized(shape, device):
-    """Landmarks in pixels, their maps and weights, and predictions some way off."""
+    """Return landmarks in pixels, their maps and weights, and inexact predictions."""
     batch, points, side = shape
     generator = torch.Generator().manual_seed(0)
     landmarks = (4 * side - 1) * torch.rand(batch, points, 2, generator=generator)
@@ -67,7 +67,7 @@ def test_from_maps(compare, device, shape, form):
 @pytest.mark.parametrize("form", ["literal", "plain", "ours"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def test_from_landmarks(compare, device, shape, form):
-    """The others get their maps and weights for nothing."""
+    """The other contenders get maps and weights precomputed."""
     prediction, landmarks, target, weights = sized(shape, device)
     side = shape[-1]
     losses = {

@@ -1,4 +1,4 @@
-"""The pair of class maps with their consistency: forward and backward."""
+"""Time the pair of class maps with their consistency: forward and backward."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ CLASSES = 7
 
 
 def literal(f1, f2, weight):
-    """The equations written down: a product for every class, channel and location; a grid."""
+    """Follow the equations: a product per class, channel and location, and a sampling grid."""
 
     def maps(features):
         product = weight.detach()[None, :, :, None, None] * features[:, None]
@@ -28,7 +28,7 @@ def literal(f1, f2, weight):
 
 
 def plain(f1, f2, weight):
-    """What a good engineer writes: one matrix product, a flip, a mean square."""
+    """Compute one matrix product, a flip, and a mean square."""
 
     def maps(features):
         return (weight.detach() @ features.flatten(2)).view(-1, len(weight), *features.shape[2:])

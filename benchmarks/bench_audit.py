@@ -1,4 +1,4 @@
-"""The audit of a million labels, and the posterior against the equation written down."""
+"""Time the audit of a million labels, and the posterior of labels."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def draw(samples):
 
 
 def literal(given, rows, transition):
-    """The equation, sample by sample."""
+    """Follow the equation, sample by sample."""
     wrong = []
     for label, row in zip(given.tolist(), rows, strict=True):
         joint = row * transition[:, label]
@@ -25,7 +25,7 @@ def literal(given, rows, transition):
 
 
 def plain(given, rows, transition):
-    """What a good engineer writes: it holds several copies of the predictions."""
+    """Compute all samples at once, with several copies of the predictions."""
     joint = rows * transition.T[given]
     return 1 - joint.gather(1, given[:, None])[:, 0] / joint.sum(dim=1)
 

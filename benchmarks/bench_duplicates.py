@@ -1,4 +1,4 @@
-"""Duplicates among faces: all pairs compared."""
+"""Time the search for duplicates among faces, which compares all pairs."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def test_find_duplicates(compare, device, column):
     if device.type != "cpu":
         pytest.skip("an audit runs on the CPU")
     generator = torch.Generator().manual_seed(0)
-    # Blurred noise, which is as smooth as faces are, and no two alike.
+    # Blurred noise is as smooth as faces, and has no duplicates.
     coarse = torch.rand(SIZES[column], 3, 8, 8, generator=generator)
     images = torch.nn.functional.interpolate(coarse, size=48, mode="bicubic").clamp(0, 1)
     images = (255 * images).to(torch.uint8)

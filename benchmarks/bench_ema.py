@@ -1,4 +1,4 @@
-"""One update of the average of a ResNet-18: its parameters alone, and its buffers with them."""
+"""Time one update of the average of a ResNet-18: only parameters, and also buffers."""
 
 import copy
 import functools
@@ -22,7 +22,7 @@ def noisy(model):
 
 
 def literal(teacher, model, buffers):
-    """Tensor by tensor: scale, then add."""
+    """Scale, then add, tensor by tensor."""
     for kept, new in zip(teacher.parameters(), model.parameters(), strict=True):
         kept.mul_(DECAY).add_(new, alpha=1 - DECAY)
     if buffers:
@@ -31,7 +31,7 @@ def literal(teacher, model, buffers):
 
 
 def plain(teacher, model, buffers):
-    """What a good engineer writes: all parameters in one call."""
+    """Update all parameters in one call."""
     torch._foreach_lerp_(list(teacher.parameters()), list(model.parameters()), 1 - DECAY)
     if buffers:
         for kept, new in zip(teacher.buffers(), model.buffers(), strict=True):
@@ -40,9 +40,9 @@ def plain(teacher, model, buffers):
 
 @functools.cache
 def models(device):
-    """A model, its average and the model after its next step: the same memory for each contender.
+    """Return a model, its average, and the model after a step, in the same memory for all.
 
-    Where the tensors lie decides some percent of a time that is all reading and writing.
+    The update only reads and writes, so its time depends on where the tensors are in memory.
     """
     torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=7).to(device)
@@ -50,7 +50,7 @@ def models(device):
 
 
 def updating(column, teacher, after, buffers):
-    """The call that has the teacher follow the model."""
+    """Return the call that updates the teacher."""
     if column == "timm":
         theirs = ModelEmaV3(teacher, decay=DECAY, exclude_buffers=True)
         theirs.module = teacher
@@ -68,7 +68,7 @@ def updating(column, teacher, after, buffers):
 @pytest.mark.parametrize("buffers", [False, True], ids=["parameters", "buffers"])
 def test_ema(compare, device, buffers, column):
     if column == "timm" and not buffers:
-        pytest.skip("timm's always sees to the buffers")
+        pytest.skip("timm's always updates the buffers")
     model, teacher, after = models(device)
     teacher.load_state_dict(model.state_dict())
     update = updating(column, teacher, after, buffers)

@@ -1,4 +1,4 @@
-"""Forward correction: forward and backward, against the equation written down."""
+"""Time forward correction: forward and backward."""
 
 import pytest
 import torch
@@ -9,14 +9,14 @@ SHAPES = [(128, 7), (1024, 7), (128, 200)]
 
 
 def literal(logits, target, transition):
-    """The equation: a product of probabilities and its logarithm, a loop over the batch."""
+    """Follow the equation in a loop over the batch: a product of probabilities, its logarithm."""
     p = logits.softmax(dim=1)
     losses = [-(row @ transition[:, label]).log() for row, label in zip(p, target, strict=True)]
     return torch.stack(losses).mean()
 
 
 def plain(logits, target, transition):
-    """What a good engineer writes: not finite where the product rounds to 0."""
+    """Compute the whole batch at once. It is not finite if the product rounds to 0."""
     given = logits.softmax(dim=1) @ transition
     return -given.gather(1, target[:, None]).log().mean()
 

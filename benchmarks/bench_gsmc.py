@@ -1,4 +1,4 @@
-"""GSMC's whole loss from features and logits, class maps included: forward and backward."""
+"""Time GSMC's loss from features and logits, with class maps: forward and backward."""
 
 import pytest
 import torch
@@ -8,13 +8,13 @@ from benchmarks import bench_attention
 from robustfer.functional import class_attention
 from robustfer.losses import GSMCLoss
 
-# With few channels the products are small, and all else that the forms do shows.
+# With few channels the matrix products are small, so the other operations dominate.
 SHAPES, CLASSES = [(128, 512, 7, 7), (128, 8, 7, 7)], 7
 DISTILLATION, CONSISTENCY = 0.9, 0.2
 
 
 def literal(f1, f2, weight, logits, teacher_logits, target):
-    """The equations written down: logarithms of probabilities, one-hot labels."""
+    """Follow the equations: logarithms of probabilities, one-hot labels."""
     p, q = logits.softmax(1), teacher_logits.softmax(1)
     entropy = -(F.one_hot(target, CLASSES) * p.log()).sum(1).mean()
     divergence = (q * (q.log() - p.log())).sum(1).mean()
@@ -23,7 +23,7 @@ def literal(f1, f2, weight, logits, teacher_logits, target):
 
 
 def plain(f1, f2, weight, logits, teacher_logits, target):
-    """What a good engineer writes."""
+    """Use torch's fused operations."""
     entropy = F.cross_entropy(logits, target)
     divergence = F.kl_div(logits.log_softmax(1), teacher_logits.softmax(1), reduction="batchmean")
     consistency = bench_attention.plain(f1, f2, weight)

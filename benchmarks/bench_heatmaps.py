@@ -1,4 +1,4 @@
-"""Heat maps of landmarks and the weights of their cells, no gradients: they are targets."""
+"""Time heat maps of landmarks and the weights of their cells. Targets need no gradients."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIGMA, RADIUS = 1.5, 4.5
 
 
 def one_map(x, y):
-    """A Gaussian patch pasted into a map; its cells weigh 10 where a neighbour is above 0.2."""
+    """Paste a Gaussian patch into a map. Cells with a neighbour above 0.2 weigh 10."""
     left, right = max(int(np.ceil(x - RADIUS)), 0), min(int(x + RADIUS) + 1, MAP)
     top, bottom = max(int(np.ceil(y - RADIUS)), 0), min(int(y + RADIUS) + 1, MAP)
     column, row = np.arange(left, right), np.arange(top, bottom)[:, None]
@@ -25,7 +25,7 @@ def one_map(x, y):
 
 
 def literal(landmarks):
-    """Landmark by landmark in numpy, then stacked."""
+    """Draw landmark by landmark in numpy, then stack."""
     points = (landmarks.cpu().numpy() + 0.5) * (MAP / IMAGE) - 0.5
     maps = [one_map(x, y) for sample in points for x, y in sample]
     stacked = (np.stack(kind).reshape(BATCH, POINTS, MAP, MAP) for kind in zip(*maps, strict=True))
@@ -33,7 +33,7 @@ def literal(landmarks):
 
 
 def plain(landmarks):
-    """What a good engineer writes: outer products of Gaussians, max-pooled along each axis."""
+    """Compute outer products of Gaussians, max-pooled along each axis."""
     cell = torch.arange(MAP, device=landmarks.device)
     distance = cell - ((landmarks + 0.5) * (MAP / IMAGE) - 0.5)[..., None]
     profile = torch.exp(distance.square() / (-2 * SIGMA**2)) * (distance.abs() <= RADIUS)

@@ -1,4 +1,4 @@
-"""The label store: what a batch costs where the data set is a thousand times larger."""
+"""Time the label store for a batch of a data set that is a thousand times larger."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ SIZES = {"10 thousand": 10_000, "10 million": 10_000_000}
 
 
 def batches(size, device):
-    """Rows and labels that no call before has touched together: no gain from a warm cache."""
+    """Return new rows and labels for each call, so that no call has a warm cache."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(ROUNDS + 10):
         index = torch.randint(size, (BATCH,), generator=generator)

@@ -1,4 +1,4 @@
-"""A csv file of a million images: what a reader costs before the first image is read."""
+"""Time reading a csv file of a million images, before the first image is read."""
 
 import pytest
 from PIL import Image
@@ -11,7 +11,7 @@ WORDS = ("happy", "Sad", "angry", "fear", "disgust", "surprise", "neutral")
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Names of a million files, of which a thousand exist: all folders are links to the first."""
+    """Write names of a million files with only a thousand files: folders link to the first."""
     root = tmp_path_factory.mktemp("faces")
     first = root / "0000"
     first.mkdir()

@@ -1,4 +1,4 @@
-"""The expression-landmark contrast, both ways: forward and backward."""
+"""Time the expression-landmark contrast in both directions: forward and backward."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ LONGER = [16_384, 65_536, 262_144]
 
 
 def literal(a, keys, label, queue, queue_label):
-    """The equation written down: a row of the positive and all negatives for every pair."""
+    """Follow the equation: a row with the positive and all negatives for every pair."""
     batch = len(a)
     positive = (a @ keys.T).reshape(batch * batch, 1)
     negative = a @ queue.T - 1e10 * (label[:, None] == queue_label)
@@ -24,7 +24,7 @@ def literal(a, keys, label, queue, queue_label):
 
 
 def plain(a, keys, label, queue, queue_label):
-    """What a good engineer writes: one log-sum-exp a row, shared by its positives."""
+    """Compute one log-sum-exp per row, shared by its positives."""
     negative = (a @ queue.T / TEMPERATURE).masked_fill(label[:, None] == queue_label, -float("inf"))
     pairs = F.softplus(negative.logsumexp(1, keepdim=True) - a @ keys.T / TEMPERATURE)
     same = (label[:, None] == label).to(a.dtype)
@@ -80,7 +80,7 @@ def test_contrast(compare, device, form):
 
 @pytest.mark.parametrize("capacity", LONGER)
 def test_contrast_with_a_longer_queue(compare, device, capacity):
-    """Time grows with the queue, memory does not."""
+    """Time grows with the queue, but memory does not."""
     queries, inputs = make_inputs(capacity, device)
 
     def gradients():

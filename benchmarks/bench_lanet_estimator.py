@@ -1,4 +1,4 @@
-"""Label distributions from neighbours in two spaces, and their divergence: forward and backward."""
+"""Time label distributions from neighbours in two spaces, and their divergence."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def nearest(features):
 
 
 def literal(scorer, features, probabilities):
-    """The equation written down: every ordered pair is scored, a mask keeps the neighbours."""
+    """Follow the equation: score every ordered pair, and keep neighbours with a mask."""
     batch = len(features)
     first, second = halves(scorer, features)
     left = first[:, None].expand(-1, batch, -1)
@@ -36,7 +36,7 @@ def literal(scorer, features, probabilities):
 
 
 def plain(scorer, features, probabilities):
-    """What a good engineer writes: the neighbours' pairs alone."""
+    """Score only the pairs of neighbours."""
     neighbors = nearest(features)
     first, second = halves(scorer, features)
     left = first[:, None].expand(-1, NEIGHBORS, -1)

@@ -1,4 +1,4 @@
-"""SCN's loss from what two linear layers give: weighting, cross entropy, ranking, and backward."""
+"""Time SCN's loss after two linear layers: weighting, cross entropy, ranking, and backward."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ CLASSES, MARGIN, HIGH_RATIO = 7, 0.15, 0.7
 
 
 def literal(scores, logits, target):
-    """Step by step: a selection for each group, and a look at the difference."""
+    """Select each group, and read the difference on the host."""
     importance = torch.sigmoid(scores)
     entropy = F.cross_entropy(importance[:, None] * logits, target)
     high = int(len(importance) * HIGH_RATIO)
@@ -23,7 +23,7 @@ def literal(scores, logits, target):
 
 
 def plain(scores, logits, target):
-    """What a good engineer writes: one sort, two slices."""
+    """Sort once, and take two slices."""
     importance = torch.sigmoid(scores)
     entropy = F.cross_entropy(importance[:, None] * logits, target)
     ordered = importance.sort(descending=True).values

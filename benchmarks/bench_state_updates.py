@@ -1,6 +1,6 @@
-"""Updates of state by a batch of 64, where no row with NaN may stay in a memory.
+"""Time updates of state with a batch of 64. Rows with NaN must not enter a memory.
 
-The plain forms pick the finite rows by a boolean index, for which a GPU makes the host wait.
+The plain forms select finite rows by a boolean index, which synchronises host and GPU.
 """
 
 import pytest

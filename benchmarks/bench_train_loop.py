@@ -1,8 +1,8 @@
-"""The training program's loop beside its bare step, and its views beside transforms per sample.
+"""Time the training program's loop against its bare step, and its views against others.
 
-``plain`` is only the step: forward, backward and optimizer on tensors that are ready. ``ours`` is
-the whole loop over the same number of images: order, views, figures, schedule and step, with images
-that were read from files once.
+``plain`` is only the step: forward, backward and optimizer on prepared tensors. ``ours`` is the
+whole loop over the same number of images: order, views, figures, schedule and step, with images in
+memory. The views are compared with transforms per sample.
 """
 
 import functools
@@ -91,7 +91,7 @@ def test_loop(compare, training, method, shape, column):
 
 @pytest.mark.parametrize("column", ["plain", "ours"])
 def test_lanet(compare, training, column):
-    """Here ``plain`` is cross entropy and ``ours`` LA-Net: 0.4 means that it costs 2.5 times."""
+    """Here ``plain`` is cross entropy and ``ours`` LA-Net. 0.4 means 2.5 times the time."""
     shape = SHAPES["tiny, 48"]
     faces = ["--data=demo", f"--reader.num_samples={shape[2] * shape[3]}"]  # these have landmarks
     faces += ["--evaluate-reader.num_samples=7"]
@@ -104,7 +104,7 @@ def test_lanet(compare, training, column):
 
 
 class PerSample(Dataset):
-    """The plain way of the field: each image by itself, in the worker that loads it."""
+    """Transform each image in the worker that loads it, as is usual."""
 
     def __init__(self, images):
         self.images = images

@@ -1,4 +1,4 @@
-"""The record of training: what a batch costs where the data set is a hundred times larger."""
+"""Time the record of training for a batch of a data set that is a hundred times larger."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def test_update(compare, device, column):
     given = torch.randint(CLASSES, (size,), generator=generator)
     dynamics = TrainingDynamics(size, CLASSES, given=given.to(device))
     logits = torch.randn(BATCH, CLASSES, generator=generator).to(device)
-    # Other rows each time: no gain from a warm cache.
+    # New rows for each call, so that no call has a warm cache.
     index = torch.randint(size, (ROUNDS + 10, BATCH), generator=generator).to(device)
     supply = iter(index)
     compare(

@@ -1,8 +1,8 @@
-"""EAC's mirrored pair: normalise, mirror, erase a box of its own in half of the samples of a view.
+"""Time EAC's mirrored pair: normalise, mirror, and erase a box in half of the samples of a view.
 
-Every contender starts from float32 pixels on the device (kornia takes no uint8), in the fastest way
-its library allows that still draws a box for each sample: the batch is normalised once for both
-views and mirrored by a plain flip.
+Every contender starts from float32 pixels on the device, because kornia does not take uint8. Each
+uses the fastest way of its library that draws a box per sample. It normalises the batch once for
+both views, and mirrors it by a flip.
 """
 
 import math
@@ -60,7 +60,7 @@ def torchvision_per_sample(probability):
 
 
 def plain(probability):
-    """By hand: boxes for all samples at once, slices on the CPU, a mask elsewhere."""
+    """Draw boxes for all samples at once, and erase by slices on the CPU, or by a mask."""
 
     def draw(batch, height, width, device):
         area, aspect, x, y, chance = torch.rand(5, batch, device=device)
@@ -115,7 +115,7 @@ COLUMNS = {
 
 
 def check(make, images):
-    """Without erasing an exact mirrored pair, equal to ours; with it a box in every sample."""
+    """Check the pair: equal to ours without erasing, and with a box in every sample otherwise."""
     view, view_flipped = make(0.0)(images)
     torch.testing.assert_close(view_flipped, view.flip(-1), rtol=0, atol=0)
     torch.testing.assert_close(view, ours(0.0)(images).view, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""How every speed benchmark runs: one thread, versions in the JSON, peak memory beside time."""
+"""Run speed benchmarks with one thread, and record versions and peak memory."""
 
 import functools
 import random
@@ -30,7 +30,7 @@ def device(request):
 
 
 def peak_bytes(call, device):
-    """Allocator peak of a call, its results included and its inputs left out."""
+    """Return the peak of allocated memory in a call, with its results but without its inputs."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -58,10 +58,10 @@ def seconds_of(call):
 
 
 def by_turns(plain, ours, rounds):
-    """Time of plain by that of ours, called by turns: of their minima, and the median of pairs.
+    """Return the time of plain divided by that of ours: ratio of minima, and median of pairs.
 
-    Contenders timed one after the other meet the machine in two states, which is worth some
-    percent: who of two that are much alike is ahead shows only by turns.
+    Both are called alternately in random order. The state of a machine changes over time, so timing
+    one after the other cannot rank two similar contenders.
     """
     order = random.Random(0)
     times = {plain: [], ours: []}
@@ -77,10 +77,10 @@ def by_turns(plain, ours, rounds):
 
 @pytest.fixture
 def compare(benchmark, device):
-    """``compare(call, group=..., column=...)`` times one contender of a group.
+    """Return ``compare(call, group=..., column=...)``, which times a contender of a group.
 
-    The columns ``literal`` and ``plain`` are those ``ours`` is compared with; it is also timed by
-    turns with a call ``plain`` on the same tensors.
+    ``ours`` is compared with the columns ``literal`` and ``plain``. It is also timed alternately
+    with the call ``plain`` on the same tensors.
     """
 
     def run(call, *, group, column, plain=None, min_rounds=20):
@@ -92,7 +92,7 @@ def compare(benchmark, device):
 
         for _ in range(3):
             seconds = seconds_of(timed)
-        # About a second each: the minimum of a few quick rounds still depends on chance.
+        # About a second each, because the minimum of a few quick rounds is random.
         rounds = max(min_rounds, min(300, int(1 / seconds)))
         benchmark.group = f"{group}, {device.type}"
         benchmark.extra_info["column"] = column

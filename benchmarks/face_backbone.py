@@ -1,8 +1,8 @@
-"""Start accuracy runs from a backbone that has seen faces, as the papers do.
+"""Start accuracy runs from a backbone that recognises faces, as the papers do.
 
-The network recognises faces (dlib's residual network). Its weights are in the folder that
-``ROBUSTFER_FACE_WEIGHTS`` names: a manifest and a file of 8-bit values, as face-api ships them.
-They serve for measuring only: nothing of them enters this repository.
+The network is dlib's residual network. Its weights are in the folder ``ROBUSTFER_FACE_WEIGHTS``: a
+manifest and a file of 8-bit values, as face-api ships them. They are only for measuring, and are
+not part of this repository.
 
     python -m examples.train ce --data ferplus:PATH --reader.size 96 \
         --backbone benchmarks.face_backbone:pretrained
@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# The network subtracts this mean colour from images in [0, 1], and divides by nothing.
+# The network subtracts this mean colour from images in [0, 1], and does not scale them.
 MEAN = (122.782 / 255, 117.001 / 255, 104.298 / 255)
 STD = (1.0, 1.0, 1.0)
 
-# The start of the descriptor of an image that goes evenly from 0 to 1, as the weights' notes say.
+# The first values of the descriptor of a ramp from 0 to 1, from the notes of the weights.
 _KNOWN = (-0.09223, 0.17873, 0.05286, -0.13123, -0.05601, 0.03924)
 
-# Each stage: its output channels, the stride of its maps, and its blocks. The network as it was
-# trained halves the maps in conv256_down too; at 96 pixels that would leave maps of 2x2.
+# Each stage: its output channels, the stride of its maps, and its blocks. The trained network also
+# halves the maps in conv256_down, but at 96 pixels that would leave maps of 2x2.
 _STAGES = (
     (32, 4, ("conv32_1", "conv32_2", "conv32_3")),
     (64, 8, ("conv64_down", "conv64_1", "conv64_2", "conv64_3")),
@@ -40,12 +40,12 @@ _STAGES = (
 )
 _HALVES = ("conv64_down", "conv128_down")
 
-# Of 256 faces: enough for means and variances.
+# Batches to compute means and variances from.
 _BATCHES_SEEN = 8
 
 
 class ChannelAffine(nn.Module):
-    """Scale and shift each channel: a batch normalisation that was folded."""
+    """Scale and shift each channel: a folded batch normalisation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,8 +59,8 @@ class ChannelAffine(nn.Module):
 class Block(nn.Module):
     """Two convolutions and a shortcut.
 
-    A block that halves the maps does not pad its first convolution, and averages 2x2 places in its
-    shortcut. Missing channels, rows and columns are filled with zeros.
+    A block that halves the maps does not pad its first convolution, and averages 2x2 cells in its
+    shortcut. Missing channels, rows and columns are zeros.
     """
 
     def __init__(self, inputs: int, outputs: int, *, down: bool) -> None:
@@ -81,12 +81,14 @@ class Block(nn.Module):
 
 
 class FaceBackbone(nn.Module):
-    """Turn face images into maps (B, 256, H, W): 5x5 at 96 pixels, 6x6 at 112.
+    """Compute maps (B, 256, H, W) of face images: 5x5 at 96 pixels, 6x6 at 112.
+
+    Attributes have timm's names.
 
     Attributes:
-        num_features: channels of the maps, named as in timm.
-        pretrained_cfg: what images it was made for, named as in timm.
-        feature_info: its stages, named as in timm: LA-Net's landmark branch goes on from them.
+        num_features: channels of the maps.
+        pretrained_cfg: the images that it expects.
+        feature_info: its stages. LA-Net's landmark branch uses them.
     """
 
     num_features = 256
@@ -119,12 +121,12 @@ class FaceBackbone(nn.Module):
         return images
 
     def prepare(self, batches: Iterable[Tensor]) -> None:
-        """See some training faces before the first step, see :func:`normalize_batches`."""
+        """Compute statistics of some training faces, see :func:`normalize_batches`."""
         normalize_batches(self, islice(batches, _BATCHES_SEEN))
 
 
 class FaceRecognition(nn.Module):
-    """The backbone with the end that describes a face by 128 numbers; it shows the weights fit."""
+    """The backbone with the layers that give a face's 128 numbers, to check the weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,8 +143,7 @@ def face_backbone(folder: Path) -> FaceBackbone:
     """Build the backbone with the weights of a folder.
 
     Raises:
-        ValueError: the folder does not hold these weights, or with them the network does not
-            describe a known image by its known numbers.
+        ValueError: a weight is missing, or the network's numbers for a known image are wrong.
     """
     values = read_weights(folder)
     model = FaceRecognition().eval()
@@ -160,17 +161,17 @@ def face_backbone(folder: Path) -> FaceBackbone:
         found = model(image - torch.tensor(MEAN)[:, None, None])[0, : len(_KNOWN)]
     if not torch.allclose(found, torch.tensor(_KNOWN), atol=2e-5):
         raise ValueError(
-            f"{folder}: the known image must give {list(_KNOWN)}, got {found.tolist()}; "
-            "are these other weights?"
+            f"{folder}: the known image must give {list(_KNOWN)}, got {found.tolist()}; use the "
+            "weights of face-api"
         )
     return model.backbone
 
 
 def read_weights(folder: Path) -> Mapping[str, Tensor]:
-    """Read the tensors of a folder: 8-bit values are scaled, the others are float32."""
+    """Read the tensors of a folder. 8-bit values are scaled, and others are float32."""
     manifests = sorted(folder.glob("*weights_manifest.json"))
     if len(manifests) != 1:
-        raise ValueError(f"{folder} must hold one *weights_manifest.json, got {len(manifests)}")
+        raise ValueError(f"{folder} must have one *weights_manifest.json, got {len(manifests)}")
     values: dict[str, Tensor] = {}
     for group in json.loads(manifests[0].read_text()):
         raw = b"".join((folder / name).read_bytes() for name in group["paths"])
@@ -190,17 +191,17 @@ def read_weights(folder: Path) -> Mapping[str, Tensor]:
 
 
 def pretrained(folder: str | None = None) -> FaceBackbone:
-    """Build the backbone for training: with batch normalisation, which ``prepare`` gives values.
+    """Build the backbone for training, with batch normalisation. ``prepare`` sets its statistics.
 
     Args:
-        folder: of the weights; default: the one that ``ROBUSTFER_FACE_WEIGHTS`` names.
+        folder: folder of the weights. Default: ``ROBUSTFER_FACE_WEIGHTS``.
 
     Raises:
-        ValueError: as :func:`face_backbone`, or no folder is named.
+        ValueError: as for :func:`face_backbone`, or no folder is given.
     """
     folder = folder or os.environ.get("ROBUSTFER_FACE_WEIGHTS")
     if not folder:
-        raise ValueError("folder must name the weights; set ROBUSTFER_FACE_WEIGHTS to their folder")
+        raise ValueError("folder is not given; set ROBUSTFER_FACE_WEIGHTS to that of the weights")
     backbone = face_backbone(Path(folder))
     add_batch_norm(backbone)
     return backbone
@@ -208,7 +209,7 @@ def pretrained(folder: str | None = None) -> FaceBackbone:
 
 @torch.no_grad()
 def add_batch_norm(backbone: nn.Module) -> None:
-    """Put batch normalisation in place of each fixed scale. The function in eval mode stays."""
+    """Replace each fixed scale by batch normalisation, without changing outputs in eval mode."""
     for owner, attribute, scale in list(_scales(backbone)):
         norm = nn.BatchNorm2d(len(scale.weight)).to(scale.weight)
         norm.running_var.fill_(1 - norm.eps)
@@ -219,13 +220,13 @@ def add_batch_norm(backbone: nn.Module) -> None:
 
 @torch.no_grad()
 def normalize_batches(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Give batch normalisation the statistics of images. The function in eval mode stays.
+    """Set batch normalisation to the statistics of images, without changing outputs in eval mode.
 
-    Running means and variances become those of the images; weight and bias undo them.
+    Weight and bias compensate the new running means and variances.
 
     Args:
-        backbone: a network with batch normalisation; changed in place, left in eval mode.
-        batches: training faces as the network takes them, each (B, 3, H, W).
+        backbone: a network with batch normalisation. It is changed in place, and left in eval mode.
+        batches: normalised training faces, each (B, 3, H, W).
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64) for norm in norms}
@@ -261,14 +262,14 @@ def _scales(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, ChannelAffine
 
 
 def _stored_name(name: str) -> str:
-    """Translate a name of the state dict into the manifest's.
+    """Translate a name of the state dict to the manifest's.
 
     ``stage1.conv32_1.norm2.bias`` is stored as ``conv32_1/conv2/scale/biases``.
     """
     if name == "fc.weight":
         return "fc"
     *path, layer, kind = name.split(".")
-    in_stem = path[-1] == "stem"  # a convolution and its scale, by their numbers
+    in_stem = path[-1] == "stem"  # layer 0 is its convolution, layer 1 its scale
     if layer == "1" if in_stem else layer.startswith("norm"):
         part = "scale/weights" if kind == "weight" else "scale/biases"
     else:

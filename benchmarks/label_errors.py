@@ -1,22 +1,22 @@
-"""How well wrong labels are found, on real faces, held against cleanlab.
+"""Measure how well wrong labels are found on real faces, compared with cleanlab.
 
     python -m benchmarks.label_errors run   --scale face --task fer2013
     python -m benchmarks.label_errors run   --scale look --task symmetric30 --folds 1 2 5
     python -m benchmarks.label_errors score
     python -m benchmarks.label_errors table --write
 
-The protocol, fixed before any row was made:
+The protocol was fixed before any row was made:
 
 - Faces, tasks, scales and seeds are those of ``accuracy.py``. The network is trained with cross
-  entropy on the labels as they are given, with the setting that was tuned there.
-- ``--folds 1`` is one training on all faces, which records what it says of them: ours. More folds
-  are cleanlab's way: so many trainings, each predicts the faces that it did not see.
-- All scores get the same networks: the last weights, and the average of the weights. cleanlab's row
-  is the best of its scores on either, picked by the truth.
-- With a hundred verified labels: their rows are drawn at random, five times a seed, and left out of
-  the ranking that is judged.
-- ``run`` keeps the predictions in a folder that git ignores. ``score`` makes the rows anew from all
-  that are kept. Rows hold figures of whole data sets only.
+  entropy on the given labels, with the setting that was tuned there.
+- ``--folds 1`` is our way: one training on all faces, which records its predictions. More folds are
+  cleanlab's way: each of as many trainings predicts the faces that it did not see.
+- All scores use the same networks: the last and the averaged weights. cleanlab's row is the best of
+  its scores with either, chosen by the true labels.
+- A hundred verified labels are drawn at random, five times per seed. They are excluded from the
+  ranking that is judged.
+- ``run`` saves predictions in a folder that git ignores. ``score`` makes the rows from all saved
+  predictions. Rows only have figures of whole data sets.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ PAGE = Path(__file__).parents[1] / "docs" / "label_errors.md"
 RECORDS = Path(__file__).parents[1] / "runs" / "label_errors"
 TASKS = ("fer2013", "symmetric30")
 SETTINGS: Mapping[str, Mapping[str, float | str]] = {
-    # What cross entropy was tuned to, with a small network from nothing.
+    # The tuned setting of cross entropy for a small network from random weights.
     "look": {"learning-rate": 0.002, "weight-decay": 0.5},
     "face": {},
 }
 VERIFIED, DRAWS = 100, 5
-# The last one cannot be adjusted.
+# cleanlab cannot adjust the last one.
 CLEANLAB = (
     ("self_confidence", False),
     ("self_confidence", True),
@@ -86,13 +86,13 @@ Figures = dict[str, float]
 
 
 class Kept(NamedTuple):
-    """What trainings said of the faces, and what is true.
+    """Saved predictions for the faces, and their labels.
 
     Attributes:
         given: labels that were trained on, (N).
-        true: what the crowd says, (N).
+        true: the crowd's labels, (N).
         windows: predictions (N, C) by name.
-        scores: other scores (N), a higher one being more suspicious.
+        scores: other scores (N). A higher one is more suspicious.
     """
 
     given: Tensor
@@ -102,30 +102,30 @@ class Kept(NamedTuple):
 
     @property
     def wrong(self) -> Tensor:
-        """Where the given label is wrong."""
+        """Whether each given label is wrong."""
         return self.given != self.true
 
 
 def rows() -> list[dict[str, Any]]:
-    """All rows so far."""
+    """Return all rows so far."""
     if not RESULTS.exists():
         return []
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
 def record_path(scale: Scale, task: str, seed: int, folds: int) -> Path:
-    """Where the predictions of a training, or of its folds, are kept."""
+    """Return the path of the saved predictions of a training, or of its folds."""
     return RECORDS / f"{scale.name}-{task}-{seed}-{folds}.safetensors"
 
 
 def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: str) -> None:
-    """Train, unless the predictions are there, and keep them."""
+    """Train and save the predictions, unless they exist."""
     path = record_path(scale, task, seed, folds)
     if path.exists():
         print(f"already there: {path.name}")
         return
     faces, judged = accuracy.load(root, task, "report", scale, seed)
-    judged = judged.subset(list(range(min(FEW, len(judged)))))  # which the program asks for
+    judged = judged.subset(list(range(min(FEW, len(judged)))))  # not used, but required
     assert faces.true_targets is not None
     start = time.perf_counter()
     seconds = None
@@ -135,7 +135,7 @@ def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: s
             found = one_training(faces, judged, seed=seed, scale=scale, root=root, device=device)
     else:
         found = {}
-        fold = torch.arange(len(faces)) % folds  # the order of the rows is that of a hash
+        fold = torch.arange(len(faces)) % folds  # random: rows are in the order of a hash
         for number in range(folds):
             seen, others = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
             parts = one_training(
@@ -159,7 +159,7 @@ def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: s
 
 
 def recorded(task: str, seed: int, scale: Scale) -> tuple[dict[str, Tensor], float | None]:
-    """The record and the seconds of the same training in the accuracy rows, if it was made."""
+    """Return the record and the duration of the same training by ``accuracy.py``, if it exists."""
     own = {
         "method": "ce", "task": task, "phase": "report", "setting": dict(SETTINGS[scale.name]),
         "seed": seed, "epochs": scale.epochs, "scale": scale.name,
@@ -186,7 +186,7 @@ def one_training(
     root: Path,
     device: str,
 ) -> dict[str, Tensor]:
-    """Train on faces; what the network says of others, or of the same and during training."""
+    """Train, and return predictions for other faces, or else for the training faces."""
     with TemporaryDirectory(prefix="label-errors-") as folder:
         shared = [
             f"--seed={seed}", f"--epochs={scale.epochs}", f"--backbone={scale.backbone}",
@@ -209,7 +209,7 @@ def one_training(
 
 
 def read(path: Path) -> tuple[Kept, dict[str, Any]]:
-    """Read what was kept, and where it came from."""
+    """Read saved predictions, and the description of their training."""
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["about"])
     found = load_file(path)
@@ -222,20 +222,20 @@ def read(path: Path) -> tuple[Kept, dict[str, Any]]:
         scores["area under the margin"] = -found["margin_sum"] / found["visits"].clamp(min=1)
         scores["forgetting"] = found["forgotten"].double()
     for name, value in windows.items():
-        total = value.sum(dim=1, keepdim=True)  # zero for a face that was not visited
+        total = value.sum(dim=1, keepdim=True)  # 0 for a face that was not visited
         windows[name] = (value / total).where(total > 0, 1 / value.shape[1])
     return Kept(found["given"], found["true"], windows, scores), about
 
 
 def average_precision(ranking: Tensor, wrong: Tensor) -> float:
-    """Mean, over the wrong labels, of the share of wrong ones down to each."""
+    """Return the average precision: the mean of the precision at each wrong label."""
     found = wrong[ranking].double()
     places = torch.arange(1, len(found) + 1)
     return float((found * found.cumsum(0) / places).sum() / found.sum())
 
 
 def judge(kept: Kept, ranking: Tensor, suggestion: Tensor) -> Figures:
-    """How good a ranking and its suggestions are."""
+    """Return figures of a ranking and its suggestions."""
     wrong, true = kept.wrong, kept.true
     hits = wrong[ranking].double().cumsum(0)
     quarter = ranking[: int((hits < RECALL * wrong[ranking].sum()).sum()) + 1]
@@ -247,12 +247,12 @@ def judge(kept: Kept, ranking: Tensor, suggestion: Tensor) -> Figures:
 
 
 def likeliest_other(given: Tensor, probabilities: Tensor) -> Tensor:
-    """The most probable class but the given one."""
+    """Return the most probable class other than the given one."""
     return probabilities.scatter(1, given[:, None], -1.0).argmax(dim=1)
 
 
 def score_of_cleanlab(kept: Kept) -> dict[str, Figures]:
-    """Each of cleanlab's scores on each prediction, and the sets that it finds."""
+    """Judge each of cleanlab's scores with each prediction, and the sets that it finds."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
@@ -278,7 +278,7 @@ def score_of_cleanlab(kept: Kept) -> dict[str, Figures]:
 
 
 def score_of_ours(kept: Kept, *, seed: int) -> dict[str, Figures]:
-    """Each of our scores on each prediction, without and with verified labels."""
+    """Judge each of our scores with each prediction, without and with verified labels."""
     found: dict[str, Figures] = {}
 
     def all_of(**options: Any) -> Iterator[tuple[str, Any]]:
@@ -316,7 +316,7 @@ def score_of_ours(kept: Kept, *, seed: int) -> dict[str, Figures]:
 
 
 def score() -> None:
-    """Make the rows of all predictions that are kept; others stay as they are."""
+    """Make the rows of all saved predictions, and keep the other rows."""
     made = {}
     for path in sorted(RECORDS.glob("*.safetensors")):
         kept, about = read(path)
@@ -345,12 +345,12 @@ def score() -> None:
 
 
 def identity(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
-    """What makes two rows the same."""
+    """Return what identifies a row."""
     return row["scale"], row["task"], row["folds"], row["seed"]
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """The docs' tables: ours held against cleanlab, then every score on every prediction."""
+    """Make the tables of the docs: ours and cleanlab's, then all scores."""
     lines = []
     for scale, task in dict.fromkeys((row["scale"], row["task"]) for row in found):
         runs = [row for row in found if (row["scale"], row["task"]) == (scale, task)]
@@ -393,7 +393,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def line(name: str, own: Sequence[Mapping[str, Any]], title: str) -> dict[str, str]:
-    """A row of a table: mean and spread over the seeds."""
+    """Return a row of a table, with mean and standard deviation over the seeds."""
     figures = [row["figures"][title] for row in own]
     return {
         "score": name,
@@ -405,7 +405,7 @@ def line(name: str, own: Sequence[Mapping[str, Any]], title: str) -> dict[str, s
 
 
 def best_of(own: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> str:
-    """The title of the best average precision, on average over the seeds."""
+    """Return the title with the best average precision, averaged over the seeds."""
 
     def mean(title: str) -> float:
         return statistics.mean(row["figures"][title]["average_precision"] for row in own)
@@ -414,13 +414,13 @@ def best_of(own: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
+    """Return the mean and the standard deviation as text."""
     text = f"{statistics.mean(values):.3f}"
     return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
 
 
 def with_table(page: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """Return the docs' page with its tables made anew from the rows."""
+    """Return the docs page with its tables updated from the rows."""
     start, end = "<!-- label errors:start -->", "<!-- label errors:end -->"
     if page.count(start) != 1 or page.count(end) != 1:
         raise ValueError(f"the page must have one {start} and one {end}")
@@ -429,7 +429,7 @@ def with_table(page: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Train and keep predictions, make rows of them, or print the tables."""
+    """Train and save predictions, make rows from them, or print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -440,7 +440,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--root", type=Path, default=os.environ.get("ROBUSTFER_FERPLUS"))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--write", action="store_true", help="table: put it into the docs")
+    parser.add_argument("--write", action="store_true", help="table: update the docs page")
     options = parser.parse_args()
     if options.phase == "run":
         if options.root is None:

@@ -1,4 +1,4 @@
-"""Rank correlations: whether two noises rank methods alike."""
+"""Compute rank correlations, to compare how two kinds of noise rank methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import combinations
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Pearson's correlation of the ranks, equals having their mean rank; NaN if all are equal."""
+    """Return Spearman's correlation, with mean ranks for ties. It is NaN if all are equal."""
     ranks = [_ranks(first), _ranks(second)]
     if any(len(set(own)) == 1 for own in ranks):
         return math.nan
@@ -17,7 +17,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:
-    """Kendall's tau-b: pairs in one order less those in the other, of the pairs that differ."""
+    """Return Kendall's tau-b: concordant minus discordant pairs, relative to pairs without ties."""
     agree = 0
     differ = [0, 0]
     for (a, b), (c, d) in combinations(zip(first, second, strict=True), 2):

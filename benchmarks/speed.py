@@ -1,7 +1,7 @@
 """Run the speed benchmarks and print their ratios (``make bench``).
 
-Times are minima of one thread, all contenders of a kind in one process; the JSON behind the table,
-with versions and machine, is written beside it.
+Times are minima with one thread. All contenders of a file run in one process. The JSON of the
+table, with versions and machine, is written beside it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOTHING_CHOSEN = 5  # pytest's exit code where --only names none of a file's benchmarks
+NOTHING_CHOSEN = 5  # pytest's exit code if --only matches no benchmark of a file
 
 
 def table(report: dict) -> str:
-    """Markdown table: a row a contender, its least time against ours.
+    """Return a Markdown table: a row per contender, with its minimal time relative to ours.
 
-    Where plain form and ours were also called by turns, the ratio of their minima follows, and the
-    median of the pairs.
+    If plain and ours were also called alternately, it has the ratio of their minima, and the median
+    of the pairs.
     """
     groups: dict[str, dict[str, dict]] = {}
     for entry in report["benchmarks"]:
@@ -48,15 +48,15 @@ def table(report: dict) -> str:
 
 
 def main() -> int:
-    """Run pytest-benchmark over ``bench_*.py`` and print the table."""
+    """Run pytest-benchmark for ``bench_*.py``, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="run only benchmarks whose name has this")
+    parser.add_argument("--only", default="", help="run only benchmarks with this in their name")
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     report: dict = {"benchmarks": []}
-    # A process for each file: what one leaves in the allocator halves the times of the next.
+    # A process per file, because the allocator's state after one changes the times of the next.
     for file in sorted(HERE.glob("bench_*.py")):
         part = options.output / f"{file.stem}.json"
         part.unlink(missing_ok=True)
