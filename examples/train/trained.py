@@ -82,8 +82,9 @@ def load_trained(folder: str) -> Trained:
 def check_finished(path: Path) -> None:
     """Refuse a folder without a finished run."""
     if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
         raise Refused(
-            f"{path} does not exist; give the folder of a run, such as runs/demo-ce-0-1a2b3c4d"
+            f"{path} {problem}; give the folder of a run, such as runs/demo-ce-0-1a2b3c4d"
         )
     if (path / MODEL_FILE).is_file():
         return
@@ -92,7 +93,7 @@ def check_finished(path: Path) -> None:
         raise Refused(f"{path} has several runs; give one of them, such as {path / below[0]}")
     if not (path / RECORD).is_file():
         raise Refused(
-            f"{path} has no {MODEL_FILE}, so it is not the folder of a run; give one that is"
+            f"{path} is not the folder of a run: it has no {MODEL_FILE}; give another folder"
         )
     record = read_record(path)
     raise Refused(

@@ -234,7 +234,7 @@ def test_another_order_of_the_classes():
     two = faces.subset([1, 3]).with_classes(["b", "a"])
     assert two.targets.tolist() == [0, 0]
     assert two.votes.tolist() == [[7, 0], [8, 2]]
-    with pytest.raises(ValueError, match=r"labels c have no place among \['b', 'a'\]"):
+    with pytest.raises(ValueError, match=r"labels c are not among the new classes \['b', 'a'\]"):
         faces.with_classes(["b", "a"])
     soft = rows(torch.eye(3)).with_classes(["c", "b", "a"])
     assert torch.equal(soft.targets, torch.eye(3).flip(1))
@@ -254,8 +254,8 @@ def test_summary():
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ([], "at least one row and none twice"),
-        ([1, 1], "at least one row and none twice"),
+        ([], "at least one row, and each row once"),
+        ([1, 1], "at least one row, and each row once"),
         (torch.tensor([[1]]), "at least one row"),
         ([4], r"index must lie in \[0, 3\], got 4 at position 0"),
         ([-1], r"index must lie in \[0, 3\], got -1 at position 0"),
@@ -282,13 +282,13 @@ def test_bad_subsets(index, message):
         ({"votes": torch.zeros(4, 2)}, r"votes must have shape \(4, 3\), got \(4, 2\)"),
         ({"votes": torch.ones(4, 3)}, "votes must be int64, got torch.float32"),
         ({"votes": -torch.ones(4, 3).long()}, r"votes must lie in \[0, inf\), got -1"),
-        ({"ids": ["a", "b", "\udcc0", "c"]}, r"UTF-8 can hold, got '\\udcc0'.* Rename the file"),
+        ({"ids": ["a", "b", "\udcc0", "c"]}, r"UTF-8 can encode, got '\\udcc0'.* Rename the file"),
         ({"ids": ["a", "b", "a", "c"]}, "ids must have each name once, got 'a' 2 times"),
         ({"classes": "abc"}, "classes must be a list of names in order, got 'abc'"),
         ({"classes": {"a", "b", "c"}}, "classes must be a list of names in order, got set"),
         ({"classes": ["a", "b", "a"]}, "classes must have each name once, got 'a' 2 times"),
         ({"classes": [0, 1, 2]}, "classes must be texts, got 0 at position 0"),
-        ({"targets": torch.zeros(0, dtype=torch.int64)}, "ids must name at least one sample"),
+        ({"targets": torch.zeros(0, dtype=torch.int64)}, "ids must have at least one name"),
     ],
 )
 def test_bad_labels(options, message):

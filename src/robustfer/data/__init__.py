@@ -1,4 +1,4 @@
-"""Data sets of labelled faces and the readers that make them."""
+"""Read data sets of labelled faces."""
 
 from robustfer.data.classes import EXPRESSIONS
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT as EXPRESSIONS_WITH_CONTEMPT

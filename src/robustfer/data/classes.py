@@ -1,4 +1,4 @@
-"""The one registry of expression classes: names, synonyms, and each data set's numbers."""
+"""Define the expression classes: names, synonyms, and the numbers of each data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from robustfer._checks import check_choice
 from robustfer._inputs import check_ids
 
-#: The seven basic expressions in the order that ``target`` means everywhere in robustfer.
+#: The seven basic expressions, in the order of ``target`` everywhere in robustfer.
 EXPRESSIONS: tuple[str, ...] = (
     "surprise",
     "fear",
@@ -22,7 +22,7 @@ EXPRESSIONS: tuple[str, ...] = (
     "neutral",
 )
 
-#: The same with contempt, which some data sets label too.
+#: The same with contempt, which some data sets have too.
 EXPRESSIONS_WITH_CONTEMPT: tuple[str, ...] = (*EXPRESSIONS, "contempt")
 
 
@@ -45,7 +45,7 @@ _SYNONYMS = {
 }
 _CANONICAL = {word: name for name, words in _SYNONYMS.items() for word in (name, *words)}
 
-#: All words for expressions that are understood.
+#: All accepted words for expressions.
 EXPRESSION_WORDS: tuple[str, ...] = tuple(_CANONICAL)
 
 
@@ -53,8 +53,8 @@ def _counted(first: int, names: str) -> Mapping[int, str]:
     return MappingProxyType(dict(enumerate(names.split(), start=first)))
 
 
-#: What the files of a data set mean by a number: data set -> number -> class. ``lanet`` is the
-#: order of LA-Net's public program, for every data set that it reads.
+#: The class of each number in the files of a data set: data set -> number -> class. ``lanet`` is
+#: the order of LA-Net's public program for all its data sets.
 NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
     {
         "rafdb": _counted(1, "surprise fear disgust happiness sadness anger neutral"),
@@ -67,14 +67,15 @@ NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
 
 
 def class_name(name: str) -> str:
-    """Return robustfer's name of an expression, and any other name as it is."""
+    """Return robustfer's name of an expression, and any other name unchanged."""
     return _CANONICAL.get(name.strip().lower(), name)
 
 
 def classes_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the classes, in order, that these names belong to.
+    """Return the ordered classes that contain these names.
 
-    If all are expressions: robustfer's seven, or eight if contempt occurs. Else the sorted names.
+    If all are expressions, they are robustfer's seven, or eight with contempt. Otherwise they are
+    the sorted names.
     """
     found = set(map(class_name, names))
     for known in (EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT):
@@ -84,14 +85,14 @@ def classes_of(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """Return class names in order, of a data set or as given, expressions by robustfer's names.
+    """Return ordered class names, with robustfer's names for expressions.
 
     Args:
-        classes: a key of :data:`NUMBERINGS`, or names; other than of expressions as they are.
+        classes: a key of :data:`NUMBERINGS`, or names. Names of other classes stay unchanged.
 
     Raises:
-        TypeError: not names, or without an order.
-        ValueError: no such data set, fewer than two classes, or one twice.
+        TypeError: ``classes`` are not names, or have no order.
+        ValueError: the data set is unknown, there are fewer than two classes, or one occurs twice.
 
     >>> class_order("fer2013")
     ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
@@ -102,7 +103,7 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
         return tuple(NUMBERINGS[check_choice("classes", classes, tuple(NUMBERINGS))].values())
     names = tuple(map(class_name, check_ids(classes, name="classes")))
     if len(names) < 2:
-        raise ValueError(f"classes must name at least two classes, got {list(classes)}")
+        raise ValueError(f"classes must have at least two names, got {list(classes)}")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"classes must name each class once, got {twice!r} twice in {classes}")
@@ -112,10 +113,10 @@ def class_order(classes: str | Sequence[str]) -> tuple[str, ...]:
 def renumber(
     targets: Tensor, *, source: str | Sequence[str], target: str | Sequence[str]
 ) -> Tensor:
-    """Return labels (N), or probabilities (N, C), counted in another order of the classes.
+    """Convert labels (N), or probabilities (N, C), to another order of the classes.
 
-    Both orders are names or keys of :data:`NUMBERINGS`. A class that occurs must be in ``target``,
-    which may have others.
+    Both orders are names or keys of :data:`NUMBERINGS`. ``target`` must contain every class that
+    occurs, and can contain others.
 
     >>> renumber(torch.tensor([0, 3]), source="fer2013", target=EXPRESSIONS)
     tensor([5, 3])
@@ -129,7 +130,9 @@ def renumber(
         raise ValueError(f"targets must be labels of {len(before)} classes, got {len(occurs)}")
     lost = [name for name, n, place in zip(before, occurs, places, strict=True) if n and place < 0]
     if lost:
-        raise ValueError(f"labels {', '.join(lost)} have no place among {list(after)}")
+        raise ValueError(
+            f"labels {', '.join(lost)} are not among the new classes {list(after)}; add them"
+        )
     if not soft:
         return places[targets]
     kept = places >= 0

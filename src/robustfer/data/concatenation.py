@@ -1,4 +1,4 @@
-"""The row of a sample where torch's ``ConcatDataset`` puts data sets end to end."""
+"""Find the row of a sample in torch's ``ConcatDataset``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _CONCATENATION = ConcatDataset.__getitem__.__code__
 
 
 def row_in_concatenation(row: int) -> int:
-    """Return a row as the outermost ``ConcatDataset`` counts it, for a data set's ``__getitem__``.
+    """Return the row in the outermost ``ConcatDataset``. Call it in a data set's ``__getitem__``.
 
-    A ``ConcatDataset`` asks each of its data sets for rows from 0 on; only its own call knows the
-    row of the whole. Else two samples would have one ``index``, and one label in a ``LabelStore``.
+    A ``ConcatDataset`` passes each of its data sets a row of that data set. Only the frame of its
+    own call has the row of the whole. Without it two samples would share an ``index``, and a label
+    in a ``LabelStore``.
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name == "__getitem__":
@@ -22,8 +23,8 @@ def row_in_concatenation(row: int) -> int:
             asked = frame.f_locals
             if asked.get("sample_idx") != row or "idx" not in asked:
                 raise TypeError(
-                    "index cannot be told where torch's ConcatDataset holds a Subset or a wrapper "
-                    "that reorders rows; concatenate dataset.subset(rows), and wrap the whole"
+                    "index is unknown: torch's ConcatDataset contains a Subset, or a wrapper that "
+                    "changes rows; concatenate dataset.subset(rows), and wrap the result"
                 )
             row = asked["idx"]
         frame = frame.f_back

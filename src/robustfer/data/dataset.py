@@ -1,4 +1,4 @@
-"""What every data set of robustfer is: images with labels, class names and stable ids."""
+"""Define robustfer's data sets: images with labels, class names and stable ids."""
 
 from __future__ import annotations
 
@@ -35,22 +35,21 @@ if TYPE_CHECKING:
 class LabeledFaces(Dataset[dict[str, Any]], ABC):
     """Images with labels. A sample is ``{"image", "target", "index", "id"}``.
 
-    Where several people have labelled the images, a sample also has ``"votes"``.
-    Labels are copied from tensors, numpy arrays or lists, to the CPU; samples have copies, too.
-    Methods that change something return a new data set. torch's ``Subset`` keeps ``index``, and in
-    its ``ConcatDataset`` ``index`` counts on. Neither takes label noise: use :meth:`subset` and
-    :class:`robustfer.data.JoinedFaces`.
+    A sample also has ``"votes"`` if several people labelled each image. Labels are copied to the
+    CPU from tensors, numpy arrays or lists. Methods that change something return a new data set.
+
+    torch's ``Subset`` keeps ``index``, and its ``ConcatDataset`` makes it unique. Label noise needs
+    :meth:`subset` and :class:`robustfer.data.JoinedFaces` instead.
 
     Attributes:
-        classes: names of the classes; ``target`` is a position in it. Every reader has the
-            expressions in the same order, unless asked by :meth:`with_classes`.
+        classes: names of the classes. ``target`` is a position in it. Every reader uses the same
+            order of expressions, unless :meth:`with_classes` changes it.
         ids: a stable name for each sample, independent of its row.
-        targets: what training sees: (N,) int64, or (N, C) float32 probabilities. Possibly wrong.
-        true_targets: better labels for evaluation, never part of a sample: those before synthetic
-            noise, or a crowd's ((N,) int64); ``None`` if unknown.
-        votes: how many people saw which class ((N, C) int64); ``None`` if unknown. Samples have
-            their row, for every kind of label to train on.
-        excluded: what the reader left out: reason -> number of images.
+        targets: labels to train on, possibly wrong: (N,) int64, or (N, C) float32 probabilities.
+        true_targets: better labels for evaluation, (N,) int64: those before synthetic noise, or
+            those of a crowd. They are never part of a sample. ``None`` if unknown.
+        votes: number of people who chose each class, (N, C) int64. ``None`` if unknown.
+        excluded: images that the reader left out: reason -> number.
 
     Shape:
         ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here;
@@ -85,28 +84,31 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
 
     @abstractmethod
     def load_image(self, row: int) -> Tensor:
-        """Image of a row of the whole data set (before any :meth:`subset`), uint8 (3, H, W)."""
+        """Load the image of a row of the whole data set (before any :meth:`subset`).
+
+        Shape:
+            uint8 (3, H, W)
+        """
 
     def load_landmarks(self, row: int) -> Tensor:
-        """Points of a row of the whole data set, for :meth:`landmarks`, if a subclass has them."""
-        raise ValueError(f"{type(self).__name__} has no landmarks")
+        """Load the points of a row of the whole data set, for :meth:`landmarks`."""
+        raise ValueError(f"{type(self).__name__} has no landmarks; use LandmarkFile")
 
     def landmarks(self, row: int) -> Tensor:
         """Return the points (x, y) of a row of the whole data set, in pixels of its image.
 
-        The middle of the pixel in the upper left corner is (0, 0). Points that are not known are
-        NaN.
+        (0, 0) is the middle of the upper left pixel. Unknown points are NaN.
 
         Shape:
             float32 (K, 2)
 
         Raises:
-            ValueError: the data set has no landmarks, or a transform, which cannot move them.
+            ValueError: the data set has no landmarks, or has a transform, which cannot move them.
         """
         if self._transform is not None:
             raise ValueError(
-                "landmarks are those of the image before the transform, which cannot move them; "
-                "take them from with_transform(None), or move both with robustfer.augmentations"
+                "landmarks are of the image before the transform, which cannot move them; use "
+                "with_transform(None), or transform both with robustfer.augmentations"
             )
         return self.load_landmarks(row)
 
@@ -130,7 +132,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             place = operator.index(index)
         except TypeError:
             raise TypeError(
-                f"index must be a whole number, got {index!r}; subset(rows) selects several"
+                f"index must be a whole number, got {index!r}; use subset(rows) for several rows"
             ) from None
         if not -len(self) <= place < len(self):
             raise IndexError(f"index {place} is outside a data set of {len(self)} samples")
@@ -146,12 +148,12 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         return sample
 
     def with_targets(self, targets: Tensor | ArrayLike) -> Self:
-        """Return the same images with other labels to train on; ``true_targets`` stay.
+        """Return the same images with other labels to train on.
 
-        If no better labels were known, those replaced become ``true_targets``.
+        ``true_targets`` stay. If they are unknown, the replaced labels become ``true_targets``.
 
         Raises:
-            ValueError: not one label per sample, or a label outside the classes.
+            ValueError: there is not one label per sample, or a label is outside the classes.
         """
         other = copy.copy(self)
         other.targets = self._checked("targets", targets, len(self))
@@ -160,14 +162,14 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         return other
 
     def with_classes(self, classes: str | Sequence[str]) -> Self:
-        """Return the same images with the labels counted in another order of the classes.
+        """Return the same images with the classes in another order.
 
         Args:
-            classes: names in order, or a data set of :data:`robustfer.data.NUMBERINGS`. A class
-                that no sample has may be new or left out.
+            classes: names in order, or a data set of :data:`robustfer.data.NUMBERINGS`. Classes
+                without a sample can be added or left out.
 
         Raises:
-            ValueError: no such order, or samples of a class that is none of it.
+            ValueError: the order is unknown, or a sample's class is not part of it.
         """
         other = copy.copy(self)
         other.classes = after = class_order(classes)
@@ -175,19 +177,19 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         if self.true_targets is not None:
             other.true_targets = renumber(self.true_targets, source=self.classes, target=after)
         if self.votes is not None:
-            # Unlike a label, a vote for a class that is left out may go: others saw another one.
+            # Votes for a class that is left out are dropped: other votes remain, unlike for labels.
             known = [name in after for name in class_order(self.classes)]
             kept = self.votes * torch.tensor(known, device=self.votes.device)
             other.votes = renumber(kept, source=self.classes, target=after)
         return other
 
     def with_transform(self, transform: Callable[[Tensor], Any] | None) -> Self:
-        """Return the same data set whose images pass through a function when they are loaded.
+        """Return the same data set with a function that is applied to each loaded image.
 
         Args:
-            transform: gets an image, uint8 (3, H, W), and returns what a sample has in its place:
-                one of ``torchvision.transforms.v2``, or any callable; ``None`` for none. It sees no
-                label and no landmarks, so :meth:`landmarks` is refused while it is set.
+            transform: takes an image, uint8 (3, H, W), and returns the ``image`` of the sample, for
+                example one of ``torchvision.transforms.v2``. ``None``: no function. It cannot move
+                landmarks, so :meth:`landmarks` is an error while it is set.
 
         >>> from robustfer.data import DemoFaces
         >>> faces = DemoFaces(7).with_transform(lambda image: image[:, 8:40, 8:40])
@@ -201,16 +203,16 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         return other
 
     def subset(self, index: Tensor | ArrayLike) -> Self:
-        """Return the chosen rows, in the order given, as a data set with rows of its own from 0.
+        """Return a data set of the chosen rows, in this order. Its own rows start at 0.
 
         Raises:
-            ValueError: no row, a row twice or outside the data set.
+            ValueError: there is no row, or a row occurs twice or is outside the data set.
         """
         rows = to_tensor("index", index)
         if rows.numel() and (rows.dtype == torch.bool or rows.is_floating_point()):
-            raise ValueError(f"index must hold row numbers, got {rows.dtype}")
+            raise ValueError(f"index must be row numbers, got {rows.dtype}")
         if rows.ndim != 1 or not len(rows) or len(set(rows.tolist())) != len(rows):
-            raise ValueError(f"index must hold at least one row and none twice, got {rows}")
+            raise ValueError(f"index must have at least one row, and each row once, got {rows}")
         check_within(0, len(self) - 1, index=rows)
         other = copy.copy(self)
         other._rows = rows if self._rows is None else self._rows[rows]
@@ -220,17 +222,17 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         return other
 
     def split(self, share: float, *, seed: int) -> tuple[Self, Self]:
-        """Return two parts, ``share`` of each class and the rest, each with rows of its own from 0.
+        """Split into two data sets: a share of each class, and the rest.
 
-        The classes are those of ``targets``. Which part a sample falls into depends on the seed and
-        the names in its class, not on the order of the rows.
+        The classes are those of ``targets``. The part of a sample depends on the seed and the ids
+        of its class, not on the order of the rows.
 
         Args:
-            share: of the samples in the first part, between 0 and 1.
-            seed: which of the possible parts, a whole number.
+            share: share of the samples in the first part, between 0 and 1.
+            seed: seed of the split, a whole number.
 
         Raises:
-            ValueError: an argument is out of its range, or a part would have no sample.
+            ValueError: an argument is out of its range, or a part would be empty.
 
         >>> from robustfer.data import DemoFaces
         >>> train, held_out = DemoFaces(70).split(0.9, seed=0)
@@ -242,13 +244,15 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         labels = self.targets if self.targets.ndim == 1 else self.targets.argmax(1)
         quotas = [share * size for size in labels.bincount(minlength=len(self.classes)).tolist()]
         sizes = [math.floor(quota) for quota in quotas]
-        # Rounded down; the classes with the largest remainders make up for it.
+        # Sizes are rounded down, so the classes with the largest remainders get one more.
         by_remainder = sorted(range(len(sizes)), key=lambda label: sizes[label] - quotas[label])
         for label in by_remainder[: round(sum(quotas)) - sum(sizes)]:
             sizes[label] += 1
         if not 0 < sum(sizes) < len(self):
-            raise ValueError(f"share must leave a sample in both parts, got {share} of {len(self)}")
-        # The purpose (person) keeps other draws by the same seed, such as noise, unrelated.
+            raise ValueError(
+                f"share must leave a sample in both parts, got {share} of {len(self)} samples"
+            )
+        # person makes the split independent of other draws with the same seed, such as noise.
         texts = (f"{seed}:".encode() + name_bytes(name) for name in self.ids)
         keys = [blake2b(text, digest_size=16, person=b"split").digest() for text in texts]
         first: list[int] = []
@@ -259,9 +263,9 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         return self.subset(sorted(first)), self.subset(sorted(rest))
 
     def summary(self) -> str:
-        """Say in two or three lines what is here, what was left out and how many labels differ.
+        """Describe in a few lines the images per class, the excluded ones, and wrong labels.
 
-        The counts are of the labels to train on; probabilities are added up.
+        Classes are counted by ``targets``. Probabilities are summed.
         """
         soft = self.targets.ndim == 2
         counts = self.targets.sum(0) if soft else self.targets.bincount(minlength=len(self.classes))
@@ -275,7 +279,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         return "\n".join(lines)
 
     def _row(self, place: int) -> int:
-        """The row of the whole data set that is at a place here."""
+        """Return the row in the whole data set of a row here."""
         return place if self._rows is None else int(self._rows[place])
 
     def _image(self, place: int) -> Any:
@@ -297,20 +301,20 @@ def check_faces(dataset: LabeledFaces) -> None:
     if not isinstance(dataset, LabeledFaces):
         raise TypeError(
             f"dataset must be one of robustfer's data sets, got {type(dataset).__name__}; use "
-            "dataset.subset(rows) for torch's Subset, JoinedFaces for ConcatDataset, and "
-            "WrappedFaces for any other data set"
+            "dataset.subset(rows) instead of torch's Subset, JoinedFaces instead of ConcatDataset, "
+            "and WrappedFaces for any other data set"
         )
 
 
 def _writable(ids: list[str]) -> list[str]:
     if not ids:
-        raise ValueError("ids must name at least one sample, got none")
+        raise ValueError("ids must have at least one name, got none")
     try:
         "\n".join(ids).encode()
     except UnicodeEncodeError:
         name = next(name for name in ids if any("\ud800" <= letter <= "\udfff" for letter in name))
         raise ValueError(
-            f"ids must be names that UTF-8 can hold, got {name!a}: no list, table or report could "
-            "be written with it. Rename the file; archives packed on other systems leave such names"
+            f"ids must be names that UTF-8 can encode, got {name!a}, which no list or report could "
+            "contain. Rename the file; its name may come from an archive of another system"
         ) from None
     return ids

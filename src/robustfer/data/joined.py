@@ -1,4 +1,4 @@
-"""Several data sets as one."""
+"""Join several data sets."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from robustfer.data.dataset import LabeledFaces, check_faces
 
 
 class JoinedFaces(LabeledFaces):
-    """Join data sets: rows count on from part to part, so noise and a LabelStore cover them all.
+    """Join data sets into one, so that label noise and a LabelStore cover all of them.
 
-    ``true_targets`` and ``votes`` are kept if every part has them. A part keeps its transform and
-    its landmarks.
+    Rows are numbered from the first part to the last. ``true_targets`` and ``votes`` are kept if
+    every part has them. A part keeps its transform and its landmarks.
 
     Args:
-        parts: the data sets, or name -> data set; then ``ids`` begin with the name and a slash.
+        parts: the data sets, or name -> data set. Names and a slash are put before ``ids``.
 
     Raises:
         TypeError: a part is not one of robustfer's data sets.
-        ValueError: no part, an id in two of them, or parts that differ in classes, kind of labels
-            or size of images.
+        ValueError: there is no part, two parts share an id, or parts differ in classes, kind of
+            labels or size of images.
 
     >>> from robustfer.data import DemoFaces
     >>> joined = JoinedFaces({"a": DemoFaces(7), "b": DemoFaces(14).subset([3])})
@@ -48,7 +48,7 @@ class JoinedFaces(LabeledFaces):
         if twice:
             raise ValueError(
                 f"parts must not share ids, got {twice[0]!r} (and {len(twice) - 1} more) twice; "
-                "name the parts, {'a': ..., 'b': ...}, to put the names before the ids"
+                "name the parts, {'a': ..., 'b': ...}, and the names become part of the ids"
             )
         self._parts = list(members.values())
         self._ends = list(accumulate(map(len, self._parts)))
@@ -82,14 +82,14 @@ def _joined(labels: Sequence[Tensor | None]) -> Tensor | None:
 
 def _check_alike(parts: Mapping[str, LabeledFaces] | Mapping[int, LabeledFaces]) -> None:
     alike: dict[str, tuple[Callable[[LabeledFaces], object], str]] = {
-        "classes": (lambda part: part.classes, "count all alike by with_classes"),
+        "classes": (lambda part: part.classes, "give them one order by with_classes"),
         "kind of labels": (
             lambda part: "classes" if part.targets.ndim == 1 else "probabilities",
-            "make all classes, or all probabilities, by with_targets",
+            "make all labels classes, or all probabilities, by with_targets",
         ),
         "shape of images": (
             lambda part: getattr(part._image(0), "shape", None),
-            "let their readers resize all to one size",
+            "resize all to one size by the readers' size=",
         ),
     }
     (first_name, first), *others = parts.items()

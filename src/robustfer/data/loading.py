@@ -1,4 +1,4 @@
-"""Any data set by one line of text, as a command line or a settings file has it."""
+"""Load any data set by a line of text, for command lines and settings files."""
 
 from __future__ import annotations
 
@@ -40,20 +40,21 @@ def load(
     """Load ``"demo"``, ``"rafdb:PATH"``, ``"ferplus:PATH"``, ``"folder:PATH"`` and so on.
 
     Args:
-        spec: kind of data set and its path, as above. The kinds and their readers are ``demo``
+        spec: kind of data set, and its path. The kinds and their readers are ``demo``
             (:class:`DemoFaces`), ``rafdb`` (:class:`RAFDB`), ``ferplus`` (:class:`FERPlus`),
             ``fer2013`` (:class:`FER2013`), ``affectnet`` (:class:`AffectNet`), ``folder``
             (:class:`ImageFolder`) and ``table`` (:class:`LabelTable`).
-        split: ``"train"``, ``"validation"`` or ``"test"``; ``None`` for an image folder whose
-            classes lie directly below it, or a table without splits.
-        classes: the reader's option, if it has one of this name; else the order in which to count
-            the classes, names or say ``"affectnet"``.
+        split: ``"train"``, ``"validation"`` or ``"test"``. ``None``: an image folder with its
+            classes directly below it, or a table without splits.
+        classes: the reader's option of this name, if it has one. Otherwise the order of the
+            classes: names, or a data set such as ``"affectnet"``.
         transform: a function of each image, as in :meth:`LabeledFaces.with_transform`.
-        options: of the reader; ``None`` means the reader's default.
+        options: options of the reader. ``None`` means the reader's default.
 
     Raises:
-        FileNotFoundError: the folder, or a file it should have, is not there.
-        ValueError: an unknown kind, split or option, or a path missing or not wanted.
+        FileNotFoundError: the folder or one of its files does not exist.
+        ValueError: the kind, the split or an option is unknown, or the path is missing or not
+            needed.
 
     >>> len(load("demo", num_samples=8))
     8

@@ -1,4 +1,4 @@
-"""Which samples an epoch sees: from as they come to every class alike."""
+"""Sample the classes first by their frequency, and later equally often."""
 
 from __future__ import annotations
 
@@ -18,38 +18,37 @@ from robustfer.functional._gather import several_processes
 
 
 class ProgressiveBalancedSampler(DistributedSampler[int]):
-    r"""Draw the classes as often as they come at first, and equally often in the end.
+    r"""Sample classes by their frequency in the first epoch, and equally often from epoch E on.
 
     Of the N samples of epoch e class c has the share
 
     .. math:: s_c(e) = \left(1 - \frac{e}{E}\right) \frac{n_c}{N} + \frac{e}{E} \cdot \frac{1}{C}
 
-    that is :math:`\lceil s_c N \rceil` samples; the last class has the rest. A class gives whole
-    copies of all its samples, and then some of them once more, drawn without replacement. Classes
-    without a sample have no share, and C counts the others.
+    that is :math:`\lceil s_c N \rceil` samples. The last class has the rest. All samples of a class
+    are repeated equally often, and some once more, drawn without replacement. C counts only classes
+    that have samples.
 
-    The classes are those of the labels when the epoch begins: pass a ``LabelStore`` to balance by
-    what training has made of them. The order depends only on seed, epoch and labels, so a resumed
-    run goes on as it would have.
+    The labels are read when the epoch begins: pass a ``LabelStore`` to balance by current labels.
+    The order depends only on seed, epoch and labels, so a resumed run continues with the same one.
 
-    Of several processes each gets every ``num_replicas``-th index of one order; some indices come
-    twice if the number does not divide. Their labels must be equal, as those of a ``LabelStore``
-    are. Lightning takes the sampler as it is. accelerate splits every sampler once more: for
-    ``accelerator.prepare`` pass ``num_replicas=1, rank=0``, and call ``set_epoch`` of the loader
-    that it returns.
+    With several processes, each gets every ``num_replicas``-th index of one order. Some indices
+    occur twice if the number does not divide. All processes must have equal labels, as a
+    ``LabelStore`` has. Lightning takes the sampler unchanged. accelerate splits every sampler
+    again: for ``accelerator.prepare`` pass ``num_replicas=1, rank=0``, and call ``set_epoch`` of
+    the loader that it returns.
 
     Args:
         labels: the class of each sample ``(N,)``, or a function that returns them.
         num_classes: number of classes.
-        max_epoch: the epoch E from which on every class is drawn equally often; 0 for all epochs.
-        seed: which of the possible orders.
-        num_replicas: number of processes; default: those of ``torch.distributed``.
-        rank: which of them this is; default: as above.
-        variant: ``"paper"``, the equation; ``"official"``, the public program's floating-point
-            sums, which sometimes round a whole share up by one.
+        max_epoch: the epoch E from which all classes are sampled equally often. 0: all epochs.
+        seed: seed of the order.
+        num_replicas: number of processes. Default: that of ``torch.distributed``.
+        rank: rank of this process. Default: that of ``torch.distributed``.
+        variant: ``"paper"`` follows the equation. ``"official"`` follows the public program's
+            floating-point sums, which sometimes round a whole number up.
 
     Raises:
-        ValueError: an argument out of its range, or a label outside the classes.
+        ValueError: an argument is out of its range, or a label is outside the classes.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition under
@@ -85,15 +84,15 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         super().__init__(places, *self._processes(), seed=check_seed(seed))
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next, counted from 0, before each."""
+        """Set the number of the next epoch, from 0. Call it before each epoch."""
         self.epoch = check_whole_number("epoch", epoch, 0)
 
     def class_counts(self) -> list[int]:
-        """Return how many samples of each class the epoch will have, over all processes."""
+        """Return the number of samples of each class in the epoch, over all processes."""
         return self._counts(self._labels())
 
     def __len__(self) -> int:
-        # The processes may have found each other since this was made.
+        # The process group can be created after the sampler.
         self.num_replicas, self.rank = self._processes()
         self.num_samples = math.ceil(self._size / self.num_replicas)
         self.total_size = self.num_samples * self.num_replicas
@@ -118,7 +117,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         yield from padded[self.rank :: self.num_replicas].tolist()
 
     def _processes(self) -> tuple[int, int]:
-        """How many processes there are, and which this is."""
+        """Return the number of processes and the rank of this one."""
         replicas, rank = self._given
         several = several_processes()
         if replicas is None:
@@ -132,7 +131,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         sizes = labels.bincount(minlength=self.num_classes).tolist()
         total = len(labels)
         present = [number for number, size in enumerate(sizes) if size]
-        epochs, classes = max(self.max_epoch, 1), len(present)  # without a start: epoch 1 of 1
+        epochs, classes = max(self.max_epoch, 1), len(present)  # max_epoch 0 acts as epoch 1 of 1
         epoch = min(self.epoch, epochs) if self.max_epoch else epochs
         counts, left = [0] * len(sizes), total
         for number in present[:-1]:
@@ -140,7 +139,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
                 done = epoch / epochs
                 share = (1 - done) * (sizes[number] / total) + done * (1 / classes)
                 wanted = math.ceil(share * total)
-            else:  # a fraction of whole numbers
+            else:  # exact, in whole numbers
                 numerator = (epochs - epoch) * sizes[number] * classes + epoch * total
                 wanted = -(-numerator // (epochs * classes))
             counts[number] = min(wanted, left)

@@ -1,4 +1,4 @@
-"""Facial landmarks: layouts, geometry, conversion between layouts, and where they come from."""
+"""Use facial landmarks: layouts, geometry, conversion between layouts, and providers."""
 
 from robustfer.landmarks.conversion import convert_landmarks
 from robustfer.landmarks.geometry import mirror_landmarks, resize_landmarks

@@ -1,4 +1,4 @@
-"""Landmarks of a sparser layout from those of a denser one."""
+"""Convert landmarks of a dense layout to a sparser one."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from robustfer.landmarks.layouts import LandmarkLayout
 def convert_landmarks(
     landmarks: Tensor, visible: Tensor, *, source: LandmarkLayout, target: LandmarkLayout
 ) -> tuple[Tensor, Tensor]:
-    """Return landmarks of a sparser layout: 98 to 68, 19 or 5 points, 68 to 19 or 5, 19 to 5.
+    """Convert landmarks to a sparser layout: 98 to 68, 19 or 5 points, 68 to 19 or 5, 19 to 5.
 
-    A point is the one at the same place of the face, or the mean of those around it: the middle of
-    an eye is the mean of its lids, that of the mouth the mean of where the lips meet. It is visible
-    where all those are.
+    A new point is the source point at the same place of the face, or a mean of source points. The
+    middle of an eye is the mean of its lids. The middle of the mouth is the mean of the inner lips.
+    A new point is visible if all its source points are.
 
     Args:
         landmarks: points (x, y) of the layout ``source``.
-        visible: which of them are known.
+        visible: whether each point is known.
         source: layout of ``landmarks``.
-        target: layout wanted.
+        target: layout to convert to.
 
     Shape:
         landmarks ``(B, K, 2)``, visible ``(B, K)`` -> ``(B, K', 2)``, ``(B, K')``.
 
     Raises:
-        ValueError: shapes do not fit, or there is no way from ``source`` to ``target``.
+        ValueError: shapes do not fit, or ``source`` cannot be converted to ``target``.
 
     >>> from robustfer.landmarks.layouts import landmark_layout
     >>> points = torch.arange(19.0)[None, :, None].expand(1, 19, 2)
@@ -51,7 +51,7 @@ def convert_landmarks(
     if parts is None:
         ways = ", ".join(f"{one} to {other}" for one, other in _CONVERSIONS)
         raise ValueError(
-            f"{source.name} cannot be converted to {target.name}; there are the ways {ways}"
+            f"{source.name} cannot be converted to {target.name}; choose one of {ways}"
         )
     groups = [list(part) for part in parts]
     points = torch.stack([landmarks[:, part].mean(dim=1) for part in groups], dim=1)
@@ -62,7 +62,7 @@ def _parts(*parts: int | Iterable[int]) -> tuple[tuple[int, ...], ...]:
     return tuple((part,) if isinstance(part, int) else tuple(part) for part in parts)
 
 
-# (source, target) -> for each point of target the points of source whose mean it is.
+# (source, target) -> for each point of target, the points of source to average.
 _CONVERSIONS: dict[tuple[str, str], tuple[tuple[int, ...], ...]] = {
     ("aflw-19", "face-5"): _parts(7, 10, 13, 15, 17),
     ("ibug-68", "face-5"): _parts(range(36, 42), range(42, 48), 30, 48, 54),

@@ -1,4 +1,4 @@
-"""Where landmarks lie when their image is mirrored or resized. The middle of a pixel is whole."""
+"""Mirror and resize landmarks with their image. Whole numbers are the middles of pixels."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from robustfer.landmarks.layouts import LandmarkLayout
 
 
 def mirror_points(points: Tensor, width: int) -> Tensor:
-    """Return points (..., 2) of mirrored images: ``x`` becomes ``width - 1 - x``."""
+    """Return points (..., 2) in mirrored images: ``x`` becomes ``width - 1 - x``."""
     x, y = points.unbind(dim=-1)
     return torch.stack([(width - 1) - x, y], dim=-1)
 
 
 def resize_coordinate(position: Tensor, old: int, new: int) -> Tensor:
-    """Return where positions along one axis lie once its ``old`` pixels have become ``new``.
+    """Return positions along an axis of ``old`` pixels that is resized to ``new`` pixels.
 
-    As ``interpolate(align_corners=False)`` does: without the halves all points are off by half of
-    what a pixel grew.
+    The halves follow ``interpolate(align_corners=False)``, which aligns the borders of pixels.
     """
     return (position + 0.5) * (new / old) - 0.5
 
 
 def resize_points(points: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Return points (..., 2) of images of (height, width) ``old`` that became ``new``."""
+    """Return points (..., 2) of images resized from (height, width) ``old`` to ``new``."""
     x, y = points.unbind(dim=-1)
     return torch.stack(
         [resize_coordinate(x, old[1], new[1]), resize_coordinate(y, old[0], new[0])], dim=-1
@@ -33,25 +32,25 @@ def resize_points(points: Tensor, old: tuple[int, int], new: tuple[int, int]) ->
 
 
 def inside(position: Tensor, pixels: int) -> Tensor:
-    """Return which positions lie on an axis of so many pixels, from -0.5 on; a NaN never does."""
+    """Return which positions are on an axis of ``pixels`` pixels. A NaN is not."""
     return (position >= -0.5) & (position <= pixels - 0.5)
 
 
 def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -> Tensor:
-    """Return landmarks of the mirrored images: ``x`` becomes ``width - 1 - x``, left becomes right.
+    """Mirror landmarks with their images: ``x`` becomes ``width - 1 - x``, left and right swap.
 
-    ``visible[:, layout.swap]`` reorders ``visible``, and heat maps in the same way.
+    ``visible[:, layout.swap]`` reorders ``visible``. Heat maps are reordered in the same way.
 
     Args:
         landmarks: points (x, y) in pixels of the image.
-        layout: what the points are.
+        layout: layout of the points.
         width: width of the image in pixels.
 
     Shape:
         landmarks ``(B, K, 2)`` -> the same.
 
     Raises:
-        ValueError: shape or dtype does not fit, or there are not as many points as in the layout.
+        ValueError: shape or dtype is wrong, or the number of points is not that of the layout.
 
     >>> from robustfer.landmarks import landmark_layout
     >>> points = torch.tensor([[[2.0, 3.0], [7.0, 4.0], [4.0, 5.0], [3.0, 8.0], [5.0, 9.0]]])
@@ -66,7 +65,7 @@ def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -
             f"landmarks must have the {layout.num_points} points of {layout.name}, got shape "
             f"{tuple(landmarks.shape)}"
         )
-    # From pageable memory such a copy waits for nothing; the device is not held up.
+    # A copy from pageable memory does not synchronise with the device.
     order = torch.tensor(layout.swap, device="cpu").to(landmarks.device, non_blocking=True)
     return mirror_points(landmarks.index_select(1, order), width)
 
@@ -74,20 +73,20 @@ def mirror_landmarks(landmarks: Tensor, layout: LandmarkLayout, *, width: int) -
 def resize_landmarks(
     landmarks: Tensor, *, from_size: int | tuple[int, int], to_size: int | tuple[int, int]
 ) -> Tensor:
-    """Return landmarks of images that were resized, for example by a reader's ``size=``.
+    """Resize landmarks with their images, for example after a reader's ``size=``.
 
-    The middle of a pixel is a whole number, so a point moves to ``(x + 0.5) * to / from - 0.5``.
+    Whole numbers are the middles of pixels, so ``x`` becomes ``(x + 0.5) * to / from - 0.5``.
 
     Args:
-        landmarks: points (x, y) in pixels of the images before.
-        from_size: size of the images before, (height, width) or one number for both.
-        to_size: size of the images now, in the same form.
+        landmarks: points (x, y) in pixels of the old images.
+        from_size: old size of the images, (height, width) or one number for both.
+        to_size: new size of the images, in the same form.
 
     Shape:
         landmarks ``(B, K, 2)`` -> the same.
 
     Raises:
-        ValueError: shape or dtype does not fit, or a size is not positive.
+        ValueError: shape or dtype is wrong, or a size is not positive.
 
     >>> resize_landmarks(torch.tensor([[[0.0, 47.0]]]), from_size=48, to_size=96)
     tensor([[[ 0.5000, 94.5000]]])

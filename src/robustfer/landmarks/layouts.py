@@ -1,4 +1,4 @@
-"""Layouts of facial landmarks: what each point is, and which points trade places in a mirror."""
+"""Define layouts of facial landmarks: the meaning of each point, and pairs of left and right."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass, field
 
 
 def check_swap(swap: Sequence[int], num_points: int, *, name: str = "swap") -> tuple[int, ...]:
-    """Return a mirror's order of the points, if it pairs them."""
+    """Return the mirrored order of points as a tuple, and require that it pairs them."""
     order = tuple(swap)
     paired = sorted(order) == list(range(num_points)) and all(
         order[partner] == point for point, partner in enumerate(order)
     )
     if not paired:
         raise ValueError(
-            f"{name} must pair the {num_points} points: each of 0 to {num_points - 1} once, and "
-            f"the partner of a point's partner is the point; got {order}. "
-            "robustfer.landmarks.landmark_layout(points).swap is such an order"
+            f"{name} must pair the {num_points} points, got {order}: give each of 0 to "
+            f"{num_points - 1} once, so that swapping twice gives the first order; for example "
+            "robustfer.landmarks.landmark_layout(points).swap"
         )
     return order
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkLayout:
-    """Say what the points of a layout are; left and right are those of the picture.
+    """Describe the points of a layout. Left and right are those of the image.
 
     Attributes:
         name: name of the layout.
         num_points: number of points.
-        swap: for each point the one that takes its place when the picture is mirrored.
-        groups: parts of the face (``left_brow``, ``right_brow``, ``left_eye``, ``right_eye``,
-            ``nose``, ``mouth``, ``jaw``, those that the layout has) -> their points.
+        swap: for each point, the point at its place in the mirrored image.
+        groups: points of each part of the face: some of ``left_brow``, ``right_brow``,
+            ``left_eye``, ``right_eye``, ``nose``, ``mouth`` and ``jaw``.
 
     Raises:
         ValueError: ``swap`` does not pair all points, or a group has a point outside the layout.
@@ -48,7 +48,7 @@ class LandmarkLayout:
             outside = [point for point in members if point not in points]
             if outside:
                 raise ValueError(
-                    f"group {group} of {self.name} has points {outside}, but there are only "
+                    f"group {group} of {self.name} has points {outside}, expected only "
                     f"0 to {self.num_points - 1}"
                 )
 
@@ -57,16 +57,16 @@ def landmark_layout(points: int | LandmarkLayout) -> LandmarkLayout:
     """Return the layout of 5, 19, 68 or 98 points.
 
     - 5: left eye, right eye, tip of the nose, left and right corner of the mouth (face detectors).
-    - 19: AFLW without the ears: three points for each brow, each eye, nose and mouth, left to
+    - 19: AFLW without the ears: three points for each brow, each eye, nose and mouth, from left to
       right, and the chin (LA-Net).
     - 68: iBUG 300-W: jaw from left to right, brows, nose, eyes, outer and inner lips.
-    - 98: WFLW: as 68, but denser, the brows with both edges, and the pupils last.
+    - 98: WFLW: like 68 but denser, with both edges of the brows, and the pupils last.
 
     Args:
-        points: number of points; a layout is returned as it is.
+        points: number of points. A layout is returned unchanged.
 
     Raises:
-        ValueError: no layout of that many points is known.
+        ValueError: no layout has this number of points.
 
     >>> landmark_layout(5).swap
     (1, 0, 2, 4, 3)
@@ -77,14 +77,14 @@ def landmark_layout(points: int | LandmarkLayout) -> LandmarkLayout:
         return points
     if points not in _LAYOUTS:
         raise ValueError(
-            f"layouts of {', '.join(map(str, _LAYOUTS))} points are known, got {points!r}; make a "
-            "LandmarkLayout for any other"
+            f"points must be one of {', '.join(map(str, _LAYOUTS))}, got {points!r}; make a "
+            "LandmarkLayout for other points"
         )
     return _LAYOUTS[points]
 
 
 def _down(first: int, last: int) -> tuple[int, ...]:
-    """From ``first`` down to ``last``, both included: a row of points seen in the mirror."""
+    """Return the numbers from ``first`` down to ``last``, both included."""
     return tuple(range(first, last - 1, -1))
 
 
@@ -114,7 +114,7 @@ _AFLW_19 = LandmarkLayout(
     },
 )
 
-# An eye runs from its left corner along the upper lid to its right corner and back below.
+# The points of an eye start at its left corner, follow the upper lid and return along the lower.
 _IBUG_68 = LandmarkLayout(
     name="ibug-68",
     num_points=68,
@@ -138,8 +138,8 @@ _IBUG_68 = LandmarkLayout(
     },
 )
 
-# A brow runs along its upper edge from left to right and back along the lower one; the upper
-# edges have the tips of both: 33, and 46 on the right.
+# The points of a brow follow its upper edge from left to right, and return along the lower one.
+# The upper edges contain the outer tips: 33, and 46 on the right.
 _WFLW_98 = LandmarkLayout(
     name="wflw-98",
     num_points=98,

@@ -1,4 +1,4 @@
-"""Where landmarks come from: a file, or the data set itself."""
+"""Provide landmarks from a file, or from the data set."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ _Points: TypeAlias = NDArray[np.float32]
 class LandmarkProvider(Protocol):
     """Return landmarks and visibility for the ids of samples.
 
-    Call it once for all ids of a data set; a batch then takes its rows with ``index``.
+    Call it once with all ids of a data set. A batch then takes its rows with ``index``.
 
     Shape:
-        n ids -> landmarks float32 ``(n, K, 2)`` in pixels of the image as it is stored, visible
-        bool ``(n, K)``. Points that are not visible may be NaN.
+        n ids -> landmarks float32 ``(n, K, 2)`` in pixels of the stored image, visible bool
+        ``(n, K)``. Points that are not visible can be NaN.
     """
 
     @property
     def layout(self) -> LandmarkLayout:
-        """What the points are."""
+        """The layout of the points."""
 
     def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Landmarks of the samples and which of them are known."""
+        """Return the landmarks of samples, and whether each point is known."""
 
 
 class LandmarkFile:
     r"""Read landmarks from a file, by the name of the image.
 
-    - ``.npz`` with ``image`` (N) names, ``landmarks`` (N, K, 2) and perhaps ``detected`` (N) bool.
-      Nothing is unpickled.
-    - ``.csv`` with columns ``image``, ``x0``, ``y0``, ``x1``, ``y1``, ... and perhaps ``detected``
-      (1 or 0). The cells of an unknown point are empty.
+    - ``.npz`` with names ``image`` (N), ``landmarks`` (N, K, 2) and optionally ``detected`` (N)
+      bool. Nothing is unpickled.
+    - ``.csv`` with columns ``image``, ``x0``, ``y0``, ``x1``, ``y1``, ... and optionally
+      ``detected`` (1 or 0). The cells of an unknown point are empty.
 
     Args:
         path: the file.
-        layout: number of points or a layout; ``None``: known from the file's number of points.
-        allow_missing: take samples that the file does not name as not found, instead of refusing.
+        layout: number of points, or a layout. ``None``: the number of points in the file.
+        allow_missing: treat samples that are not in the file as unknown, instead of an error.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not as described; at a call: it does not name a sample.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another form. When called: it has no landmarks for a sample.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ class LandmarkFile:
         if reader is None:
             raise ValueError(f"path must end in .npz or .csv, got {self.path}")
         if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path} is not there, or is not a file")
+            raise FileNotFoundError(f"{self.path} does not exist, or is not a file")
         names, points, places = reader(self.path)
         self.layout = _fitting(layout, points.shape[1], str(self.path))
         self._rows: dict[str, int] = {}
@@ -90,9 +90,9 @@ class LandmarkFile:
             if first != row and not np.array_equal(points[row], points[first], equal_nan=True):
                 raise ValueError(
                     f"{self.path}, {places[row]}: {name} is named a second time, with other points "
-                    f"than in {places[first]}"
+                    f"than in {places[first]}; remove one of them"
                 )
-        # A last row for all that the file does not name: an index of -1.
+        # The last row, at index -1, stands for all names that are not in the file.
         unknown = np.full((1, *points.shape[1:]), np.nan, dtype=np.float32)
         self._landmarks = torch.from_numpy(np.concatenate([points, unknown]))
         warn_if_normalized(self._landmarks, f"landmarks of {self.path}")
@@ -101,14 +101,14 @@ class LandmarkFile:
         return len(self._rows)
 
     def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Landmarks of the samples and which of them are known."""
+        """Return the landmarks of samples, and whether each point is known."""
         ids = check_ids(ids)
         missing = [name for name in ids if name not in self._rows]
         if missing and not self.allow_missing:
             raise ValueError(
                 f"{self.path} has no landmarks for {len(missing)} of {len(ids)} samples, the first "
-                f"{missing[0]!r}; its own names are like {next(iter(self._rows))!r}. "
-                "allow_missing=True takes them as not found"
+                f"{missing[0]!r}, expected names like {next(iter(self._rows))!r}; pass "
+                "allow_missing=True to treat these as unknown"
             )
         rows = [self._rows.get(name, -1) for name in ids]
         known = self._landmarks[torch.tensor(rows, dtype=torch.int64, device="cpu")]
@@ -123,17 +123,17 @@ class _HasLandmarks(Protocol):
 
 
 class DatasetLandmarks:
-    """Take the landmarks that a data set knows itself, as ``DemoFaces`` does.
+    """Return the landmarks of a data set that has them, such as ``DemoFaces``.
 
     Args:
-        dataset: has ``all_ids`` and ``landmarks(row)``, the points (K, 2) of a row of the whole
-            data set (before any ``subset``).
-        layout: number of points or a layout; ``None``: known from the first sample's points.
+        dataset: has ``all_ids`` and ``landmarks(row)``, which returns the points (K, 2) of a row of
+            the whole data set (before any ``subset``).
+        layout: number of points, or a layout. ``None``: the number of points of the first sample.
 
     Raises:
-        TypeError: the data set has no such method; at a call: ids are not a list of names, or the
+        TypeError: the data set has no landmarks. When called: ids are not a list of names, or
             points are not numbers.
-        ValueError: the points do not fit the layout; at a call: an id is none of the data set, or
+        ValueError: the points do not fit the layout. When called: an id is not in the data set, or
             a sample has another number of points.
 
     >>> from robustfer.data import DemoFaces
@@ -148,22 +148,25 @@ class DatasetLandmarks:
     ) -> None:
         for needed in ("all_ids", "landmarks"):
             if not hasattr(dataset, needed):
-                raise TypeError(f"{type(dataset).__name__} has no {needed}, and so no landmarks")
+                raise TypeError(
+                    f"dataset must have {needed}, got {type(dataset).__name__}; use a data set "
+                    "with landmarks, or LandmarkFile"
+                )
         self.dataset = dataset
         self._source = type(dataset).__name__
         self._rows = {name: row for row, name in enumerate(dataset.all_ids)}
         self.layout = _fitting(layout, len(dataset.landmarks(0)), self._source)
 
     def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Landmarks of the samples and which of them are known."""
+        """Return the landmarks of samples, and whether each point is known."""
         ids = check_ids(ids)
         shape = (self.layout.num_points, 2)
         landmarks = torch.full((len(ids), *shape), torch.nan, dtype=torch.float32, device="cpu")
         for row, name in enumerate(ids):
             if name not in self._rows:
                 raise ValueError(
-                    f"{self._source} has no sample {name!r}; its own are like "
-                    f"{next(iter(self._rows))!r}"
+                    f"{self._source} has no sample {name!r}, expected names like "
+                    f"{next(iter(self._rows))!r}; pass the ids of this data set"
                 )
             points = to_tensor(f"landmarks of {name!r}", self.dataset.landmarks(self._rows[name]))
             if points.is_complex() or points.dtype == torch.bool:
@@ -184,7 +187,8 @@ def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> L
         raise ValueError(f"{source} has {points} points: {error}") from None
     if found.num_points != points:
         raise ValueError(
-            f"{source} has {points} points, but the layout {found.name} has {found.num_points}"
+            f"{source} has {points} points, expected the {found.num_points} of the layout "
+            f"{found.name}; pass another layout="
         )
     return found
 
@@ -221,7 +225,7 @@ def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
     with np.errstate(over="ignore"):
         points = points.astype(np.float32)
     if bool(np.isinf(points).any()):
-        raise ValueError(f"{path}: landmarks must be finite in float32, or NaN where not known")
+        raise ValueError(f"{path}: landmarks must be finite in float32, or NaN if unknown, got inf")
     points[~detected] = np.nan
     return names.tolist(), points, [f"row {row}" for row in range(count)]
 
@@ -241,7 +245,7 @@ def _read_csv(path: Path) -> tuple[list[str], _Points, list[str]]:
             raise ValueError(f"{path}, line {line}: detected must be 1 or 0, got {detected!r}")
         rows.append(values if detected == "1" else [math.nan] * len(columns))
     if not rows:
-        raise ValueError(f"{path} names no image")
+        raise ValueError(f"{path} has no row, expected one per image")
     return names, np.array(rows, dtype=np.float32).reshape(len(rows), -1, 2), places
 
 
@@ -250,7 +254,9 @@ def _coordinates(path: Path, header: Sequence[str]) -> list[str]:
     expected = [f"{axis}{point}" for point in range((len(found) + 1) // 2) for axis in "xy"]
     missing = [name for name in expected if name not in found]
     if missing:
-        raise ValueError(f"{path}, line 1: the header has no {missing[0]}, but points beyond it")
+        raise ValueError(
+            f"{path}, line 1: the header has no column {missing[0]}, but later points; add it"
+        )
     return expected
 
 

@@ -58,14 +58,14 @@ def test_numbers_as_data_frames_write_them(tmp_path):
         ("image,emotion\na.png,7\n", "line 2: emotion must be a whole number from 0 to 6, got '7'"),
         ("image,emotion\na.png,-1\n", "line 2: emotion must be a whole number"),
         ("image,emotion\na.png,1\na.png,1\n", r"line 3: a\.png is named a second time"),
-        ("emotion,Usage\n0,Training\n", "has 1 rows, but fer2013new.csv has 3"),
+        ("emotion,Usage\n0,Training\n", "has 1 rows, expected the 3 of fer2013new.csv"),
         ("image,emotion\na.png,nan\n", "line 2: emotion must be a whole number"),
         ("image,emotion,image\na.png,1,b.png\n", "line 1: the header names image twice"),
         ("image,emotion\na.png,1\n./a.png,1\n", r"line 3: a\.png is named a second time"),
-        ("emotion,Usage\n", "has 0 rows, but fer2013new.csv has 3"),
+        ("emotion,Usage\n", "has 0 rows, expected the 3 of fer2013new.csv"),
         (
             "emotion,Usage\n0,Training\n0,PublicTest\n0,PublicTest\n",
-            "line 3: Usage is 'PublicTest', but 'Training' in the same row",
+            "line 3: Usage is 'PublicTest', expected 'Training' as in the same row",
         ),
     ],
 )

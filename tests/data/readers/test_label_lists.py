@@ -37,7 +37,10 @@ def test_separators(tmp_path):
         ("a.jpg -1\n", "line 1: must be a name and a whole number"),
         ("a.jpg 1.5\n", "line 1: must be a name and a whole number"),
         ("", r"list\.txt is empty"),
-        ("a.jpg 5\nb.jpg 6\n".encode("utf-16"), r"list\.txt, line 1: no text; save .* UTF-8"),
+        (
+            "a.jpg 5\nb.jpg 6\n".encode("utf-16"),
+            r"list\.txt, line 1: it is not text; save .* UTF-8",
+        ),
         ("a.jpg5\n", "line 1: must be a name and a whole number, .* got 'a.jpg5'"),
         ("a.jpg 5,\n", "line 1: must be a name"),
         (", 5\n", "line 1: must be a name"),
@@ -56,7 +59,7 @@ def test_bad_lists(tmp_path, text, message):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.txt is not there"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt does not exist"):
         read_label_list(tmp_path / "none.txt")
 
 

@@ -46,7 +46,7 @@ def test_other_classes(tmp_path):
 
 def test_numbers_mean_what_is_said(tmp_path):
     table = written(tmp_path, "path,label\na.png,1\nb.png,3\n")
-    with pytest.raises(ValueError, match=r"line 2: label is the number '1', which means something"):
+    with pytest.raises(ValueError, match=r"line 2: label is the number '1', whose meaning differs"):
         LabelTable(table)
     assert labels(LabelTable(table, numbers="rafdb")) == ["surprise", "disgust"]
     assert labels(LabelTable(table, numbers="affectnet")) == ["happiness", "surprise"]
@@ -63,7 +63,7 @@ def test_splits(tmp_path):
     )
     assert LabelTable(table, split="train").ids == ["a.png"]
     assert LabelTable(table, split="validation").ids == ["b.png"]
-    with pytest.raises(ValueError, match="has a column split; say which rows with split="):
+    with pytest.raises(ValueError, match="has a column split; choose the rows with split="):
         LabelTable(table)
     dogs = written(tmp_path, "path,label,split\na.png,dog,train\nb.png,cat,test\n")
     assert LabelTable(dogs, split="train").classes == ("cat", "dog")
@@ -95,7 +95,9 @@ def test_labels_from_votes(tmp_path):
     assert LabelTable(eight, labels="majority").classes == EXPRESSIONS_WITH_CONTEMPT
     three = written(tmp_path, "path,votes\na.png,0;9;0\n")
     assert labels(LabelTable(three, labels="majority", classes=["a", "b", "c"])) == ["b"]
-    with pytest.raises(ValueError, match=r"faces\.csv: votes for 3 classes need classes="):
+    with pytest.raises(
+        ValueError, match=r"faces\.csv: votes for 3 classes need names.* pass classes="
+    ):
         LabelTable(three, labels="majority")
     divided = written(tmp_path, "path,votes\na.png,5;5;0;0;0;0;0\n")
     with pytest.raises(ValueError, match="too divided for 'majority' in every row"):
@@ -128,10 +130,10 @@ def test_landmarks(tmp_path):
         (
             "path,label\na.png,fear\nb.png,hapiness\n",
             {"classes": EXPRESSIONS},
-            r"line 3: label 'hapiness' is none of surprise, .* did you mean 'happiness'\?",
+            r"line 3: label must be one of surprise, .* got 'hapiness'; did you mean 'happiness'\?",
         ),
         ("path,label\na.png,8\n", {"numbers": "rafdb"}, "line 2: label must .* 1 to 7, got '8'"),
-        ("path,label\na.png,0\n", {"numbers": "classes"}, "needs classes=, the names"),
+        ("path,label\na.png,0\n", {"numbers": "classes"}, "needs names; pass .*classes="),
         ("path,label\na.png,0\n", {"numbers": "raf"}, "numbers must be 'rafdb', "),
         ("path,label\n", {}, "names no image$"),
         ("path,label\na.png,sad\n", {"labels": "majority"}, "line 1: .*votes missing"),
@@ -154,8 +156,8 @@ def test_landmarks(tmp_path):
         ("path,label\n._a.png,sad\n", {}, r"line 2: '\._a\.png' is not an image"),
         ("path,label\na.png,hapy\n", {}, "line 2: label 'hapy' .* did you mean 'happy'"),
         ("path,label\na.png,sda\nb.png,joy\n", {}, "line 2: label 'sda' .* did you mean 'sad'"),
-        ("path,label\na.png,dog\nb.png,Dog\n", {}, "line 3: .*'Dog' is 'dog' in another spelling"),
-        ("path,label\na.png,3.0\n", {}, "line 2: label is the number '3.0', which means"),
+        ("path,label\na.png,dog\nb.png,Dog\n", {}, "line 3: .*'Dog' is another spelling of 'dog'"),
+        ("path,label\na.png,3.0\n", {}, "line 2: label is the number '3.0', whose meaning differs"),
         ("path,label\na.png,None\nb.png,sad\n", {}, "line 2: label 'None' .* missing value"),
         ("path,label\na.png,nan\n", {"numbers": "rafdb"}, "line 2: label 'nan' .* missing value"),
         ("path,label\na.png,3.5\n", {"numbers": "rafdb"}, "line 2: .* from 1 to 7, got '3.5'"),
@@ -301,7 +303,7 @@ def test_a_split_and_votes_called_otherwise(tmp_path):
     columns = {"split": "part", "votes": "seen"}
     options = {"columns": columns, "labels": "majority", "split": "test"}
     assert labels(LabelTable(written(tmp_path, text), **options)) == ["fear"]
-    with pytest.raises(ValueError, match="has a column split; say which rows"):
+    with pytest.raises(ValueError, match="has a column split; choose the rows"):
         LabelTable(written(tmp_path, text), columns=columns, labels="majority")
 
 

@@ -52,7 +52,7 @@ def test_every_command_wants_a_finished_run(command, refusal, elsewhere, finishe
     (elsewhere / "damaged/model.safetensors").write_bytes(content[:-9] + b"\0" * 9)
     if command != "compare":
         assert "model.safetensors is damaged" in told("damaged")
-        assert f"say {finished['ce-0'].parent}/seed-0" in told(finished["ce-0"].parent)
+        assert f"such as {finished['ce-0'].parent}/seed-0" in told(finished["ce-0"].parent)
 
 
 @pytest.mark.parametrize("command", NEEDED)

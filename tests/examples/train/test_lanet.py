@@ -56,7 +56,7 @@ def test_landmarks_that_cannot_be_had_are_refused(tmp_path):
     for source in ("landmarks.npz", "file:", "provider:mine"):
         with pytest.raises(Refused, match=rf"--landmarks.*got {source}"):
             found(source)
-    with pytest.raises(FileNotFoundError, match=r"none\.npz is not there"):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz does not exist"):
         found(f"file:{tmp_path / 'none.npz'}")
     with pytest.raises(ValueError, match="ibug-68 cannot be converted to wflw-98"):
         found("dataset", points=98)

@@ -1,1 +1,1 @@
-"""Drawn faces with known labels and landmarks, for trials without a data set."""
+"""Draw faces with known labels and landmarks, to try things without a data set."""

@@ -1,4 +1,4 @@
-"""Painting a drawn face: colours, the brush, light and the camera."""
+"""Paint a drawn face: colours, strokes, light and camera."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from robustfer.data.demo.face_shape import (
 
 Colour = tuple[int, int, int]
 
-_FINE = 3  # a picture is painted this many times larger, then averaged
+_FINE = 3  # an image is painted this many times larger, then averaged
 
 _SKIN = ((255, 226, 208), (246, 204, 174), (230, 178, 142), (202, 142, 106), (150, 98, 70),
          (108, 70, 52))  # fmt: skip
@@ -33,7 +33,7 @@ _FRAMES = ((22, 22, 26), (96, 30, 34), (70, 74, 84), (150, 110, 50))
 
 
 def colours(face: Mapping[str, float]) -> dict[str, Colour]:
-    """The colours of a face's parts."""
+    """Return the colours of a face's parts."""
     dark = (24, 16, 16)
     skin, hair = _pick(_SKIN, face["skin"]), _pick(_HAIR, face["hair_colour"])
     wall, clothes = _tinted(face, "wall"), _tinted(face, "clothes")
@@ -62,11 +62,11 @@ def colours(face: Mapping[str, float]) -> dict[str, Colour]:
 def paint(
     points: Array, face: Mapping[str, float], palette: Mapping[str, Colour], size: int
 ) -> Image.Image:
-    """Paint an outline in the colours of a palette on ``size`` x ``size`` pixels, edges smooth."""
+    """Paint an outline with a palette on ``size`` x ``size`` pixels, with smooth edges."""
     wide = size * _FINE
     image = Image.new("RGB", (wide, wide), palette["wall"])
     draw = ImageDraw.Draw(image)
-    # PIL cuts coordinates down to whole numbers, which must thus be the edges of pixels.
+    # PIL rounds coordinates down, so whole numbers must be the edges of pixels.
     canvas = place(points, face, wide, first=0.5)
     unit = UNIT * face["zoom"] * wide
     bands = _bands(canvas[PARTS["lines"]].reshape(-1, 13, 2), HALF_WIDTHS * unit)
@@ -119,7 +119,7 @@ def paint(
 def photograph(
     image: Image.Image, face: Mapping[str, float], random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Take a picture (3, H, W) of a painting: focus, light, the colour of the light, grain."""
+    """Return a photograph (3, H, W) of a painting, with blur, light, colour cast and grain."""
     if face["blur"] > 0:
         image = image.filter(ImageFilter.BoxBlur(face["blur"] * image.width / 48))
     pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
@@ -138,13 +138,13 @@ def photograph(
 
 @lru_cache(maxsize=8)
 def _across(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Places from -1 to 1 across a picture, and how much darker its edges are."""
+    """Return positions from -1 to 1 across an image, and how much darker its edges are."""
     across = np.linspace(-1, 1, size, dtype=np.float32)
     return across, np.float32(0.1) * across**2
 
 
 def _creases(face: Mapping[str, float]) -> dict[str, float]:
-    """How deep the skin folds where muscles pull it: 0 not at all, 1 fully."""
+    """Return the depth of each skin fold, from 0 (none) to 1."""
     smile, age = max(face["corner"], 0.0), face["age"]
     forehead = max(face["brow_raise"], 0.0) * 0.6 + max(face["brow_inner"], 0.0) * 0.4 + 0.3 * age
     frown = face["brow_draw"] * 0.9 + 0.2 * age
@@ -160,7 +160,7 @@ def _creases(face: Mapping[str, float]) -> dict[str, float]:
 
 
 def _bands(lines: Array, half_widths: Array) -> Array:
-    """Outlines (lines, 2 * 26) of lines drawn with a width."""
+    """Return outlines (lines, 2 * 26) of lines with a width."""
     along = np.empty_like(lines)
     along[:, 1:-1] = lines[:, 2:] - lines[:, :-2]
     along[:, 0] = lines[:, 1] - lines[:, 0]
@@ -173,7 +173,7 @@ def _bands(lines: Array, half_widths: Array) -> Array:
 
 
 def _blend(first: Colour, second: Colour, share: float) -> Colour:
-    """Mix two colours, ``share`` of the second."""
+    """Mix two colours, with a share of the second."""
     keep = 1 - share
     return (
         round(keep * first[0] + share * second[0]),
@@ -188,7 +188,7 @@ def _tinted(face: Mapping[str, float], name: str) -> Colour:
 
 
 def _pick(along: Sequence[Colour], position: float) -> Colour:
-    """Colour at a position from 0 to 1 along the colours, mixed from its two neighbours there."""
+    """Return the interpolated colour at a position from 0 to 1 along the colours."""
     position *= len(along) - 1
     first = min(int(position), len(along) - 2)
     return _blend(along[first], along[first + 1], position - first)

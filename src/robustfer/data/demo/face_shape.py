@@ -1,8 +1,8 @@
-"""The shape of a drawn face: its outlines, where they lie in a picture, and 68 landmarks on them.
+"""Compute the shape of a drawn face: outlines, their place in the image, and 68 landmarks.
 
 Lengths are in half head widths from the middle of the head, x to the right and y down. Every
-stroke is a line of 13 points, and the landmarks are points of those lines and of the jaw, so that
-strokes and landmarks cannot drift apart.
+stroke is a line of 13 points. Landmarks are points of these lines and of the jaw, so they always
+agree with the drawing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Half the width of a head of ordinary size, as a share of the picture.
+#: Half the width of a head of normal size, as a share of the image.
 UNIT = 0.365
 
-#: Half the width of each line in its middle and at its ends; 0 for edges that are not stroked.
+#: Half the width of each line in its middle and at its ends. 0: the line is an edge, not drawn.
 LINES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("brow left", "brow right"), (0.06, 0.025)),
     **dict.fromkeys(("upper lid left", "upper lid right"), (0.034, 0.026)),
@@ -39,7 +39,7 @@ LINES: dict[str, tuple[float, float]] = {
 ROW = {name: row for row, name in enumerate(LINES)}
 GLASSES = tuple(LINES)[-7:]
 
-_U = np.linspace(-1.0, 1.0, 13)  # along a line, left to right; 12 steps hold 2, 3, 4 or 6 parts
+_U = np.linspace(-1.0, 1.0, 13)  # along a line, left to right; 12 steps divide by 2, 3, 4 and 6
 _BOW = 1 - _U**2
 _ROUND = np.sqrt(_BOW)
 _LID = _BOW**0.75
@@ -69,8 +69,8 @@ _BODY = np.array([[-0.44, 0.6], [0.44, 0.6], [0.46, 1.5], [0.0, 1.9], [-0.46, 1.
 _CLOTHES = np.array([[-0.5, 1.38], [0.0, 1.62], [0.5, 1.38], [1.2, 1.55], [1.6, 2.6], [-1.6, 2.6],
                      [-1.2, 1.55]])  # fmt: skip
 
-# Hair: heights of the hair line at nine places from temple to temple, how far the hair stands off
-# the head, and how far down it falls behind the face (None: it does not).
+# Hair: heights of the hair line at nine places from temple to temple, the volume of the hair, and
+# the height of its end behind the face (None: no long hair).
 _STYLES: tuple[tuple[tuple[float, ...], float, float | None], ...] = (
     ((-0.30, -0.72, -0.92, -1.00, -1.02, -1.00, -0.92, -0.72, -0.30), 1.07, None),  # short
     ((-0.10, -0.66, -0.78, -0.80, -0.84, -0.80, -0.78, -0.66, -0.10), 1.10, None),  # fringe
@@ -84,7 +84,7 @@ HAIR_STYLES = len(_STYLES)
 
 
 def _hair(heights: tuple[float, ...], volume: float, end: float | None) -> tuple[Array, Array]:
-    """Hair before and behind the head."""
+    """Return the outlines of the hair in front of and behind the head."""
     x = np.linspace(-1.0, 1.0, 17)
     line = np.stack([x, np.interp(x, x[::2], heights)], axis=1)
     low, wide = (-0.1, volume) if end is None else (end, volume + 0.04)
@@ -95,7 +95,7 @@ def _hair(heights: tuple[float, ...], volume: float, end: float | None) -> tuple
 
 _HAIR = [np.concatenate(_hair(*style)) for style in _STYLES]
 
-# How far the points of the lines stand out of the round of the head: nose and glasses.
+# How far nose and glasses stand out of the head.
 _RELIEF = np.zeros(13 * len(LINES))
 _RELIEF.reshape(-1, 13)[ROW["nose bridge"]] = np.linspace(0.0, 0.35, 13)
 _RELIEF.reshape(-1, 13)[ROW["nose base"]] = 0.12 + 0.18 * _BOW
@@ -103,7 +103,7 @@ _RELIEF.reshape(-1, 13)[-len(GLASSES) :] = 0.08
 
 
 def _weights(face: Mapping[str, float]) -> dict[str, float]:
-    """The numbers that the lines and the head depend on linearly."""
+    """Return the weights that lines and head depend on linearly."""
     eye, smile, teeth = face["eye_size"], face["corner"], min(face["teeth"], 1.0)
     full = face["lips"] * (1 - 0.75 * face["press"])
     return {
@@ -137,11 +137,11 @@ def _weights(face: Mapping[str, float]) -> dict[str, float]:
 
 
 def _shape(w: Mapping[str, float]) -> dict[str, Array]:
-    """The parts that change with a face's weights, all of them linear in ``w``."""
+    """Return the parts that change with a face's weights. All are linear in ``w``."""
     lines = np.zeros((len(LINES), 13, 2))
 
     def put(name: str, x: Array, y: Array) -> None:
-        # Both sides of the face at once where x has two rows: the right one follows the left.
+        # With two rows, x has both sides of the face. The right line follows the left in LINES.
         rows = slice(ROW[name], ROW[name] + (2 if x.ndim == 2 else 1))
         lines[rows, :, 0], lines[rows, :, 1] = x, y
 
@@ -208,8 +208,7 @@ def _shape(w: Mapping[str, float]) -> dict[str, Array]:
     }
 
 
-# Any shape is the sum of these, one for each weight, times the weights: one product a face
-# instead of a hundred small sums.
+# Every shape is a weighted sum of these, one for each weight. A face then needs one product.
 _NAMES = tuple(_weights(defaultdict(float)))
 _UNIT_SHAPES = [_shape({other: float(other == name) for other in _NAMES}) for name in _NAMES]
 _BASIS = np.stack([np.concatenate([p.ravel() for p in s.values()]) for s in _UNIT_SHAPES])
@@ -217,7 +216,7 @@ _FIXED = np.concatenate([*_EARS, _BODY, _CLOTHES])
 
 
 def _places() -> dict[str, slice]:
-    """Where the points of each part stand in an outline."""
+    """Return the rows of each part's points in an outline."""
     sizes = {name: part.size // 2 for name, part in _UNIT_SHAPES[0].items()}
     sizes |= dict.fromkeys(("left iris", "right iris", "left pupil", "right pupil"), len(_CIRCLE))
     sizes |= {"left ear": len(_CIRCLE), "right ear": len(_CIRCLE)}
@@ -228,12 +227,12 @@ def _places() -> dict[str, slice]:
     return {name: slice(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
 
 
-#: Where the points of each part stand in an outline; ``lines`` come first, 13 points each.
+#: The rows of each part's points in an outline. ``lines`` come first, 13 points each.
 PARTS = _places()
 
 
 def outline(face: Mapping[str, float]) -> Array:
-    """Outlines of all parts of a face, one after the other as in ``PARTS``, in half head widths."""
+    """Return the outlines of a face, with parts as in ``PARTS``, in half head widths."""
     weights = _weights(face)
     shape = np.fromiter(weights.values(), float, len(weights)) @ _BASIS
     hair = _HAIR[int(face["hair"])]
@@ -241,12 +240,12 @@ def outline(face: Mapping[str, float]) -> Array:
 
 
 def _discs(face: Mapping[str, float], w: Mapping[str, float]) -> Array:
-    """Iris and pupil of both eyes, cut off by the lids: (which, side, point, xy)."""
+    """Return iris and pupil of both eyes, clipped by the lids: (which, side, point, xy)."""
     discs = np.empty((2, 2, len(_CIRCLE), 2))
     along = face["gaze_x"] + _DISC_RADII * _CIRCLE[:, 0]
     u = along / w["eye width"]
     bow = np.maximum(1 - u * u, 0.0)
-    lid = np.sqrt(bow * np.sqrt(bow))  # bow**0.75, quicker
+    lid = np.sqrt(bow * np.sqrt(bow))  # faster than bow**0.75
     middle = _EYE_LEVEL + w["slant"] * _SIDE * u
     height = _EYE_LEVEL - 0.02 + face["gaze_y"] + _DISC_RADII * _CIRCLE[:, 1]
     discs[..., 0] = w["eye x"] * _SIDE + along
@@ -256,13 +255,13 @@ def _discs(face: Mapping[str, float], w: Mapping[str, float]) -> Array:
 
 
 def place(points: Array, face: Mapping[str, float], size: int, *, first: float = 0.0) -> Array:
-    """Put an outline into a picture ``size`` wide: the head turned, tilted, scaled and moved.
+    """Place an outline in an image of a size: turn, tilt, scale and move the head.
 
-    ``first`` is the coordinate of the middle of the first pixel. With 0 a mirror image holds the
+    ``first`` is the coordinate of the middle of the first pixel. With 0 the mirror image has the
     point (size - 1 - x, y).
     """
     x, y = points[:, 0], points[:, 1]
-    # A head is deepest in its middle: what is near moves with a turn, the contour stays.
+    # Near parts move when the head turns, while the contour stays.
     depth = np.maximum(1 - x * x - (0.8 * y) ** 2, -0.25)
     depth[: len(_RELIEF)] += _RELIEF  # the lines come first
     x = (x + face["yaw"] * depth) * face["head_width"]

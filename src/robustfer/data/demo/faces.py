@@ -1,4 +1,4 @@
-"""Faces that the library draws itself: labelled images for trying things out, without any data."""
+"""Draw labelled faces, to try things without a data set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from robustfer.data.demo.face_shape import HAIR_STYLES, LANDMARKS, Array, outlin
 
 _SPLITS = ("train", "test", "validation")
 
-# What an expression changes in a face at rest, whose actions are all 0. Roughly the muscles'
-# action units: brows, eyes and mouth show an expression together.
+# The actions of each expression, similar to action units of muscles. A neutral face has 0 for all.
+# Only brows, eyes and mouth together show which expression it is.
 _ACTIONS = ("brow_raise", "brow_inner", "brow_draw", "eye_open", "lid_raise", "wrinkle",
             "lip_raise", "mouth_open", "mouth_width", "corner", "press", "teeth")  # fmt: skip
 _EXPRESSIONS = {
@@ -31,18 +31,18 @@ _EXPRESSIONS = {
 _PROTOTYPES = np.array([_EXPRESSIONS[name] for name in EXPRESSIONS])
 _LEAST_ACTION = np.where(_PROTOTYPES.min(axis=0) < 0, -1.2, 0.0)
 
-# What differs between faces of the same expression, from the least to the greatest value.
+# The ranges of properties that do not depend on the expression.
 _LOOKS: dict[str, tuple[float, float]] = {
-    # The head before the camera: radians, shares of the depth, a factor, shares of the size.
+    # The pose of the head: radians, shares of the depth, a factor, shares of the size.
     "tilt": (-0.22, 0.22), "yaw": (-0.26, 0.26), "pitch": (-0.15, 0.15), "zoom": (0.88, 1.08),
     "shift_x": (-0.05, 0.05), "shift_y": (-0.02, 0.06),
-    # Who it is: factors, and lengths in half head widths.
+    # The person: factors, and lengths in half head widths.
     "head_width": (0.86, 1.02), "chin": (0.92, 1.08), "jaw": (-0.15, 0.35),
     "eye_size": (0.88, 1.15), "eye_gap": (0.38, 0.45), "eye_slant": (-0.03, 0.03),
     "brow_height": (-0.03, 0.03), "nose_length": (0.8, 1.2), "nose_width": (0.8, 1.3),
     "mouth_size": (0.85, 1.12), "lips": (0.5, 1.2), "asymmetry": (-0.5, 0.5), "age": (0.0, 1.0),
     "gaze_x": (-0.05, 0.05), "gaze_y": (-0.02, 0.02), "hair": (0, HAIR_STYLES),
-    # Colours: places in a palette, or brightness.
+    # Colours: positions in a palette, or brightness.
     "skin": (0.0, 1.0), "hair_colour": (0.0, 1.0), "iris": (0.0, 1.0), "frame": (0.0, 1.0),
     "lipstick": (0.0, 1.0), "clothes": (40.0, 210.0), "clothes_red": (-40.0, 40.0),
     "clothes_blue": (-40.0, 40.0), "wall": (60.0, 215.0), "wall_red": (-35.0, 35.0),
@@ -53,34 +53,33 @@ _LOOKS: dict[str, tuple[float, float]] = {
     "blur": (-0.6, 0.6), "grain": (2.0, 14.0),
 }  # fmt: skip
 _LOWEST, _HIGHEST = np.array(list(_LOOKS.values())).T
-# How often a face has these.
+# How often a face has each of these.
 _CHANCES = {"bald": 0.08, "beard": 0.15, "glasses": 0.25}
 _NUMBERS = (*_LOOKS, *_CHANCES, *_ACTIONS)
 
 
 class DemoFaces(LabeledFaces):
-    """Drawn faces that show an expression by brows, eyes and mouth.
+    """Draw faces that show an expression by brows, eyes and mouth.
 
-    Pose, light, colours, size, who it is, glasses and hair differ from face to face, and so does
-    how clearly the expression shows: a face mixes in a second expression up to the share
-    ``ambiguity`` (mostly much less), at times weakly. Sample ``i`` of a split and seed is always
-    the same face: the number of samples, their order and the process do not matter. All classes
-    are equally frequent. Nothing is kept: each access draws the face again.
+    Pose, light, colours, size, person, glasses and hair differ between faces. A face also mixes in
+    a second expression, up to the share ``ambiguity`` and mostly much less. All classes are equally
+    frequent. Sample ``i`` of a split and seed is always the same face, for any number of samples,
+    order or process. Each access draws the face again, and nothing is cached.
 
-    :meth:`landmarks` has the 68 points of the iBUG order: 0 to 16 the jaw from the left of the
-    image to the right, 17 to 26 the brows, 27 to 35 the nose, 36 to 47 the eyes, 48 to 59 the outer
-    and 60 to 67 the inner edge of the lips. They lie on what is drawn, within half a pixel; a
-    turned head may have some just outside the image.
+    :meth:`landmarks` has the 68 points of iBUG: 0 to 16 the jaw from left to right in the image, 17
+    to 26 the brows, 27 to 35 the nose, 36 to 47 the eyes, 48 to 59 the outer and 60 to 67 the inner
+    edge of the lips. They are exact to half a pixel. Some points of a turned head can be just
+    outside the image.
 
     Args:
         num_samples: number of faces.
-        split: ``"train"``, ``"test"`` or ``"validation"``, which share no face.
+        split: ``"train"``, ``"test"`` or ``"validation"``. Splits share no face.
         size: width and height of the images in pixels, at least 16.
-        seed: which faces.
-        ambiguity: greatest share of a second expression, in [0, 1]. From 0.5 on some faces show
-            the other expression more than their own.
-        voters: people who say what they see in each face, for ``votes``: the second expression as
-            often as its share, else the face's own; 0: nobody, ``votes`` is ``None``.
+        seed: seed of the faces.
+        ambiguity: largest share of a second expression, in [0, 1]. Above 0.5 some faces show the
+            other expression more than their own.
+        voters: number of simulated people who label each face, for ``votes``. They choose the
+            second expression as often as its share. 0: ``votes`` is ``None``.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -109,7 +108,7 @@ class DemoFaces(LabeledFaces):
         check_range("ambiguity", ambiguity, 0.0, 1.0)
         voters = check_whole_number("voters", voters, 0)
         self._split, self._size, self._seed, self.ambiguity = split, size, seed, ambiguity
-        # Each seven faces in a row show each expression once, in a random order.
+        # Each group of seven faces shows each expression once, in random order.
         sevens = range(-(-num_samples // len(EXPRESSIONS)))
         order = [
             self._random("order", seven).random(len(EXPRESSIONS)).argsort() for seven in sevens
@@ -133,12 +132,12 @@ class DemoFaces(LabeledFaces):
         return torch.from_numpy(points.astype(np.float32))
 
     def _random(self, use: str, number: int) -> np.random.Generator:
-        """Random numbers of their own for each face, and for the order of each seven."""
+        """Return an independent generator for each use and number."""
         key = (_SPLITS.index(self._split), ("order", "face", "votes").index(use), number)
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
 
     def _face(self, row: int) -> tuple[dict[str, float], np.random.Generator]:
-        """All numbers that describe a face, and the random numbers left for the camera's grain."""
+        """Return all numbers that describe a face, and the generator for the camera's grain."""
         random, looks, chances, jitter, (second, much, strength) = self._drawn(row)
         looks = _LOWEST + looks * (_HIGHEST - _LOWEST)
         own, other, share = self._shown(row, second, much)
@@ -150,13 +149,13 @@ class DemoFaces(LabeledFaces):
         return dict(zip(_NUMBERS, numbers, strict=True)), random
 
     def _drawn(self, row: int) -> tuple[np.random.Generator, Array, Array, Array, list[float]]:
-        """The random numbers of a face, in [0, 1), and their source."""
+        """Return the generator of a face, and the random numbers in [0, 1) drawn from it."""
         random = self._random("face", row)
         looks, chances = random.random(len(_LOOKS)), random.random(len(_CHANCES))
         return random, looks, chances, random.random(len(_ACTIONS)), random.random(3).tolist()
 
     def _shown(self, row: int, second: float, much: float) -> tuple[int, int, float]:
-        """The expression of a face, a second one that it mixes in, and that one's share."""
+        """Return the expression of a face, the second one that it mixes in, and its share."""
         own = int(self._expressions[row])
         other = (own + 1 + int(second * (len(EXPRESSIONS) - 1))) % len(EXPRESSIONS)
         return own, other, self.ambiguity * much**2

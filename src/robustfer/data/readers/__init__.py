@@ -1,1 +1,1 @@
-"""Readers of data sets: what lies on a disk as labelled faces."""
+"""Read data sets from files."""

@@ -1,4 +1,4 @@
-"""AffectNet, in both layouts that it was released in."""
+"""Read AffectNet in both of its released layouts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from robustfer._tables import (
 from robustfer.data.classes import NUMBERINGS, expressions
 from robustfer.data.readers.images import Box, FileFaces, is_hidden, walk_images
 
-#: What AffectNet means by the numbers beyond the expressions.
+#: The meaning of AffectNet's numbers above those of the expressions.
 _NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}
 _SPLITS = {"train": ("training.csv", "train_set"), "validation": ("validation.csv", "val_set")}
 _COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height",
@@ -40,38 +40,38 @@ _POINTS = 68
 
 
 class AffectNet(FileFaces):
-    """The manually labelled faces of one split of AffectNet, in either layout.
+    """Read the manually labelled faces of a split of AffectNet, in either layout.
 
-    The first release has tables, in ``root`` or in the folder ``Manually_Annotated_file_lists``,
-    and whole photographs in ``Manually_Annotated_Images``; both may lie in ``Manually_Annotated``
-    below ``root``. The faces are cut out of the photographs as the table says::
+    The first release has tables in ``root`` or ``Manually_Annotated_file_lists``, and photographs
+    in ``Manually_Annotated_Images``. Both can be in ``Manually_Annotated`` below ``root``. Faces
+    are cropped by the boxes in the table::
 
         training.csv, validation.csv    subDirectory_filePath, face_x, face_y, face_width,
                                         face_height, facial_landmarks, expression, ...
         Manually_Annotated_Images/1/abc.jpg
 
-    The later release has faces already cut out, and arrays; nothing is unpickled::
+    The later release has cropped faces, and arrays. Nothing is unpickled::
 
         train_set/images/0.jpg          val_set/images/0.jpg
         train_set/annotations/0_exp.npy, 0_lnd.npy, ...
 
-    Images labelled none, uncertain or no face are left out, and with seven classes contempt too.
-    ``ids`` are the paths in the table, or the files' names.
+    Images labelled none, uncertain or no face are left out, as is contempt with seven classes.
+    ``ids`` are the paths in the table, or the names of the files.
 
     Args:
         root: the data set's folder.
-        split: ``"train"`` or ``"validation"``, on which others test: the labels of AffectNet's
-            test set were not released.
+        split: ``"train"`` or ``"validation"``. Papers test on the latter, because the labels of
+            AffectNet's test set were not released.
         num_classes: 7, or 8 with contempt.
-        crop: with tables: cut out the faces; else whole photographs are given.
-        size: side of the square to resize to, in pixels; ``None`` keeps the images' size, which
-            only the later release's faces share.
-        duplicates: with tables: ``"error"``, or ``"drop"`` to skip a row that is there again.
-        in_memory: read all images now (3 * size * size bytes each) and none later.
+        crop: with tables: crop the faces. ``False``: whole photographs.
+        size: side of the square to resize to, in pixels. ``None`` keeps the size of the images,
+            which is the same for all only in the later release.
+        duplicates: with tables: ``"error"``, or ``"drop"`` to skip a repeated row.
+        in_memory: read all images at once and keep them, 3 * size * size bytes each.
 
     Raises:
-        FileNotFoundError: root, table, an image or its label is not there.
-        ValueError: an option or a file is not as described; the message names file and line.
+        FileNotFoundError: root, table, an image or its label does not exist.
+        ValueError: an option or a file has another form. The message names file and line.
 
     Reference:
         Mollahosseini, Hasani, Mahoor, AffectNet: A Database for Facial Expression, Valence, and
@@ -122,8 +122,8 @@ class AffectNet(FileFaces):
             faces = _read_annotations(self._annotations, images, excluded)
         else:
             raise FileNotFoundError(
-                f"{root} has neither {name} nor {folder.name}: no layout of AffectNet's split "
-                f"{split!r}"
+                f"{root} has neither {name} nor {folder.name}, expected one of them for the split "
+                f"{split!r} of AffectNet; pass the data set's folder as root"
             )
         others = [face.code for face in faces if face.code >= num_classes]
         excluded.update(f"labelled {_NO_EXPRESSION.get(code, 'contempt')}" for code in others)
@@ -152,7 +152,8 @@ class AffectNet(FileFaces):
             path = self._annotations / f"{Path(self.all_ids[row]).stem}_lnd.npy"
             words = _load(path).ravel().astype(str).tolist()
             return self.place(row, read_points(str(path), words, _POINTS))
-        if self._points is None:  # on demand: they are most of the table, and rarely wanted
+        # Landmarks are most of the table and rarely needed, so they are read only now.
+        if self._points is None:
             self._points = _read_points(self._table, self._lines)
         return self.place(row, self._points[row])
 
@@ -174,12 +175,15 @@ def _read_faces(table: Path, duplicates: Duplicates, excluded: Counter[str]) -> 
             excluded["named again in the same words"] += 1
             continue
         face = _Face(line, name, code)
-        if code not in _NO_EXPRESSION:  # if no face was found the box may be empty
+        if code not in _NO_EXPRESSION:  # without a face the box can be empty
             left, top, width, height = (
                 _pixels(table, line, column, row[column]) for column in _COLUMNS[1:5]
             )
             if width < 1 or height < 1:
-                raise ValueError(f"{table}, line {line}: the face's box is empty")
+                raise ValueError(
+                    f"{table}, line {line}: face_width and face_height must be at least 1, got "
+                    f"{width} and {height}"
+                )
             face = face._replace(box=Box(left, top, left + width, top + height))
         faces.append(face)
     return faces
@@ -202,11 +206,11 @@ def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -
     inner = next((parts for parts in paths if len(parts) > 1), None)
     if inner is not None:
         raise ValueError(
-            f"{images.joinpath(*inner)} lies in a folder of its own; AffectNet has all images in "
+            f"{images.joinpath(*inner)} lies in a folder of its own; put all images directly into "
             f"{images}"
         )
     if not paths:
-        raise ValueError(f"{images} holds no image; expected are files like {images / '0.jpg'}")
+        raise ValueError(f"{images} has no image, expected files like {images / '0.jpg'}")
     found = sorted((name for (name,) in paths), key=lambda name: (len(name), name))  # 2 before 10
     labelled = {path.name for path in annotations.glob("*_exp.npy") if not is_hidden(path.name)}
     excluded["without an image"] = len(labelled - {f"{Path(name).stem}_exp.npy" for name in found})
@@ -217,7 +221,7 @@ def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -
         code = parse_whole_number(str(value.reshape(-1)[0])) if value.size == 1 else None
         if code is None or code > max(_NO_EXPRESSION):
             raise ValueError(
-                f"{path} must hold an expression from 0 to 10, got {shortened(str(value))}"
+                f"{path} must have an expression from 0 to 10, got {shortened(str(value))}"
             )
         faces.append(_Face(0, name, code))
     return faces
@@ -225,11 +229,13 @@ def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -
 
 def _load(path: Path) -> NDArray[Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, or is not a file")
+        raise FileNotFoundError(f"{path} does not exist, or is not a file")
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is not an array that can be read safely: {error}") from error
+        raise ValueError(
+            f"{path} is not a plain numpy array: {error}; arrays of objects are not read"
+        ) from error
 
 
 def _pixels(table: Path, line: int, column: str, text: str) -> int:

@@ -1,4 +1,4 @@
-"""FER2013: a csv file of pixels, and its own labels, often wrong, for FERPlus's images."""
+"""Read FER2013 from its csv file, and its labels for FERPlus's images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.readers.images import decode
 
-#: robustfer's name of a split -> what FER2013 and FERPlus call it.
+#: robustfer's name of a split -> the name in FER2013 and FERPlus.
 USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 
 _SIDE = 48
@@ -32,21 +32,21 @@ _GREY = {str(value): value for value in range(256)}
 
 
 class FER2013(LabeledFaces):
-    r"""The faces of one split of FER2013, 48 x 48 and grey, from ``fer2013.csv``.
+    r"""Read the faces of a split of FER2013, 48 x 48 and grey, from ``fer2013.csv``.
 
-    The csv has the columns ``emotion``, ``pixels`` and ``Usage``, in any order: ``fer2013.csv`` as
-    released, or ``icml_face_data.csv``. It is read once into memory, 2,304 bytes per face. Its
-    labels are often wrong; :class:`robustfer.data.FERPlus` has those of ten people each. ``ids``
-    are named as in FERPlus, by the row of the file: ``fer0000000.png`` is the first.
+    The csv has the columns ``emotion``, ``pixels`` and ``Usage`` in any order. Both ``fer2013.csv``
+    and ``icml_face_data.csv`` work. It is read once into memory, 2,304 bytes per face. Its labels
+    are often wrong. :class:`robustfer.data.FERPlus` has ten people's labels for each face. ``ids``
+    are FERPlus's names, by the row of the file: ``fer0000000.png`` is the first.
 
     Args:
         table: the csv file.
         split: ``"train"``, ``"validation"`` (the public test) or ``"test"`` (the private test).
-        size: side of the square to resize to, in pixels; ``None``: 48.
+        size: side of the square to resize to, in pixels. ``None``: 48.
 
     Raises:
-        FileNotFoundError: the file is not there.
-        ValueError: an option or a row is not as described; the message names file and line.
+        FileNotFoundError: the file does not exist.
+        ValueError: an option or a row has another form. The message names file and line.
 
     Reference:
         Goodfellow et al., Challenges in Representation Learning: A Report on Three Machine Learning
@@ -92,7 +92,7 @@ class FER2013(LabeledFaces):
 
 
 def check_usage(path: Path, line: int, usage: str) -> None:
-    """Refuse a row that belongs to no split."""
+    """Require that a row belongs to a split."""
     if usage not in USAGES.values():
         raise ValueError(
             f"{path}, line {line}: Usage must be one of {', '.join(USAGES.values())}, got "
@@ -103,11 +103,11 @@ def check_usage(path: Path, line: int, usage: str) -> None:
 def read_fer2013_labels(
     path: Path, rows: Sequence[tuple[str, str]], *, duplicates: Duplicates = "error"
 ) -> dict[str, int]:
-    """Read FER2013's own label of each image: name -> position in ``EXPRESSIONS``.
+    """Read FER2013's label of each image: name -> position in ``EXPRESSIONS``.
 
     A csv with columns ``image`` and ``emotion`` is matched by name. The original ``fer2013.csv``
-    has no names: its rows must be those of the complete ``fer2013new.csv``, in the same order.
-    ``rows`` are usage and image of each row of that table; the name is empty if it has none.
+    has no names, so its rows must be those of the complete ``fer2013new.csv``, in the same order.
+    ``rows`` has usage and image of each row of that table. The name of an image can be empty.
     """
     named: dict[str, int] = {}
     names = NamedOnce(path, duplicates)
@@ -122,21 +122,21 @@ def read_fer2013_labels(
             unnamed.append((line, row["Usage"], emotion))
         else:
             raise ValueError(
-                f"{path}, line 1: the header must name the column image, or Usage as FER2013's own "
-                f"csv has it; it names {', '.join(row)}"
+                f"{path}, line 1: the header must name the column image, or Usage as in FER2013's "
+                f"csv, got {', '.join(row)}"
             )
     if named:
         return named
     if len(unnamed) != len(rows):
         raise ValueError(
-            f"{path} has {len(unnamed)} rows, but fer2013new.csv has {len(rows)}; a csv without "
-            "image names can only be matched to the complete fer2013new.csv, row by row"
+            f"{path} has {len(unnamed)} rows, expected the {len(rows)} of fer2013new.csv; without "
+            "image names both files must be complete, or add a column image"
         )
     for (line, usage, emotion), (expected, image) in zip(unnamed, rows, strict=True):
         if usage != expected:
             raise ValueError(
-                f"{path}, line {line}: Usage is {usage!r}, but {expected!r} in the same row of "
-                "fer2013new.csv; the two files do not belong together"
+                f"{path}, line {line}: Usage is {usage!r}, expected {expected!r} as in the same "
+                "row of fer2013new.csv; use two files that belong together"
             )
         if image:
             named[image] = emotion

@@ -1,4 +1,4 @@
-"""FERPlus: the faces of FER2013 with the votes of ten people each, in the data set's own layout."""
+"""Read FERPlus: the faces of FER2013 with the votes of ten people for each."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ _FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2
 
 
 class FERPlus(FileFaces):
-    """The faces of one split of FERPlus, 48 x 48 and grey as they come.
+    """Read the faces of a split of FERPlus, 48 x 48 and grey.
 
-    Below ``root`` lie ``fer2013new.csv`` (the votes) and ``data/FER2013Train``, ``FER2013Valid``
-    and ``FER2013Test`` (the images). An image is left out if the votes are too divided for the
-    rule, or led by unknown, no face (NF) or, with seven classes, contempt. ``ids`` are the image
-    names; ``votes`` the votes for the classes as they were given.
+    ``root`` has ``fer2013new.csv`` (the votes), and the folders ``FER2013Train``, ``FER2013Valid``
+    and ``FER2013Test`` (the images) in ``data``. An image is left out if the votes are too divided
+    for the rule, or if unknown, no face (NF) or, with seven classes, contempt leads. ``ids`` are
+    the names of images. ``votes`` are all votes for the classes.
 
     Args:
         root: the data set's folder.
         split: ``"train"``, ``"validation"`` (the public test) or ``"test"`` (the private test).
-        labels: what ``target`` is. ``"majority"``, ``"probability"``, ``"crossentropy"`` and
-            ``"multi_target"`` are the rules of its authors,
-            :func:`robustfer.data.readers.votes.judge`; from the shares of ``"probability"`` the
-            loop draws a class (:func:`torch.multinomial`). ``"fer2013"`` is FER2013's
-            own label, often wrong, with the majority in ``true_targets``.
+        labels: how ``target`` is made. ``"majority"``, ``"probability"``, ``"crossentropy"`` and
+            ``"multi_target"`` are the rules of FERPlus's authors, see
+            :func:`robustfer.data.readers.votes.judge`. With ``"probability"`` the training loop
+            draws a class from the shares (:func:`torch.multinomial`). ``"fer2013"`` is FER2013's
+            label, which is often wrong, with the majority in ``true_targets``.
         fer2013_labels: for ``labels="fer2013"``: the original ``fer2013.csv``, matched row by row
-            to the complete ``fer2013new.csv``, or any csv with columns ``image`` and ``emotion``
+            to the complete ``fer2013new.csv``, or a csv with columns ``image`` and ``emotion``
             (FER2013's numbers).
         num_classes: 7, or 8 with contempt.
-        size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
-        duplicates: ``"error"``, or ``"drop"`` to skip a row that says the very same again.
-        in_memory: read all images now and none later; 97 MB for 14,000 faces.
+        size: side of the square to resize to, in pixels. ``None`` keeps the size of the images.
+        duplicates: ``"error"``, or ``"drop"`` to skip a repeated row.
+        in_memory: read all images at once and keep them, 6,912 bytes each at 48 x 48.
 
     Raises:
-        FileNotFoundError: root, table or an image is not there.
-        ValueError: an option or a file is not as described; the message names file and line.
+        FileNotFoundError: root, table or an image does not exist.
+        ValueError: an option or a file has another form. The message names file and line.
 
     Reference:
         Barsoum et al., Training Deep Networks for Facial Expression Recognition with
@@ -87,8 +87,8 @@ class FERPlus(FileFaces):
         check_choice("labels", labels, (*get_args(VoteRule), "fer2013"))
         if labels == "fer2013" and fer2013_labels is None:
             raise ValueError(
-                "labels='fer2013' needs fer2013_labels=, the path of fer2013.csv or of a csv with "
-                "columns image and emotion"
+                "labels='fer2013' needs the labels; pass fer2013_labels=, the path of fer2013.csv "
+                "or of a csv with columns image and emotion"
             )
         if labels != "fer2013" and fer2013_labels is not None:
             raise ValueError(f"fer2013_labels is only for labels='fer2013', got labels={labels!r}")
@@ -97,7 +97,7 @@ class FERPlus(FileFaces):
         folder = root / "data" / _FOLDERS[split]
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"the folder {folder if root.is_dir() else root} is not there; FERPlus keeps the "
+                f"the folder {folder if root.is_dir() else root} does not exist; FERPlus keeps the "
                 f"split {split!r} in data/{folder.name} below its root"
             )
         table = root / "fer2013new.csv"
@@ -147,7 +147,7 @@ class FERPlus(FileFaces):
             targets=targets,
             true_targets=true_targets,
             votes=votes[kept, :num_classes],
-            excluded=+excluded,  # the sign drops what did not occur
+            excluded=+excluded,  # drops reasons that did not occur
         )
 
 
@@ -167,7 +167,7 @@ def _read_faces(table: Path, duplicates: Duplicates) -> list[_Face]:
         check_usage(table, line, usage)
         votes = [read_whole_number(table, line, name, row[name]) for name in VOTE_COLUMNS]
         repeated = False
-        if image:  # where FERPlus has removed a face there is none
+        if image:  # FERPlus removed the faces without a name
             image = check_inside(table, line, image)
             repeated = not names.is_new(line, image, (usage, *votes))
         faces.append(_Face(line, usage, image, votes, repeated))

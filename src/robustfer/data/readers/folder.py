@@ -1,4 +1,4 @@
-"""Your own images: one folder per class."""
+"""Read your own images from one folder per class."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from robustfer.data.readers.label_names import name_classes
 
 
 class ImageFolder(FileFaces):
-    """Images in ``root/class/*.png``, or in ``root/split/class/*.png``.
+    """Read images from ``root/class/*.png``, or from ``root/split/class/*.png``.
 
-    If all folders bear the names of expressions, or synonyms ("Happy", "joy"), the classes are
-    robustfer's, in their usual order; else the sorted names of the folders of all splits. A folder
-    one letter away from an expression ("Suprise") is an error, unless ``classes`` names it.
+    If all folders have names of expressions, or synonyms ("Happy", "joy"), the classes are
+    robustfer's in their usual order. Otherwise they are the sorted names of the folders of all
+    splits. A folder one letter away from an expression ("Suprise") is an error, unless ``classes``
+    names it.
 
-    A folder is a class if it has an image. Images in folders below it (one per person, say) belong
-    to it if it is an expression or one of ``classes``; otherwise they are an error, because the
-    inner folder might be the class. Hidden files and folders are left out, and what archives add
-    (``__MACOSX``). ``ids`` are the paths below ``root``.
+    A folder is a class if it has an image. Images in its subfolders, for example one per person,
+    belong to the class if it is an expression or one of ``classes``. Otherwise they are an error,
+    because the subfolder could be the class. Hidden files and folders are left out, and those that
+    archives add (``__MACOSX``). ``ids`` are the paths below ``root``.
 
     Args:
         root: the folder.
-        split: ``"train"``, ``"validation"`` (or a folder ``valid`` or ``val``) or ``"test"``;
-            ``None`` if the classes lie directly below ``root``.
-        size: side of the square to resize to, in pixels; ``None``: all images have one size.
+        split: ``"train"``, ``"validation"`` (or a folder ``valid`` or ``val``) or ``"test"``.
+            ``None``: the classes are directly below ``root``.
+        size: side of the square to resize to, in pixels. ``None``: all images have one size.
         classes: names and order of the classes, or a data set of
-            :data:`robustfer.data.NUMBERINGS` for its order; a folder of another name is an error.
-        numbers: what folders called by numbers mean: a data set of
-            :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``;
-            ``None``: nothing but their names.
-        in_memory: read all images now (3 * H * W bytes each) and none later.
+            :data:`robustfer.data.NUMBERINGS` for its order. A folder with another name is an error.
+        numbers: the meaning of folders named by numbers: a data set of
+            :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``.
+            ``None``: numbers are names.
+        in_memory: read all images at once and keep them, 3 * H * W bytes each.
 
     Raises:
-        FileNotFoundError: root or the split's folder is not there.
-        ValueError: an option, a folder or an image is not as described; the message names it.
+        FileNotFoundError: root or the split's folder does not exist.
+        ValueError: an option, a folder or an image has another form. The message names it.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -68,17 +69,17 @@ class ImageFolder(FileFaces):
         if split is None:
             if folders:
                 raise ValueError(
-                    f"{root} holds the splits {', '.join(folders)}; say which with split="
+                    f"{root} has the splits {', '.join(folders)}; choose one with split="
                 )
             folders, split = {"train": root}, "train"
         elif split not in folders:
             raise FileNotFoundError(
-                f"{root} has no folder {' or '.join(SPLITS[split])} for the split {split!r}; with "
-                "the classes directly below it, use split=None"
+                f"{root} has no folder {' or '.join(SPLITS[split])} for the split {split!r}; if "
+                "the classes are directly below it, use split=None"
             )
         folder = folders[split]
         excluded: Counter[str] = Counter()
-        # All splits, so that a class means the same in each.
+        # Read all splits, because they must share their classes.
         found = {
             below: _images_of_classes(below, excluded if below == folder else Counter())
             for below in folders.values()
@@ -101,7 +102,7 @@ class ImageFolder(FileFaces):
             targets += [order.index(names[label])] * len(paths)
         if not ids:
             raise ValueError(
-                f"{folder} holds no image; expected are files like {folder / 'happiness' / '1.png'}"
+                f"{folder} has no image, expected files like {folder / 'happiness' / '1.png'}"
             )
         super().__init__(
             root,
@@ -119,7 +120,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images_of_classes(folder: Path, excluded: Counter[str]) -> dict[str, list[tuple[str, ...]]]:
-    """The images of each class folder, by their path below ``folder``."""
+    """Return the images of each class folder, by their path below ``folder``."""
     found: dict[str, list[tuple[str, ...]]] = {}
     for parts in sorted(walk_images(folder, excluded)):
         if len(parts) == 1:
@@ -145,13 +146,13 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _check_inner(folder: Path, inner: tuple[str, ...], name: str, known: Collection[str]) -> None:
-    """Refuse folders below a class folder that might be the class themselves."""
+    """Refuse subfolders of a class folder that could be the classes."""
     other = next((repr(part) for part in inner if name != class_name(part) in known), None)
     cure = "move them"
     if other is None and name not in known:
         other, cure = "the name of a folder below it", "name the classes with classes="
     if other is not None:
         raise ValueError(
-            f"{folder.joinpath(*inner)} has images whose class may be {folder.name!r} or {other}; "
+            f"{folder.joinpath(*inner)} has images whose class can be {folder.name!r} or {other}; "
             f"make root the folder above the class folders, or {cure}"
         )

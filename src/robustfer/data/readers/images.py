@@ -1,4 +1,4 @@
-"""Image files: which they are, and as uint8 tensors, with limits on what they may do."""
+"""Find image files, and read them as uint8 tensors within safe limits."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from robustfer._checks import check_bool, check_whole_number
 from robustfer.data.dataset import LabeledFaces
 from robustfer.landmarks.geometry import resize_points
 
-#: File name endings that are taken for images.
+#: Suffixes of files that are read as images.
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
     | {".jpe", ".jfif", ".pbm", ".pnm"}
 )
-# Folders that systems and archives make beside pictures, some with small copies of them.
+# Folders that systems and archives add, some with small copies of images.
 _MADE_BY_SYSTEMS = frozenset(
     {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 )
-# Left out in silence they would be missed: they are pictures, but not of a kind that is read.
+# Images of formats that are not read. They are an error, because skipping them would go unnoticed.
 _OTHER_IMAGES = frozenset(
     {".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".svg", ".ico"}
 )
 MAX_MEGAPIXELS = 50
 
-# Named, because Pillow would otherwise choose a decoder by the file's content and
-# ignore its ending. It would even start Ghostscript.
+# Without this list Pillow would try every format, for example with Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 
 
 class Box(NamedTuple):
-    """A part of an image, in pixels; ``right`` and ``bottom`` are the first ones outside."""
+    """A part of an image, in pixels. ``right`` and ``bottom`` are the first pixels outside."""
 
     left: int
     top: int
@@ -50,42 +49,40 @@ class Box(NamedTuple):
 
 
 def read_image(path: str | Path, *, size: int | None = None, box: Box | None = None) -> Tensor:
-    """Read an image file as uint8 (3, H, W): upright as its EXIF data say, without transparency.
+    """Read an image file as uint8 (3, H, W), turned upright by its EXIF data, without transparency.
 
     Args:
-        path: PNG, JPEG, BMP, WebP, TIFF or PPM file, at most 50 megapixels and 8 bits per
-            channel.
-        size: side of the square to resize to, in pixels; ``None`` keeps the image's size.
-        box: the part to cut out first, black where it lies outside the image.
+        path: PNG, JPEG, BMP, WebP, TIFF or PPM file with at most 50 megapixels, 8 bits per channel.
+        size: side of the square to resize to, in pixels. ``None`` keeps the image's size.
+        box: the part to crop first. It is black outside the image.
     """
     try:
-        # Opening a pipe waits for a writer, and a device may never end.
+        # Opening a pipe would wait for a writer, and a device can be endless.
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise ValueError("it is not a regular file, but a folder, a pipe or a device")
-        # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
-        # memory with width for height.
+        # Given a path, Pillow memory-maps uncompressed TIFF files, and confuses width and height if
+        # the image is turned.
         with Path(path).open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             return decode(image, size=size, box=box)
     except FileNotFoundError:
         raise
-    except UnidentifiedImageError:  # its text shows the open file as an object
+    except UnidentifiedImageError:  # its message only shows the file object
         raise ValueError(
             f"{path} cannot be read as an image: it is damaged, or not {', '.join(_FORMATS)}"
         ) from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files.
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def decode(image: Image.Image, *, size: int | None = None, box: Box | None = None) -> Tensor:
-    """Return an image of Pillow as :func:`read_image` returns that of a file."""
+    """Convert a Pillow image to the tensor that :func:`read_image` returns."""
     _check_area(image.width, image.height, "it")
     if image.mode.split(";")[0] in ("I", "F"):
         raise ValueError(
-            f"it has more than 8 bits per channel (Pillow's mode {image.mode}); "
-            "convert it to 8 bits"
+            f"it has more than 8 bits per channel (Pillow's mode {image.mode}); convert it to 8"
         )
     upright = ImageOps.exif_transpose(image)
-    # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
+    # Pillow warns about dropped transparency of a palette. Converting to RGBA first avoids that.
     colour = upright.convert("RGBA") if "transparency" in upright.info else upright
     colour = colour.convert("RGB")
     if box is not None:
@@ -97,16 +94,16 @@ def decode(image: Image.Image, *, size: int | None = None, box: Box | None = Non
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is nobody's own: hidden, or made by a system or an archive."""
+    """Return whether a file or folder is hidden, or was added by a system or an archive."""
     return name.startswith(".") or name in _MADE_BY_SYSTEMS
 
 
 def walk_images(
     folder: Path, excluded: Counter[str], above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the path of each image below a folder, part by part, in no order.
+    """Yield the path of each image below a folder, as a tuple of parts, in no order.
 
-    ``excluded`` counts the files left out by reason; ``above`` are the folders that it lies in.
+    ``excluded`` counts left out files by reason. ``above`` are the parent folders.
     """
     here = folder.stat()
     identity = (here.st_dev, here.st_ino)
@@ -120,36 +117,34 @@ def walk_images(
                 if ending in IMAGE_SUFFIXES:
                     excluded["hidden"] += 1
             elif entry.is_symlink() and not path.exists():
-                raise ValueError(f"{path} is a broken link; take it away")
+                raise ValueError(f"{path} is a broken link; remove it")
             elif entry.is_dir():
                 for parts in walk_images(path, excluded, (*above, identity)):
                     yield (entry.name, *parts)
             elif ending in _OTHER_IMAGES:
                 raise ValueError(
-                    f"{path} is an image of a kind that is not read; convert it to png or jpeg, or "
-                    "take it away"
+                    f"{path} is an image of a format that is not read; convert it to png or jpeg, "
+                    "or remove it"
                 )
             elif ending not in IMAGE_SUFFIXES:
                 excluded[f"no image by its ending ({ending or 'none'})"] += 1
             elif not entry.is_file():
-                raise ValueError(
-                    f"{path} is not a regular file, but a pipe or a device; take it away"
-                )
+                raise ValueError(f"{path} is not a regular file, but a pipe or a device; remove it")
             else:
                 yield (entry.name,)
 
 
 class FileFaces(LabeledFaces):
-    """A data set whose images are files of one size below a folder.
+    """Load the images of a data set from files below a folder. All images have one size.
 
     Args:
-        folder: where the files lie.
-        names: their paths below it; default: the ids.
-        size: side of the square to resize to, in pixels; ``None``: all must be as large as the
-            first.
-        boxes: the part to cut out of each image before.
-        in_memory: read all files now (3 * H * W bytes per image) and none later.
-        labels: what :class:`LabeledFaces` takes.
+        folder: the folder of the files.
+        names: the paths of the files below it. Default: the ids.
+        size: side of the square to resize to, in pixels. ``None``: all must have the first one's
+            size.
+        boxes: the part of each image to crop before resizing.
+        in_memory: read all files at once and keep them, 3 * H * W bytes each.
+        labels: arguments of :class:`LabeledFaces`.
     """
 
     def __init__(
@@ -178,18 +173,18 @@ class FileFaces(LabeledFaces):
 
     def load_image(self, row: int) -> Tensor:
         if self._images is not None:
-            # A copy: whoever changes it in place must not change what is remembered.
+            # A copy, because the caller may change it in place.
             return self._images[row].clone()
         image = self._read(row)
         if image.shape != self._shape:
             raise ValueError(
-                f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, but "
-                f"{self._names[0]} has {_shown(self._shape)}; give size= to resize all to one size"
+                f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, expected the "
+                f"{_shown(self._shape)} of {self._names[0]}; pass size= to resize all images"
             )
         return image
 
     def place(self, row: int, points: Tensor) -> Tensor:
-        """Return where points (K, 2) of a file, in its pixels, lie in the image as it is read."""
+        """Convert points (K, 2) from pixels of the file to pixels of the loaded image."""
         box = None if self._boxes is None else self._boxes[row]
         if box is not None:
             points = points - points.new_tensor([box.left, box.top])
@@ -211,7 +206,7 @@ def _upright_size(path: Path) -> tuple[int, int]:
     with Image.open(path, formats=_FORMATS) as image:
         width, height = image.size
         if isinstance(image, TiffImageFile):
-            # Some versions of Pillow give the size of a TIFF as it stands upright already.
+            # Some versions of Pillow already give the upright size of a TIFF.
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         quarter_turn = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (height, width) if quarter_turn else (width, height)
@@ -222,7 +217,10 @@ def _check_area(width: int, height: int, what: str) -> None:
         raise ValueError(f"{what} is empty")
     megapixels = width * height / 1e6
     if megapixels > MAX_MEGAPIXELS:
-        raise ValueError(f"{what} has {megapixels:.0f} megapixels, more than {MAX_MEGAPIXELS}")
+        raise ValueError(
+            f"{what} has {megapixels:.0f} megapixels, expected at most {MAX_MEGAPIXELS}; make it "
+            "smaller"
+        )
 
 
 def _shown(shape: torch.Size) -> str:

@@ -1,4 +1,4 @@
-"""Text files with a name and a number per line, as RAF-DB's labels and noisy labels come in."""
+"""Read and write text files with a name and a number per line, such as RAF-DB's labels."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ class Entry(NamedTuple):
 
 
 def read_label_list(path: Path) -> list[Entry]:
-    """Read lines of a name and a whole number, separated by blanks, a tab or a comma.
+    """Read lines with a name and a whole number, separated by spaces, a tab or a comma.
 
-    The number is the last word of a line, so a name may have blanks, tabs and commas in it. Empty
-    lines are allowed. Bytes that are not UTF-8 are read as in names of files (``os.fsdecode``).
+    The number is the last word of a line, so a name can contain spaces, tabs and commas. Empty
+    lines are allowed. Bytes that are not UTF-8 are decoded like file names (``os.fsdecode``).
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, or is not a file")
+        raise FileNotFoundError(f"{path} does not exist, or is not a file")
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         entries = [
             _entry(path, line, text) for line, text in enumerate(file, start=1) if text.strip()
         ]
     if not entries:
-        raise ValueError(f"{path} is empty; expected are lines like 'train_00001.jpg 5'")
+        raise ValueError(f"{path} is empty, expected lines like 'train_00001.jpg 5'")
     return entries
 
 
 def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
-    """Write names and numbers, a line each, whole or not at all, if they can be read again."""
+    """Write a name and a number per line. Names that cannot be read again are an error."""
     text = b"".join(_line(path, name, number) for name, number in rows)
     write_whole(path, lambda file: file.write(text))
 
 
 def aligned_name(name: str) -> str:
-    """Return the name of an image's aligned copy, from it or from the image's own."""
+    """Return the name of an image's aligned copy, from either name."""
     path = PurePosixPath(plain_name(name))
     return str(path.with_name(f"{path.stem}{_ALIGNED}{path.suffix}"))
 
 
 def plain_name(name: str) -> str:
-    """Return the name of an image from that of its aligned copy, or from its own."""
+    """Return the name of an image, from its own or from that of its aligned copy."""
     path = PurePosixPath(name)
     stem = path.stem.removesuffix(_ALIGNED)
     if not stem:  # "/", "." or "_aligned.jpg"
@@ -63,7 +63,7 @@ def plain_name(name: str) -> str:
 def _entry(path: Path, line: int, text: str) -> Entry:
     text = text.strip()
     if "\0" in text:
-        raise ValueError(f"{path}, line {line}: no text; save the list as UTF-8")
+        raise ValueError(f"{path}, line {line}: it is not text; save the list as UTF-8")
     before = text.rstrip(_DIGITS)
     number = text[len(before) :]
     name = before.rstrip(" \t").removesuffix(",").rstrip(" \t")
@@ -80,7 +80,7 @@ def _entry(path: Path, line: int, text: str) -> Entry:
 
 
 def _line(path: Path, name: str, number: int) -> bytes:
-    """A line of a list, if it can be read again; other programs split lines at U+2028 too."""
+    """Return a line of a list. Names with U+2028 are refused: other programs split lines there."""
     if number < 0:
         raise ValueError(f"the label of {name!r} must be 0 or more, got {number}")
     try:
@@ -90,8 +90,7 @@ def _line(path: Path, name: str, number: int) -> bytes:
         read = None
     if name.splitlines() != [name] or read != (1, name, number):
         raise ValueError(
-            f"{name!r} cannot be written to a label list with the label {number}: it would not be "
-            "read again. A name must be one non-empty line that does not begin or end with a blank "
-            "or end with a comma"
+            f"{name!r} with the label {number} cannot be written to a label list: names must be "
+            "one non-empty line without leading or trailing spaces or a trailing comma"
         )
     return line + b"\n"

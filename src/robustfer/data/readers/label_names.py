@@ -1,4 +1,4 @@
-"""What the labels of a table, or the names of class folders, stand for."""
+"""Find the class of each label in a table, or of each class folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustfer.data.classes import (
     classes_of,
 )
 
-# How programs write that there is no value.
+# Words for a missing value.
 _MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
 _WORDS = re.compile(r"[^\W\d_]+")
 # Numbers and signs around a word: "0_angry", "happy (2)".
@@ -33,25 +33,25 @@ def name_classes(
     classes: str | Sequence[str] | None,
     numbers_are_names: bool = False,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the class that each label stands for, and the classes in order.
+    """Return the class of each label, and the ordered classes.
 
-    Without ``classes`` they are those of :func:`classes_of`. Then a label is refused that would
-    silently make a class of its own: one letter away from an expression, another spelling of a
-    label, a number, or a word for a missing value.
+    Without ``classes`` the order is that of :func:`classes_of`. Labels that probably are mistakes
+    are then an error: one letter away from an expression, another spelling of a label, a number, or
+    a word for a missing value.
 
     Args:
-        labels: label -> where it stands, for messages.
-        numbers: what numbers mean: a key of :data:`NUMBERINGS`, or ``"classes"`` for positions in
-            ``classes``.
+        labels: label -> its place, for messages.
+        numbers: the meaning of numbers: a key of :data:`NUMBERINGS`, or ``"classes"`` for positions
+            in ``classes``.
         classes: names of the classes, or a key of :data:`NUMBERINGS`.
-        numbers_are_names: without ``numbers``, plain numbers are names if no label is an
+        numbers_are_names: without ``numbers``, treat plain numbers as names if no label is an
             expression.
     """
     order = None if classes is None else class_order(classes)
     codes: Mapping[int, str] | None = None
     if numbers == "classes":
         if order is None:
-            raise ValueError("numbers='classes' needs classes=, the names that are counted")
+            raise ValueError("numbers='classes' needs names; pass them as classes=")
         codes = dict(enumerate(order))
     elif numbers is not None:
         codes = NUMBERINGS[check_choice("numbers", numbers, (*NUMBERINGS, "classes"))]
@@ -78,16 +78,16 @@ def _name(
         return label
     if label.lower() in _MISSING:
         raise ValueError(
-            f"{where}: label {label!r} stands for a missing value; leave the image out, or name "
-            "all classes with classes="
+            f"{where}: label {label!r} stands for a missing value; remove the image, or pass the "
+            "names of all classes as classes="
         )
     name = class_name(label)
     if _is_number(label):
         plain = label.isascii() and label.isdigit()
         if codes is None and not (plain and numbers_are_names and order is None):
             raise ValueError(
-                f"{where}: label is the number {shortened(label)}, which means something else in "
-                f"every data set; say what with numbers=, one of {', '.join(NUMBERINGS)} or classes"
+                f"{where}: label is the number {shortened(label)}, whose meaning differs between "
+                f"data sets; pass numbers=, one of {', '.join(NUMBERINGS)} or classes"
             )
         if codes is not None:
             number = parse_whole_number(label)
@@ -99,16 +99,16 @@ def _name(
             name = codes[number]
     if order is not None and name not in order:
         raise ValueError(
-            f"{where}: label {shortened(label)} is none of {', '.join(order)}"
+            f"{where}: label must be one of {', '.join(order)}, got {shortened(label)}"
             + _shown.near(name, order)
         )
     return name
 
 
 def _check_new_classes(labels: Mapping[str, str], names: Mapping[str, str]) -> None:
-    """Refuse classes that are likely to be another one, misspelt."""
+    """Refuse classes that probably are misspelt names of other classes."""
     own = [label for label, name in names.items() if name not in EXPRESSIONS_WITH_CONTEMPT]
-    # A data set of other things, a bear beside a dog, has nothing to do with fear.
+    # "bear" beside "dog" is not a misspelt "fear", so data of other things are not checked.
     beside_expressions = len(own) < len(names)
     if beside_expressions or all(map(_one_letter_from, own)):
         for label in own:
@@ -116,20 +116,20 @@ def _check_new_classes(labels: Mapping[str, str], names: Mapping[str, str]) -> N
             if near is not None:
                 raise ValueError(
                     f"{labels[label]}: label {label!r} is not an expression; did you mean "
-                    f"{near!r}? If it is a class of its own, name all classes with classes="
+                    f"{near!r}? If it is another class, pass the names of all classes as classes="
                 )
             if _is_number(label):
                 raise ValueError(
-                    f"{labels[label]}: label is the number {label} beside names; say what numbers "
-                    f"mean with numbers=, one of {', '.join(NUMBERINGS)}"
+                    f"{labels[label]}: label is the number {label} beside names; pass the meaning "
+                    f"of numbers as numbers=, one of {', '.join(NUMBERINGS)}"
                 )
     spellings: dict[str, str] = {}
     for label in own:
         other = spellings.setdefault(_loose(label), label)
         if other != label:
             raise ValueError(
-                f"{labels[label]}: label {label!r} is {other!r} in another spelling; write both "
-                "alike, or name all classes with classes="
+                f"{labels[label]}: label {label!r} is another spelling of {other!r}; use one "
+                "spelling, or pass the names of all classes as classes="
             )
 
 
@@ -142,7 +142,7 @@ def _is_number(label: str) -> bool:
 
 
 def _one_letter_from(label: str) -> str | None:
-    """The word for an expression that is in it, or that one letter would make of it."""
+    """Return the word for an expression that is at most one letter away, if any."""
     written = _AROUND.sub("", _loose(label))
     for word in EXPRESSION_WORDS:
         same = min(len(written), len(word))
@@ -155,7 +155,7 @@ def _one_letter_from(label: str) -> str | None:
 
 
 def _word_in(label: str) -> str | None:
-    """The word for an expression that is part of it, as in "happy - Copy"."""
+    """Return the word for an expression in a label, such as "happy - Copy", if any."""
     return next((word for word in _WORDS.findall(_loose(label)) if word in EXPRESSION_WORDS), None)
 
 

@@ -1,4 +1,4 @@
-"""Your own images, listed in a csv file."""
+"""Read your own images from a list in a csv file."""
 
 from __future__ import annotations
 
@@ -35,39 +35,39 @@ _COLUMNS = ("path", "label", "split", "votes", "landmarks")
 
 
 class LabelTable(FileFaces):
-    r"""Images and labels by a csv file with columns ``path`` and ``label``, or named otherwise.
+    r"""Read images and labels from a csv file with columns ``path`` and ``label``.
 
-    Further columns that are understood:
+    Optional columns:
 
     - ``split``: ``train``, ``validation`` or ``test``.
-    - ``votes``: how many people saw each class, in the order of ``classes``: ``"7;0;3"``.
-    - ``landmarks``: ``"x;y;x;y;..."`` in pixels of the file; an empty cell: not known.
+    - ``votes``: number of people who chose each class, in the order of ``classes``: ``"7;0;3"``.
+    - ``landmarks``: ``"x;y;x;y;..."`` in pixels of the file. An empty cell means unknown.
 
-    A label is a name, for an expression also a synonym ("happy", "Joy"). Numbers mean something
-    else in every data set, so ``numbers`` must say what. If all labels are expressions, the classes
-    are robustfer's, in their usual order; else the sorted labels. A label one letter away from an
-    expression ("suprise") is an error, unless ``classes`` names it. ``ids`` are the paths from
-    ``root`` on, with forward slashes; absolute paths below ``root`` are accepted.
+    A label is a name, or a synonym of an expression ("happy", "Joy"). The meaning of numbers
+    differs between data sets, so they need ``numbers``. If all labels are expressions, the classes
+    are robustfer's in their usual order. Otherwise they are the sorted labels. A label one letter
+    away from an expression ("suprise") is an error, unless ``classes`` names it. ``ids`` are the
+    paths below ``root`` with forward slashes. Absolute paths below ``root`` are accepted.
 
     Args:
         table: the csv file.
-        columns: what the table calls its columns, if not as above: ``{"path": "pth"}``.
-        separator: what stands between two values of a row: ``","``, ``";"``, ``"\t"``, ...
-        root: the folder that the paths start from; default: the table's own.
-        split: which rows; ``None`` for all of them, where the table has no column ``split``.
+        columns: other names of the columns in the table: ``{"path": "pth"}``.
+        separator: the character between two values of a row: ``","``, ``";"``, ``"\t"``, ...
+        root: the folder that paths start from. Default: the table's folder.
+        split: rows to read. ``None``: all rows of a table without a column ``split``.
         labels: ``"label"`` for the column, or a rule of :class:`robustfer.data.FERPlus` that makes
-            a label of the votes; rows that are too divided are left out.
+            a label from the votes. Rows with too divided votes are left out.
         classes: names of the classes, or a data set of :data:`robustfer.data.NUMBERINGS` for its
-            order; a label that is none of them is an error.
-        numbers: what numbers in ``label`` mean: a data set of
+            order. Any other label is an error.
+        numbers: the meaning of numbers in ``label``: a data set of
             :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``.
-        size: side of the square to resize to, in pixels; ``None``: all images have one size.
-        duplicates: ``"error"``, or ``"drop"`` to skip a row that says the very same again.
-        in_memory: read all images now (3 * H * W bytes each) and none later.
+        size: side of the square to resize to, in pixels. ``None``: all images have one size.
+        duplicates: ``"error"``, or ``"drop"`` to skip a repeated row.
+        in_memory: read all images at once and keep them, 3 * H * W bytes each.
 
     Raises:
-        FileNotFoundError: the table or an image is not there.
-        ValueError: an option or the table is not as described; the message names file and line.
+        FileNotFoundError: the table or an image does not exist.
+        ValueError: an option or the table has another form. The message names file and line.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -115,7 +115,7 @@ class LabelTable(FileFaces):
             places = {label: order.index(name) for label, name in names.items()}
             targets = [places[label] for label in rows.cells["label"]]
         else:
-            assert votes is not None  # _read_rows has required the column
+            assert votes is not None  # _read_rows requires the column
             shares, leader = judge(votes, num_classes=len(order), rule=labels)
             kept = leader >= 0
             if not bool(kept.any()):
@@ -141,17 +141,19 @@ class LabelTable(FileFaces):
 
     def load_landmarks(self, row: int) -> Tensor:
         if self._points is None:
-            raise ValueError("the table has no column landmarks; is it one of columns=?")
+            raise ValueError(
+                "the table has no column landmarks; name it in columns=, or use LandmarkFile"
+            )
         return self.place(row, self._points[row])
 
 
 class _Rows:
-    """The rows of a split, column by column: a million tuples would keep the collector busy."""
+    """The rows of a split by column. A tuple per row would slow down garbage collection."""
 
     def __init__(self) -> None:
         self.lines: list[int] = []
         self.cells: dict[str, list[str]] = {name: [] for name in _COLUMNS}
-        #: Of all splits: label -> where it stands first.
+        #: Labels of all splits: label -> its first line.
         self.labels: dict[str, str] = {}
         self.excluded: Counter[str] = Counter()
 
@@ -165,7 +167,7 @@ def _read_rows(
     split: str | None,
     duplicates: Duplicates,
 ) -> _Rows:
-    """Read the rows of a split, each column under robustfer's name."""
+    """Read the rows of a split, with robustfer's names of columns."""
     for name in columns:
         if name not in _COLUMNS:
             raise ValueError(
@@ -184,7 +186,7 @@ def _read_rows(
         if split is not None:
             cells["split"] = _split(table, line, cells["split"])
         elif "split" in cells:
-            raise ValueError(f"{table} has a column split; say which rows with split=")
+            raise ValueError(f"{table} has a column split; choose the rows with split=")
         if not names.is_new(line, cells["path"], tuple(cells.values())):
             rows.excluded["named again in the same words"] += 1
             continue
@@ -201,7 +203,9 @@ def _split(table: Path, line: int, text: str) -> str:
     for split, names in SPLITS.items():
         if text.lower() in names:
             return split
-    raise ValueError(f"{table}, line {line}: split must be one of {', '.join(SPLITS)}: {text!r}")
+    raise ValueError(
+        f"{table}, line {line}: split must be one of {', '.join(SPLITS)}, got {text!r}"
+    )
 
 
 def _voted_classes(
@@ -214,8 +218,8 @@ def _voted_classes(
     count = len(_cells(first))
     if count not in known:
         raise ValueError(
-            f"{table}: votes for {count} classes need classes=, their names; votes are written "
-            f"like 7;0;3, got {shortened(first)}"
+            f"{table}: votes for {count} classes need names, got {shortened(first)}; pass "
+            "classes=, and write votes like 7;0;3"
         )
     return known[count]
 
@@ -238,7 +242,7 @@ def _points(table: Path, rows: _Rows) -> Tensor | None:
     known = {place: text for place, text in enumerate(rows.cells["landmarks"]) if text}
     if not known:
         return None
-    count = len(_cells(next(iter(known.values())))) // 2  # all rows have as many as the first
+    count = len(_cells(next(iter(known.values())))) // 2  # read_points requires it in all rows
     points = torch.full((len(rows.lines), count, 2), torch.nan, dtype=torch.float32, device="cpu")
     for place, text in known.items():
         points[place] = read_points(f"{table}, line {rows.lines[place]}", _cells(text), count)

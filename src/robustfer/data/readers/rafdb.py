@@ -1,4 +1,4 @@
-"""RAF-DB: the basic expressions of its single-label set, in the data set's own layout."""
+"""Read the basic expressions of RAF-DB."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from robustfer.data.readers.label_lists import Entry, aligned_name, read_label_l
 
 Images = Literal["aligned", "original", "face"]
 
-#: robustfer's name of a split -> what the names of its images begin with.
+#: robustfer's name of a split -> the prefix of its images' names.
 _SPLITS = {"train": "train_", "test": "test_"}
 _LANDMARKS = {"manual": ("manual", "manu_attri", 5), "auto": ("auto", "auto_attri", 37)}
 
 
 class RAFDB(FileFaces):
-    """The faces of one split of RAF-DB's basic set: 12,271 to train on and 3,068 to test on.
+    """Read the faces of a split of RAF-DB's basic set: 12,271 for training, 3,068 for testing.
 
-    ``root`` is the folder ``basic``, or the one above it::
+    ``root`` is the folder ``basic``, or its parent::
 
         EmoLabel/list_patition_label.txt              lines like "train_00001.jpg 5"
         Image/aligned/train_00001_aligned.jpg         100 x 100
@@ -41,24 +41,24 @@ class RAFDB(FileFaces):
         Annotation/auto/train_00001_auto_attri.txt    37 landmarks, one per line
         Annotation/boundingbox/train_00001_boundingbox.txt
 
-    The labels and the images that ``images`` names are enough. ``ids`` are the names in the list.
-    The numbers 1 to 7 are surprise, fear, disgust, happiness, sadness, anger and neutral. The four
-    numbers of a bounding box are left, top, right and bottom.
+    Only the labels and the chosen images are needed. ``ids`` are the names in the list. The numbers
+    1 to 7 are surprise, fear, disgust, happiness, sadness, anger and neutral. The four numbers of a
+    bounding box are read as left, top, right and bottom.
 
     Args:
         root: the data set's folder.
-        split: ``"train"`` or ``"test"``; RAF-DB has no validation set of its own.
-        images: ``"aligned"`` faces, whole ``"original"`` images, or ``"face"``: what the bounding
-            box cuts out of the original.
-        landmark_file: ``"manual"``, 5 landmarks: eyes, nose and corners of the mouth; or
-            ``"auto"``, 37 in an order that RAF-DB does not tell. Aligned images have none.
-        size: side of the square to resize to, in pixels; ``None`` keeps the images' size.
-        duplicates: ``"error"``, or ``"drop"`` to skip a row that says the very same again.
-        in_memory: read all images now and none later; 368 MB for the aligned training faces.
+        split: ``"train"`` or ``"test"``. RAF-DB has no validation set.
+        images: ``"aligned"`` faces, whole ``"original"`` images, or ``"face"``: the original image
+            cropped to the bounding box.
+        landmark_file: ``"manual"``, 5 landmarks: eyes, nose and corners of the mouth, or
+            ``"auto"``, 37 landmarks in an undocumented order. Aligned images have none.
+        size: side of the square to resize to, in pixels. ``None`` keeps the size of the images.
+        duplicates: ``"error"``, or ``"drop"`` to skip a repeated line.
+        in_memory: read all images at once and keep them, 30,000 bytes per aligned face.
 
     Raises:
-        FileNotFoundError: root, list, an image or a bounding box is not there.
-        ValueError: an option or a file is not as described; the message names file and line.
+        FileNotFoundError: root, list, an image or a bounding box does not exist.
+        ValueError: an option or a file has another form. The message names file and line.
 
     Reference:
         Li, Deng, Du, Reliable Crowdsourcing and Deep Locality-Preserving Learning for Expression
@@ -90,7 +90,7 @@ class RAFDB(FileFaces):
         if split not in _SPLITS:
             raise ValueError(
                 f"split must be train or test, got {split!r}; RAF-DB has no validation set, so "
-                "keep some of train apart with split"
+                "hold out a part of train with the method split"
             )
         check_choice("images", images, get_args(Images))
         check_choice("landmark_file", landmark_file, tuple(_LANDMARKS))
@@ -122,8 +122,8 @@ class RAFDB(FileFaces):
     def load_landmarks(self, row: int) -> Tensor:
         if self._kind == "aligned":
             raise ValueError(
-                "RAF-DB's landmarks are those of the original images, and how the aligned ones "
-                "were cut out of them is not known; use images='face' or images='original'"
+                "images='aligned' has no landmarks: RAF-DB's are of the original images, and the "
+                "alignment is unknown; use images='face' or images='original'"
             )
         folder, ending, count = _LANDMARKS[self._landmark_file]
         path = self._annotation(folder, self.all_ids[row], ending)
@@ -135,7 +135,7 @@ class RAFDB(FileFaces):
         left, top, right, bottom = corners
         if right <= left or bottom <= top or max(map(abs, corners)) > MAX_WHOLE_NUMBER:
             raise ValueError(
-                f"{path} must hold left, top, right and bottom in pixels, got {corners}"
+                f"{path} must have left, top, right and bottom in pixels, got {corners}"
             )
         return Box(*map(round, corners))
 
@@ -151,7 +151,7 @@ def _read_list(
     for line, name, number in read_label_list(table):
         if not name.startswith(tuple(_SPLITS.values())):
             raise ValueError(
-                f"{table}, line {line}: a name must begin with train_ or test_: {name}"
+                f"{table}, line {line}: a name must begin with train_ or test_, got {name}"
             )
         if number not in NUMBERINGS["rafdb"]:
             raise ValueError(f"{table}, line {line}: a label must lie in 1 to 7, got {number}")
@@ -165,9 +165,9 @@ def _read_list(
 
 
 def _first_words(path: Path, count: int) -> list[str]:
-    """The words of the first lines of a small file; empty lines do not count."""
+    """Return the words of the first non-empty lines of a small file."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there")
+        raise FileNotFoundError(f"{path} does not exist, or is not a file")
     text = path.read_text(encoding="utf-8", errors="replace").replace(",", " ")
     lines = [words for line in text.split("\n") if (words := line.split())]
     return [word for words in lines[:count] for word in words]

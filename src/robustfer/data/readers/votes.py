@@ -1,4 +1,4 @@
-"""What the votes of several people say about a face: the rules of FERPlus's authors."""
+"""Turn the votes of several people into a label, by the rules of FERPlus's authors."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from torch import Tensor
 from robustfer._checks import check_choice, check_shapes
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 
-#: The columns of a table of votes: the classes in robustfer's order, then the other answers.
+#: The columns of a table of votes: the classes in robustfer's order, then two that are no class.
 VOTE_COLUMNS: tuple[str, ...] = (*EXPRESSIONS_WITH_CONTEMPT, "unknown", "NF")
 
 VoteRule = Literal["majority", "probability", "crossentropy", "multi_target"]
 
 
 def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> tuple[Tensor, Tensor]:
-    """Return the shares of the classes that the votes stand for, and the column that leads.
+    """Return the shares of the classes by a rule, and the leading column.
 
-    Shares are probabilities, float32 (N, C), or zeros where no class leads. The leader, int64 (N),
-    is a class, a column beyond them, or -1 where the votes are too divided. Votes of one person are
-    dropped first: they count as slips. Then
+    Shares are probabilities, float32 (N, C), or zeros if no class leads. The leader, int64 (N), is
+    a class, a later column, or -1 if the votes are too divided. Columns with a single vote are
+    dropped first, as probable mistakes. The rules are:
 
-    - ``"majority"``: the column with more than half of the votes.
-    - ``"probability"`` and ``"crossentropy"``: the columns with the most votes, one after the
-      other and equals together, until they hold three quarters of the votes or are three; a
-      column that is not a class ends it and is not taken. What was taken must be more than half of
-      the votes and no more than three columns. Its shares are the probabilities. (For
-      ``"crossentropy"`` these are the target; for ``"probability"`` the loop draws a class from
-      them whenever it sees the image: :func:`torch.multinomial`.)
-    - ``"multi_target"``: the columns with three tenths of the votes or more, which together must
-      have more than half; the classes among them count alike. (The authors' loss then accepts
-      any of these classes: those with ``shares > 0``.)
+    - ``"majority"``: take the column with more than half of the votes.
+    - ``"probability"`` and ``"crossentropy"``: take columns in the order of their votes, equal ones
+      together. Stop when they have three quarters of the votes, are three, or the next column is
+      not a class. They must have more than half of the votes and be at most three. Shares are their
+      relative votes. They are the target of ``"crossentropy"``. For ``"probability"`` the training
+      loop draws a class from them at each visit (:func:`torch.multinomial`).
+    - ``"multi_target"``: take the columns with at least three tenths of the votes. Together they
+      must have more than half. The classes among them get equal shares. The authors' loss accepts
+      any class with ``shares > 0``.
 
     Args:
-        votes: number of votes for each column, the classes first; integers (N, V).
+        votes: number of votes for each column, classes first, integers (N, V).
         num_classes: number of columns that are classes, C.
-        rule: which rule.
+        rule: the rule.
 
     Reference:
         Barsoum et al., Training Deep Networks for Facial Expression Recognition with
@@ -63,7 +62,7 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> tuple[Tensor, T
         decided = 2 * taken.sum(dim=1) > total
     else:
         taken, decided = _greatest(kept, num_classes)
-    # The column with the most votes, the first of equals: a class before what is none.
+    # The first of equal columns leads, so a class comes before a column that is not one.
     first_greatest = (taken == taken.amax(dim=1, keepdim=True)).to(torch.int64).argmax(dim=1)
     leader = first_greatest.where(decided, -1)
 
@@ -75,18 +74,18 @@ def judge(votes: Tensor, *, num_classes: int, rule: VoteRule) -> tuple[Tensor, T
 
 
 def _greatest(kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The greatest columns as "probability" takes them, and where they decide."""
+    """Return the votes that the rule "probability" takes, and whether they decide."""
     total = kept.sum(dim=1)
     taken = torch.zeros_like(kept)
     goes_on = total > 0
-    for _ in range(3):  # each round takes a column at least
+    for _ in range(3):  # each round takes at least one column
         rest = kept - taken
         most = rest.amax(dim=1)
         equals = (rest == most[:, None]) & goes_on[:, None]
         classes = equals.clone()
         classes[:, num_classes:] = False
         taken = taken + kept * classes
-        # Where the answers that are not classes have more votes than every class, they lead.
+        # A column that is not a class leads if no class has as many votes.
         outside = equals & ~classes
         outside &= outside.cumsum(dim=1) == 1
         ends = outside.any(dim=1)

@@ -1,4 +1,4 @@
-"""Another data set's images and labels: torch's, torchvision's, Hugging Face's, or your own."""
+"""Wrap a data set of torch, torchvision, Hugging Face, or your own."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from robustfer.data.readers.label_names import name_classes
 
 
 class WrappedFaces(LabeledFaces):
-    """Take over a data set of your own, of torchvision or of Hugging Face.
+    """Wrap a data set of your own, of torchvision or of Hugging Face.
 
-    Its rows are tuples ``(image, label, ...)`` or dictionaries. An image is one of Pillow, a numpy
-    array (H, W, 3) or (H, W), or a tensor (3, H, W), (1, H, W) or (H, W): uint8, or floats in
-    [0, 1]. A label is a class name, or a number. Numbers are positions in ``classes``, or in the
-    names that the data set has itself: ``features[label].names`` or ``classes``. Those names are
-    put in robustfer's order.
+    Rows are tuples ``(image, label, ...)`` or dictionaries. An image is a Pillow image, a numpy
+    array (H, W, 3) or (H, W), or a tensor (3, H, W), (1, H, W) or (H, W), of uint8 or floats in
+    [0, 1]. A label is a class name or a number. A number is a position in ``classes``, or in the
+    data set's own names: ``features[label].names`` or ``classes``. If these are expressions, they
+    are put in robustfer's order.
 
     Args:
-        dataset: has a length, and a row by its number.
+        dataset: has a length, and rows by number.
         classes: names of the classes in order, or a data set of
-            :data:`robustfer.data.NUMBERINGS`; default: the data set's own names.
-        numbers: what numbers mean otherwise: a data set of :data:`robustfer.data.NUMBERINGS`.
-        image: the name of the image, if rows are dictionaries.
-        label: the name of the label, if rows are dictionaries.
-        targets: all labels (N,), or probabilities (N, C), if reading every row takes too long. A
-            table of Hugging Face has its labels at hand.
-        ids: a stable name for each row; default: its number.
+            :data:`robustfer.data.NUMBERINGS`. Default: the data set's own names.
+        numbers: another meaning of numbers: a data set of :data:`robustfer.data.NUMBERINGS`.
+        image: key of the image, if rows are dictionaries.
+        label: key of the label, if rows are dictionaries.
+        targets: all labels (N,), or probabilities (N, C). Default: they are read from every row, or
+            from the column of a Hugging Face table.
+        ids: a stable name for each row. Default: its number.
 
     Raises:
-        TypeError: the data set cannot be read row by row, or a row or image is of another kind.
-        ValueError: a label or an image is not as described; the message names the row.
+        TypeError: the data set has no rows by number, or a row or image has another type.
+        ValueError: a label or an image has another form. The message names the row.
 
     >>> rows = [(np.full((48, 48), 9, dtype=np.uint8), "happy"), (Image.new("L", (48, 48)), "Sad")]
     >>> faces = WrappedFaces(rows)
@@ -63,14 +63,16 @@ class WrappedFaces(LabeledFaces):
         _check_readable(dataset)
         self._dataset, self._key = dataset, image
         given: Any = _labels_of(dataset, label) if targets is None else targets
-        # As Python has them: numbers, texts, or lists of numbers.
+        # Python's numbers, texts, or lists of numbers.
         labels = [one.tolist() if hasattr(one, "tolist") else one for one in given]
         if len(labels) != len(dataset):
-            raise ValueError(f"targets must label {len(dataset)} rows, got {len(labels)} labels")
+            raise ValueError(
+                f"targets must have a label for each of {len(dataset)} rows, got {len(labels)}"
+            )
         own = _names_of(dataset, label) if classes is None else class_order(classes)
         if isinstance(labels[0], list):
             if own is None:
-                raise ValueError("probabilities need classes=, the names of their columns")
+                raise ValueError("probabilities need names of their columns; pass classes=")
             order, found = own, labels
         else:
             if own is not None and numbers is None and not isinstance(labels[0], str):
@@ -94,13 +96,12 @@ class WrappedFaces(LabeledFaces):
 
 
 def _check_readable(dataset: Any) -> None:
-    parts = isinstance(dataset, Mapping)  # such as the splits of Hugging Face's DatasetDict
+    parts = isinstance(dataset, Mapping)  # for example Hugging Face's DatasetDict
     rows = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if parts or not rows or isinstance(dataset, IterableDataset):
         hint = f"; choose one of {', '.join(map(str, dataset))}" if parts else ""
         raise TypeError(
-            "dataset must have a length, and a row by its number, got "
-            f"{type(dataset).__name__}{hint}"
+            f"dataset must have a length and rows by number, got {type(dataset).__name__}{hint}"
         )
     if not len(dataset):
         raise ValueError("dataset must have at least one row, got none")
@@ -121,13 +122,13 @@ def _names_of(dataset: Any, label: str) -> tuple[str, ...] | None:
 
 
 def _part(number: int, row: Any, place: int, **key: str) -> Any:
-    """The image or the label of a row; ``key`` is the option that says where it is."""
+    """Return the image or the label of a row. ``key`` is the option for its key."""
     ((option, name),) = key.items()
     if isinstance(row, Mapping):
         if name not in row:
             raise ValueError(
-                f"row {number} has no {name!r}, but {', '.join(map(str, row))}; say with {option}= "
-                f"which is the {option}"
+                f"row {number} has no {name!r}, but {', '.join(map(str, row))}; pass the key of "
+                f"the {option} as {option}="
             )
         return row[name]
     if isinstance(row, (tuple, list)) and len(row) > 1:
@@ -148,20 +149,20 @@ def _to_image(row: int, image: Any) -> Tensor:
         image = image.permute(2, 0, 1) if image.ndim == 3 else image
     if not isinstance(image, Tensor):
         raise TypeError(
-            f"row {row}: the image must be one of Pillow, a numpy array or a tensor, got "
+            f"row {row}: the image must be a Pillow image, a numpy array or a tensor, got "
             f"{type(image).__name__}"
         )
     image = image[None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(
             f"row {row}: the image must be a tensor (3, H, W), (1, H, W) or (H, W), or an array "
-            f"(H, W, 3), got {tuple(image.shape)} with the channels first"
+            f"(H, W, 3), got {tuple(image.shape)} with channels first"
         )
     if image.is_floating_point():
         if not bool(((image >= 0) & (image <= 1)).all()):
             raise ValueError(
-                f"row {row}: the image must hold floats in [0, 1], got {float(image.min()):.3g} to "
-                f"{float(image.max()):.3g}; leave normalising to the views"
+                f"row {row}: the image must have floats in [0, 1], got {float(image.min()):.3g} to "
+                f"{float(image.max()):.3g}; do not normalise it, the views do"
             )
         image = (image * 255).round().to(torch.uint8)
     if image.dtype != torch.uint8:
