@@ -79,7 +79,8 @@ def decode(image: Image.Image, *, size: int | None = None, box: Box | None = Non
     _check_area(image.width, image.height, "it")
     if image.mode.split(";")[0] in ("I", "F"):
         raise ValueError(
-            f"it has more than 8 bits per channel (Pillow's mode {image.mode}); convert it to 8"
+            f"it has more than 8 bits per channel (Pillow's mode {image.mode}); convert it to 8 "
+            "bits"
         )
     upright = ImageOps.exif_transpose(image)
     # Pillow warns about dropped transparency of a palette. Converting to RGBA first avoids that.

@@ -10,7 +10,7 @@ from torch import Tensor
 from robustfer._checks import check_choice, check_shapes
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 
-#: The columns of a table of votes: the classes in robustfer's order, then two that are no class.
+#: The columns of a table of votes: the classes in robustfer's order, then the other answers.
 VOTE_COLUMNS: tuple[str, ...] = (*EXPRESSIONS_WITH_CONTEMPT, "unknown", "NF")
 
 VoteRule = Literal["majority", "probability", "crossentropy", "multi_target"]
