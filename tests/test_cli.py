@@ -80,7 +80,7 @@ def test_a_broken_plugin_is_a_line_on_standard_error(run, site, install):
     assert err == (
         "hello from noisy\n"
         "robustfer: plugin 'noisy' (robustfer-noisy 1.0) failed to load: OSError: no disk. "
-        "All else works; `robustfer plugins` tells more.\n"
+        "Everything else works; `robustfer plugins` shows details.\n"
     )
 
 
@@ -165,7 +165,7 @@ def test_an_interrupt_ends_the_command(run, site, install):
     [
         (
             "eeac",
-            "robustfer: no component is called 'eeac'; did you mean 'acme:eac' or 'robustfer:",
+            "robustfer: no component is named 'eeac'; did you mean 'acme:eac' or 'robustfer:",
         ),
         ("eac", "robustfer: 'eac' is offered by ['acme', 'robustfer']; use one of them: "),
         ("acme:eac", "robustfer: plugin 'acme' (robustfer-acme 1.0) offers 'eac' as "),
@@ -300,5 +300,5 @@ def test_it_runs_as_a_module():
     finished = run_python("-m", "robustfer", "show", "eeac", ROBUSTFER_PLUGINS="")
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr.startswith(
-        "robustfer: no component is called 'eeac'; did you mean 'eac'?"
+        "robustfer: no component is named 'eeac'; did you mean 'eac'?"
     )  # and that other plugins are left out

@@ -121,7 +121,7 @@ def test_a_real_console_that_lacks_greek(environment):
 def test_names_that_are_not_utf8_are_printed(run, install):
     install()
     status, _, err = run(["show", "\udcff"], "utf-8", "strict")
-    assert (status, err.startswith("robustfer: no component is called '\\udcff'")) == (1, True)
+    assert (status, err.startswith("robustfer: no component is named '\\udcff'")) == (1, True)
 
 
 def test_bars_show_on_a_console_that_lacks_signs(tmp_path, monkeypatch):

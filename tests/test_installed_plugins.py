@@ -81,7 +81,7 @@ for name in ("broken:thing", "future:later", "eac", "acme:sqared", "later"):
         "them: 'acme:eac', 'robustfer:eac' | NoneType"
     )
     assert "did you mean 'squared'?" in misspelt
-    assert "may offer it, but cannot: " in unknown
+    assert "may offer it: " in unknown
     assert "plugin 'broken'" in unknown
     assert "plugin 'future'" in unknown
 

@@ -137,14 +137,14 @@ def test_the_terms_of_a_loss_are_taken_as_numbers():
 
 
 def test_bad_histories():
-    with pytest.raises(ValueError, match="must not have the name 'epoch'"):
+    with pytest.raises(ValueError, match="must not hold 'epoch'"):
         History().add({"epoch": 3.0})
     with pytest.raises(ValueError, match="has no epoch yet"):
         _ = History().last
-    with pytest.raises(ValueError, match="called 'acuracy'; there are accuracy, loss"):
+    with pytest.raises(ValueError, match="named 'acuracy'; there are accuracy, loss"):
         history(0.5).best("acuracy")
     for find in (history(0.5).mean_of_last, history(0.5).summary, History().summary):
-        with pytest.raises(ValueError, match="no epoch has a number called 'acuracy'"):
+        with pytest.raises(ValueError, match="no epoch has a value named 'acuracy'"):
             find("acuracy")
     with pytest.raises(ValueError, match="epochs must be a whole number from 1 on, got 0"):
         history(0.5).mean_of_last("accuracy", epochs=0)

@@ -140,7 +140,8 @@ def test_a_description_of_the_core():
     assert described.kind == "losses"
     assert described.source == "robustfer.losses:EACLoss"
     assert described.signature == (
-        "EACLoss(*, consistency_weight: float = 5.0, label_smoothing: float = 0.0)"
+        "EACLoss(*, consistency_weight: float = 5.0, label_smoothing: float = 0.0, "
+        "class_weights: Tensor | None = None)"
     )
     assert [(tensor.name, tensor.shape, tensor.required) for tensor in described.tensors] == [
         ("logits", "(B, C)", True),
@@ -214,7 +215,7 @@ def test_a_return_type_for_type_checkers_alone(offer):
 def test_a_factory_without_a_signature(offer):
     offer(dict)  # as some that are written in C
     assert registry.describe("thing").signature == "dict(...)"
-    with pytest.raises(PluginError, match="must make a callable as 'thing', made {'a': 1}"):
+    with pytest.raises(PluginError, match="must make a callable as 'thing', got {'a': 1}"):
         registry.create("thing", a=1)
 
 
@@ -227,7 +228,7 @@ def test_a_factory_without_a_signature(offer):
             "'eac' has no option 'consistency_wieght'; did you mean 'consistency_weight'? "
             "Its options: consistency_weight=5.0, label_smoothing=0.0",
         ),
-        ("eac", {"zzz": 1.0}, "'eac' has no option 'zzz'; Its options: consistency_weight=5.0"),
+        ("eac", {"zzz": 1.0}, "'eac' has no option 'zzz'. Its options: consistency_weight=5.0"),
         ("thing", {}, "'thing' needs 'margin'. Its options: margin, reduction='mean', scale=None"),
         ("acme:thing", {"name": 1}, "'acme:thing' has no option 'name'"),
     ],
@@ -246,16 +247,16 @@ def test_a_factory_may_take_any_option(offer):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("eeac", "no component is called 'eeac'; did you mean 'eac'?"),
-        ("EAC", "no component is called 'EAC'; did you mean 'eac'?"),
+        ("eeac", "no component is named 'eeac'; did you mean 'eac'?"),
+        ("EAC", "no component is named 'EAC'; did you mean 'eac'?"),
         ("EACLoss", "did you mean 'eac'?"),
         ("AttentionConsistencyLoss", "did you mean 'attention_consistency'?"),
-        ("zzz", "no component is called 'zzz'; `robustfer list` shows all"),
-        ("robustfer:eeac", "no component of robustfer is called 'eeac'; did you mean 'eac'?"),
-        ("acme:thign", "no component of acme is called 'thign'; did you mean 'thing'?"),
-        ("acme:eac", "no component of acme is called 'eac'; `robustfer list` shows all"),
+        ("zzz", "no component is named 'zzz'; `robustfer list` shows all"),
+        ("robustfer:eeac", "no component of robustfer is named 'eeac'; did you mean 'eac'?"),
+        ("acme:thign", "no component of acme is named 'thign'; did you mean 'thing'?"),
+        ("acme:eac", "no component of acme is named 'eac'; `robustfer list` shows all"),
         ("acne:thing", "no plugin 'acne' is installed, so 'acne:thing' is unknown; did you mean"),
-        ("", "no component is called ''; `robustfer list` shows all"),
+        ("", "no component is named ''; `robustfer list` shows all"),
     ],
 )
 def test_unknown_names_suggest_near_ones(offer, name, problem):
@@ -375,13 +376,13 @@ def test_a_default_without_a_repr(offer):
     shown = "<a Silent whose repr cannot be made: OSError>"
     assert described.signature.endswith(f"make(*, quiet={shown})")
     assert str(described.options[0]) == f"quiet={shown}"
-    with pytest.raises(TypeError, match=f"no option 'loud'; Its options: quiet={shown}"):
+    with pytest.raises(TypeError, match=f"no option 'loud'. Its options: quiet={shown}"):
         registry.create("thing", loud=True)
 
 
 def test_what_is_made_without_a_repr(offer):
     offer(Silent)
-    with pytest.raises(PluginError, match="must make a callable as 'thing', made <a Silent whose"):
+    with pytest.raises(PluginError, match="must make a callable as 'thing', got <a Silent whose"):
         registry.create("thing")
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: shapes always (they cost no synchronisation), values on request."""
+"""Checks of arguments. Shapes are always checked, which costs no synchronisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 Variant = Literal["paper", "official"]
 _Choice = TypeVar("_Choice", bound=str)
 
-# What a word means where text comes in: an environment variable, an option of a command line.
+# Meaning of a word in an environment variable or an option of a command line.
 SWITCHES = dict.fromkeys(("true", "yes", "on", "1"), True)
 SWITCHES |= dict.fromkeys(("false", "no", "off", "0"), False)
 
@@ -25,17 +25,18 @@ _values_checked: ContextVar[bool | None] = ContextVar("robustfer_check_values", 
 
 
 def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
-    """Return the size of each axis letter, if named tensors have the shapes that letters say.
+    """Check that tensors have shapes given by axis letters, and return the size of each letter.
 
-    A letter has one size everywhere. A digit stands for an axis of that size. All tensors must lie
-    on one device; only along a letter with a star may one be empty. Empty axes are a scalar's.
+    A letter has the same size in all tensors. A number stands for an axis of that size. Empty axes
+    stand for a scalar. All tensors must be on one device. Only an axis whose letter has a star may
+    be empty.
 
     Args:
         arguments: name of the argument -> (tensor, axes), the axes separated by blanks.
 
     Raises:
         TypeError: an argument is not a tensor.
-        ValueError: an axis, a size or the device does not fit; the message names the argument.
+        ValueError: an axis, a size or the device does not fit.
 
     >>> check_shapes(logits=(torch.zeros(0, 7), "B* C"), target=(torch.zeros(0), "B*"))
     {'B': 0, 'C': 7}
@@ -73,8 +74,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
             device, first = tensor.device, name
         elif tensor.device != device:
             raise ValueError(
-                f"{name} is on {tensor.device} but {first} is on {device}; "
-                "move them to one device first"
+                f"{name} is on {tensor.device} but {first} is on {device}; move them to one device"
             )
     return sizes
 
@@ -93,7 +93,7 @@ def check_floating(**arguments: Tensor) -> None:
 
 
 def check_floating_dtype(**arguments: Tensor) -> None:
-    """Require floating-point tensors of any value: landmarks may be NaN."""
+    """Require floating-point tensors, without a check of values: landmarks may be NaN."""
     for name, tensor in arguments.items():
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must have a floating-point dtype, got {tensor.dtype}")
@@ -129,11 +129,11 @@ def check_int64(**arguments: Tensor) -> None:
 def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -> dict[str, int]:
     """Check ``logits`` (B, C) with ``target`` (B,) int64, or (B, C) probabilities.
 
-    Values (class index in range, rows that sum to 1, finite logits) are looked at only under
-    :func:`check_values`. For ``others``, and for what it returns, see :func:`check_shapes`.
+    Values (class index in range, rows that sum to 1, finite logits) are checked only under
+    :func:`check_values`. ``others`` and the result are those of :func:`check_shapes`.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit; the message names the argument.
+        ValueError: a shape, dtype or device does not fit.
 
     >>> check_target(torch.tensor([3, 0]), logits=torch.zeros(2, 7))
     {'B': 2, 'C': 7}
@@ -145,7 +145,7 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
         check_probabilities(target=target)
     elif target.dtype != torch.int64:
         raise ValueError(
-            "target must be int64 class indices of shape (B), or probabilities of shape (B, C); "
+            "target must be int64 class indices of shape (B), or probabilities of shape (B, C), "
             f"got {target.dtype} of shape {_shown(target)}"
         )
     elif values_are_checked():
@@ -155,11 +155,11 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
 
 @contextmanager
 def check_values(enabled: bool = True) -> Iterator[None]:
-    """Check the values of every tensor that a loss, a state module or a relabeler takes.
+    """Check the values of all tensors that losses, state modules and relabelers take.
 
     Floating-point tensors must be finite, class indices in range, and distributions must sum to 1.
-    Looking at values makes a GPU wait, so it is done only inside this context or where the
-    environment has ``ROBUSTFER_CHECK_VALUES=1``, and never under ``torch.compile``.
+    A check of values makes a GPU wait. So values are checked only inside this context or with
+    ``ROBUSTFER_CHECK_VALUES=1`` in the environment, and never under ``torch.compile``.
 
     >>> from robustfer.losses import EACLoss
     >>> logits, maps = torch.zeros(1, 3), torch.zeros(1, 3, 2, 2)
@@ -177,7 +177,7 @@ def check_values(enabled: bool = True) -> Iterator[None]:
 
 
 def values_are_checked() -> bool:
-    """Whether values are checked now; always false under ``torch.compile``."""
+    """Return whether values are checked now; always False under ``torch.compile``."""
     if torch.compiler.is_compiling():
         return False
     chosen = _values_checked.get()
@@ -188,15 +188,15 @@ def values_are_checked() -> bool:
 
 
 def read_switch(name: str, text: str) -> bool:
-    """Return what a word of :data:`SWITCHES` means, in any case; empty means off."""
+    """Return the meaning of a word of :data:`SWITCHES`, upper or lower case; empty means off."""
     word = text.strip().lower()
     if word and word not in SWITCHES:
-        raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}, got {_told(text)}")
+        raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}, got {_text(text)}")
     return SWITCHES.get(word, False)
 
 
 def check_finite(**arguments: Tensor) -> None:
-    """Refuse NaN and infinities. Synchronises: call where data first enters."""
+    """Require finite values. Synchronises."""
     for name, tensor in arguments.items():
         bad = ~torch.isfinite(tensor)
         if bool(bad.any()):
@@ -206,7 +206,7 @@ def check_finite(**arguments: Tensor) -> None:
 
 
 def check_class_index(num_classes: int, **arguments: Tensor) -> None:
-    """Refuse class indices outside ``0 .. num_classes - 1``. Synchronises."""
+    """Require class indices from 0 to ``num_classes - 1``. Synchronises."""
     for name, index in arguments.items():
         found = _first_outside(index, 0, num_classes - 1)
         if found:
@@ -218,15 +218,15 @@ def check_class_index(num_classes: int, **arguments: Tensor) -> None:
 def warn_if_normalized(
     landmarks: Tensor, name: str = "landmarks", *, side: int | None = None
 ) -> None:
-    """Warn of landmarks that are shares of the image's size, where pixels are expected.
+    """Warn if landmarks look like shares of the image's size instead of pixels.
 
-    Looks at tensors on the CPU, and at others only under :func:`check_values`: it synchronises.
+    It synchronises. So tensors on a GPU are checked only under :func:`check_values`.
 
     Args:
         landmarks: points of any shape.
-        name: of the argument, or where the points are from.
+        name: name of the argument, or the source of the points.
         side: shorter side of the images in pixels, if known. In tiny images pixels look like
-            shares.
+            shares, so it does not warn.
     """
     tiny = side is not None and side <= 8
     if tiny or torch.compiler.is_compiling() or not (landmarks.is_cpu or values_are_checked()):
@@ -234,18 +234,18 @@ def warn_if_normalized(
     known = landmarks.detach()[landmarks.isfinite()]
     if known.numel() < 4 or bool((known.abs() >= 2).any()) or known.min() == known.max():
         return
-    # No face is so small; whole numbers may be pixels that stand for points.
+    # No face is so small in pixels. Whole numbers may be pixels of placeholder points.
     if bool((known != known.round()).any()):
         warnings.warn(
-            f"{name} lie between {float(known.min()):.3g} and {float(known.max()):.3g}, as shares "
-            "of the image do; robustfer takes pixels: multiply x by the image's width and y by "
-            "its height",
+            f"{name} must be in pixels, got values from {float(known.min()):.3g} to "
+            f"{float(known.max()):.3g}, which look like shares of the image; multiply x by the "
+            "image's width and y by its height",
             stacklevel=3,
         )
 
 
 def check_within(low: float, high: float, **arguments: Tensor) -> None:
-    """Refuse values outside ``[low, high]``; NaN passes. Synchronises."""
+    """Require values in ``[low, high]``, or NaN. Synchronises."""
     for name, values in arguments.items():
         found = _first_outside(values, low, high)
         if found:
@@ -253,18 +253,18 @@ def check_within(low: float, high: float, **arguments: Tensor) -> None:
 
 
 def check_distribution(**arguments: Tensor) -> None:
-    """Refuse rows that are not probability distributions, to the dtype's rounding. Synchronises."""
+    """Require rows that are distributions, within the dtype's rounding. Synchronises."""
     for name, rows in arguments.items():
-        rows = rows.detach()  # its numbers go into a text
+        # float() of a tensor with a gradient warns.
+        rows = rows.detach()
         sums = rows.sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
         tolerance = 4 * torch.finfo(rows.dtype).eps * rows.shape[1] ** 0.5 + 1e-6
         bad = (((sums - 1).abs() <= tolerance) & (rows >= 0).all(dim=1)).logical_not().nonzero()
         if len(bad):
             row = int(bad[0, 0])
             raise ValueError(
-                f"rows of {name} must be probabilities that sum to 1, "
-                f"row {row} sums to {float(sums[row]):.6g}, its least value is "
-                f"{float(rows[row].min()):.6g}"
+                f"rows of {name} must be probabilities that sum to 1, but row {row} sums to "
+                f"{float(sums[row]):.6g} and its least value is {float(rows[row].min()):.6g}"
             )
 
 
@@ -277,7 +277,7 @@ def check_range(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return ``value`` if it is a finite number within the bounds.
+    """Return ``value``, or raise if it is not a finite number within the bounds.
 
     >>> check_range("temperature", 0.0, 0.0, open_low=True)
     Traceback (most recent call last):
@@ -285,21 +285,21 @@ def check_range(
     ValueError: temperature must lie in (0, inf), got 0.0
     """
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {_told(value)}")
+        raise TypeError(f"{name} must be a number, got {_text(value)}")
     above = value > low if open_low else value >= low
     below = value < high if open_high else value <= high
-    # A whole number beyond the largest float is finite, and no tensor can be multiplied by it.
+    # An int beyond the largest float is finite, but no tensor can be multiplied by it.
     finite = value.bit_length() < 1024 if isinstance(value, int) else abs(value) < float("inf")
     if not (above and below and finite):
         bounds = _interval(low, high, open_low=open_low, open_high=open_high)
-        raise ValueError(f"{name} must lie in {bounds}, got {_told(value)}")
+        raise ValueError(f"{name} must lie in {bounds}, got {_text(value)}")
     return value if isinstance(value, (int, float)) else float(value)
 
 
 def check_whole_number(
     name: str, value: SupportsIndex, low: int | None, high: int | None = None
 ) -> int:
-    """Return ``value`` as an int if it is a whole number within the bounds, both included.
+    """Return ``value`` as an int, or raise if it is not a whole number from ``low`` to ``high``.
 
     Without ``high`` it must fit into int64.
 
@@ -314,18 +314,18 @@ def check_whole_number(
         number = None
     truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
     least = -math.inf if low is None else low
-    # A size must fit into torch's int64; a number without a lower bound is not a size.
+    # A size must fit into torch's int64. A number without a lower bound is not a size.
     greatest = high if high is not None else math.inf if low is None else 2**63 - 1
     if number is None or truth or not least <= number <= greatest:
         beyond = high is not None or (number is not None and number > greatest)
         bounds = f" from {low} to {greatest}" if beyond else f" from {low} on"
         bounds = "" if low is None else bounds
-        raise ValueError(f"{name} must be a whole number{bounds}, got {_told(value)}")
+        raise ValueError(f"{name} must be a whole number{bounds}, got {_text(value)}")
     return number
 
 
 def check_bool(name: str, value: bool) -> bool:
-    """Return ``value`` if it is True or False; every word, "false" too, is true in Python.
+    """Return ``value``, or raise if it is not a bool. Python takes every text for true.
 
     >>> check_bool("gather", "false")
     Traceback (most recent call last):
@@ -333,19 +333,19 @@ def check_bool(name: str, value: bool) -> bool:
     TypeError: gather must be True or False, got 'false'
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {_told(value)}")
+        raise TypeError(f"{name} must be True or False, got {_text(value)}")
     return value
 
 
 def check_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return ``dtype`` if it is a floating-point dtype."""
+    """Return ``dtype``, or raise if it is not a floating-point dtype."""
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype must be a floating-point dtype, got {_told(dtype)}")
+        raise ValueError(f"dtype must be a floating-point dtype, got {_text(dtype)}")
     return dtype
 
 
 def check_size(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return a size as (height, width); one whole number stands for both.
+    """Return a size as (height, width). One whole number stands for both.
 
     >>> check_size("image_size", 224)
     (224, 224)
@@ -355,17 +355,17 @@ def check_size(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
         return check_whole_number(name, height, 1), check_whole_number(name, width, 1)
     except ValueError:
         raise ValueError(
-            f"{name} must be a positive whole number or (height, width), got {_told(size)}"
+            f"{name} must be a positive whole number or (height, width), got {_text(size)}"
         ) from None
 
 
 def check_seed(seed: SupportsIndex) -> int:
-    """Return a seed as an int, if torch's generators take it."""
+    """Return a seed as an int, or raise if torch's generators do not take it."""
     return check_whole_number("seed", seed, 0, 2**64 - 1)
 
 
 def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
-    """Return ``value`` if it is one of the texts.
+    """Return ``value``, or raise if it is not one of the texts.
 
     >>> check_choice("scope", "some", ("low_importance", "all"))
     Traceback (most recent call last):
@@ -374,18 +374,18 @@ def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
     """
     if not (isinstance(value, str) and value in choices):
         *others, last = map(repr, choices)
-        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {_told(value)}")
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {_text(value)}")
     return value
 
 
 def check_variant(variant: Variant) -> Variant:
-    """Return the variant if it is ``"paper"`` or ``"official"``, the public program's way."""
+    """Return the variant, or raise if it is not ``"paper"`` or ``"official"``."""
     return check_choice("variant", variant, ("paper", "official"))
 
 
 def _first_outside(values: Tensor, low: float, high: float) -> str:
-    """Describe the first value beyond the bounds; empty where there is none. Synchronises."""
-    # A narrow integer would be compared in its own dtype, into which a bound may not fit.
+    """Return a description of the first value outside the bounds, or "". Synchronises."""
+    # Compare narrow integers in int64, because a bound may not fit into their dtype.
     wide = values if values.is_floating_point() else values.to(torch.int64)
     places = ((wide < low) | (wide > high)).nonzero()
     if not len(places):
@@ -402,17 +402,18 @@ def _interval(low: float, high: float, *, open_low: bool = False, open_high: boo
     return f"{left}{low:g}, {high:g}{right}"
 
 
-def _told(value: object) -> str:
-    """What came, in a line: Python refuses to write out a number of thousands of digits."""
+def _text(value: object) -> str:
+    """Return a short text of a value for an error."""
     try:
         text = repr(value)
     except ValueError:
+        # Python limits the digits of an int that it writes out.
         return "a whole number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _expected(name: str, letters: list[str], tensor: Tensor) -> str:
-    # Made only for a failure: sizes may be symbolic while torch compiles.
+    # Called only for a failure, because sizes may be symbolic while torch compiles.
     return f"{name} must have shape ({', '.join(letters)}), got {_shown(tensor)}"
 
 

@@ -67,7 +67,7 @@ def _look_first(
 def _check_fit(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Require the module's own names, shapes and dtypes."""
     wrong = [
-        f"{name} is {_told(saved, name)} there and {_told(own, name)} here"
+        f"{name} is {_kind(saved, name)} there and {_kind(own, name)} here"
         for name in {**own, **saved}
         if name not in saved or name not in own or not _alike(saved[name], own[name])
     ]
@@ -85,7 +85,7 @@ def _alike(one: Any, other: Any) -> bool:
     return one.shape == other.shape and (one.dtype == other.dtype or both_floating)
 
 
-def _told(state: Mapping[str, Any], name: str) -> str:
+def _kind(state: Mapping[str, Any], name: str) -> str:
     value = state.get(name)
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape ({', '.join(map(str, value.shape))})"

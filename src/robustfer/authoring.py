@@ -1,6 +1,6 @@
-"""What losses are written with, for authors of plugins: robustfer's own checks, sums and rows.
+"""Tools for authors of plugins: checks of arguments, cross entropy, sums of terms, rows of state.
 
-Like the hooks it is an interface: a release may add names, and only a major release removes one.
+These names are a stable interface, like the hooks: only a major release removes one.
 """
 
 from robustfer._checks import (

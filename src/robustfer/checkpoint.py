@@ -1,7 +1,7 @@
-"""Files of a trained model and of a running training: written whole or not at all, never unpickled.
+"""Save and load trained models and running trainings, without pickle, whole or not at all.
 
-``model.safetensors`` is for users: weights, class names and settings. ``resume.pt`` is for the run
-itself: tensors and plain containers, read with ``weights_only=True``.
+``model.safetensors`` is for users: weights, class names and settings. ``resume.pt`` continues a
+run: tensors and plain containers, read with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -42,18 +42,20 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 MODEL_FILE = "model.safetensors"
 
-# What torch.load(weights_only=True) rebuilds. torch's own state_dicts hold the last two: modules
-# an OrderedDict, MultiStepLR a Counter.
+# torch.load(weights_only=True) rebuilds these. torch's own state_dicts use the last two:
+# modules an OrderedDict, MultiStepLR a Counter.
 _MAPPINGS = (dict, OrderedDict, Counter)
 _PLAIN = (str, int, float, bool, type(None))
-_MAX_DEPTH = 100  # of containers in containers; pickle itself gives up at several hundred
+# Greatest depth of nested containers. pickle fails at several hundred.
+_MAX_DEPTH = 100
 
 _NO_CHECKSUM = "0" * 64
-_CHECKSUM_KEY = b'"checksum":"'  # in a text of the header the quotes would be escaped
+# Unique in the header, because quotes inside of texts are escaped.
+_CHECKSUM_KEY = b'"checksum":"'
 
 
 class ModelInfo(NamedTuple):
-    """What a model file says about its model."""
+    """Class names and settings of a model file."""
 
     classes: tuple[str, ...]
     settings: dict[str, Any]
@@ -64,24 +66,26 @@ def save_model(
 ) -> Path:
     """Write ``model.safetensors`` into a folder, with class names, settings and a checksum.
 
-    Weights that share memory are written under each of their names. Of a model that is wrapped for
-    data parallelism, by ``AveragedModel`` or by ``torch.compile``, the plain model is written. For
-    a :class:`robustfer.models.CAMClassifier` built by name, the file also says how to build it:
-    :func:`load_model` reads that. The path of the file is returned.
+    A model wrapped for data parallelism, by ``AveragedModel`` or by ``torch.compile`` is written
+    without the wrapper. Weights that share memory are written under each of their names. The file
+    of a :class:`robustfer.models.CAMClassifier` built by name also says how to build it, for
+    :func:`load_model`.
 
     Args:
-        folder: it is made if it does not exist.
-        model: its ``state_dict`` is written.
+        folder: the folder, which is made if needed.
+        model: the model whose ``state_dict`` is written.
         classes: names of the classes, in the order of the model's outputs.
-        settings: what builds the same model and input again, as JSON has it: texts, numbers,
-            booleans, ``None``, lists, and dicts with texts as keys.
+        settings: everything else needed to build the model and its input again, as JSON values:
+            texts, numbers, booleans, ``None``, lists, and dicts with texts as keys.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        TypeError: ``classes`` are not names in order, or ``settings`` not a mapping.
-        ValueError: the class names are not distinct, or not as many as the outputs of the
-            model's classifier; JSON would change a setting; or the ``state_dict`` holds something
-            other than dense tensors.
-        OSError: the file cannot be written; the error names it.
+        TypeError: ``classes`` is not a list of names, or ``settings`` is not a mapping.
+        ValueError: the class names are not distinct or do not fit the model's outputs, JSON would
+            change a setting, or a value of the ``state_dict`` is not a dense tensor.
+        OSError: the file cannot be written.
 
     >>> import tempfile
     >>> model = nn.Linear(4, 2)
@@ -104,14 +108,15 @@ def save_model(
     }
     architecture = getattr(model, "architecture", None)
     if isinstance(architecture, dict):
-        with suppress(TypeError, ValueError, RecursionError):  # an option that JSON does not have
+        # An option may not be a JSON value.
+        with suppress(TypeError, ValueError, RecursionError):
             metadata["architecture"] = json.dumps(architecture)
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
             kind = value.layout if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"the model's state {name!r} must be a dense tensor, got {kind}")
-        # A copy each: safetensors refuses tensors that share memory, as tied weights do.
+        # Copies, because safetensors refuses tensors that share memory, such as tied weights.
         tensors[_plain_name(name)] = (
             value.detach().cpu().clone(memory_format=torch.contiguous_format)
         )
@@ -123,13 +128,11 @@ def save_model(
 
 
 def read_model_info(folder: str | Path) -> ModelInfo:
-    """Read class names and settings of a model file.
+    """Read class names and settings of a model file. See :func:`save_model` for an example.
 
     Raises:
         FileNotFoundError: the folder has no ``model.safetensors``.
         ValueError: the file is damaged, or was not written by :func:`save_model`.
-
-    The example is at :func:`save_model`.
     """
     return _read(Path(folder) / MODEL_FILE)[0]
 
@@ -145,23 +148,26 @@ def load_model(folder: str | Path, model: _Model, *, classes: Sequence[str]) -> 
 def load_model(
     folder: str | Path, model: nn.Module | None = None, *, classes: Sequence[str] | None = None
 ) -> nn.Module:
-    """Return a model with the weights of ``model.safetensors``, all of them or none.
+    """Load the weights of ``model.safetensors`` into a model, all of them or none.
 
-    Without ``model`` a :class:`robustfer.models.CAMClassifier` that was built by the name of a timm
-    model is built again, on the CPU in eval mode. :func:`read_model_info` has its classes.
+    Without ``model``, it builds the :class:`robustfer.models.CAMClassifier` that was saved, on the
+    CPU in eval mode. This works if that was built by the name of a timm model.
+    :func:`read_model_info` returns its classes.
 
     Args:
-        folder: where :func:`save_model` wrote.
+        folder: the folder that :func:`save_model` wrote into.
         model: a model of the same structure, wrapped or not, to load the weights into.
-        classes: names of the classes the model is to be used for, in order. A given model needs
-            them. Default: those of the file.
+        classes: names of the classes that you use the model for, in order; required with
+            ``model``. Default: those of the file.
+
+    Returns:
+        The model.
 
     Raises:
         FileNotFoundError: the folder has no ``model.safetensors``.
-        TypeError: ``classes`` are not names in order.
-        ValueError: the file is damaged, does not say how to build its model, is for other classes
-            or for the same in another order, or its weights are not the model's. The message names
-            them.
+        TypeError: ``classes`` is not a list of names.
+        ValueError: the file is damaged or does not say how to build its model, or its classes,
+            their order or its weights do not fit.
 
     >>> import tempfile
     >>> from robustfer.models import CAMClassifier
@@ -190,17 +196,17 @@ def load_model(
 
 
 def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write what a run needs to go on: tensors in plain containers.
+    """Write the state that a run needs to continue.
 
     Args:
-        path: usually ``resume.pt``; its folder is made if it does not exist.
-        state: dicts, lists and tuples of tensors, texts, numbers, booleans and ``None``; the
-            ``state_dict`` of modules, optimizers and most schedulers is made of these.
+        path: the file, usually ``resume.pt``. Its folder is made if needed.
+        state: dicts, lists and tuples of tensors, texts, numbers, booleans and ``None``, such as
+            the ``state_dict`` of modules, optimizers and most schedulers.
 
     Raises:
-        ValueError: something else is in it, which :func:`load_resume` could not read; the message
-            names the key. An existing file stays as it was.
-        OSError: the file cannot be written; the error names it.
+        ValueError: ``state`` holds something else, which :func:`load_resume` could not read. An
+            existing file does not change.
+        OSError: the file cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -218,30 +224,32 @@ def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def load_resume(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read what :func:`save_resume` wrote, without unpickling anything but tensors.
+    """Read what :func:`save_resume` wrote. See there for an example.
 
-    The checksums that the file carries are verified, so a changed bit is found too.
+    It unpickles only tensors and plain containers. It verifies checksums, so it finds a single
+    changed bit.
 
     Args:
         path: the file.
-        map_location: the device for the tensors; ``load_state_dict`` moves them where they belong.
+        map_location: device of the tensors; ``load_state_dict`` moves them where they belong.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds something but tensors and plain containers.
-
-    The example is at :func:`save_resume`.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, or holds something other than tensors and plain containers.
     """
     path = Path(path)
-    torch.empty(0, device=map_location)  # a device that is not there is not the file's fault
+    # A missing device must not be reported as a damaged file.
+    torch.empty(0, device=map_location)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there")
-    with path.open("rb") as file:  # opened once: both readers see the same file
+        raise FileNotFoundError(f"{path} does not exist")
+    # Opened once, so both readers see the same file.
+    with path.open("rb") as file:
         try:
             _check_archive(file)
             file.seek(0)
             state = torch.load(file, map_location=map_location, weights_only=True)
-        except Exception as error:  # anything may come of a damaged file
+        except Exception as error:
+            # A damaged file can raise anything.
             raise ValueError(
                 f"{path} is damaged, or holds more than tensors and plain containers: {error}"
             ) from error
@@ -251,19 +259,19 @@ def load_resume(path: str | Path, *, map_location: str | torch.device = "cpu") -
 
 
 def _check_archive(file: IO[bytes]) -> None:
-    """Compare the checksums of a zip archive, which torch does not."""
+    """Verify the checksums of a zip archive, which torch does not do."""
     with zipfile.ZipFile(file) as archive:
-        # torch takes for a folder, and reads nothing of, what these mark as one.
+        # torch skips an entry whose attributes mark it as a folder.
         marked = [info.filename for info in archive.infolist() if info.external_attr]
         damaged = marked[0] if marked else archive.testzip()
     if damaged is not None:
-        raise zipfile.BadZipFile(f"{damaged} in it was changed")
+        raise zipfile.BadZipFile(f"its entry {damaged} was changed")
 
 
 def _read(path: Path) -> tuple[ModelInfo, bytes, dict[str, Any] | None]:
-    """What a model file says, its content, compared with its checksum, and how to build it."""
+    """Return the info of a model file, its verified content, and its architecture or ``None``."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there")
+        raise FileNotFoundError(f"{path} does not exist")
     content = path.read_bytes()
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -273,18 +281,18 @@ def _read(path: Path) -> tuple[ModelInfo, bytes, dict[str, Any] | None]:
     classes, settings, architecture = None, None, None
     if "checksum" in metadata:
         if metadata["checksum"] != _checksum(*_around_checksum(content)):
-            raise ValueError(f"{path} is damaged: its checksum does not fit its content")
+            raise ValueError(f"{path} is damaged: its checksum does not match its content")
         with suppress(KeyError, TypeError, ValueError, RecursionError):
             classes, settings = json.loads(metadata["classes"]), json.loads(metadata["settings"])
             architecture = json.loads(metadata.get("architecture", "null"))
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not named or not isinstance(settings, dict):
-        raise ValueError(f"{path} has no class names and settings as save_model writes them")
+        raise ValueError(f"{path} must have the class names and settings that save_model writes")
     return ModelInfo(tuple(classes or ()), settings), content, architecture
 
 
 def _load_weights(path: Path, content: bytes, model: nn.Module) -> None:
-    """Load a file's tensors into a model, if they are the model's own."""
+    """Load a file's tensors into a model, or raise if their names or shapes differ."""
     try:
         tensors = from_safetensors(content)
     except SafetensorError as error:
@@ -306,12 +314,13 @@ def _load_weights(path: Path, content: bytes, model: nn.Module) -> None:
 
 
 def _rebuilt(path: Path, architecture: Any, num_classes: int) -> CAMClassifier:
-    from robustfer.models import CAMClassifier  # it loads timm, which the other functions spare
+    # Imported here, because it loads timm, which the other functions do not need.
+    from robustfer.models import CAMClassifier
 
     if not isinstance(architecture, dict):
         raise ValueError(
-            f"{path} does not say how to build its model, as it does for a CAMClassifier made by "
-            "name; build the model and pass it to load_model"
+            f"{path} does not say how to build its model, which is saved only for a CAMClassifier "
+            "built by name; build the model and pass it to load_model"
         )
     return CAMClassifier(num_classes=num_classes, **_with_tuples(architecture))
 
@@ -329,25 +338,26 @@ def _checksum(before: memoryview, after: memoryview) -> str:
 
 
 def _with_tuples(value: Any) -> Any:
-    """JSON has no tuples, and timm takes few lists."""
+    """Replace lists by tuples: JSON has no tuples, and timm often needs them."""
     if isinstance(value, dict):
         return {name: _with_tuples(inner) for name, inner in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _plain_name(name: str) -> str:
-    return name.replace("_orig_mod.", "")  # of parts that were compiled by themselves
+    # torch.compile renames the weights of compiled submodules.
+    return name.replace("_orig_mod.", "")
 
 
 def _checked_classes(classes: Any) -> list[str]:
     names = check_ids(classes, name="classes", unique=True)
     if not names:
-        raise ValueError("classes must be one or more names, got none")
+        raise ValueError("classes must hold at least one name, got none")
     return names
 
 
 def _check_number_of_classes(model: nn.Module, classes: Sequence[str]) -> None:
-    """Compare with the model's linear classifier, where it is known which layer that is."""
+    """Compare with the outputs of the model's linear classifier, if it is known."""
     while not hasattr(model, "get_classifier") and isinstance(
         inner := getattr(model, "model", None), nn.Module
     ):
@@ -368,17 +378,17 @@ def _settings_as_json(settings: Mapping[str, Any]) -> str:
         try:
             same = json.loads(json.dumps(given, allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"settings[{name!r}] is not a JSON value: {error}") from error
+            raise ValueError(f"settings[{name!r}] must be a JSON value: {error}") from error
         if same != given:
             raise ValueError(
-                f"settings must come back from JSON as they are, got {given}, which becomes "
-                f"{same}; give lists in place of tuples, and texts as keys"
+                f"settings must not change in JSON, got {given}, which becomes {same}; use lists "
+                "instead of tuples, and texts as keys"
             )
     return json.dumps(dict(settings))
 
 
 def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Write the state with checksums, and see that it can be read, without reading its tensors."""
+    """Write the state with checksums, and check that it can be read, without reading tensors."""
     with_checksums = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     try:
@@ -389,13 +399,13 @@ def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
         torch.load(file.name, mmap=True, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"state cannot be read again: {error}") from error
+        raise ValueError(f"state must be readable without pickle: {error}") from error
 
 
 def _check_plain(where: str, value: Any, depth: int = 0) -> None:
-    # Exact types: a numpy float is a float, but unpickling it needs numpy.
+    # Exact types, because a numpy float is a float, but unpickling it needs numpy.
     if depth > _MAX_DEPTH:
-        raise ValueError(f"{where[:80]}... must hold at most {_MAX_DEPTH} containers in each other")
+        raise ValueError(f"{where[:80]}... must not nest more than {_MAX_DEPTH} containers")
     mapping = type(value) in _MAPPINGS
     if not mapping and type(value) not in (list, tuple, *_PLAIN, Tensor, nn.Parameter):
         raise ValueError(

@@ -1,7 +1,7 @@
-"""The command ``robustfer``: what there is, by name, and the state of the plugins.
+"""The command ``robustfer``.
 
-For each command one function adds its parser, and one runs it and returns the exit status: 0, or 1
-where the command failed. Wrong use exits with 2, as is argparse's way.
+Each command has a function that adds its parser, and a function that runs it and returns the exit
+status: 0, or 1 if the command failed. Wrong arguments exit with 2, as usual with argparse.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from robustfer.registry import AmbiguousComponentError, UnknownComponentError
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
-#: Seconds after which the loading of a plugin is called slow.
+#: A plugin that takes more seconds to load is listed as slow.
 SLOW = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, that of the process by default, and return the exit status."""
+    """Run a command line, by default that of the process, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="robustfer",
-        description="Components for learning from noisy labels, and tools for the labels.",
+        description="List components for learning from noisy labels, and work on the labels.",
     )
     parser.add_argument("--version", action="version", version=f"robustfer {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -53,9 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         except KeyboardInterrupt:
             _print_error("interrupted")
-            return 130  # 128 + SIGINT, as shells have it
-        except BrokenPipeError:  # as of `robustfer list | head`, whose reader has seen enough
-            # Else Python, which flushes once more at exit, would complain.
+            # 128 + SIGINT, as in shells.
+            return 130
+        except BrokenPipeError:
+            # `robustfer list | head` closes the pipe early. Without this, Python would fail when it
+            # flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
     return status
@@ -63,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _every_sign_printed() -> Iterator[None]:
-    """Print "?" for a character that the console does not have, such as Greek on Windows.
+    """Print "?" for a character that the console cannot show, such as Greek on Windows.
 
-    One character replaces one, so the columns of tables stay where they are.
+    One character replaces one, so the columns of tables stay aligned.
     """
     with ExitStack() as after:
         for stream in (sys.stdout, sys.stderr):
@@ -84,7 +86,8 @@ def _add_list(commands: Commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    with redirect_stdout(sys.stderr):  # plugins may print while they are imported
+    # Plugins may print while they are imported.
+    with redirect_stdout(sys.stderr):
         offers = registry.available(options.kind)
     if options.json:
         rows = [
@@ -107,8 +110,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _add_show(commands: Commands) -> None:
-    parser = commands.add_parser("show", help="show what one of them takes and where it is from")
-    parser.add_argument("name", help="as listed, or PLUGIN:NAME")
+    parser = commands.add_parser("show", help="show options, tensors and origin of a component")
+    parser.add_argument("name", help="name in the list, or PLUGIN:NAME")
     parser.set_defaults(run=_show)
 
 
@@ -140,19 +143,20 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _add_plugins(commands: Commands) -> None:
-    parser = commands.add_parser("plugins", help="list plugins, what they offer and what failed")
+    parser = commands.add_parser("plugins", help="list plugins, their components and failures")
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.add_argument(
         "--check",
         action="store_true",
-        help="import all that they offer too; exit with 1 if anything failed",
+        help="also import all components; exit with 1 if anything failed",
     )
     parser.set_defaults(run=_plugins)
 
 
 def _plugins(options: argparse.Namespace) -> int:
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore", PluginWarning)  # all of it is printed below
+        # The failures are printed below.
+        warnings.simplefilter("ignore", PluginWarning)
         found = list(plugins.installed())
     if options.check:
         found = _checked(found)
@@ -164,7 +168,7 @@ def _plugins(options: argparse.Namespace) -> int:
 
 
 def _checked(found: Sequence[Plugin]) -> list[Plugin]:
-    """Add what importing all that the plugins offer brings to light."""
+    """Return the plugins with the errors found by importing all their components."""
     names = [plugin.name for plugin in found[1:] if plugin.offers]
     if not names:
         return list(found)
@@ -215,7 +219,7 @@ def _print_plugins(found: Sequence[Plugin]) -> None:
 
 
 def _state(plugin: Plugin) -> str:
-    """What a plugin offers, or why it offers nothing."""
+    """Return what a plugin offers, or why it offers nothing."""
     offered = [f"{kind}: {', '.join(names)}" for kind in KINDS if (names := _names(plugin, kind))]
     if plugin.blocked:
         offered.append(f"left out by {plugins.VARIABLE}")
@@ -229,8 +233,8 @@ def _names(plugin: Plugin, kind: str) -> list[str]:
 
 
 def _add_new_plugin(commands: Commands) -> None:
-    parser = commands.add_parser("new-plugin", help="write a package for a loss of your own")
-    parser.add_argument("name", metavar="NAME", help="as acme, for a package robustfer-acme")
+    parser = commands.add_parser("new-plugin", help="write a package for your own loss")
+    parser.add_argument("name", metavar="NAME", help="such as acme, for a package robustfer-acme")
     parser.add_argument(
         "--directory", metavar="DIR", default=".", help="where to make its folder (default: here)"
     )
@@ -258,12 +262,13 @@ def _add_noise(commands: Commands) -> None:
 
 def _noise(options: argparse.Namespace) -> int:
     with plugins.torch_importable():
-        from robustfer.noise import commands  # the other commands do without torch
+        # Imported here, because the other commands do not need torch.
+        from robustfer.noise import commands
     return _run_on_files(commands.run, options)
 
 
 def _add_audit(commands: Commands) -> None:
-    parser = commands.add_parser("audit", help="find wrong labels, look at them, correct them")
+    parser = commands.add_parser("audit", help="find, review and correct wrong labels")
     _data_arguments.add_audit(parser)
     parser.set_defaults(run=_audit)
 
@@ -278,14 +283,14 @@ def _run_on_files(run: Callable[[argparse.Namespace], int], options: argparse.Na
     try:
         return run(options)
     except BrokenPipeError:
-        raise  # nobody reads on
+        raise
     except (OSError, ImportError, ValueError) as error:
         _print_error(error)
         return 1
 
 
 def _print_section(title: str, lines: Sequence[str]) -> None:
-    """Print lines under a title; nothing where there are none."""
+    """Print lines under a title, or nothing without lines."""
     if lines:
         print(title)
     for line in map(_shown.line, lines):
@@ -293,7 +298,7 @@ def _print_section(title: str, lines: Sequence[str]) -> None:
 
 
 def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Print rows with their columns, but for the last, padded to one width."""
+    """Print rows, with all columns except the last padded to one width."""
     cells = [tuple(map(_shown.line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -302,7 +307,7 @@ def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def _print_error(message: BaseException | str, *_: object, **__: object) -> None:
-    """Print a line; as ``warnings.showwarning`` it leaves out the place in the code."""
+    """Print a line. As ``warnings.showwarning`` it leaves out the place in the code."""
     print(f"robustfer: {_shown.line(str(message))}", file=sys.stderr)
 
 

@@ -1,7 +1,7 @@
-"""The whole plugin contract: what a plugin offers, and the hooks through which it does.
+"""The whole plugin contract: components, and the hooks that return them.
 
 A plugin is a module that a distribution names under the entry-point group ``robustfer``. It
-implements any of the hooks below, marked with ``robustfer.hookimpl``.
+implements some of the hooks below, marked with ``robustfer.hookimpl``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 hookspec = pluggy.HookspecMarker("robustfer")
 hookimpl = pluggy.HookimplMarker("robustfer")
 
-#: Characters at most.
+#: Greatest number of characters.
 _LIMITS = {"name": 100, "summary": 200, "reference": 500}
 
 
@@ -31,16 +31,15 @@ class Component:
 
     Args:
         name: snake_case, at most 100 characters, unique within its plugin.
-        factory: class or function that makes the component, an ``nn.Module``, from keyword
-            options, or the text ``"package.module:attribute"`` where it is found. Text keeps
-            listings fast: it is imported only once the component is shown, described, created or
-            checked.
+        factory: class or function that makes an ``nn.Module`` from keyword options, or its place as
+            text, ``"package.module:attribute"``. Text keeps listings fast: it is imported only when
+            the component is shown, described, created or checked.
         summary: one line for listings, at most 200 characters.
         reference: paper, venue, year, on one line of at most 500 characters.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: an argument does not have the form said above.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument does not have the form above.
 
     >>> Component(
     ...     name="margin",

@@ -1,4 +1,4 @@
-"""How good predictions are: overall and per class, at the last epoch and at the best one."""
+"""Measure predictions: accuracy overall and per class, calibration, last and best epoch."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = [
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Count how often each class was taken for each; the matrices of several batches add up.
+    """Count pairs of true and predicted classes. Add the matrices of several batches.
 
     Args:
-        predicted: the classes predicted, ``logits.argmax(dim=1)``.
+        predicted: the predicted classes, ``logits.argmax(dim=1)``.
         target: the true classes.
         num_classes: number of classes C.
 
     Shape:
-        ``predicted`` and ``target`` int64 (B) -> int64 (C, C): a row for each true class, a column
-        for each predicted one.
+        ``predicted`` and ``target`` int64 (B) -> int64 (C, C), a row for each true class, a column
+        for each predicted class.
 
     Raises:
         ValueError: the shapes differ, or a value is not a class.
@@ -52,14 +52,14 @@ def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Ten
     num_classes = check_whole_number("num_classes", num_classes, 1)
     check_shapes(predicted=(predicted, "B"), target=(target, "B"))
     check_int64(predicted=predicted, target=target)
-    # Always: a class too large would silently be counted in the next row.
+    # Always checked, because a class that is too large would be counted in the next row.
     check_class_index(num_classes, predicted=predicted, target=target)
     pairs = target * num_classes + predicted
     return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def accuracy(confusion: Tensor) -> float:
-    r"""Return the share of samples predicted rightly.
+    r"""Return the share of correct predictions.
 
     .. math:: \frac{\sum_c n_{cc}}{\sum_{c,k} n_{ck}}
 
@@ -67,7 +67,7 @@ def accuracy(confusion: Tensor) -> float:
         ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
 
     Raises:
-        ValueError: not square, or without a sample.
+        ValueError: the matrix is not square, or counts no sample.
 
     >>> accuracy(torch.tensor([[3, 1], [0, 0]]))
     0.75
@@ -77,23 +77,24 @@ def accuracy(confusion: Tensor) -> float:
 
 
 def mean_class_accuracy(confusion: Tensor) -> float:
-    r"""Return the mean over the classes of the share predicted rightly, each class counting alike.
+    r"""Return the share of correct predictions of each class, averaged over the classes.
 
     .. math:: \frac{1}{|P|} \sum_{c \in P} \frac{n_{cc}}{\sum_k n_{ck}}
 
-    where P are the classes that have a sample: a class without one is left out of the mean.
+    where P are the classes that have a sample.
 
     Shape:
         ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
 
     Raises:
-        ValueError: not square, or without a sample.
+        ValueError: the matrix is not square, or counts no sample.
 
     >>> mean_class_accuracy(torch.tensor([[3, 1, 0], [1, 1, 0], [0, 0, 0]]))
     0.625
     """
     _check_confusion(confusion)
-    confusion = confusion.cpu()  # float64 below, which not every device has
+    # Not every device has float64.
+    confusion = confusion.cpu()
     samples = confusion.sum(dim=1)
     present = samples > 0
     recall = confusion.diagonal()[present].double() / samples[present]
@@ -101,14 +102,14 @@ def mean_class_accuracy(confusion: Tensor) -> float:
 
 
 def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) -> float:
-    r"""How far a network's confidence lies from how often it is right (expected calibration error).
+    r"""Return the expected calibration error: the mean gap between confidence and accuracy.
 
     .. math:: \sum_b \frac{|B_b|}{N} \Bigl| \frac{1}{|B_b|} \sum_{n \in B_b} [\hat y_n = y_n]
         - \frac{1}{|B_b|} \sum_{n \in B_b} \max_c p_{n,c} \Bigr|
 
-    over bins of equal width in the confidence :math:`\max_c p_{n,c}`; one of exactly a bin's edge
-    falls into the bin below. Networks that have memorised wrong labels are too sure of themselves:
-    accuracy does not show it.
+    over bins of equal width in the confidence :math:`\max_c p_{n,c}`. A confidence on the edge of
+    two bins counts in the lower one. Networks that have memorised wrong labels are overconfident,
+    which accuracy does not show.
 
     Args:
         probability: predicted probabilities of all samples, ``logits.softmax(dim=1)``.
@@ -122,7 +123,7 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
         probability ``(N, C)``, target ``(N)`` int64.
 
     Raises:
-        ValueError: an argument does not fit, a row does not sum to 1, or there is no sample.
+        ValueError: an argument does not fit, a row does not sum to 1, or there are no samples.
 
     Reference:
         Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
@@ -139,7 +140,8 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
     check_distribution(probability=probability)
     confidence, predicted = probability.max(dim=1)
     right = (predicted == target).cpu().double()
-    confidence = confidence.cpu().double()  # not every device has float64
+    # On the CPU, because not every device has float64.
+    confidence = confidence.cpu().double()
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
     surplus = right - confidence
     gaps = torch.zeros(bins, dtype=torch.float64, device="cpu")
@@ -154,16 +156,16 @@ def adjust_to_shares(
     *,
     equal: float = 0.0,
 ) -> Tensor:
-    r"""Correct predictions for labels whose class shares differ from those of the truth.
+    r"""Correct predictions of a network trained on labels with the wrong class shares.
 
     .. math:: p'_k \propto p_k \, \bigl( \pi_k^{1 - e} / \rho_k \bigr)^\tau
 
-    Use it for a network that was trained plainly on the given labels: it predicts their shares. One
-    that was trained with forward correction predicts the true shares already; pass these as
-    ``given`` to move it on towards equal shares.
+    Use it for a network trained with plain cross entropy on the given labels, which predicts their
+    shares. A network trained with forward correction already predicts the true shares. Pass these
+    as ``given`` to move it towards equal shares.
 
     The true shares give the best accuracy. They make rare classes rare, which lowers mean-class
-    accuracy. ``equal=0.5`` goes half of the way to classes that are all equally frequent.
+    accuracy. ``equal=0.5`` goes half of the way to equal shares.
 
     Args:
         probabilities: :math:`p`, predicted probabilities.
@@ -171,11 +173,11 @@ def adjust_to_shares(
         true: :math:`\pi`, share of each class in the truth, see
             :func:`robustfer.noise.transition_from_verified`.
         strength: :math:`\tau`, how much of the correction to make: 1 for all of it.
-        equal: :math:`e` in [0, 1], how far to go from the true shares to equal ones.
+        equal: :math:`e` in [0, 1], how far to go from the true shares to equal shares.
 
     Shape:
-        probabilities ``(N, C)``, given ``(C)``, true ``(C)`` -> ``(N, C)``, rows that sum to 1; in
-        the dtype of the probabilities, float32 for half inputs.
+        probabilities ``(N, C)``, given ``(C)``, true ``(C)`` -> ``(N, C)``, rows sum to 1; in the
+        dtype of the probabilities, float32 for half inputs.
 
     Raises:
         ValueError: an argument does not fit, shares do not sum to 1, or a given share is 0.
@@ -192,23 +194,23 @@ def adjust_to_shares(
     if bool((given <= 0).any()):
         raise ValueError(
             f"given must be above 0 for each class, got 0 for class {int(given.argmin())}; leave "
-            "out a class without a label"
+            "out classes without labels"
         )
     rows = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
-    # In logarithms: a small probability times the power of a large ratio may round to nothing.
+    # In logarithms, because a product of small and large numbers could round to zero.
     logits = rows.clamp(min=torch.finfo(rows.dtype).tiny).log()
     if strength:
-        # xlogy, as a true share of 0 to the power of 0 is 1.
+        # xlogy, because a true share of 0 to the power of 0 is 1.
         ratio = torch.xlogy(1 - equal, true.cpu().double()) - given.cpu().double().log()
         logits = logits + (strength * ratio).to(logits)
     return logits.softmax(dim=1)
 
 
 class History:
-    """The values of each epoch, with the last and the best kept apart.
+    """Collect the values of each epoch, and report the last and the best epoch separately.
 
-    The best epoch is picked by looking at the very numbers that are reported, so it flatters: the
-    last epoch, or the mean of the last few, is what a method is to be judged by.
+    Judge a method by the last epoch, or by the mean of the last few. The best epoch is chosen by
+    the reported numbers themselves, so it is too optimistic.
 
     >>> history = History()
     >>> for value in (0.5, 0.8, 0.7):
@@ -226,14 +228,14 @@ class History:
         return len(self.epochs)
 
     def add(self, values: Mapping[str, float | Tensor]) -> None:
-        """Append the values of the next epoch; epochs count from 1.
+        """Append the values of the next epoch. Epochs count from 1.
 
         Raises:
-            ValueError: a value is called ``epoch``.
+            ValueError: a value is named ``epoch``.
         """
         if "epoch" in values:
-            raise ValueError("values must not have the name 'epoch', which is counted here")
-        # A tensor that holds a graph, as a loss's terms do, warns when it is made a float.
+            raise ValueError("values must not hold 'epoch', which History counts; leave it out")
+        # float() of a tensor with a gradient warns.
         numbers = {
             name: float(value.detach() if isinstance(value, Tensor) else value)
             for name, value in values.items()
@@ -242,35 +244,35 @@ class History:
 
     @property
     def last(self) -> dict[str, float]:
-        """The last epoch: ``epoch`` and its values.
+        """``epoch`` and the values of the last epoch.
 
         Raises:
             ValueError: there is no epoch yet.
         """
         if not self.epochs:
-            raise ValueError("the history has no epoch yet")
+            raise ValueError("the history has no epoch yet; call add() first")
         return dict(self.epochs[-1])
 
     def best(self, name: str, *, largest: bool = True) -> dict[str, float]:
-        """Return the epoch where a value was best, the first of equals; NaN is never best.
+        """Return the epoch where a value was best, the first of several. NaN is never best.
 
         Args:
-            name: the value to look at.
-            largest: whether large values are good; false for a loss.
+            name: name of the value.
+            largest: True if large values are good; False for a loss.
 
         Raises:
             TypeError: ``largest`` is not a bool.
-            ValueError: no epoch has such a number.
+            ValueError: no epoch has the value, or it is always NaN.
         """
         check_bool("largest", largest)
         known = [epoch for epoch in self._with(name) if not math.isnan(epoch[name])]
         if not known:
-            raise ValueError(f"{name!r} is NaN in every epoch, so none is best")
+            raise ValueError(f"{name!r} is NaN in every epoch, so no epoch is best")
         pick = max if largest else min
         return dict(pick(known, key=lambda epoch: epoch[name]))
 
     def mean_of_last(self, name: str, *, epochs: int = 5) -> float:
-        """Return the mean of a value over the last epochs that have it, or over all if fewer do.
+        """Return the mean of a value over the last epochs that have it, or over all if fewer.
 
         Raises:
             ValueError: ``epochs`` is not a positive whole number, or no epoch has the value.
@@ -280,12 +282,12 @@ class History:
         return math.fsum(epoch[name] for epoch in chosen) / len(chosen)
 
     def summary(self, name: str, *, largest: bool = True) -> str:
-        """Say the last value, the mean of the last five and the best in one line.
+        """Return one line with the last value, the mean of the last five, and the best.
 
-        Epochs that lack the value, as where only every second one is evaluated, do not count.
+        Only epochs that have the value count.
 
         Raises:
-            ValueError: no epoch has such a number.
+            ValueError: no epoch has the value, or it is always NaN.
         """
         best, known = self.best(name, largest=largest), self._with(name)
         return (
@@ -299,7 +301,7 @@ class History:
         return {"epochs": [dict(epoch) for epoch in self.epochs]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the history of :meth:`state_dict`."""
+        """Replace the history by that of a :meth:`state_dict`."""
         self.epochs = [dict(epoch) for epoch in state["epochs"]]
 
     def _with(self, name: str) -> list[dict[str, float]]:
@@ -307,7 +309,7 @@ class History:
         if not found:
             names = sorted({name for epoch in self.epochs for name in epoch} - {"epoch"})
             there = f"; there are {', '.join(names)}" if names else ""
-            raise ValueError(f"no epoch has a number called {name!r}{there}")
+            raise ValueError(f"no epoch has a value named {name!r}{there}")
         return found
 
 

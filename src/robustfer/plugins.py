@@ -1,9 +1,10 @@
-"""Find and load plugins, each separately and only when it is needed: none breaks the host.
+"""Find and load plugins, each separately and only when it is needed.
 
-What goes wrong with a plugin is kept, warned about once, shown by ``robustfer plugins`` and raised
-where one of its components is used; only a ``KeyboardInterrupt``, the user's, passes through.
-The environment variable ``ROBUSTFER_PLUGINS`` chooses: unset, all installed plugins; empty, none;
-names with commas between, only these. The core's own components are always there.
+A broken plugin never breaks the program. Its error is kept, warned about once, shown by ``robustfer
+plugins``, and raised when one of its components is used. Only a ``KeyboardInterrupt`` passes.
+
+The environment variable ``ROBUSTFER_PLUGINS`` chooses plugins. Unset: all installed ones. Empty:
+none. Names separated by commas: only these. The core's own components are always available.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from robustfer.hookspecs import KINDS, Component, Kind
 VARIABLE = "ROBUSTFER_PLUGINS"
 CORE = EntryPoint(name="robustfer", value="robustfer._builtin", group=_entry_points.GROUP)
 
-#: Packages that are slow to import. A plugin needs none of them to say what it offers.
+#: Packages that are slow to import. A plugin can list its components without them.
 HEAVY = ("torch", "torchvision", "timm", "kornia", "numpy")
 
 _HOOKS = {f"robustfer_{kind}": kind for kind in KINDS}
 
 
 class PluginError(RuntimeError):
-    """What is wrong with a plugin. The plugin's own error, where there is one, is the cause."""
+    """A plugin does not work. Its own exception, if there is one, is the cause."""
 
 
 class PluginWarning(UserWarning):
-    """A plugin does not work, or not wholly; everything else does."""
+    """A plugin does not work, or only in part. Everything else works."""
 
 
 class _FaultError(Exception):
-    """Something wrong with a plugin that robustfer found, in words that follow its name."""
+    """A fault that robustfer found in a plugin. The message continues after the plugin's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +61,33 @@ class Offer:
 
     @property
     def qualified_name(self) -> str:
-        """The name that means this offer and no other, ``plugin:component``."""
+        """The unique name of this offer, ``plugin:component``."""
         return f"{self.plugin}:{self.component.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """What is known of one entry point, and what became of it."""
+    """A plugin, and the result of loading it.
+
+    Attributes:
+        name: name of its entry point.
+        distribution: the installed package that it belongs to, if known.
+        version: version of that package.
+        offers: its components, without those of a hook that failed.
+        errors: what is wrong with it.
+        blocked: whether ``ROBUSTFER_PLUGINS`` leaves it out, so it was not loaded.
+        seconds: time to load it.
+        heavy: slow packages that it was the first to import.
+    """
 
     name: str
-    distribution: str | None = None  # the installed package that has it, where known
+    distribution: str | None = None
     version: str | None = None
-    offers: tuple[Offer, ...] = ()  # less what a hook that failed would have
+    offers: tuple[Offer, ...] = ()
     errors: tuple[PluginError, ...] = ()
-    blocked: bool = False  # left out by ROBUSTFER_PLUGINS, hence not loaded
-    seconds: float = 0.0  # that it took to load
-    heavy: tuple[str, ...] = ()  # slow packages that this plugin was the first to import
+    blocked: bool = False
+    seconds: float = 0.0
+    heavy: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         origin = f" ({self.distribution} {self.version})" if self.distribution else ""
@@ -83,17 +95,17 @@ class Plugin:
 
 
 class Plugins:
-    """The core, and the plugins of some entry points, each loaded when it is first looked at.
+    """The core and some plugins, each loaded on first use.
 
     Args:
         found: entry points of the plugins, and packages that cannot be read.
-        allowed: names of the plugins to load; None for all.
+        allowed: names of the plugins to load; ``None`` for all.
     """
 
     def __init__(
         self, found: Iterable[EntryPoint | Unreadable], *, allowed: Iterable[str] | None = None
     ) -> None:
-        # An entry point gives way to its Plugin once that is loaded.
+        # Loading replaces an entry point by its Plugin.
         self._places: list[EntryPoint | Unreadable | Plugin] = [CORE, *found]
         self._names = Counter(one.name for one in self._places if isinstance(one, EntryPoint))
         self._allowed = None if allowed is None else {CORE.name, *allowed}
@@ -103,20 +115,20 @@ class Plugins:
 
     @property
     def names(self) -> list[str]:
-        """Names of all that are installed, the core's first; none is loaded."""
+        """Names of all installed plugins, the core's first. This loads none."""
         return list(self._names)
 
     @property
     def only_core(self) -> bool:
-        """Whether all plugins are left out, so that none was looked for."""
+        """Whether all plugins are left out."""
         return self._allowed == {CORE.name}
 
     def __iter__(self) -> Iterator[Plugin]:
-        """Give every plugin, the core first."""
+        """Yield every plugin, the core first."""
         return (self._load(position) for position in range(len(self._places)))
 
     def named(self, name: str) -> list[Plugin]:
-        """Return the plugins that claim a name, and load no other."""
+        """Return the plugins of a name, and load no others."""
         places = [position for position, place in enumerate(self._places) if place.name == name]
         return [self._load(position) for position in places]
 
@@ -126,7 +138,7 @@ class Plugins:
             if isinstance(place, Plugin):
                 return place
             known = _known(place)
-            # A plugin that asks the registry while it is loaded finds itself still empty.
+            # A plugin that uses the registry while it is loaded finds itself empty.
             self._places[position] = known
             try:
                 if isinstance(place, Unreadable):
@@ -135,7 +147,8 @@ class Plugins:
                     plugin = _loaded(known, place)
                 else:
                     plugin = self._refused(known) or _loaded(known, place)
-            except BaseException:  # Ctrl-C: not the plugin's fault, so try again next time
+            except BaseException:
+                # Ctrl-C is not the plugin's fault, so try again next time.
                 self._places[position] = place
                 raise
             self._places[position] = plugin
@@ -143,20 +156,20 @@ class Plugins:
         return plugin
 
     def _unreadable(self, known: Plugin, place: Unreadable) -> Plugin:
-        """The plugin that stands for a package which cannot be read."""
-        # It may hold a plugin that is needed and not found.
+        """Return a plugin that stands for a package that cannot be read."""
+        # The package may hold a plugin that is needed and missing.
         if self._allowed is None or self._missing:
             return replace(known, errors=(PluginError(str(place)),))
         return replace(known, blocked=True)
 
     def _refused(self, known: Plugin) -> Plugin | None:
-        """The plugin as it stays if it must not be loaded."""
+        """Return the plugin without loading it, if it must not be loaded, else ``None``."""
         if self._allowed is not None and known.name not in self._allowed:
             return replace(known, blocked=True)
         if known.name in self._missing:
             why = f"is named by {VARIABLE} but not installed; installed: {sorted(self._names)}"
         elif not re.fullmatch(r"\w[\w.-]*", known.name):
-            why = "has a name that must be letters, digits, '-', '_' and '.'"
+            why = "must have a name of letters, digits, '-', '_' and '.'"
         elif self._names[known.name] > 1:
             why = "has a name that is installed more than once; uninstall one of the packages"
         else:
@@ -174,16 +187,16 @@ def _installed(chosen: str | None) -> Plugins:
     if chosen is None:
         return Plugins(_entry_points.find())
     allowed = {name.strip() for name in chosen.split(",")} - {""}
-    # With none allowed no file of another package is read.
+    # If only the core is allowed, no file of another package is read.
     return Plugins(_entry_points.find() if allowed - {CORE.name} else (), allowed=allowed)
 
 
 @contextmanager
 def torch_importable() -> Iterator[None]:
-    """Let torch be imported where a damaged package would stop it.
+    """Make torch importable when an installed package is damaged.
 
-    When torch is first imported it looks for backends in all installed packages, and raises if one
-    cannot be read. Its own switch leaves them out.
+    On its first import torch looks for backends in all installed packages, and raises if one cannot
+    be read. An environment variable of torch switches this off.
     """
     switch = "TORCH_DEVICE_BACKEND_AUTOLOAD"
     damaged: list[str] = []
@@ -205,7 +218,7 @@ def torch_importable() -> Iterator[None]:
 
 
 def _known(place: EntryPoint | Unreadable) -> Plugin:
-    """What an entry point tells without being loaded."""
+    """Return what is known of an entry point without loading it."""
     if place is CORE:
         return Plugin(name=CORE.name, distribution="robustfer", version=__version__)
     if isinstance(place, Unreadable):
@@ -213,14 +226,16 @@ def _known(place: EntryPoint | Unreadable) -> Plugin:
     if place.dist is None:
         return Plugin(name=place.name)
     try:
-        about = place.dist.metadata  # read from its file each time
+        # Each access reads the file.
+        about = place.dist.metadata
         return Plugin(name=place.name, distribution=about["Name"], version=about["Version"])
-    except Exception:  # half-removed packages have no metadata left; loading it will tell
+    except Exception:
+        # A half-removed package has no metadata. Loading it reports the error.
         return Plugin(name=place.name)
 
 
 def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
-    """Import a plugin and collect what it offers and what is wrong with it."""
+    """Import a plugin, and collect its components and errors."""
     offers: list[Offer] = []
     errors: list[PluginError] = []
 
@@ -242,7 +257,7 @@ def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
     with kept("failed to load"):
         _check_requirement(entry_point)
         module = entry_point.load()
-        # A manager of its own: pluggy then checks only this plugin.
+        # A separate manager, so pluggy checks only this plugin.
         manager = pluggy.PluginManager("robustfer")
         manager.add_hookspecs(hookspecs)
         manager.register(module, name=plugin.name)
@@ -252,7 +267,7 @@ def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
         errors += [PluginError(f"{plugin} {fault}") for fault in _faults(manager, module)]
     for hook, implementation in implementations:
         with kept(f"failed in {hook}()"):
-            # Called directly: through pluggy a hook that returns None would go unnoticed.
+            # Called directly, because pluggy drops a result of None.
             offers += [
                 Offer(plugin=plugin.name, kind=_HOOKS[hook], component=component)
                 for component in _checked(hook, implementation.function())
@@ -271,12 +286,12 @@ def _loaded(plugin: Plugin, entry_point: EntryPoint) -> Plugin:
 
 
 def _check_requirement(entry_point: EntryPoint) -> None:
-    """Refuse a plugin whose distribution requires another version of robustfer."""
+    """Require that the plugin's distribution allows this version of robustfer."""
     requirements = entry_point.dist.requires if entry_point.dist is not None else None
     ours = [text for text in requirements or () if text.lower().startswith("robustfer")]
     if not ours:
         return
-    # Imported late: it takes as long as all else here, and without plugins nobody needs it.
+    # Imported here, because it is slow and needed only with plugins.
     from packaging.requirements import Requirement
 
     for requirement in map(Requirement, ours):
@@ -285,12 +300,12 @@ def _check_requirement(entry_point: EntryPoint) -> None:
         if requirement.name.lower() == "robustfer" and wanted and not fits:
             raise _FaultError(
                 f"requires robustfer{requirement.specifier}, but this is robustfer {__version__}; "
-                "install another version of either"
+                "install another version of one of them"
             )
 
 
 def _faults(manager: pluggy.PluginManager, module: object) -> Iterator[str]:
-    """What is wrong with the hooks of a registered plugin, as far as can be seen from outside."""
+    """Yield what is wrong with the hooks of a registered plugin."""
     hooks = manager.get_hookcallers(module) or []
     implemented = [hook.name for hook in hooks]
     known = f"the hooks are {', '.join(_HOOKS)}"
@@ -308,7 +323,7 @@ def _faults(manager: pluggy.PluginManager, module: object) -> Iterator[str]:
 
 
 def _checked(hook: str, components: Any) -> list[Component]:
-    """Return what a hook returned, made anew, if it is a list of components."""
+    """Return new copies of the components that a hook returned, or raise for anything else."""
     if not isinstance(components, list):
         raise _FaultError(f"must return a list from {hook}(), got {_shown.value(components)}")
     for position, component in enumerate(components):
@@ -317,7 +332,7 @@ def _checked(hook: str, components: Any) -> list[Component]:
                 f"must return a list of robustfer.Component from {hook}(), "
                 f"got {_shown.value(component)} at position {position}"
             )
-    # A subclass may have left out the checks, and the list may change later.
+    # New, because a subclass may skip the checks, and the list may change later.
     return [
         Component(name=c.name, factory=c.factory, summary=c.summary, reference=c.reference)
         for c in components
@@ -329,7 +344,7 @@ def _warn(plugin: Plugin) -> None:
     if plugin.errors:
         more = f" (and {len(plugin.errors) - 1} more)" if len(plugin.errors) > 1 else ""
         warnings.warn(
-            f"{plugin.errors[0]}{more}. All else works; `robustfer plugins` tells more.",
+            f"{plugin.errors[0]}{more}. Everything else works; `robustfer plugins` shows details.",
             PluginWarning,
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
-"""Losses and augmentations by name: the core's and the plugins', all alike.
+"""Find and create losses and augmentations by name, from the core and from plugins.
 
-A bare name such as ``"eac"`` is enough if only one plugin offers it; ``"robustfer:eac"`` says
-whose is meant. One name means one component, whichever kind it is.
+A bare name such as ``"eac"`` is enough if only one plugin offers it. ``"robustfer:eac"`` also names
+the plugin. Losses and augmentations share one space of names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["available", "create", "describe"]
 
 
 class UnknownComponentError(LookupError):
-    """Nobody offers a component of this name."""
+    """No plugin offers a component of this name."""
 
 
 class AmbiguousComponentError(LookupError):
@@ -32,13 +32,13 @@ class AmbiguousComponentError(LookupError):
 
 
 def available(kind: Kind | None = None) -> dict[str, Offer]:
-    """Return all components, or those of one kind, under the names that :func:`create` takes.
+    """Return all components, or those of one kind, by the names that :func:`create` takes.
 
-    Neither torch nor any component is imported. A name that two plugins offer is listed under
-    their full names instead.
+    It imports neither torch nor components. If several plugins offer a name, it lists their full
+    names instead.
 
     Raises:
-        ValueError: no such kind.
+        ValueError: ``kind`` is unknown.
 
     >>> "eac" in available("losses")
     True
@@ -55,15 +55,15 @@ def available(kind: Kind | None = None) -> dict[str, Offer]:
 
 
 def describe(name: str) -> Description:
-    """Return what a component takes, gives and rests on; imports it, but makes none.
+    """Return options, tensors and reference of a component. It imports but does not create it.
 
     Raises:
-        UnknownComponentError: nobody offers it.
-        AmbiguousComponentError: more than one plugin does.
+        UnknownComponentError: no plugin offers it.
+        AmbiguousComponentError: more than one plugin offers it.
         PluginError: its plugin does not work, or its factory cannot be imported.
 
     >>> [str(option) for option in describe("eac").options]
-    ['consistency_weight=5.0', 'label_smoothing=0.0']
+    ['consistency_weight=5.0', 'label_smoothing=0.0', 'class_weights=None']
     >>> describe("eac").tensors[0]
     TensorArgument(name='logits', shape='(B, C)', required=True)
     """
@@ -74,18 +74,17 @@ def describe(name: str) -> Description:
 
 
 def create(name: str, /, **options: Any) -> Any:
-    """Make a component from its name and options.
+    """Create a component from its name and options.
 
     Args:
-        name: ``"eac"``, or ``"robustfer:eac"`` to say whose.
+        name: ``"eac"``, or ``"robustfer:eac"`` to name the plugin too.
         options: keyword arguments of its factory.
 
     Raises:
-        UnknownComponentError: nobody offers it.
-        AmbiguousComponentError: more than one plugin does.
+        UnknownComponentError: no plugin offers it.
+        AmbiguousComponentError: more than one plugin offers it.
         PluginError: its plugin does not work, or its factory cannot be imported.
-        TypeError: an option that it does not have, one that it needs is missing, or a name that is
-            not text.
+        TypeError: an option is unknown or missing, or ``name`` is not text.
 
     >>> create("eac", consistency_weight=2.0)
     EACLoss(consistency_weight=2.0, label_smoothing=0.0)
@@ -93,7 +92,7 @@ def create(name: str, /, **options: Any) -> Any:
     Traceback (most recent call last):
     ...
     TypeError: 'eac' has no option 'consistency_wieght'; did you mean 'consistency_weight'?
-    Its options: consistency_weight=5.0, label_smoothing=0.0
+    Its options: consistency_weight=5.0, label_smoothing=0.0, class_weights=None
     """
     plugin, offer = _find(name)
     factory = _factory(plugin, offer)
@@ -105,14 +104,15 @@ def create(name: str, /, **options: Any) -> Any:
         component = factory(**options)
     except (Exception, KeyboardInterrupt):
         raise
-    except BaseException as error:  # such as SystemExit: it would end the program without a word
+    except BaseException as error:
+        # SystemExit would end the program without a message.
         raise PluginError(f"{plugin} fails to make {name!r}: {_shown.error(error)}") from error
     if not callable(component):
         raise PluginError(
-            f"{plugin} must make a callable as {name!r}, made {_shown.value(component)}"
+            f"{plugin} must make a callable as {name!r}, got {_shown.value(component)}"
         )
     if offer.kind == "losses" and hasattr(component, "parameters"):
-        # Late: whoever made a loss has torch already, whoever lists them need not.
+        # Imported here, because listing components must not import torch.
         from robustfer.losses import warn_if_not_optimized
 
         warn_if_not_optimized(component)
@@ -120,7 +120,7 @@ def create(name: str, /, **options: Any) -> Any:
 
 
 def _find(name: str) -> tuple[Plugin, Offer]:
-    """The one component of that name, and its plugin."""
+    """Return the component of a name, and its plugin."""
     if not isinstance(name, str):
         raise TypeError(f"name must be text such as 'eac', got {name!r}")
     owner, _, bare = name.rpartition(":")
@@ -140,11 +140,12 @@ def _find(name: str) -> tuple[Plugin, Offer]:
 
 
 def _raise_unknown(name: str, candidates: list[Plugin]) -> NoReturn:
-    """Say why there is no such component: a misspelt name, or a plugin that is out of order."""
+    """Raise an error that says why: the name is misspelt, or a plugin does not work."""
     owner, _, bare = name.rpartition(":")
     installed = plugins.installed()
     unknown_owner = bool(owner) and not candidates
-    if unknown_owner:  # packages that cannot be read may hold it
+    if unknown_owner:
+        # It may be in a package that cannot be read.
         candidates = [plugin for plugin in installed if plugin.name not in installed.names]
     troubles = [str(error) for plugin in candidates for error in plugin.errors]
     troubles += [
@@ -165,16 +166,16 @@ def _raise_unknown(name: str, candidates: list[Plugin]) -> NoReturn:
     if unknown_owner:
         problem = f"no plugin {owner!r} is installed, so {name!r} is unknown"
     else:
-        problem = f"no {f'component of {owner}' if owner else 'component'} is called {bare!r}"
-    also = f" These may offer it, but cannot: {'; '.join(troubles)}" if troubles else ""
-    # Of several failures none is more likely to be the one looked for: the text has them all.
+        problem = f"no {f'component of {owner}' if owner else 'component'} is named {bare!r}"
+    also = f" A plugin that does not work may offer it: {'; '.join(troubles)}" if troubles else ""
+    # With several failures no cause is more likely than another. The message has them all.
     cause = causes[0] if len(causes) == 1 else None
     raise UnknownComponentError(f"{problem}; {hint}{also}") from cause
 
 
 @contextmanager
 def _named(plugin: Plugin, offer: Offer, problem: str) -> Iterator[None]:
-    """Name the plugin in every error of its component; an interrupt passes through."""
+    """Name the plugin in every error of its component. A KeyboardInterrupt passes through."""
     try:
         yield
     except KeyboardInterrupt:
@@ -189,7 +190,7 @@ def _named(plugin: Plugin, offer: Offer, problem: str) -> Iterator[None]:
 
 
 def _factory(plugin: Plugin, offer: Offer) -> Callable[..., Any]:
-    """The factory of a component, imported if it is given as text."""
+    """Return the factory of a component, imported if it is given as text."""
     factory = offer.component.factory
     if callable(factory):
         return factory
@@ -205,7 +206,7 @@ def _factory(plugin: Plugin, offer: Offer) -> Callable[..., Any]:
 
 
 def _check_options(name: str, signature: Signature, options: Mapping[str, object]) -> None:
-    """Refuse options that a factory does not have, and the lack of those it needs."""
+    """Require that a factory has all given options, and that all required ones are given."""
     has = options_of(signature)
     its = f"Its options: {', '.join(map(str, has)) or 'none'}"
     named = [option.name for option in has]
@@ -213,8 +214,8 @@ def _check_options(name: str, signature: Signature, options: Mapping[str, object
     for option in options:
         if option not in named and not takes_any:
             near = get_close_matches(option, named, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TypeError(f"{name!r} has no option {option!r}; {hint}{its}")
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise TypeError(f"{name!r} has no option {option!r}{hint} {its}")
     missing = [option.name for option in has if option.required and option.name not in options]
     if missing:
         raise TypeError(f"{name!r} needs {', '.join(map(repr, missing))}. {its}")

@@ -248,7 +248,7 @@ def test_a_generator_on_a_gpu_is_refused():
         (
             torch.zeros(2, 3, 8, 8),
             torch.zeros(2, 4, device="meta").long(),
-            "boxes must be on the CPU or with the images on cpu, got meta",
+            "boxes must be on the CPU or on the images.* device cpu, got meta",
         ),
     ],
 )

@@ -129,13 +129,22 @@ class Own(K.AugmentationBase2D):
 
 
 REFUSED = {
-    "elastic": (lambda: K.RandomElasticTransform(), "RandomElasticTransform is not known to put"),
-    "spline": (lambda: K.RandomThinPlateSpline(), "RandomThinPlateSpline is not known to put"),
+    "elastic": (
+        lambda: K.RandomElasticTransform(),
+        "RandomElasticTransform is not known to move landmarks",
+    ),
+    "spline": (
+        lambda: K.RandomThinPlateSpline(),
+        "RandomThinPlateSpline is not known to move landmarks",
+    ),
     "fisheye": (
         lambda: K.RandomFisheye(*(torch.tensor([-0.1, 0.1]),) * 2, torch.tensor([0.9, 1.0])),
-        "RandomFisheye is not known to put landmarks where it puts the image; leave it out, or",
+        "RandomFisheye is not known to move landmarks with the image; leave it out, or",
     ),
-    "smear": (lambda: K.RandomMotionBlur(5, 35.0, 0.5), "RandomMotionBlur is not known to put"),
+    "smear": (
+        lambda: K.RandomMotionBlur(5, 35.0, 0.5),
+        "RandomMotionBlur is not known to move landmarks",
+    ),
     "patches": (
         lambda: K.PatchSequential(K.RandomGrayscale(), grid_size=(2, 2), random_apply=True),
         "PatchSequential is not known",
@@ -148,7 +157,7 @@ REFUSED = {
     ),
     "erasing": (
         lambda: K.RandomErasing(),
-        "RandomErasing hides landmarks without telling which; let SingleView or MirroredPair erase",
+        "RandomErasing does not say which landmarks it hides; use the erase_probability",
     ),
     "nearest": (
         lambda: K.RandomAffine(5.0, resample="nearest"),
@@ -162,7 +171,10 @@ REFUSED = {
 )
 def test_shares_of_the_image_given_as_pixels_are_warned_of(augmentation):
     images, shares = torch.rand(2, 3, 24, 24), torch.linspace(0.1, 0.9, 20).view(2, 5, 2)
-    with pytest.warns(UserWarning, match="landmarks lie between 0.1 and 0.9, .* multiply x by"):
+    with pytest.warns(
+        UserWarning,
+        match="landmarks must be in pixels, got values from 0.1 to 0.9, .* multiply x by",
+    ):
         augmentation.with_landmarks(images, shares, swap=SWAP_5)
     augmentation.with_landmarks(images, shares * 24, swap=SWAP_5)
 
@@ -195,7 +207,7 @@ def test_flips_ask_for_the_swap(flip):
     images, landmarks = torch.rand(2, 3, 24, 24), scattered(2, 5, 24, 24)
     pipeline = KorniaPipeline(K.RandomGrayscale(), K.AugmentationSequential(flip()))
     for augmentation in (pipeline, SingleView(pipeline=pipeline)):
-        with pytest.raises(ValueError, match=f"{flip.__name__} makes left .* give swap="):
+        with pytest.raises(ValueError, match=f"{flip.__name__} swaps left .* pass swap="):
             augmentation.with_landmarks(images, landmarks)
 
 

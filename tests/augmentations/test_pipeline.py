@@ -115,7 +115,7 @@ def test_copies_and_pickles():
         (
             (K.AugmentationSequential(K.RandomMosaic((8, 8), data_keys=["input"])),),
             TypeError,
-            "must keep each sample an image of its own, got RandomMosaic",
+            "must not mix samples, got RandomMosaic",
         ),
         ((K.RandomRotation(5.0, p=1.5),), ValueError, r"p of RandomRotation must lie in \[0, 1\]"),
         (
@@ -146,7 +146,9 @@ def test_images_that_do_not_fit_are_refused(images, message, training):
 
 def test_colour_of_grey_images_is_explained():
     pipeline = KorniaPipeline(K.ColorJitter(0.1, 0.1, 0.1, 0.1, p=1.0))
-    with pytest.raises(ValueError, match="refused images of 1 channels; hue and saturation need"):
+    with pytest.raises(
+        ValueError, match="refused images of 1 channels; leave out hue and saturation"
+    ):
         pipeline(pixels(channels=1))
     plain = KorniaPipeline(K.ColorJitter(0.1, 0.1, p=1.0))
     assert plain(pixels(channels=1)).shape == (8, 1, 24, 28)

@@ -409,9 +409,9 @@ def test_pixels_out_of_range_are_refused_when_asked(make):
     ("change", "message"),
     [
         (lambda x: (x - 0.45) / 0.225, r"must lie in \[0, 1\], got -2 to 2.* before normalisation"),
-        (lambda x: x * 2 - 1, r"got -1 to 1; give them before normalisation"),
-        (lambda x: x - 0.5, r"got -0.5 to 0.5; give them before normalisation"),
-        (lambda x: x * 255, r"got 0 to 255; divide them by 255, or give uint8"),
+        (lambda x: x * 2 - 1, r"got -1 to 1; pass them before normalisation"),
+        (lambda x: x - 0.5, r"got -0.5 to 0.5; pass them before normalisation"),
+        (lambda x: x * 255, r"got 0 to 255; divide them by 255, or pass uint8"),
     ],
 )
 def test_pixels_of_another_range_are_refused_on_the_cpu(make, change, message, mode):

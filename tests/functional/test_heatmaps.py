@@ -162,7 +162,7 @@ def test_hidden_points(variant, weight):
 def test_shares_of_the_image_given_as_pixels_are_warned_of():
     shares = points(0, 2, 5, low=0.05, high=0.95)
     shares[0, 0] = NAN
-    message = "landmarks lie between 0.* multiply x by the image's wid"
+    message = "landmarks must be in pixels, got values from 0.* multiply x by the image's wid"
     with check_values(), pytest.warns(UserWarning, match=message):
         render_heatmaps(shares.requires_grad_(), **SIZES)
     with check_values(), pytest.warns(UserWarning, match=message):

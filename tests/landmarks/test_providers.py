@@ -278,7 +278,9 @@ def providers(tmp_path, points):
 def test_points_that_are_shares_of_the_image_are_warned_of(tmp_path, offset):
     shares = np.linspace(0.07, 0.93, 30, dtype=np.float32).reshape(3, 5, 2) + np.float32(offset)
     for source, provide in providers(tmp_path, shares):
-        message = rf"{source} lie between .* pixels: multiply x by the image's width and y by"
+        message = (
+            rf"{source} must be in pixels, got values .* multiply x by the image's width and y by"
+        )
         with pytest.warns(UserWarning, match=message):
             provide()
     for points in (shares * 48, np.zeros_like(shares), shares.round()):

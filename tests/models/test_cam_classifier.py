@@ -136,7 +136,7 @@ def test_small_images_with_a_lowered_stride_and_one_channel():
 def test_keep_refuses_with_the_reason_and_what_to_do():
     with pytest.raises(ValueError, match=r"class token.*head='auto' or 'replace', or .*'avg'"):
         build("vit_tiny_patch16_224", {"img_size": 64}, head="keep")
-    with pytest.raises(ValueError, match=r"further layers.*conv_head \(Conv2d\).*'replace'$"):
+    with pytest.raises(ValueError, match=r"other layers.*conv_head \(Conv2d\).*'replace'$"):
         build("mobilenetv3_small_050", head="keep")
     with pytest.raises(ValueError, match="another pooling"):
         build("resnet10t", {"global_pool": "max"}, head="keep")
@@ -193,7 +193,7 @@ def test_no_grid_is_guessed_where_the_network_tells_another():
     model.backbone.patch_drop = timm.layers.PatchDropout(0.75)
     images = images_for(model)
     assert model.eval()(images).attention.shape == (2, 7, 8, 8)
-    with pytest.raises(ValueError, match="16 tokens .* tells a grid of 8x8: build it"):
+    with pytest.raises(ValueError, match="16 tokens .* declares a grid of 8x8; build it"):
         model.train()(images)
 
 
@@ -375,7 +375,7 @@ def test_a_module_that_returns_maps():
     output = model(torch.rand(2, 1, 6, 9, dtype=torch.float64))
     assert output.attention.shape == (2, 7, 4, 7)
     assert output.attention.dtype == torch.float64
-    with pytest.raises(ValueError, match="no exact class maps: its own head is not to be found"):
+    with pytest.raises(ValueError, match="no exact class maps: its own head cannot be found"):
         CAMClassifier(network, num_classes=7, input_size=(1, 32, 32), head="keep")
 
 
@@ -409,7 +409,7 @@ class Scaled(nn.Module):
 
 
 def test_a_forward_beyond_the_head_is_noticed():
-    with pytest.raises(ValueError, match="is not all that its forward does"):
+    with pytest.raises(ValueError, match="does not do all that its forward does"):
         CAMClassifier(Scaled(), num_classes=7, head="keep")
 
 
@@ -439,10 +439,10 @@ def test_a_frozen_backbone_trains_its_head_alone():
         ({"num_classes": "7"}, "num_classes must be a whole number from 1 on, got '7'"),
         ({"head": "mine"}, "head must be 'auto', 'keep' or 'replace', got 'mine'"),
         ({"model_options": {"num_classes": 3}}, "model_options must not hold num_classes"),
-        ({"input_size": (1, 64, 64)}, "does not take images of 1x64x64.*give input_size"),
+        ({"input_size": (1, 64, 64)}, "raised for images of 1x64x64.*input_size"),
         ({"input_size": (3, 32, 32)}, "maps of a single place for images of 3x32x32"),
-        ({"backbone": nn.Identity(), "pretrained": True}, "for a network given by name"),
-        ({"backbone": nn.Identity(), "model_options": {"a": 1}}, "this Identity is built already"),
+        ({"backbone": nn.Identity(), "pretrained": True}, "need the name of a timm model"),
+        ({"backbone": nn.Identity(), "model_options": {"a": 1}}, "got the built network Identity"),
         ({"backbone": nn.Conv2d(3, 8, 3, device="meta")}, "backbone must hold values.* meta"),
         ({"backbone": nn.Flatten()}, r"Flatten must return maps .*got \(2, 49152\)"),
         ({"backbone": "crossvit_tiny_240"}, "gives a list as features.*cam_outputs"),
@@ -467,12 +467,12 @@ class Tokens(nn.Module):
 
 def test_features_whose_layout_cannot_be_told_are_refused():
     for shape in [(2, 9, 5), (2, 8, 8, 8), (2, 5, 5, 5), (2, 8)]:
-        with pytest.raises(ValueError, match="cannot be told apart from places.*cam_outputs"):
+        with pytest.raises(ValueError, match="cannot be told from places.*cam_outputs"):
             CAMClassifier(Tokens(torch.zeros(shape)), num_classes=7)
     with pytest.raises(ValueError, match="has forward_features but no num_features.*set self"):
         CAMClassifier(Tokens(torch.zeros(2, 8, 4, 4), num_features=None), num_classes=7)
     for size, advice in [((3, 64, 64), "choose another"), ((3, 64, 32), "use square images")]:
-        with pytest.raises(ValueError, match=f"10 tokens .*not tell in what grid: {advice}"):
+        with pytest.raises(ValueError, match=f"10 tokens .*not declare their grid; {advice}"):
             CAMClassifier(Tokens(torch.zeros(2, 10, 8)), num_classes=7, input_size=size)
 
 

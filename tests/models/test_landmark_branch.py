@@ -90,9 +90,9 @@ def test_compiles_whole():
     [
         ({"num_landmarks": 0}, "num_landmarks must be a whole number from 1 on, got 0"),
         ({"dim": 0}, "dim must be a whole number from 1 on, got 0"),
-        ({"channels": [3]}, "channels and strides must be of equal length"),
-        ({"strides": [8, 4]}, r"strides growing, got \[3, 4\] and \[8, 4\]"),
-        ({"strides": [1, 2]}, r"strides must hold one of 4 or more, got \[1, 2\]"),
+        ({"channels": [3]}, "channels and strides must have the same length"),
+        ({"strides": [8, 4]}, r"increasing strides, got \[3, 4\] and \[8, 4\]"),
+        ({"strides": [1, 2]}, r"strides must hold a stride of 4 or more, got \[1, 2\]"),
     ],
 )
 def test_refuses_options(change, message):
@@ -103,7 +103,7 @@ def test_refuses_options(change, message):
 def test_refuses_maps_that_do_not_fit():
     head = LandmarkHead([3, 4], [4, 8], num_landmarks=5)
     fine, coarse = torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 4, 4)
-    with pytest.raises(ValueError, match="maps must be 2, got 1"):
+    with pytest.raises(ValueError, match="maps must hold 2 maps, got 1"):
         head([fine])
     with pytest.raises(ValueError, match=r"maps\[1\] must have shape \(B, 4, h1, w1\)"):
         head([fine, fine])
@@ -117,5 +117,5 @@ def test_refuses_networks():
             LandmarkBranch(network, num_landmarks=5)
     with pytest.raises(ValueError, match="model_options must not hold features_only"):
         LandmarkBranch("resnet10t", num_landmarks=5, model_options={"features_only": True})
-    with pytest.raises(ValueError, match="given by name; this Conv2d is built already"):
+    with pytest.raises(ValueError, match="got the built network Conv2d"):
         LandmarkBranch(nn.Conv2d(3, 4, 1), num_landmarks=5, pretrained=True)

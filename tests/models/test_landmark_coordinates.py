@@ -117,7 +117,10 @@ def symmetric_faces():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"landmarks": torch.full((2, 5, 2), torch.nan)}, "landmarks must have all points of one"),
+        (
+            {"landmarks": torch.full((2, 5, 2), torch.nan)},
+            "landmarks must have all points of at least one",
+        ),
         ({"landmarks": symmetric_faces()}, "landmarks must differ .* got 2 of one symmetric shape"),
         ({"landmarks": torch.zeros(3, 5)}, r"landmarks must have shape \(N, K, 2\), got \(3, 5\)"),
         ({"landmarks": torch.zeros(3, 5, 2).long()}, "landmarks must have a floating-point dtype"),

@@ -76,7 +76,7 @@ def test_the_importance_head_lies_where_the_classifier_does():
 
 
 def test_what_an_importance_head_needs_is_told():
-    with pytest.raises(ValueError, match=r"num_features, got None from Least: set self.num_feat"):
+    with pytest.raises(ValueError, match=r"num_features, got None from Least; set self.num_feat"):
         ImportanceClassifier(Least())
     with pytest.raises(ValueError, match="from DataParallel.*out of any wrapper"):
         ImportanceClassifier(nn.DataParallel(Own()))

@@ -115,10 +115,10 @@ def test_one_backward_reaches_all_of_it(name):
 @pytest.mark.parametrize(
     ("make", "reason", "dropped", "places"),
     [
-        (vgg, "further layers before the classifier", "classifier", (16, 16)),
+        (vgg, "other layers before the classifier", "classifier", (16, 16)),
         (
             lambda: models.mobilenet_v3_small(num_classes=7, width_mult=0.25),
-            "further layers before the classifier",
+            "other layers before the classifier",
             "classifier",
             (4, 4),
         ),

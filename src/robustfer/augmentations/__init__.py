@@ -1,9 +1,9 @@
-"""Augmentations of whole batches, on the device where the batch lies.
+"""Augmentations of whole batches, on the device of the batch.
 
-``MirroredPair`` and ``SingleView`` turn a batch of images into what a method trains on;
-``KorniaPipeline`` runs kornia's operations inside them. ``with_landmarks`` of each takes the
-landmarks of the faces along. ``MixUp`` and ``CutMix`` mix the images that a view returns. kornia
-itself is imported only when a ``KorniaPipeline`` is made.
+``MirroredPair`` and ``SingleView`` make the views that a method trains on. ``KorniaPipeline`` runs
+kornia's operations inside them. Their ``with_landmarks`` moves the landmarks of the faces too.
+``MixUp`` and ``CutMix`` mix the images of a view. kornia is imported only when a ``KorniaPipeline``
+is made.
 """
 
 from robustfer.augmentations._points import LandmarkView as LandmarkView

@@ -1,6 +1,6 @@
-"""Which of kornia's operations take landmarks along, and following them while they run.
+"""Move landmarks with the images while kornia's operations run.
 
-It imports kornia: import it where a pipeline is there already.
+This module imports kornia, so import it only where a pipeline exists.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from robustfer.augmentations._points import Points
 
-# A picture upside down is a mirrored one, turned by 180 degrees: left is right in both.
+# A vertical flip is a horizontal flip turned by 180 degrees: both swap left and right.
 _MIRRORING = (K.RandomHorizontalFlip, K.RandomVerticalFlip)
 
-# Their matrix tells where they put each pixel, which tests see by drawn points.
+# Their matrix says where each pixel goes, which tests check with drawn points.
 _RIGID = (
     *_MIRRORING,
     *(K.RandomAffine, K.RandomRotation, K.RandomRotation90, K.RandomShear, K.RandomTranslate),
@@ -26,15 +26,15 @@ _RIGID = (
     *(K.Resize, K.LongestMaxSize, K.SmallestMaxSize),
 )
 
-# Not so harmless among the operations on colour: one smears to one side, one paints anew.
+# Operations on colour that also move content: one smears to one side, one repaints the image.
 _MOVING_COLOUR = (K.RandomMotionBlur, K.RandomDissolving)
 
 
 class Follower:
-    """A forward hook on kornia's operations: each moves the points as it moves its images.
+    """Forward hook on kornia's operations that moves the points with the images.
 
-    kornia's own way, keypoints as a second input, forgets which points left the frame between two
-    operations, and calls the left eye of a mirrored face a left eye.
+    kornia can take keypoints as a second input. But it forgets which points left the frame between
+    two operations, and does not swap left and right when it mirrors.
     """
 
     def __init__(self, points: Points) -> None:
@@ -43,8 +43,8 @@ class Follower:
     def __call__(self, operation: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not isinstance(operation, _RIGID):
             return
-        # On the CPU, where the parameters are: on a GPU, to solve for the matrix of a crop would
-        # wait. In float64, where it costs nothing.
+        # On the CPU, because solving for the matrix of a crop on a GPU would wait. float64 costs
+        # nothing here.
         like_input = torch.empty((), dtype=torch.float64, device="cpu").expand(inputs[0].shape)
         drawn = operation._params
         matrices = operation.generate_transformation_matrix(like_input, drawn, operation.flags)
@@ -55,7 +55,7 @@ class Follower:
 
 @contextmanager
 def following(operations: Iterable[nn.Module], points: Points) -> Iterator[Follower]:
-    """Carry points through all that the operations do within the context."""
+    """Move points through all operations that run within the context."""
     follower = Follower(points)
     with ExitStack() as hooks:
         for part in set(_leaves(operations)):
@@ -64,34 +64,34 @@ def following(operations: Iterable[nn.Module], points: Points) -> Iterator[Follo
 
 
 def check_followable(operations: Iterable[nn.Module], swap: Sequence[int] | None) -> None:
-    """Refuse operations that are not known to put points where they put the image."""
+    """Require operations that are known to move points with the image."""
     for part in _leaves(operations):
         name = type(part).__name__
         if isinstance(part, K.RandomErasing):
             raise ValueError(
-                f"{name} hides landmarks without telling which; let SingleView or MirroredPair "
-                "erase instead: erase_probability=, erase_scale=, erase_ratio="
+                f"{name} does not say which landmarks it hides; use the erase_probability, "
+                "erase_scale and erase_ratio of SingleView or MirroredPair instead"
             )
         known = isinstance(part, (K.IntensityAugmentationBase2D, *_RIGID))
         if not known or isinstance(part, _MOVING_COLOUR):
             raise ValueError(
-                f"{name} is not known to put landmarks where it puts the image; leave it out, or "
-                "call the augmentation without landmarks"
+                f"{name} is not known to move landmarks with the image; leave it out, or call the "
+                "augmentation without landmarks"
             )
         if getattr(part, "flags", {}).get("resample") == Resample.NEAREST:
             raise ValueError(
-                f"{name} with nearest resampling moves pixels by up to half a pixel of their own; "
-                'use resample="bilinear" with landmarks'
+                f"{name} with nearest resampling moves pixels by up to half a pixel more than "
+                'landmarks; use resample="bilinear"'
             )
         if swap is None and isinstance(part, _MIRRORING):
             raise ValueError(
-                f"{name} makes left landmarks right ones; give swap=, as in "
+                f"{name} swaps left and right landmarks, which needs swap, got None; pass swap="
                 "robustfer.landmarks.landmark_layout(points).swap"
             )
 
 
 def _leaves(operations: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    """The operations inside of containers; one that cuts images into patches counts as one."""
+    """Yield the operations inside of containers. PatchSequential counts as one operation."""
     for operation in operations:
         if isinstance(operation, K.ImageSequential) and not isinstance(
             operation, K.PatchSequential

@@ -1,7 +1,7 @@
-"""What all augmentations share: the images they take, and random numbers drawn on the host.
+"""Shared by all augmentations: checks of images, and random numbers drawn on the host.
 
-Choices (which sample, which box) are a handful of numbers and come from a generator on the CPU, so
-that one seed means the same boxes on every device and no GPU has to be waited for.
+Choices (which sample, which box) are a few numbers from a generator on the CPU. One seed gives the
+same boxes on every device, and no GPU has to be waited for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from robustfer._checks import check_shapes, values_are_checked
 
 _DTYPES = (torch.uint8, torch.float32, torch.float64)
 
-# How far outside [0, 1] pixels pass unless values are checked: resizing and noise overshoot.
+# Resizing and noise may overshoot [0, 1] by this much, unless values are checked.
 _OVERSHOOT = 0.25
 _ROWS_LOOKED_AT = 4
 
@@ -21,19 +21,19 @@ _ROWS_LOOKED_AT = 4
 def check_images(images: Tensor) -> dict[str, int]:
     """Check a batch ``(B, C, H, W)`` of uint8 0..255, or float32 or float64 0..1.
 
-    The range of floats is looked at on the CPU, where that needs no synchronisation: in a part of
-    the rows, and with a margin. Under ``check_values()`` it is looked at in full, on any device.
+    On the CPU, where it needs no synchronisation, the range of floats is checked in some rows and
+    with a margin. Under ``check_values()`` it is checked in full, on any device.
     """
     sizes = check_shapes(images=(images, "B C H W"))
     if sizes["W"] <= 4 < sizes["C"]:
         raise ValueError(
             f"images must have shape (B, C, H, W), got {tuple(images.shape)}, which looks like "
-            "(B, H, W, C); give images.permute(0, 3, 1, 2)"
+            "(B, H, W, C); pass images.permute(0, 3, 1, 2)"
         )
     if images.dtype not in _DTYPES:
         raise ValueError(
             f"images must be uint8 (0..255), float32 or float64 (0..1), got {images.dtype}; "
-            "augment in float32 and cast to half afterwards: half pixels move the geometry"
+            "augment in float32 and cast afterwards, because half precision moves the geometry"
         )
     if not images.is_floating_point():
         return sizes
@@ -41,15 +41,16 @@ def check_images(images: Tensor) -> dict[str, int]:
         low, high = (float(value) for value in images.aminmax())
         fits = low >= 0.0 and high <= 1.0
     elif images.is_cpu and not torch.compiler.is_compiling():
-        # A few rows of each image cost next to nothing, and show what happened to all.
+        # A few rows cost almost nothing, and a wrong scale shows in all rows.
         few = max(1, sizes["H"] // _ROWS_LOOKED_AT)
         low, high = (float(value) for value in images[:, :, ::few].aminmax())
-        fits = not (low < -_OVERSHOOT or high > 1.0 + _OVERSHOOT)  # a NaN stays a NaN
+        # NaN passes this comparison, and stays visible in the loss.
+        fits = not (low < -_OVERSHOOT or high > 1.0 + _OVERSHOOT)
     else:
         return sizes
     if not fits:
-        scaled = "divide them by 255, or give uint8"
-        raw = "give them before normalisation, which the augmentation does itself"
+        scaled = "divide them by 255, or pass uint8"
+        raw = "pass them before normalisation, which the augmentation does"
         raise ValueError(
             f"floating-point images must lie in [0, 1], got {low:.6g} to {high:.6g}; "
             f"{raw if low < 0.0 else scaled}"
@@ -58,38 +59,38 @@ def check_images(images: Tensor) -> dict[str, int]:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1], and others as they are."""
+    """Return uint8 images as float32 in [0, 1], and others unchanged."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def uniform(
     *shape: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Draw from U(0, 1) on the CPU, of any default dtype and device."""
+    """Draw from U(0, 1) on the CPU, independent of the default dtype and device."""
     if generator is None:
-        # Compiled code cannot trace the argument for a batch of unknown size, not even as None.
+        # For a batch of unknown size, compiled code cannot trace the argument, not even as None.
         return torch.rand(shape, dtype=dtype, device="cpu")
     return torch.rand(shape, generator=generator, dtype=dtype, device="cpu")
 
 
 def check_generator(generator: torch.Generator | None) -> None:
-    """Refuse a generator that does not live on the CPU."""
+    """Require a generator on the CPU, or ``None``."""
     if generator is not None and generator.device.type != "cpu":
         raise ValueError(
-            f"generator must be on the CPU wherever the images are, got {generator.device}: "
-            "boxes and choices are drawn there, the same for every device"
+            f"generator must be on the CPU, wherever the images are, got {generator.device}; make "
+            "it with torch.Generator()"
         )
 
 
 def draw_seed(generator: torch.Generator | None) -> int:
-    """Draw a seed for a random source that the generator itself cannot drive."""
+    """Draw a seed for a source of random numbers that cannot take the generator."""
     return int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Move a small tensor from the host without waiting for the work queued on a GPU.
 
-    Compiled code keeps the blocking copy: inductor may read the host's side too late.
+    Compiled code keeps the blocking copy, because inductor may read the host's memory too late.
     """
     return tensor.to(
         device, non_blocking=device.type == "cuda" and not torch.compiler.is_compiling()

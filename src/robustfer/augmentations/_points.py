@@ -1,4 +1,4 @@
-"""Landmarks on their way through augmentations: moved, mirrored and hidden as their images are."""
+"""Landmarks in augmentations: moved, mirrored and hidden like their images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class LandmarkView(NamedTuple):
 
     Attributes:
         view: the images ``(B, C, H, W)``.
-        landmarks: points (x, y) in pixels of the view ``(B, K, 2)``, also those that left it.
-        visible: which of them the view shows ``(B, K)``.
+        landmarks: points (x, y) in pixels of the view ``(B, K, 2)``, also outside of it.
+        visible: which points the view shows ``(B, K)``.
     """
 
     view: Tensor
@@ -31,17 +31,23 @@ class LandmarkView(NamedTuple):
 
 @dataclass(frozen=True)
 class Points:
-    """Landmarks of a batch, on its device; each step returns new ones."""
+    """Landmarks of a batch, on its device. Each method returns new points.
 
-    landmarks: Tensor  # (B, K, 2) x and y in pixels, their middle a whole number
-    visible: Tensor  # (B, K) which of them the images show
-    swap: tuple[int, ...] | None  # which point takes a point's place in a mirror, if one is met
+    Attributes:
+        landmarks: (B, K, 2) x and y in pixels, whose centres are whole numbers.
+        visible: (B, K) which points the images show.
+        swap: for each point, the point that takes its place in a mirror image, if it is known.
+    """
+
+    landmarks: Tensor
+    visible: Tensor
+    swap: tuple[int, ...] | None
 
     def moved(self, matrices: Tensor, *, height: int, width: int) -> Points:
-        """Where projective maps (B, 3, 3) put the points, in images of the size given."""
+        """Return the points after projective maps (B, 3, 3), in images of the given size."""
         matrices = to_device(matrices.to(self.landmarks.dtype), self.landmarks.device)
         x, y = self.landmarks[..., None, :].unbind(-1)
-        # Summed by hand: a product of matrices in TF32 could be a tenth of a pixel off.
+        # Not a matrix product, which in TF32 could be off by a tenth of a pixel.
         x, y, z = (
             (matrices[:, None, :, 0] * x + matrices[:, None, :, 1] * y) + matrices[:, None, :, 2]
         ).unbind(-1)
@@ -51,19 +57,19 @@ class Points:
         )
 
     def resized(self, *, old: torch.Size, new: torch.Size) -> Points:
-        """The points of images resized as ``interpolate(align_corners=False)`` does."""
+        """Return the points of images resized by ``interpolate(align_corners=False)``."""
         if old[-2:] == new[-2:]:
             return self
         landmarks = resize_points(self.landmarks, (old[-2], old[-1]), (new[-2], new[-1]))
         return replace(self, landmarks=landmarks)
 
     def mirrored(self, *, width: int) -> Points:
-        """The points of the images mirrored left to right."""
+        """Return the points of the images mirrored left to right."""
         turned = replace(self, landmarks=mirror_points(self.landmarks, width))
         return turned.renamed(torch.ones(len(self.landmarks), dtype=torch.bool, device="cpu"))
 
     def renamed(self, rows: Tensor) -> Points:
-        """Left and right points trading places in the rows (B,), on the CPU, that were mirrored."""
+        """Return the points with left and right swapped in the ``rows`` (B,), bool on the CPU."""
         swap = torch.tensor(self.swap, device="cpu")
         order = torch.where(rows[:, None], swap, torch.arange(len(swap), device="cpu"))
         order = to_device(order, self.landmarks.device)
@@ -71,29 +77,29 @@ class Points:
         return replace(self, landmarks=landmarks, visible=self.visible.gather(1, order))
 
     def hidden_under(self, boxes: Tensor) -> Points:
-        """The points under the erased boxes (B, 4) being no longer visible."""
+        """Return the points with those under the erased boxes (B, 4) not visible."""
         edges = to_device(boxes, self.landmarks.device)[:, None] - 0.5
         low, high = edges[..., :2], edges[..., 2:]
         under = ((self.landmarks > low) & (self.landmarks < high)).all(-1)
         return replace(self, visible=self.visible & ~under)
 
     def on(self, view: Tensor) -> LandmarkView:
-        """The points together with the images that they are of."""
+        """Return the points together with their images."""
         return LandmarkView(view, self.landmarks, self.visible)
 
 
 def check_points(
     images: Tensor, landmarks: Tensor, visible: Tensor | None, swap: Sequence[int] | None
 ) -> Points:
-    """Check the landmarks of images; those outside their image are not visible."""
+    """Check landmarks and return them as points. Those outside their image are not visible."""
     shaped = {"images": (images, "B C H W"), "landmarks": (landmarks, "B K 2")}
     if visible is not None:
         shaped["visible"] = (visible, "B K")
     sizes = check_shapes(**shaped)
     if landmarks.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"landmarks must be float32 or float64, got {landmarks.dtype}; half precision holds "
-            "coordinates beyond 256 no finer than a quarter of a pixel"
+            f"landmarks must be float32 or float64, got {landmarks.dtype}, which rounds "
+            "coordinates; pass landmarks.float()"
         )
     if visible is not None:
         check_mask(visible=visible)
@@ -106,6 +112,6 @@ def check_points(
 
 
 def _inside(landmarks: Tensor, height: int, width: int) -> Tensor:
-    """Which points lie in the frame."""
+    """Return which points lie in the frame."""
     x, y = landmarks.unbind(-1)
     return inside(x, width) & inside(y, height)

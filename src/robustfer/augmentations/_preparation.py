@@ -1,4 +1,4 @@
-"""What every view of a batch goes through, and the options of it."""
+"""The steps that every view of a batch goes through, and their options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from robustfer.augmentations.pipeline import KorniaPipeline, carried
 class Preparation(nn.Module):
     """The steps and options that ``SingleView`` and ``MirroredPair`` share.
 
-    The options are explained at :class:`robustfer.augmentations.SingleView`.
+    :class:`robustfer.augmentations.SingleView` explains the options.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Preparation(nn.Module):
         self.pipeline = pipeline
 
     def _pixels(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Images after the pipeline, as uint8 as long as nothing needs floats."""
+        """Return images after the pipeline. Without a pipeline uint8 images stay uint8."""
         self._check(images, generator)
         return images if self.pipeline is None else self.pipeline(images, generator=generator)
 
     def _pixels_and_points(
         self, images: Tensor, points: Points, generator: torch.Generator | None
     ) -> tuple[Tensor, Points]:
-        """Images and landmarks after the pipeline."""
+        """Return images and landmarks after the pipeline."""
         if self.pipeline is None:
             return self._pixels(images, generator), points
         self._check(images, generator)
@@ -82,19 +82,19 @@ class Preparation(nn.Module):
         check_generator(generator)
         if channels != len(self.mean):
             raise ValueError(
-                f"images have C={channels} but mean and std have {len(self.mean)} values; give "
+                f"images have C={channels} but mean and std have {len(self.mean)} values; pass "
                 "one value per channel, or repeat grey images with images.expand(-1, 3, -1, -1)"
             )
 
     def _finished(self, pixels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The view and its erased boxes."""
+        """Return the view and its erased boxes."""
         view = self._normalized(pixels)
         if self.training:
             self._add_noise_(view, pixels, generator)
         return view, self._erase_((view,), generator)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        """Pixels resized and normalised, in a tensor of their own."""
+        """Return pixels resized and normalised, in a new tensor."""
         if self.size is not None and self.size != tuple(pixels.shape[-2:]):
             pixels = F.interpolate(
                 to_float(pixels), self.size, mode="bilinear", antialias=True, align_corners=False
@@ -108,15 +108,15 @@ class Preparation(nn.Module):
             for values in scaled
         )
         if pixels.is_cpu and not from_bytes:
-            # Memory is the cost: one pass over it, where subtraction and division take two.
+            # One pass over memory, where subtraction and division take two.
             return F.batch_norm(pixels, mean, std.square(), eps=0.0)
         mean, std = mean[:, None, None], std[:, None, None]
-        # In place on the copy that the conversion has made.
+        # In place on the copy that the conversion or the subtraction makes.
         centred = pixels.float().sub_(mean) if from_bytes else pixels.sub(mean)
         return centred.div_(std)
 
     def _add_noise_(self, view: Tensor, pixels: Tensor, generator: torch.Generator | None) -> None:
-        """Make the chosen rows of the view anew from noisy pixels."""
+        """Replace the chosen rows of the view by those of noisy pixels."""
         if not self.noise_std:
             return
         chosen = uniform(len(pixels), generator=generator)
@@ -127,7 +127,7 @@ class Preparation(nn.Module):
             view[rows] = self._normalized(noise.add_(clean).clamp_(0, 1))
 
     def _erase_(self, views: Sequence[Tensor], generator: torch.Generator | None) -> Tensor:
-        """Fill a box in some samples of each view, and return all of them, view after view."""
+        """Fill a box in some samples of each view, and return all boxes, view after view."""
         batch, _, height, width = views[0].shape
         if not (self.training and self.erase_probability):
             return torch.zeros(len(views) * batch, 4, dtype=torch.int64, device="cpu")
@@ -151,9 +151,10 @@ class Preparation(nn.Module):
 
 
 def _normal_like(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers drawn where the images lie, which the CPU's generator decides."""
+    """Draw standard normal numbers on the images' device, seeded by the CPU's generator."""
     if generator is not None and not images.is_cpu:
         generator = torch.Generator(images.device).manual_seed(draw_seed(generator))
-    if generator is None:  # an argument that compiled code cannot trace, see uniform
+    # Compiled code cannot trace the argument, see uniform.
+    if generator is None:
         return torch.randn(images.shape, dtype=images.dtype, device=images.device)
     return torch.randn(images.shape, generator=generator, dtype=images.dtype, device=images.device)

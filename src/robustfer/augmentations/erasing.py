@@ -1,4 +1,4 @@
-"""Random erasing of a batch: draw the boxes, fill the boxes."""
+"""Random erasing of a batch: draw boxes, fill boxes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def sample_boxes(
     ratio: tuple[float, float] = (0.3, 3.3),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Draw for each sample of a batch the box that random erasing is to fill.
+    r"""Draw the box of random erasing for each sample of a batch.
 
     .. math::
         a \sim U(\text{scale}), \quad \log r \sim U(\log \text{ratio}), \quad
         h = \operatorname{round} \sqrt{a H W r}, \quad w = \operatorname{round} \sqrt{a H W / r}
 
-    Area and aspect are drawn again, ten times at most, until the box is lower and narrower than
-    the image; where none is, nothing is erased. The corner is uniform. This is the distribution of
+    Area and aspect are drawn up to ten times, until the box is lower and narrower than the image.
+    If none fits, nothing is erased. The corner is uniform. This is the distribution of
     torchvision's ``RandomErasing``, which EAC's authors used. kornia's differs: it draws the aspect
     uniformly on either side of 1 and cuts boxes that do not fit.
 
@@ -39,10 +39,10 @@ def sample_boxes(
         batch: number of samples.
         height: height of the images in pixels.
         width: width of the images in pixels.
-        probability: chance of each sample to be erased.
+        probability: probability that a sample is erased.
         scale: least and largest area of the box, as a share of the image.
-        ratio: least and largest height of the box over its width.
-        generator: source of the random numbers, on the CPU; by default torch's own.
+        ratio: least and largest ratio of height to width of the box.
+        generator: source of the random numbers, on the CPU; default: torch's global generator.
 
     Shape:
         -> ``(B, 4)`` int64 on the CPU: left, top, right, bottom in pixels, right and bottom
@@ -61,7 +61,7 @@ def sample_boxes(
     check_erasing(probability, scale, ratio)
     check_generator(generator)
 
-    # float64: a product of a size with a number below 1 then never rounds up to the size.
+    # In float64 the product of a size and a number below 1 never rounds up to the size.
     drawn = uniform(batch, 2 * _ATTEMPTS + 3, generator=generator, dtype=torch.float64)
     areas, aspects = drawn[:, :_ATTEMPTS], drawn[:, _ATTEMPTS:-3]
     place, chance = drawn[:, -3:-1], drawn[:, -1:]
@@ -87,11 +87,11 @@ def erase_boxes(images: Tensor, boxes: Tensor, *, value: float = 0.0) -> Tensor:
     Args:
         images: images after normalisation, where 0 is the mean colour.
         boxes: as :func:`sample_boxes` draws them; an empty box erases nothing.
-        value: what the box is filled with, in units of the images.
+        value: value to fill the box with.
 
     Shape:
-        images ``(B, C, H, W)`` floating-point, boxes ``(B, 4)`` integers on the CPU or with the
-        images -> ``(B, C, H, W)``, in the images' memory format.
+        images ``(B, C, H, W)`` floating-point, boxes ``(B, 4)`` integers on the CPU or on the
+        images' device -> ``(B, C, H, W)``, in the images' memory format.
 
     >>> erase_boxes(torch.ones(1, 1, 2, 3), torch.tensor([[1, 0, 3, 1]]))
     tensor([[[[1., 0., 0.],
@@ -106,7 +106,7 @@ def erase_boxes(images: Tensor, boxes: Tensor, *, value: float = 0.0) -> Tensor:
         )
     if not boxes.is_cpu and boxes.device != images.device:
         raise ValueError(
-            f"boxes must be on the CPU or with the images on {images.device}, got {boxes.device}"
+            f"boxes must be on the CPU or on the images' device {images.device}, got {boxes.device}"
         )
     if _sliceable(images):
         return fill_boxes_(images.clone(), boxes, value)
@@ -114,10 +114,10 @@ def erase_boxes(images: Tensor, boxes: Tensor, *, value: float = 0.0) -> Tensor:
 
 
 def fill_boxes_(images: Tensor, boxes: Tensor, value: float = 0.0) -> Tensor:
-    """Fill the boxes in place, unchecked: for images that the caller has just made."""
+    """Fill the boxes in place, without checks, in images that the caller has just made."""
     if not _sliceable(images):
         return images.masked_fill_(inside(images, boxes), value)
-    # On the CPU only the erased pixels are touched; numpy's slices cost a tenth of torch's.
+    # Slices touch only the erased pixels, and numpy's are much faster than torch's.
     pixels = images.numpy()
     for sample, (left, top, right, bottom) in zip(pixels, boxes.clamp(min=0).tolist(), strict=True):
         if right > left:
@@ -132,7 +132,7 @@ def check_erasing(
     *,
     prefix: str = "",
 ) -> None:
-    """Refuse a probability outside [0, 1] and ranges that are none."""
+    """Require a probability in [0, 1] and valid ranges."""
     check_range(f"{prefix}probability", probability, 0.0, 1.0)
     for name, bounds, most in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
         pair = isinstance(bounds, Sequence) and len(bounds) == 2
@@ -143,7 +143,7 @@ def check_erasing(
 
 
 def _sliceable(images: Tensor) -> bool:
-    """Whether slices of a numpy view do: not on a GPU, nor under autograd or the compiler."""
+    """Return whether a numpy view can be filled: not on a GPU, under autograd or when compiling."""
     return (
         images.is_cpu
         and images.dtype != torch.bfloat16
@@ -153,7 +153,7 @@ def _sliceable(images: Tensor) -> bool:
 
 
 def inside(images: Tensor, boxes: Tensor) -> Tensor:
-    """Which pixels the boxes hold, (B, 1, H, W): all samples at once and no look at a value."""
+    """Return which pixels are in the boxes, (B, 1, H, W), without reading a value on the host."""
     height, width = images.shape[-2:]
     left, top, right, bottom = to_device(boxes, images.device)[..., None, None, None].unbind(1)
     x = torch.arange(width, device=images.device)

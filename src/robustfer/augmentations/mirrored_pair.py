@@ -1,4 +1,4 @@
-"""An image and its mirror image, as EAC trains on them."""
+"""An image and its mirror image, the two views of EAC."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Views(NamedTuple):
     """The two views of a batch, each ``(B, C, H, W)``.
 
     Attributes:
-        view: the images as they are, which a loss classifies.
+        view: the images, not mirrored; a loss classifies these.
         view_flipped: the images mirrored left to right.
     """
 
@@ -30,13 +30,12 @@ class LandmarkViews(NamedTuple):
     """The two views of a batch with the landmarks of each.
 
     Attributes:
-        view: the images as they are ``(B, C, H, W)``.
+        view: the images ``(B, C, H, W)``, not mirrored.
         view_flipped: the images mirrored left to right.
         landmarks: points (x, y) in pixels of ``view`` ``(B, K, 2)``.
-        landmarks_flipped: those of ``view_flipped``, by the names they have there: what was the
-            left eye is the right one.
+        landmarks_flipped: points in pixels of ``view_flipped``, with left and right swapped.
         visible: which landmarks ``view`` shows ``(B, K)``.
-        visible_flipped: which of those of ``view_flipped`` that one shows.
+        visible_flipped: which landmarks ``view_flipped`` shows ``(B, K)``.
     """
 
     view: Tensor
@@ -48,20 +47,20 @@ class LandmarkViews(NamedTuple):
 
 
 class MirroredPair(Preparation):
-    """Turn a batch of images into EAC's pair: the images and their mirror images, both erased.
+    """Turn a batch into EAC's two views: the images and their mirror images, randomly erased.
 
-    Each is prepared as by :class:`SingleView`, after one run of the pipeline for both. In
-    ``eval()`` the second is the exact mirror image of the first.
+    The pipeline runs once for both. Then each view is prepared like a :class:`SingleView`. In
+    ``eval()`` the second view is the exact mirror image of the first.
 
     Args:
-        erase: ``"independent"``: each view has its own box, and only the unmirrored one gets noise,
-            as in the public program's runs with noisy labels. ``"shared"``: the second view is
-            the exact mirror image of the first with its box and noise, as in its clean runs.
-        erase_probability: see :class:`SingleView`, as for all that follow.
-        erase_scale: least and largest area of an erased box.
-        erase_ratio: least and largest height of an erased box over its width.
-        noise_std: standard deviation of the noise on pixels in [0, 1].
-        noise_probability: chance of each sample to get noise.
+        erase: ``"independent"``: each view has its own box, and only the unmirrored view gets
+            noise, as in the authors' runs with noisy labels. ``"shared"``: the second view is the
+            exact mirror image of the first with box and noise, as in their runs with clean labels.
+        erase_probability: probability that a view is erased.
+        erase_scale: least and largest area of the erased box, as a share of the image.
+        erase_ratio: least and largest ratio of height to width of the erased box.
+        noise_std: standard deviation of the noise, for pixels in [0, 1].
+        noise_probability: probability that a sample gets noise.
         mean: mean of each channel.
         std: standard deviation of each channel.
         size: height and width to resize to.
@@ -74,7 +73,7 @@ class MirroredPair(Preparation):
 
     Raises:
         TypeError: ``pipeline`` is not a :class:`KorniaPipeline`.
-        ValueError: an option does not fit, or the images do not, see :class:`SingleView`.
+        ValueError: an option or the images do not fit, see :class:`SingleView`.
 
     Reference:
         Zhang et al., Learn From All: Erasing Attention Consistency for Noisy Label Facial
@@ -130,10 +129,10 @@ class MirroredPair(Preparation):
         visible: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> LandmarkViews:
-        """Prepare the pair with the landmarks of both views.
+        """Prepare both views with their landmarks.
 
         The arguments are those of :meth:`SingleView.with_landmarks`. In the second view left and
-        right points have traded places, and its own erased box hides what it covers.
+        right points are swapped. Each view's erased box hides the points under it.
 
         >>> images, eyes = torch.rand(1, 3, 48, 48), torch.tensor([[[15.0, 20.0], [33.0, 19.0]]])
         >>> both = MirroredPair().eval().with_landmarks(images, eyes, swap=(1, 0))
@@ -147,7 +146,8 @@ class MirroredPair(Preparation):
         width = views.view.shape[-1]
         points = points.resized(old=pixels.shape, new=views.view.shape)
         shown = points.hidden_under(boxes[: len(images)])
-        if len(boxes) == len(images):  # one box for both views, mirrored as all else
+        # With one box for both views, the box is mirrored too.
+        if len(boxes) == len(images):
             flipped = shown.mirrored(width=width)
         else:
             flipped = points.mirrored(width=width).hidden_under(boxes[len(images) :])
@@ -156,7 +156,7 @@ class MirroredPair(Preparation):
         )
 
     def _views(self, pixels: Tensor, generator: torch.Generator | None) -> tuple[Views, Tensor]:
-        """Both views, and the erased boxes: those of the second after those of the first."""
+        """Return both views, and the erased boxes, those of the first view first."""
         if self.erase == "shared" or not self.training:
             view, boxes = self._finished(pixels, generator)
             return Views(view, view.flip(-1)), boxes

@@ -1,4 +1,4 @@
-"""Batches of which each image is mixed with another: mixup and cutmix."""
+"""Mix each image of a batch with another: mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from robustfer.augmentations.erasing import inside
 
 
 class MixedBatch(NamedTuple):
-    """A batch after mixing, with what each image was mixed of.
+    """A batch of mixed images, with the partner and the share of each.
 
     Attributes:
         images: the mixed images ``(B, C, H, W)``.
         target: the mixed targets, probabilities ``(B, K)``, float32 or float64.
-        index: rows of the images in their data set ``(B)``, as they came.
-        partner: rows of what each was mixed with ``(B)``.
-        weight: share of the image itself ``(B)``, float32; 1 where it was not mixed.
+        index: rows of the images in their data set ``(B)``, unchanged.
+        partner: rows of the images mixed in ``(B)``.
+        weight: share of the image itself ``(B)``, float32; 1 for an unmixed image.
     """
 
     images: Tensor
     target: Tensor
-    index: Tensor  # type: ignore[assignment] # hides the method of tuples
+    # The field hides tuple.index.
+    index: Tensor  # type: ignore[assignment]
     partner: Tensor
     weight: Tensor
 
 
 class _Mixing(nn.Module):
-    """What both have: options, pairs, weights and targets."""
+    """Shared by both: options, pairs, weights and targets."""
 
     __call__: Callable[..., MixedBatch]
 
@@ -85,7 +86,7 @@ class _Mixing(nn.Module):
     def _mixed(
         self, images: Tensor, others: Tensor, share: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """The images mixed with others, and the share of each that is its own."""
+        """Return the mixed images, and the share of the image itself in each."""
         raise NotImplementedError
 
     def _check(self, images: Tensor, target: Tensor, index: Tensor) -> None:
@@ -115,15 +116,15 @@ class MixUp(_Mixing):
 
     The partners :math:`\pi` are a random order of the batch. In ``eval()`` nothing is mixed.
 
-    Mix what the views return, just before the network. Look up the labels first, so that those of
-    a ``LabelStore`` are mixed. What a network says of a mixed image says little of the sample: give
-    state, such as :class:`robustfer.state.TrainingDynamics`, only the rows with ``weight`` 1, or
-    the predictions of an unmixed view.
+    Mix a view just before the network, and look up the labels of a ``LabelStore`` before that. The
+    prediction for a mixed image says little about the sample. Give state, such as
+    :class:`robustfer.state.TrainingDynamics`, only rows with ``weight`` 1 or predictions of an
+    unmixed view.
 
     Args:
         num_classes: number of classes K.
-        alpha: :math:`\alpha`; the smaller, the less is mixed.
-        probability: chance of each sample to be mixed.
+        alpha: :math:`\alpha`; smaller values mix less.
+        probability: probability that a sample is mixed.
 
     Shape:
         images ``(B, C, H, W)`` floating-point; target ``(B)`` int64, or ``(B, K)`` probabilities;
@@ -150,33 +151,33 @@ class MixUp(_Mixing):
     ) -> tuple[Tensor, Tensor]:
         weight = to_device(share.float(), images.device)
         own = weight[:, None, None, None]
-        # Half images are mixed in float32: 1 - weight has few digits there.
+        # Half images are mixed in float32, because 1 - weight would lose digits.
         wide = torch.promote_types(images.dtype, torch.float32)
         mixed = own * images.to(wide) + (1 - own) * others.to(wide)
         return mixed.to(images.dtype), weight
 
 
 class CutMix(_Mixing):
-    r"""Put a box of another sample of the batch into each image, and mix the targets by its area.
+    r"""Paste a box of another sample into each image, and mix the targets by its area.
 
     .. math::
         \lambda_i \sim \operatorname{Beta}(\alpha, \alpha), \qquad
         (h_i, w_i) = \lfloor \sqrt{1 - \lambda_i} \, (H, W) \rfloor, \qquad
         \tilde y_i = y_i + \frac{h_i w_i}{H W} (y_{\pi(i)} - y_i)
 
-    The box lies anywhere inside the image, at the same place in both. All else is as in
+    The box lies anywhere inside the image, at the same place in both. Everything else is as in
     :class:`MixUp`.
 
     Args:
         num_classes: number of classes K.
-        alpha: :math:`\alpha`, 1 for boxes of any area alike.
-        probability: chance of each sample to be mixed.
+        alpha: :math:`\alpha`; with 1 the area of the box is uniform.
+        probability: probability that a sample is mixed.
 
     Shape:
-        as :class:`MixUp`.
+        the same as for :class:`MixUp`.
 
     Raises:
-        ValueError: as :class:`MixUp`.
+        ValueError: the same as for :class:`MixUp`.
 
     Reference:
         Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable

@@ -1,4 +1,4 @@
-"""kornia's operations behind one wrapper: reproducible, quiet in evaluation, checked."""
+"""Run kornia's operations: checked, reproducible, and switched off in evaluation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
 
 
 class KorniaPipeline(nn.Module):
-    """Run kornia's operations (crop, rotation, colour, ...) on a batch, where the batch lies.
+    """Run kornia's operations (crop, rotation, colour, ...) on a batch, on its device.
 
-    It converts uint8, switches random operations off in ``eval()``, and draws everything from one
-    generator, on the CPU, the same for every device. It refuses probabilities outside [0, 1] and
-    half precision, which moves the geometry. No gradient flows back to the images.
+    It converts uint8 to float. Everything is drawn from one generator on the CPU, the same for
+    every device. ``eval()`` switches random operations off. No gradient flows back to the images.
 
-    Operations with nothing random about them run in ``eval()`` too: ``Normalize``, ``Denormalize``,
+    Operations that are not random also run in ``eval()``: ``Normalize``, ``Denormalize``,
     ``Resize``, ``CenterCrop``, ``PadTo``, ``LongestMaxSize`` and ``SmallestMaxSize`` with ``p=1``,
     outside of containers. The ``pipeline`` of a view needs no ``Normalize``: the view normalises.
 
     Args:
-        operations: two-dimensional kornia augmentations, or kornia's containers of them. Those
-            that mix samples are refused: they would change the labels too.
+        operations: two-dimensional kornia augmentations, or kornia's containers of them. They
+            must not mix samples, which would change the labels too.
 
     Shape:
         images ``(B, C, H, W)`` uint8 0..255, or float32 or float64 0..1 -> ``(B, C, h, w)``
@@ -39,7 +38,8 @@ class KorniaPipeline(nn.Module):
 
     Raises:
         TypeError: an operation is not a two-dimensional kornia augmentation.
-        ValueError: no operation, a probability outside [0, 1], or images that do not fit.
+        ValueError: there is no operation, a probability is outside [0, 1], or the images do not
+            fit.
 
     Reference:
         Riba et al., Kornia: an Open Source Differentiable Computer Vision Library for PyTorch,
@@ -60,7 +60,7 @@ class KorniaPipeline(nn.Module):
 
     def __init__(self, *operations: AugmentationBase2D | ImageSequential) -> None:
         super().__init__()
-        # Imported here: erasing and mirroring do not need kornia.
+        # Imported here, because erasing and mirroring do not need kornia.
         import kornia.augmentation as K
 
         if not operations:
@@ -75,8 +75,8 @@ class KorniaPipeline(nn.Module):
             for part in operation.modules():
                 if isinstance(part, refused):
                     raise TypeError(
-                        "operations must keep each sample an image of its own, "
-                        f"got {type(part).__name__}"
+                        f"operations must not mix samples, got {type(part).__name__}; mix the "
+                        "view with robustfer.augmentations.MixUp or CutMix"
                     )
                 for name in ("p", "p_batch"):
                     check_range(f"{name} of {type(part).__name__}", getattr(part, name, 1), 0, 1)
@@ -85,8 +85,8 @@ class KorniaPipeline(nn.Module):
             *(K.Normalize, K.Denormalize, K.Resize, K.CenterCrop, K.PadTo),
             *(K.LongestMaxSize, K.SmallestMaxSize),
         )
-        # Tuples hide kornia's modules from nn.Module: moving them would draw on the GPU, halving
-        # them would round the angles, and their buffers would enter checkpoints.
+        # Tuples hide kornia's modules from nn.Module. Otherwise .to() would make them draw on the
+        # GPU, .half() would round the angles, and their buffers would enter checkpoints.
         self._all = (everything.to("cpu", torch.float32),)
         self._fixed = tuple(o for o in operations if isinstance(o, never_random) and o.p == 1)
 
@@ -100,7 +100,8 @@ class KorniaPipeline(nn.Module):
         if generator is None:
             return _applied(self._all, images)
         seed = draw_seed(generator)
-        with torch.random.fork_rng(devices=[]):  # kornia draws on the CPU, from torch's own state
+        # kornia draws from torch's global state on the CPU.
+        with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return _applied(self._all, images)
 
@@ -114,14 +115,14 @@ class KorniaPipeline(nn.Module):
         swap: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> LandmarkView:
-        """Run the operations on images and on their landmarks.
+        """Run the operations on images and their landmarks.
 
         The arguments are those of :meth:`SingleView.with_landmarks`. Crops, flips, rotations,
-        resizing, affine and projective maps move the points; operations on colour do not.
+        resizing, affine and projective maps move the points. Operations on colour do not.
 
         Raises:
-            ValueError: any other operation, erasing too, which the views do; or an argument does
-                not fit.
+            ValueError: an argument does not fit, or the pipeline has another operation, such as
+                erasing.
 
         >>> import kornia.augmentation as K
         >>> pipeline = KorniaPipeline(K.CenterCrop(40), K.RandomHorizontalFlip(p=1.0))
@@ -152,8 +153,8 @@ def carried(
 
 
 def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
-    """Apply kornia's modules one after the other, in full precision and without a trace."""
-    # Autocast would halve the matrices of rotation and crop.
+    """Apply kornia's modules in turn, in full precision, and leave the modules unchanged."""
+    # Autocast would round the matrices of rotation and crop to half precision.
     with without_autocast(images), _default_dtype_and_device(), _unchanged(operations):
         try:
             for operation in operations:
@@ -162,8 +163,8 @@ def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
             if images.shape[1] == 3:
                 raise
             raise ValueError(
-                f"an operation of the pipeline refused images of {images.shape[1]} channels; hue "
-                "and saturation need three: leave them out, or repeat a grey image with "
+                f"an operation of the pipeline refused images of {images.shape[1]} channels; leave "
+                "out hue and saturation, which need three, or repeat a grey image with "
                 "images.expand(-1, 3, -1, -1)"
             ) from error
     return images
@@ -171,10 +172,11 @@ def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
 
 @contextmanager
 def _default_dtype_and_device() -> Iterator[None]:
-    """Keep the program's defaults out of kornia, which draws its parameters by them."""
+    """Set the defaults to float32 on the CPU, because kornia draws its parameters with them."""
     dtype = torch.get_default_dtype()
     if dtype == torch.float32 and torch.get_default_device().type == "cpu":
-        yield  # the usual case: a device context would slow every call in it
+        # A device context would slow down every call in it.
+        yield
         return
     torch.set_default_dtype(torch.float32)
     try:
@@ -186,7 +188,7 @@ def _default_dtype_and_device() -> Iterator[None]:
 
 @contextmanager
 def _unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Undo what kornia notes on its modules: all it drew, noise too, and the batch it gave last."""
+    """Undo what kornia stores on its modules: all it drew, with noise, and the last batch."""
     before = [(part, vars(part).copy()) for module in modules for part in module.modules()]
     try:
         yield

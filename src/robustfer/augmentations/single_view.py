@@ -1,4 +1,4 @@
-"""Batches of images as a network trains on them: normalised, and erased at random."""
+"""One view of each image of a batch, normalised and randomly erased."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from robustfer.augmentations._preparation import Preparation
 
 
 class SingleView(Preparation):
-    r"""Turn a batch of images into the normalised, randomly erased view that a network trains on.
+    r"""Normalise a batch of images for training, and erase a random box in some of them.
 
-    In this order: ``pipeline``; Gaussian noise on some samples, clipped to the range of pixels;
-    resizing; :math:`(x - \text{mean}) / \text{std}`; erasing of a box in some samples, filled with
-    0, which is the mean colour. In ``eval()`` only resizing, normalisation and what is not
-    random in the pipeline remain.
+    The steps are: ``pipeline``; Gaussian noise on some samples, clipped to the range of pixels;
+    resizing; :math:`(x - \text{mean}) / \text{std}`; a box filled with 0, the mean colour, in some
+    samples. ``eval()`` keeps only resizing, normalisation and the parts of the pipeline that are
+    not random.
 
     It holds no tensor and works on the batch's device. Boxes and choices are drawn on the CPU, the
-    same for every device; the noise is drawn on the batch's device. No gradient flows back to the
+    same for every device. Noise is drawn on the batch's device. No gradient flows back to the
     images.
 
     Args:
-        erase_probability: chance of each sample to be erased.
+        erase_probability: probability that a sample is erased.
         erase_scale: least and largest area of the erased box, as a share of the image.
-        erase_ratio: least and largest height of the erased box over its width.
-        noise_std: standard deviation of the noise, in units of a pixel in [0, 1]; 0 for none. The
-            noise of EAC's public program has a variance of 30 in 0..255: ``30**0.5 / 255``.
-        noise_probability: chance of each sample to get noise.
-        mean: mean of each channel in [0, 1]; ImageNet's by default.
-        std: standard deviation of each channel; ImageNet's by default.
+        erase_ratio: least and largest ratio of height to width of the erased box.
+        noise_std: standard deviation of the noise, for pixels in [0, 1]; 0 for no noise. EAC's
+            authors use a variance of 30 for pixels in 0..255: ``30**0.5 / 255``.
+        noise_probability: probability that a sample gets noise.
+        mean: mean of each channel in [0, 1]; default: ImageNet's.
+        std: standard deviation of each channel; default: ImageNet's.
         size: height and width to resize to (bilinear, antialiased), or one number for a square.
-        pipeline: further random operations, which see pixels in [0, 1] before all else.
+        pipeline: random operations that run first, on pixels in [0, 1].
 
     Shape:
         images ``(B, C, H, W)`` uint8 0..255, or float32 or float64 0..1 -> ``(B, C, h, w)``
@@ -41,8 +41,8 @@ class SingleView(Preparation):
 
     Raises:
         TypeError: ``pipeline`` is not a :class:`KorniaPipeline`.
-        ValueError: an option does not fit, or shape, dtype or channels of the images; on the CPU
-            also floats far outside [0, 1], such as pixels normalised before or up to 255.
+        ValueError: an option, or the shape, dtype or channels of the images do not fit; on the CPU
+            also if floats are far outside [0, 1], such as normalised pixels or pixels up to 255.
 
     Reference:
         Zhong et al., Random Erasing Data Augmentation, AAAI 2020.
@@ -69,26 +69,26 @@ class SingleView(Preparation):
         swap: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> LandmarkView:
-        """Prepare images with their landmarks, which move as the pipeline and ``size`` move pixels.
+        """Prepare images, and move their landmarks with the pixels.
 
-        The view is that of a call without landmarks and the same generator. Points that left it or
-        lie under its erased box are not visible.
+        The view equals that of a call without landmarks and with the same generator. Points outside
+        the view or under its erased box are not visible.
 
         Args:
-            images: as for a call.
-            landmarks: points (x, y) in pixels of the images; NaN where not known.
+            images: the images, as in a call.
+            landmarks: points (x, y) in pixels of the images; NaN where unknown.
             visible: False for points that are hidden already.
-            swap: for each point the one that takes its place in a mirror image, needed where the
-                pipeline flips: ``robustfer.landmarks.landmark_layout(68).swap``.
-            generator: as for a call.
+            swap: for each point, the point that takes its place in a mirror image. A pipeline that
+                flips needs it: ``robustfer.landmarks.landmark_layout(68).swap``.
+            generator: source of the random numbers, as in a call.
 
         Shape:
             images ``(B, C, H, W)``, landmarks ``(B, K, 2)`` float32 or float64, visible ``(B, K)``
             -> view ``(B, C, h, w)``, landmarks ``(B, K, 2)``, visible ``(B, K)``.
 
         Raises:
-            ValueError: the pipeline has an operation that is not known to carry landmarks, see
-                :meth:`KorniaPipeline.with_landmarks`, or an argument does not fit.
+            ValueError: an argument does not fit, or the pipeline has an operation that is not known
+                to move landmarks, see :meth:`KorniaPipeline.with_landmarks`.
 
         >>> images, eyes = torch.rand(1, 3, 48, 48), torch.tensor([[[15.5, 20.0], [33.0, 19.0]]])
         >>> _, landmarks, visible = SingleView(size=96).eval().with_landmarks(images, eyes)

@@ -73,7 +73,7 @@ class RankRegularizationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{told_margin(self.margin)}, high_ratio={self.high_ratio}, "
+            f"{margin_text(self.margin)}, high_ratio={self.high_ratio}, "
             f"variant={self.variant!r}, gather={self.gather}"
         )
 
@@ -86,6 +86,6 @@ def make_margin(margin: float, *, learnable: bool) -> float | nn.Parameter:
     return margin
 
 
-def told_margin(margin: float | nn.Parameter) -> str:
+def margin_text(margin: float | nn.Parameter) -> str:
     """Return the text of a margin in a repr."""
     return f"margin={'learnt' if isinstance(margin, nn.Parameter) else margin}"

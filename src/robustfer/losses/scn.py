@@ -14,7 +14,7 @@ from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional._precision import full_precision
 from robustfer.functional.ranking import check_bias, check_high_ratio, ranked
 from robustfer.losses._terms import sum_of_terms
-from robustfer.losses.rank_regularization import make_margin, told_margin
+from robustfer.losses.rank_regularization import make_margin, margin_text
 
 
 class SCNLoss(nn.Module):
@@ -137,6 +137,6 @@ class SCNLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{told_margin(self.margin)}, high_ratio={self.high_ratio}, "
+            f"{margin_text(self.margin)}, high_ratio={self.high_ratio}, "
             f"rank_weight={self.rank_weight}, variant={self.variant!r}, gather={self.gather}"
         )

@@ -1,10 +1,10 @@
-"""What a method needs of a network: logits, class attention maps, features and embeddings.
+"""Networks that give what a method needs: logits, class maps, features and embeddings.
 
-:class:`CAMClassifier` wraps a network of timm, torchvision or Hugging Face, :func:`cam_outputs` is
-the way for a module of your own, and :func:`cam_exactness` measures whether maps and logits agree.
+:class:`CAMClassifier` wraps a network of timm, torchvision or Hugging Face. :func:`cam_outputs`
+does the same in your own module. :func:`cam_exactness` measures whether maps and logits agree.
 :class:`ImportanceClassifier` adds SCN's importance head, :class:`LandmarkClassifier` a landmark
-branch. :class:`LANetModel` is LA-Net's whole network. :func:`strip_for_inference` keeps only what
-makes the logits.
+branch. :class:`LANetModel` is the network of LA-Net. :func:`strip_for_inference` keeps only what
+the logits need.
 """
 
 from robustfer.models.cam_classifier import CAMClassifier

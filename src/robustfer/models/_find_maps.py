@@ -1,4 +1,4 @@
-"""Finding the maps of a network by running a copy of it on random images."""
+"""Find the maps of a network by running a copy of it on random images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from robustfer.models._layout import (
 )
 from robustfer.models._probe import in_training, recorded_calls
 
-#: More tokens before those of the grid than any network has.
+#: No network has more tokens before those of the grid.
 _MOST_PREFIX = 16
 
 
 def probe_size(
     backbone: nn.Module, options: Mapping[str, Any], asked: tuple[int, int, int] | None
 ) -> tuple[int, int, int]:
-    """Return (channels, height, width) of images on which the backbone is examined.
+    """Return (channels, height, width) of the images to examine the backbone with.
 
-    A fixed size is kept; else 128, where networks of stride 64 still give several places, over
-    which mean and maximum differ.
+    It is the network's fixed size, or else 128. There even a stride of 64 gives several places,
+    over which mean and maximum differ.
     """
     if asked is not None:
         return asked
@@ -39,7 +39,8 @@ def probe_size(
         getattr(backbone, "patch_embed", None), "img_size", None
     )
     if not hasattr(backbone, "forward_features"):
-        config = getattr(backbone, "config", backbone)  # of Hugging Face; else torchvision's own
+        # Hugging Face has a config, torchvision has attributes.
+        config = getattr(backbone, "config", backbone)
         channels = getattr(config, "num_channels", channels)
         fixed = getattr(config, "image_size", None)
     if fixed is not None:
@@ -50,15 +51,15 @@ def probe_size(
 
 
 def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layout, Any, Tensor]:
-    """Return the layout of a network's features, what its head goes on from, and the features."""
+    """Return the layout of a network's features, the input of its head, and the features."""
     shown = "x".join(map(str, images.shape[1:]))
     try:
         with torch.no_grad():
             raw = forward_features(probe, images)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(
-            f"{name} does not take images of {shown} (channels x height x width): {error}; "
-            "give input_size"
+            f"{name} raised for images of {shown} (channels x height x width): {error}; "
+            "pass an input_size that it takes"
         ) from error
     logits = None if hasattr(probe, "forward_features") else logits_of(raw)
     whole = isinstance(logits, Tensor) and logits.ndim == 2
@@ -70,7 +71,7 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
         layout = _layout_of(name, probe, features, images)
     if layout.maps(features, probe, images)[0, 0].numel() == 1:
         raise ValueError(
-            f"{name} gives maps of a single place for images of {shown}: give a larger input_size, "
+            f"{name} gives maps of a single place for images of {shown}; pass a larger input_size, "
             f"or {OWN_MODULE_HINT}"
         )
     return layout, raw, features
@@ -79,9 +80,10 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
 def examine_training(
     name: str, layout: Layout, probe: nn.Module, images: Tensor, evaluated: Tensor
 ) -> None:
-    """Refuse a network whose features in training are not of the shape of those ``evaluated``.
+    """Require features of the same shape in training mode as in eval mode.
 
-    The probe is a copy: a forward in training may change its buffers. It is left in eval mode.
+    The probe is a copy, because a forward in training mode may change buffers. It is left in eval
+    mode.
     """
     with torch.no_grad(), in_training(probe):
         features = layout.read(probe, images)[1]
@@ -90,22 +92,22 @@ def examine_training(
     got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     raise ValueError(
         f"{name} gives features of shape {tuple(evaluated.shape)} in eval mode and {got} in "
-        "training mode, but class maps need the same places in both: build it without what drops "
-        f"or merges tokens (timm: patch_drop_rate=0), or {OWN_MODULE_HINT}"
+        "training mode, but class maps need the same places in both; build it without options "
+        f"that drop or merge tokens (timm: patch_drop_rate=0), or {OWN_MODULE_HINT}"
     )
 
 
 def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
-    """The module inside a whole classifier that returns the maps, and what it returned.
+    """Return the layout of the module inside a classifier that returns the maps, and its output.
 
-    That is the last one whose output, averaged over places, is what the classifier or the norm
-    before it takes in; else, for a head without exact maps, the last one with parameters.
+    It is the last module whose output, averaged over places, is the input of the classifier or of
+    the norm before it. For a head without exact maps it is the last module with parameters.
     """
     with torch.no_grad(), recorded_calls(probe) as calls:
         probe(images)
     paths = {module: path for path, module in probe.named_modules()}
     times = Counter(call.module for call in calls)
-    # What the classifier and perhaps a norm before it take in.
+    # The inputs of the classifier and of a possible norm before it.
     behind = [place for place, call in enumerate(calls[:-1]) if call.has_own_parameters][-2:]
     vectors = {
         place: calls[place].taken.flatten(1)
@@ -140,7 +142,8 @@ def _possible_layouts(features: Any, probe: nn.Module, images: Tensor) -> Iterat
         try:
             layout = _token_layout(shape, _patch(probe), images)
             layout.maps(features, probe, images)
-        except (RuntimeError, ValueError):  # not tokens, or in no grid
+        except (RuntimeError, ValueError):
+            # Not tokens, or not in a grid.
             return
         yield layout
 
@@ -151,14 +154,14 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _patch(backbone: nn.Module) -> tuple[int, int] | None:
-    """Height and width of a token's part of the image, as Hugging Face or torchvision has it."""
-    told = getattr(getattr(backbone, "config", backbone), "patch_size", None)
-    pair = (told, told) if isinstance(told, int) else told
+    """Return the patch size (height, width) that Hugging Face or torchvision declares."""
+    declared = getattr(getattr(backbone, "config", backbone), "patch_size", None)
+    pair = (declared, declared) if isinstance(declared, int) else declared
     return tuple(pair) if isinstance(pair, (tuple, list)) and len(pair) == 2 else None
 
 
 def _token_layout(shape: tuple[int, ...], patch: tuple[int, int] | None, images: Tensor) -> Layout:
-    """The layout of tokens (B, L, D): those beyond the grid of patches come first."""
+    """Return the layout of tokens (B, L, D). Tokens beyond the grid of patches come first."""
     if patch is not None:
         height, width = images.shape[2:]
         prefix = shape[1] - (height // patch[0]) * (width // patch[1])
@@ -171,7 +174,7 @@ def _layout_of(name: str, backbone: nn.Module, features: object, images: Tensor)
     if not isinstance(features, Tensor):
         raise ValueError(
             f"{name} gives a {type(features).__name__} as features, not one tensor with a place "
-            f"for each part of the image: {OWN_MODULE_HINT}"
+            f"for each part of the image; {OWN_MODULE_HINT}"
         )
     shape = tuple(features.shape)
     if not hasattr(backbone, "forward_features"):
@@ -180,15 +183,15 @@ def _layout_of(name: str, backbone: nn.Module, features: object, images: Tensor)
             return _token_layout(shape, patch, images)
         if len(shape) != 4:
             raise ValueError(
-                f"{name} must return maps of shape (B, D, H, W), got {shape}; leave its pooling "
-                "and its classifier out"
+                f"{name} must return maps of shape (B, D, H, W), got {shape}; leave out its "
+                "pooling and classifier"
             )
         return Layout("NCHW", shape[1])
     channels = getattr(backbone, "num_features", None)
     if channels is None:
         raise ValueError(
-            f"{name} has forward_features but no num_features, so its channels cannot be told "
-            "apart from places: set self.num_features to their number"
+            f"{name} has forward_features but no num_features, which tells channels from places; "
+            "set self.num_features to the number of channels"
         )
     if len(shape) == 3 and shape[2] == channels:
         return Layout("NLC", shape[2], prefix=getattr(backbone, "num_prefix_tokens", 0) or 0)
@@ -201,5 +204,5 @@ def _layout_of(name: str, backbone: nn.Module, features: object, images: Tensor)
             return Layout("NCHW", shape[1])
     raise ValueError(
         f"{name} gives features of shape {shape}, in which its {channels} channels cannot be "
-        f"told apart from places: {OWN_MODULE_HINT}"
+        f"told from places; {OWN_MODULE_HINT}"
     )

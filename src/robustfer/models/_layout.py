@@ -1,4 +1,4 @@
-"""Where the maps of a network are."""
+"""Where to find the maps in a network's output."""
 
 from __future__ import annotations
 
@@ -11,28 +11,36 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 OWN_MODULE_HINT = (
-    "choose another architecture, or build a module of your own and hand its maps and its "
+    "choose another architecture, or write your own module that passes its maps and its "
     "classifier's weight to robustfer.models.cam_outputs"
 )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read (B, D, H, W) out of one backbone.
+    """How to read maps (B, D, H, W) from one backbone.
 
-    A timm model returns its maps from ``forward_features``, and a network without a head as its
-    plain output. In a whole classifier of another library a module inside returns them.
+    A timm model returns them from ``forward_features``, and a network without a head from
+    ``forward``. In a classifier of another library, an inner module returns them.
+
+    Attributes:
+        axes: order of the axes; ``"NLC"`` are tokens in rows of a grid.
+        channels: D.
+        prefix: number of tokens before those of the grid (class, distillation, register tokens).
+        patch: size of a token's part of the image, if the network declares it.
+        tap: path of the inner module that returns the features, if there is one.
+        named_logits: whether the classifier returns an object with ``logits``.
     """
 
-    axes: Literal["NCHW", "NHWC", "NLC"]  # "NLC": tokens in rows of a grid
+    axes: Literal["NCHW", "NHWC", "NLC"]
     channels: int
-    prefix: int = 0  # tokens before those of the grid (class, distillation, register tokens)
-    patch: tuple[int, int] | None = None  # a token's part of the image, if the network tells it
-    tap: str | None = None  # path of the module in a whole classifier that returns the features
-    named_logits: bool = False  # whether the classifier returns an object with logits
+    prefix: int = 0
+    patch: tuple[int, int] | None = None
+    tap: str | None = None
+    named_logits: bool = False
 
     def read(self, backbone: Any, images: Tensor) -> tuple[Any, Any]:
-        """Return what the backbone's own head goes on from, and the features as they come."""
+        """Return the input of the backbone's own head, and the features."""
         if self.tap is None:
             raw = forward_features(backbone, images)
             return raw, tensor_of(raw)
@@ -52,7 +60,7 @@ class Layout:
             grid = height // self.patch[0], width // self.patch[1]
         else:
             grid = _token_grid(backbone, tokens.shape[1], height, width)
-        # Not len(tokens): torch.export would take the number for the one batch size there is.
+        # Not len(tokens), because torch.export would fix the batch size.
         return tokens.transpose(1, 2).reshape(tokens.shape[0], self.channels, *grid)
 
     def logits(self, backbone: Any, raw: Any) -> Any:
@@ -61,27 +69,27 @@ class Layout:
 
 
 def forward_features(backbone: Any, images: Tensor) -> Any:
-    """Return what precedes the head: of a timm model, or the plain output of any other module."""
+    """Return the features of a timm model before its head, or the output of another module."""
     if hasattr(backbone, "forward_features"):
         return backbone.forward_features(images)
     return backbone(images)
 
 
 def tensor_of(output: Any) -> Any:
-    """Return the features in an output: a Hugging Face model names them."""
+    """Return the features in an output. A Hugging Face model names them."""
     return output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", output)
 
 
 def logits_of(output: Any) -> Any:
-    """Return the logits in an output: a Hugging Face model names them."""
+    """Return the logits in an output. A Hugging Face model names them."""
     return output if isinstance(output, Tensor) else getattr(output, "logits", output)
 
 
 @contextmanager
 def outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Any]]:
-    """Collect what the modules at these paths return, in the order in which they run.
+    """Collect the outputs of the modules at these paths, in the order in which they run.
 
-    Its hooks are gone afterwards: they keep no maps, and stay out of copies of the network.
+    The hooks are removed afterwards, so they keep no maps and are not copied with the network.
     """
     outputs: list[Any] = []
     handles = [
@@ -98,27 +106,27 @@ def outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Any]]:
 
 
 def _token_grid(backbone: nn.Module, count: int, height: int, width: int) -> tuple[int, int]:
-    """Return (rows, columns) of the tokens of an image.
+    """Return (rows, columns) of the grid of an image's tokens.
 
-    Never a guess where the network tells another grid, nor for an oblong image.
+    A square grid is assumed only for a square image, if the network does not declare a grid.
     """
-    told = None
+    declared = None
     for part in ("patch_embed", "stem"):
         grid_of = getattr(getattr(backbone, part, None), "dynamic_feat_size", None)
         if grid_of is not None:
-            told = rows, columns = tuple(int(size) for size in grid_of((height, width)))
+            declared = rows, columns = tuple(int(size) for size in grid_of((height, width)))
             if rows * columns == count:
                 return rows, columns
     side = math.isqrt(count)
-    if told is None and height == width and side * side == count:
+    if declared is None and height == width and side * side == count:
         return side, side
-    if told is not None:
-        problem = f"but tells a grid of {told[0]}x{told[1]}"
-        advice = "build it without what drops or merges tokens (timm: patch_drop_rate=0), or "
+    if declared is not None:
+        problem = f"but declares a grid of {declared[0]}x{declared[1]}"
+        advice = "build it without options that drop or merge tokens (timm: patch_drop_rate=0), or "
     else:
-        problem = "and does not tell in what grid"
+        problem = "and does not declare their grid"
         advice = "" if height == width else "use square images, or "
     raise ValueError(
         f"{type(backbone).__name__} gives {count} tokens for images of {height}x{width}, {problem}"
-        f": {advice}{OWN_MODULE_HINT}"
+        f"; {advice}{OWN_MODULE_HINT}"
     )

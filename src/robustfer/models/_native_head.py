@@ -1,4 +1,4 @@
-"""Examining the head of a network: which layers it is made of and whether maps follow."""
+"""Examine the head of a network: find its layers, and check that they give exact class maps."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from robustfer.models.outputs import class_bias, class_maps
 
 
 class UnsuitedHeadError(Exception):
-    """The head gives no exact class maps; the message completes "its own head ..."."""
+    """The head gives no exact class maps. The message continues "its own head ..."."""
 
 
 @dataclass(frozen=True)
 class NativeHead:
-    """Paths, within the backbone, of the layers behind the pooling."""
+    """Paths in the backbone of the layers after the pooling."""
 
     classifier: str
     norm: str | None
@@ -46,13 +46,16 @@ def linear_parts(classifier: Any) -> tuple[Tensor, Tensor | None]:
 def find_native_head(
     probe: nn.Module, images: Tensor, raw: Any, features: Tensor, layout: Layout
 ) -> NativeHead:
-    """Find the layers of the head of ``probe`` and check that class maps made of them are exact.
+    """Find the layers of the head of ``probe``, and check that they give exact class maps.
 
-    An UnsuitedHeadError says what is in the way. The probe has randomised norms and is in eval
-    mode; ``raw`` and ``features`` are what :meth:`Layout.read` gives of it and the images.
+    The probe has randomised norms and is in eval mode. ``raw`` and ``features`` are what
+    :meth:`Layout.read` returns for it and the images.
+
+    Raises:
+        UnsuitedHeadError: the head gives no exact maps; the message says why.
     """
     if layout.tap is None and not hasattr(probe, "forward_head"):
-        raise UnsuitedHeadError("is not to be found (it has no forward_head)")
+        raise UnsuitedHeadError("cannot be found (it has no forward_head)")
     paths = {module: path for path, module in probe.named_modules()}
     try:
         with torch.no_grad(), recorded_calls(probe) as calls:
@@ -60,7 +63,7 @@ def find_native_head(
                 raw, features = layout.read(probe, images)
             logits = layout.logits(probe, raw)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as raised:
-        raise UnsuitedHeadError(f"does not take its own features ({raised})") from raised
+        raise UnsuitedHeadError(f"raises for its own features ({raised})") from raised
     behind = _after(calls, None if layout.tap is None else probe.get_submodule(layout.tap))
     layers = list(dict.fromkeys(call.module for call in behind if call.has_own_parameters))
     layers = [layer for layer in layers if layer is not probe]
@@ -68,11 +71,12 @@ def find_native_head(
     if not layers or not _is_linear(layers[-1]):
         raise UnsuitedHeadError(f"does not end in a linear classifier; its layers: {names}")
     if len(layers) > 2 or not all(isinstance(layer, nn.LayerNorm) for layer in layers[:-1]):
-        raise UnsuitedHeadError(f"has further layers before the classifier: {names}")
+        raise UnsuitedHeadError(f"has other layers before the classifier: {names}")
     found = NativeHead(paths[layers[-1]], paths[layers[0]] if len(layers) == 2 else None)
 
     classifier, norm = found.parts(probe)
-    if layout.tap is not None:  # drawn anew, since a classifier that starts at zero hides errors
+    if layout.tap is not None:
+        # Random weights, because a classifier that starts at zero hides errors.
         generator = torch.Generator("cpu").manual_seed(0)
         with torch.no_grad():
             for parameter in classifier.parameters():
@@ -93,12 +97,12 @@ def find_native_head(
     if not error <= TOLERANCE:
         raise UnsuitedHeadError(
             "does not classify the mean over the maps (a class token, or another pooling): "
-            f"maps and logits are {error:.0%} of the largest logit apart"
+            f"maps and logits differ by {error:.0%} of the largest logit"
         )
     with torch.no_grad():
         whole = logits_of(probe(images))
     if not torch.allclose(logits, whole, rtol=TOLERANCE, atol=TOLERANCE):
-        raise UnsuitedHeadError("is not all that its forward does after forward_features")
+        raise UnsuitedHeadError("does not do all that its forward does after forward_features")
     with torch.no_grad(), in_training(probe):
         in_training_raw = raw if layout.tap is None else layout.read(probe, images)[0]
         _check_logits(layout.logits(probe, in_training_raw), logits.shape, " in training")
@@ -106,7 +110,7 @@ def find_native_head(
 
 
 def _after(calls: list[Call], tapped: nn.Module | None) -> list[Call]:
-    """The calls that finished after that of the module; all of them if there is none."""
+    """Return the calls that finished after that of the module, or all calls without a module."""
     places = [place for place, call in enumerate(calls) if call.module is tapped]
     return calls[places[0] + 1 :] if places else calls
 
@@ -121,10 +125,13 @@ def _check_logits(logits: object, shape: tuple[int, ...], when: str = "") -> Non
 
 
 def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: Layout) -> list[str]:
-    """Replace what the features of ``backbone`` do not need by ``nn.Identity``; return its paths.
+    """Replace modules that the features do not need, the head, by ``nn.Identity``.
 
-    That is the head. Left in place, its parameters would never get a gradient, which
-    DistributedDataParallel refuses. The use is found out in ``probe``, a copy.
+    Their parameters would never get a gradient, which ``DistributedDataParallel`` refuses.
+    ``probe``, a copy of ``backbone``, shows which modules are used.
+
+    Returns:
+        Paths of the replaced modules.
     """
     probe.requires_grad_(True)
     used: set[str] = set()
@@ -142,10 +149,11 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
         for name, child in module.named_children():
             path = f"{prefix}{name}"
             own = {f"{path}.{parameter}" for parameter, _ in child.named_parameters()}
-            # Not run is not enough: parameters may be read without a call of their module.
+            # Gradients count too: parameters may be read without a call of their module.
             if own and not own & used and called.isdisjoint(child.modules()):
                 yield path
-            elif layout.tap is not None:  # part of the head may lie deeper
+            elif layout.tap is not None:
+                # Part of the head may lie deeper.
                 yield from unused(child, f"{path}.")
 
     dropped = list(unused(probe))

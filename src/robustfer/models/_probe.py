@@ -1,4 +1,4 @@
-"""Examining a network on a copy of it and random images, which disturbs nothing."""
+"""Examine a network by running a copy of it on random images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustfer._copying import independent_copy
 
 TOLERANCE = 1e-5
-"""Largest error of exact maps, relative to the largest logit; float32 leaves about 1e-6."""
+"""Largest error of exact maps, relative to the largest logit. Rounding in float32 is far less."""
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -31,9 +31,9 @@ def random_images(shape: tuple[int, int, int, int], seed: int) -> Tensor:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Take no random numbers from the program, and no notice of its modes and device.
+    """Shield the program's random state, and ignore its autocast, inference mode and device.
 
-    Gradients are on inside, since leaving inference mode turns them on.
+    Gradients are on inside, because leaving inference mode turns them on.
     """
     with (
         torch.inference_mode(False),
@@ -45,10 +45,10 @@ def undisturbed() -> Iterator[None]:
 
 
 def randomized_copy(module: _Module, seed: int) -> _Module:
-    """Return a float32 copy in eval mode on the CPU, its norms and classifier drawn anew.
+    """Return a float32 copy in eval mode on the CPU, with random norms and classifier.
 
-    Fresh norms scale by one and shift by zero, and some classifiers start at zero: all of that
-    would hide a head that is read wrongly.
+    New norms scale by one and shift by zero, and some classifiers start at zero. Such values would
+    hide a wrongly read head.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     probe = independent_copy(module).cpu().float().eval()
@@ -70,9 +70,10 @@ def randomized_copy(module: _Module, seed: int) -> _Module:
 
 @contextmanager
 def in_training(probe: nn.Module) -> Iterator[None]:
-    """Put a network into training mode, but for its batch norms, and into eval mode afterwards.
+    """Put a network into training mode except its batch norms, and into eval mode afterwards.
 
-    Those would fail on one image, change their statistics and, if synchronised, wait for others.
+    In training mode a batch norm fails on one value per channel, changes its statistics, and waits
+    for other processes if it is synchronised.
     """
     probe.train()
     for part in probe.modules():

@@ -1,4 +1,4 @@
-"""Any network for images, with class attention maps in one forward."""
+"""Any image classifier, with class maps in the same forward."""
 
 from __future__ import annotations
 
@@ -27,55 +27,52 @@ HeadKind = Literal["linear", "norm_linear", "replaced"]
 
 
 class CAMClassifier(nn.Module):
-    r"""Wrap a network so that one forward gives logits, class maps, features and embeddings.
+    r"""Wrap a network to get logits, class maps, features and embeddings in one forward.
 
-    The class maps are exact: their mean plus :meth:`class_bias` are the logits (without
-    drop-out). What the network's head does is not taken from its name but examined at
-    construction, on a copy with random images, in eval and in training mode. ``head_kind`` tells:
+    The class maps are exact: without dropout, their mean plus :meth:`class_bias` are the logits.
+    The constructor examines the network's head by running a copy on random images, in eval and in
+    training mode. ``head_kind`` is one of:
 
-    - ``"linear"``: mean pooling and a linear layer (ResNet, EfficientNet, Swin). Kept as it is.
+    - ``"linear"``: mean pooling and a linear layer (ResNet, EfficientNet, Swin). It is kept.
     - ``"norm_linear"``: a layer norm between the two (ConvNeXt, ViT built with
-      ``global_pool="avg"``). Kept; the maps take the pooled vector's deviation as a constant, see
-      :func:`robustfer.models.cam_outputs`.
-    - ``"replaced"``: mean pooling and a new linear layer, with the drop-out rate of the head that
-      they replace. For heads without exact maps: class tokens (ViT), hidden layers (MobileNetV3,
-      VGG), several classifiers (LeViT). What the features do not depend on is then taken out of
-      the backbone.
+      ``global_pool="avg"``). It is kept; the maps take the deviation of the pooled vector as a
+      constant, see :func:`robustfer.models.cam_outputs`.
+    - ``"replaced"``: mean pooling and a new linear layer, with the dropout rate of the old head.
+      Heads without exact maps are replaced: class tokens (ViT), hidden layers (MobileNetV3, VGG),
+      several classifiers (LeViT). Modules that the features do not need are removed.
 
-    Drop-out of the head reaches only the logits. A loss on ``attention`` moves the backbone, never
-    the classifier. Networks that drop or merge tokens in training (timm's ``patch_drop_rate``) are
-    refused: their maps have no fixed places.
+    Dropout of the head changes only the logits. A loss on ``attention`` trains the backbone, never
+    the classifier. Networks that drop or merge tokens in training (timm's ``patch_drop_rate``)
+    raise an error, because their maps have no fixed places.
 
-    A network of stride 32 makes maps of 1x1 of 32x32 images, which say nothing about places.
-    Enlarge small images, or lower the stride as the example shows.
+    A network of stride 32 has maps of 1x1 for images of 32x32, which cannot tell places apart.
+    Enlarge small images, or lower the stride as in the example.
 
     Args:
         backbone: name of a timm model; or a whole classifier of timm, torchvision or Hugging Face,
             changed in place if its head is replaced; or any module that returns maps
             (B, D, H, W), such as a network without its last layers.
         num_classes: C, the number of classes.
-        pretrained: load timm's pretrained weights (for a name).
-        head: ``"auto"`` keeps the network's head where it gives exact maps and else replaces it,
-            with a warning if trained weights may go with it; ``"replace"`` always replaces it;
-            ``"keep"`` refuses a network whose head gives no exact maps.
-        model_options: further options of ``timm.create_model`` (for a name), such as
+        pretrained: load timm's pretrained weights, if ``backbone`` is a name.
+        head: ``"auto"`` keeps a head with exact maps and replaces any other, with a warning if
+            trained weights may be lost. ``"replace"`` always replaces it. ``"keep"`` raises if the
+            head has no exact maps.
+        model_options: options of ``timm.create_model``, if ``backbone`` is a name, such as
             ``in_chans``, ``img_size``, ``output_stride``, ``global_pool``, ``drop_rate``.
-        input_size: (channels, height, width) of the images on which the backbone is examined;
-            only needed where the network refuses what timm tells of it, or 3 channels and 128
-            pixels if it tells nothing.
+        input_size: (channels, height, width) of the images to examine the backbone with. Default:
+            what the network declares, or 3 channels and 128 pixels.
 
     Attributes:
-        name: of the backbone.
+        name: name of the backbone.
         num_features: D.
-        input_size: (channels, height, width) used in the examination.
+        input_size: (channels, height, width) of the images used to examine the backbone.
 
     Shape:
         images ``(B, channels, height, width)`` -> :class:`CAMOutput`.
 
     Raises:
         ValueError: an option does not fit, the features are not maps or have other places in
-            training, or ``head="keep"`` and that head gives no exact maps. The message says
-            what to do.
+            training mode, or ``head="keep"`` and the head has no exact maps.
 
     >>> model = CAMClassifier("resnet18", num_classes=7, model_options={"output_stride": 8})
     >>> model.head_kind
@@ -109,8 +106,8 @@ class CAMClassifier(nn.Module):
         backbone = network_of(backbone, pretrained, options, num_classes=num_classes)
         if any(parameter.is_meta for parameter in backbone.parameters()):
             raise ValueError(
-                "backbone must hold values, which the examination needs, got parameters on the "
-                "meta device; build it on another"
+                "backbone must hold values, got parameters on the meta device; build it on another "
+                "device"
             )
         self.backbone = backbone
         self.num_classes = num_classes
@@ -137,12 +134,12 @@ class CAMClassifier(nn.Module):
             hint = "head='auto' or 'replace'"
             if getattr(backbone, "global_pool", None) == "token":
                 hint += ", or model_options={'global_pool': 'avg'}"
-            raise ValueError(f"{refusal}. Take {hint}")
+            raise ValueError(f"{refusal}; use {hint}")
         if self._native is None:
             dropped = self._take_own_head(probe, images, options)
             if refusal and dropped and (pretrained or not by_name):
                 warnings.warn(
-                    f"{refusal}. Mean pooling and a new linear layer take its place, and "
+                    f"{refusal}. Mean pooling and a new linear layer replace it, and "
                     f"{', '.join(dropped)} with any trained weights are dropped; pass "
                     "head='replace' to confirm",
                     stacklevel=2,
@@ -172,7 +169,7 @@ class CAMClassifier(nn.Module):
         return self._head_parts()[0]
 
     def class_bias(self) -> Tensor:
-        """Return (C): the logits without drop-out, less the mean of their maps; a constant."""
+        """Return (C), the difference of logits without dropout and mean of the maps, a constant."""
         classifier, norm = self._head_parts()
         return class_bias(*linear_parts(classifier), norm)
 
@@ -203,7 +200,7 @@ class CAMClassifier(nn.Module):
     def _take_own_head(
         self, probe: nn.Module, images: Tensor, options: Mapping[str, Any]
     ) -> list[str]:
-        """Make our own head; return what it replaces. A module without a head is kept."""
+        """Make the new head, and return the paths of the modules that it replaces."""
         like = next(self.backbone.parameters(), torch.empty(0))
         self.own_head = nn.Linear(
             self.num_features, self.num_classes, device=like.device, dtype=like.dtype
@@ -224,7 +221,7 @@ class CAMClassifier(nn.Module):
         if found != self.num_classes:
             raise ValueError(
                 f"num_classes is {self.num_classes}, but the head of this {self.name} has "
-                f"{found} classes: build it with num_classes={self.num_classes}, or take "
+                f"{found} classes; build it with num_classes={self.num_classes}, or pass "
                 "head='replace'"
             )
 
@@ -232,19 +229,22 @@ class CAMClassifier(nn.Module):
 def network_of(
     given: str | nn.Module, pretrained: bool, options: Mapping[str, Any], **fixed: Any
 ) -> nn.Module:
-    """Return a network, built with the options and with what is fixed if it is given by name."""
+    """Return the given network, or build a timm model by name with the options."""
     check_bool("pretrained", pretrained)
     if not isinstance(given, str):
         if pretrained or options:
             raise ValueError(
-                "pretrained and model_options are for a network given by name; this "
-                f"{type(given).__name__} is built already"
+                "pretrained and model_options need the name of a timm model, got the built "
+                f"network {type(given).__name__}; leave them out"
             )
         return given
     taken = sorted({"pretrained", *fixed} & options.keys())
     if taken:
-        raise ValueError(f"model_options must not hold {', '.join(taken)}, which are set already")
+        raise ValueError(
+            f"model_options must not hold {', '.join(taken)}, which the other arguments set"
+        )
     try:
         return timm.create_model(given, pretrained=pretrained, **fixed, **options)
-    except AssertionError as error:  # timm's way to refuse an option
+    except AssertionError as error:
+        # timm asserts to refuse an option.
         raise ValueError(f"timm cannot build {given} with {dict(options)}: {error}") from error

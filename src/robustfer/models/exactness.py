@@ -1,4 +1,4 @@
-"""Whether class maps keep their promise: mean of map plus bias are the logits."""
+"""Measure whether class maps are exact: mean of map plus bias are the logits."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class CAMExactness:
 
     Attributes:
         exact: whether ``error`` is at most 1e-5.
-        error: largest of ``|attention.mean((2, 3)) + class_bias - logits|``, relative to the
-            largest logit.
-        name: the backbone, or the class of a module of your own.
-        head: the kind of head, see :class:`robustfer.models.CAMClassifier`; ``"module"`` for a
-            module of your own.
+        error: largest ``|attention.mean((2, 3)) + class_bias - logits|``, relative to the largest
+            logit.
+        name: name of the backbone, or the class of your own module.
+        head: the kind of head, see :class:`robustfer.models.CAMClassifier`; ``"module"`` for your
+            own module.
     """
 
     exact: bool
@@ -46,25 +46,25 @@ def cam_exactness(
     batch: int = 2,
     seed: int = 0,
 ) -> CAMExactness:
-    r"""Measure whether class maps averaged over places, plus the bias, are the logits.
+    r"""Measure whether the means of the class maps plus the bias are the logits.
 
     .. math:: \max_{n,c} \bigl|\tfrac{1}{HW} \textstyle\sum_{h,w} M_{n,c,h,w} + b_c - z_{n,c}
         \bigr| \;/\; \max_{n,c} |z_{n,c}|
 
-    It runs a copy on random images, on the CPU, in float32 and eval mode. It draws the copy's
-    classifier (what ``get_classifier()`` returns) and its norms anew, since a wrong map can look
-    right while they are one and zero. The model and the global random state do not change.
+    It runs a copy on random images, on the CPU, in float32 and eval mode. The copy's norms and its
+    ``get_classifier()`` get random weights, because ones and zeros can hide a wrong map. The model
+    and the global random state do not change.
 
     Args:
-        model: a :class:`CAMClassifier`, or any module that returns a :class:`CAMOutput`. Where it
-            has no method ``class_bias()``, the bias is what all images have in common.
-        image_size: side, (height, width), or (channels, height, width) of the images in pixels; by
-            default the model's ``input_size``.
-        batch: number of random images, at least 2 where the bias is not told.
-        seed: of the images and of the drawn parameters.
+        model: a :class:`CAMClassifier`, or any module that returns a :class:`CAMOutput`. Without a
+            method ``class_bias()``, the bias is the mean difference over the images.
+        image_size: side, (height, width), or (channels, height, width) of the images in pixels;
+            default: the model's ``input_size``.
+        batch: number of random images, at least 2 for a model without ``class_bias()``.
+        seed: seed of the images and the random parameters.
 
     Raises:
-        TypeError: the model returns something else.
+        TypeError: the model does not return a :class:`CAMOutput`.
         ValueError: ``batch`` is too small, or ``image_size`` does not fit.
 
     >>> from robustfer.models import CAMClassifier
@@ -72,8 +72,8 @@ def cam_exactness(
     True
     """
     model = unwrapped(model)
-    tells_bias = hasattr(model, "class_bias")
-    batch = check_whole_number("batch", batch, 1 if tells_bias else 2)
+    has_bias = hasattr(model, "class_bias")
+    batch = check_whole_number("batch", batch, 1 if has_bias else 2)
     seed = check_seed(seed)
     shape = _image_shape(getattr(model, "input_size", None), image_size)
     with undisturbed(), torch.no_grad():
@@ -82,7 +82,7 @@ def cam_exactness(
         if not (hasattr(output, "logits") and hasattr(output, "attention")):
             output = check_cam_output(output, model)
         pooled = output.attention.mean(dim=(2, 3))
-        bias = probe.class_bias() if tells_bias else (output.logits - pooled).mean(dim=0)
+        bias = probe.class_bias() if has_bias else (output.logits - pooled).mean(dim=0)
         error = relative_error(output.attention, bias, output.logits)
     return CAMExactness(
         error <= TOLERANCE,
@@ -95,7 +95,7 @@ def cam_exactness(
 def _image_shape(
     own: tuple[int, int, int] | None, asked: int | tuple[int, ...] | None
 ) -> tuple[int, int, int]:
-    """Return (channels, height, width) of the images to examine with."""
+    """Return (channels, height, width) of the images."""
     asked = own if asked is None else (asked, asked) if isinstance(asked, int) else tuple(asked)
     if asked is not None and own is not None and len(asked) == 2:
         asked = own[0], *asked

@@ -1,4 +1,4 @@
-"""How much each sample is to be trusted, as a head of the network (SCN)."""
+"""A head that estimates how much to trust each sample (SCN)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from robustfer.models.outputs import check_cam_output
 
 
 class ImportanceHead(nn.Module):
-    r"""A linear layer and a sigmoid: one importance per sample.
+    r"""Compute one importance per sample by a linear layer and a sigmoid.
 
     .. math:: \alpha_n = \operatorname{sigmoid}(w \cdot f_n + b)
 
-    It works in float32 for half inputs, also under autocast: in half precision a sigmoid is
-    exactly 1 from 10 on and stops learning. Often all importances end near 1: look at
+    It computes in float32 for half inputs, also under autocast: in half precision a large sigmoid
+    is exactly 1 and stops learning. Importances often collapse to 1: look at
     :func:`robustfer.functional.importance_health` each epoch.
 
     Args:
@@ -30,7 +30,7 @@ class ImportanceHead(nn.Module):
         embeddings ``(B, D)`` -> importance ``(B)`` in [0, 1].
 
     Raises:
-        ValueError: the width is not a positive whole number, or not that of the embeddings.
+        ValueError: ``dim`` is not a positive whole number, or not the width of the embeddings.
 
     Reference:
         Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
@@ -56,7 +56,7 @@ class ImportanceHead(nn.Module):
 
 
 class ImportanceOutput(NamedTuple):
-    """What a :class:`robustfer.models.CAMOutput` holds, and the importance of each sample.
+    """The fields of a :class:`robustfer.models.CAMOutput`, and the importance of each sample.
 
     Attributes:
         logits: (B, C), not weighted by the importance.
@@ -71,21 +71,21 @@ class ImportanceOutput(NamedTuple):
 
 
 class ImportanceClassifier(nn.Module):
-    """A classifier with an importance head beside it, as one module to train, save and wrap.
+    """Add an importance head to a classifier, as one module to train, save and wrap.
 
     Inference does not need the head: :func:`robustfer.models.strip_for_inference` removes it.
 
     Args:
-        model: the classifier, part of this from now on: a :class:`CAMClassifier`, or any module
-            that returns a :class:`CAMOutput` and tells the width of its embeddings as
+        model: the classifier, which becomes a part of this module: a :class:`CAMClassifier`, or any
+            module that returns a :class:`CAMOutput` and has the width of its embeddings as
             ``num_features``.
 
     Shape:
         images ``(B, channels, height, width)`` -> :class:`ImportanceOutput`.
 
     Raises:
-        ValueError: the model does not tell the width of its embeddings.
-        TypeError: at a call, the model returns something else; at ``bias``, it has no
+        ValueError: the model has no ``num_features``.
+        TypeError: at a call, the model does not return a :class:`CAMOutput`; at ``bias``, it has no
             ``get_classifier()``.
 
     >>> from robustfer.models import CAMClassifier
@@ -104,8 +104,8 @@ class ImportanceClassifier(nn.Module):
         width = getattr(model, "num_features", None)
         if not isinstance(width, int):
             raise ValueError(
-                f"model must tell the width of its embeddings as num_features, got {width!r} from "
-                f"{type(model).__name__}: set self.num_features in its __init__, take it out of "
+                f"model must have the width of its embeddings as num_features, got {width!r} from "
+                f"{type(model).__name__}; set self.num_features in its __init__, take it out of "
                 "any wrapper, or wrap a network that returns maps in CAMClassifier"
             )
         self.model = model
@@ -115,16 +115,16 @@ class ImportanceClassifier(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The classifier's bias (C), for losses that leave it out of the weighting; or ``None``.
+        """The classifier's bias parameter (C) or ``None``, for losses that do not weight it.
 
-        It is the parameter itself, of the layer that the model's ``get_classifier()`` returns.
+        The classifier is the layer that the model's ``get_classifier()`` returns.
         """
         get_classifier: Any = getattr(self.model, "get_classifier", None)
         if get_classifier is None:
-            # Not an AttributeError: nn.Module would replace it by one that says less.
+            # Not an AttributeError, which nn.Module would replace by one that says less.
             raise TypeError(
-                f"model must tell its classifier, but {type(self.model).__name__} has no "
-                "get_classifier(): add a method that returns the linear layer"
+                f"model must have get_classifier(), but {type(self.model).__name__} has none; add "
+                "a method that returns the linear layer"
             )
         bias: Tensor | None = get_classifier().bias
         return bias

@@ -1,4 +1,4 @@
-"""What is left of a trained model where it is used: images in, logits out."""
+"""Keep only what inference needs of a trained model: images in, logits out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from robustfer.models.outputs import check_cam_output, pooled_embeddings
 
 
 def strip_for_inference(model: nn.Module) -> nn.Module:
-    """Copy what makes the logits, in eval mode, without what only training needs.
+    """Return a copy in eval mode that computes only the logits.
 
-    It makes no class maps and no landmarks. It drops an importance head: that scales all logits of
-    a sample alike (but for the bias, which the paper's form does not weight). If the network kept
-    its own head, the result is that network itself. For a timm model,
-    :func:`robustfer.checkpoint.save_model` then writes a file for
-    ``timm.create_model(name, num_classes=7, checkpoint_path=...)``. A module of your own is kept
-    whole and returns its logits.
+    It computes no class maps and no landmarks, and drops an importance head. The logits are those
+    without importance weighting. If the network kept its own head, the result is a copy of that
+    network. For a timm model, :func:`robustfer.checkpoint.save_model` then writes a file for
+    ``timm.create_model(name, num_classes=7, checkpoint_path=...)``. Your own module is kept whole
+    and returns its logits.
 
     Args:
-        model: a trained model, not changed. A :class:`CAMClassifier`, an
+        model: a trained model, which does not change: a :class:`CAMClassifier`, an
             :class:`ImportanceClassifier`, a :class:`LandmarkClassifier`, a :class:`LANetModel`, or
             any module that returns a :class:`CAMOutput`.
 
@@ -34,7 +33,7 @@ def strip_for_inference(model: nn.Module) -> nn.Module:
         A module: images ``(B, channels, height, width)`` -> logits ``(B, C)``.
 
     Raises:
-        TypeError: the model is not a module; or, at a call, it returns something else.
+        TypeError: ``model`` is not a module, or at a call it does not return a :class:`CAMOutput`.
 
     >>> model = CAMClassifier("resnet18", num_classes=7)
     >>> type(strip_for_inference(ImportanceClassifier(model))).__name__
@@ -57,12 +56,13 @@ def strip_for_inference(model: nn.Module) -> nn.Module:
         kept = _Logits(model.backbone) if named else model.backbone
     else:
         kept = _PooledClassifier(model.backbone, model.own_head, model._layout)
-    with torch.inference_mode(False):  # a copy made inside could not be used outside
+    # A copy made in inference mode could not be used outside of it.
+    with torch.inference_mode(False):
         return independent_copy(kept).eval()
 
 
 class _Logits(nn.Module):
-    """The logits of a module that returns a CAMOutput, or of a Hugging Face classifier."""
+    """Return only the logits of a module's CAMOutput, or of a Hugging Face classifier."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

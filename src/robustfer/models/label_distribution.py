@@ -1,4 +1,4 @@
-"""Estimating label distributions from the neighbours in two spaces (LA-Net)."""
+"""Estimate label distributions from the neighbours in two spaces (LA-Net)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from robustfer.functional.neighbors import cosine_neighbors, neighbor_distributi
 
 
 class PairScorer(nn.Module):
-    r"""Score how far one sample's prediction is of use to another; the order of the pair counts.
+    r"""Score how useful a neighbour's prediction is for a sample. The order of the pair counts.
 
     .. math:: c_{ij} = \operatorname{softmax}(\mathrm{MLP}([g^1_i;\, g^2_j]))_0,
         \qquad [g^1;\, g^2] = W f + b
 
-    The first layer of the MLP is split into one part for :math:`g^1` and one for :math:`g^2`: each
-    sample passes it once. It works in float32 for half inputs, also under autocast.
+    The first layer of the MLP is split into a part for :math:`g^1` and a part for :math:`g^2`, so
+    each sample passes it once. It computes in float32 for half inputs, also under autocast.
 
     Args:
         dim: D, the width of the features, even and at least 4.
@@ -83,11 +83,11 @@ class LabelDistributionEstimator(nn.Module):
         d^s_i = \sum_j w^s_{ij} \operatorname{softmax}(z_j)
 
     with :math:`u` the expression space, :math:`v` the landmark space, and :math:`w` the normalised
-    scores of the ``num_neighbors`` nearest samples by cosine similarity. A :class:`PairScorer` of
-    each space makes the scores; see :func:`robustfer.functional.neighbor_distribution`. Which
-    samples are neighbours is a constant. Gradients reach the scorers, the features through them,
-    and the neighbours' logits. :class:`robustfer.state.LabelDistributionBank` makes the training
-    target from the estimate.
+    scores of the ``num_neighbors`` nearest samples by cosine similarity. Each space has a
+    :class:`PairScorer`; see :func:`robustfer.functional.neighbor_distribution`. Gradients reach the
+    scorers, the features through them, and the neighbours' logits. The choice of neighbours is a
+    constant. :class:`robustfer.state.LabelDistributionBank` makes the training target from the
+    estimate.
 
     It has parameters and belongs to the model, inside ``DistributedDataParallel``, as in
     :class:`LANetModel`. Inference does not need it.
@@ -95,16 +95,16 @@ class LabelDistributionEstimator(nn.Module):
     Args:
         expression_dim: D, the width of the expression space, even.
         landmark_dim: E, the width of the landmark space, even.
-        num_neighbors: neighbours in each space, at most; of fewer other samples all are taken.
-        detach_neighbor_probabilities: let no gradient reach the neighbours' logits.
-        gather: join the batches of all processes, which must all call this at the same point; each
-            estimates for its own samples. With one process it does nothing.
+        num_neighbors: number of neighbours in each space, at most.
+        detach_neighbor_probabilities: detach the neighbours' logits.
+        gather: join the batches of all processes. Each must then call this at the same point, and
+            estimates for its own samples. With one process it has no effect.
         variant: ``"paper"``, or ``"official"``, where a sample may be its own neighbour; see
             :func:`robustfer.functional.cosine_neighbors`.
 
     Shape:
         embeddings ``(B, D)``, landmark_embeddings ``(B, E)``, logits ``(B, C)``, index ``(B)``
-        int64 -> ``(B, C)``, rows that sum to 1; float32 for half inputs.
+        int64 -> ``(B, C)``, rows sum to 1; float32 for half inputs.
     """
 
     __call__: Callable[..., Tensor]

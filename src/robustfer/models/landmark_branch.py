@@ -1,4 +1,4 @@
-"""Heat maps of landmarks, and an embedding of where they are, from a feature pyramid (LA-Net)."""
+"""Heat maps of landmarks, and an embedding of their places, from a feature pyramid (LA-Net)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _STRIDE = 4
 
 
 class LandmarkOutput(NamedTuple):
-    """What a landmark branch makes of images.
+    """Output of a landmark branch.
 
     Attributes:
         heatmaps: (B, K, H/4, W/4) predictions, without activation.
-        embeddings: (B, D) mean over places of the maps that the heat maps are made of.
+        embeddings: (B, D) mean over places of the maps before the last layer.
     """
 
     heatmaps: Tensor
@@ -29,18 +29,18 @@ class LandmarkOutput(NamedTuple):
 
 
 class LandmarkHead(nn.Module):
-    r"""Merge the maps of a pyramid from coarse to fine, and make heat maps of the finest.
+    r"""Merge the maps of a pyramid from coarse to fine, and predict heat maps.
 
     .. math::
         P_l = V_l F_l + \mathrm{up}(P_{l+1}), \qquad
         \text{heat maps} = U P_1, \qquad \text{embedding} = \operatorname{mean}_{i,j} P_1
 
-    :math:`V_l, U` are 1x1 convolutions and up is bilinear. Maps finer than stride 4 are not
-    used; where the finest is coarser than that, the merged map is enlarged to it.
+    :math:`V_l, U` are 1x1 convolutions and up is bilinear. Maps of a stride below 4 are not used.
+    If the finest stride is above 4, the merged map is enlarged to stride 4.
 
     Args:
         channels: channels of each map of the pyramid, finest first.
-        strides: pixels of the image to a cell of each map, growing.
+        strides: stride of each map in pixels, increasing.
         num_landmarks: K.
         dim: D, channels of the merged map.
 
@@ -61,13 +61,13 @@ class LandmarkHead(nn.Module):
         dim = check_whole_number("dim", dim, 1)
         if len(channels) != len(strides) or list(strides) != sorted(strides):
             raise ValueError(
-                "channels and strides must be of equal length, strides growing, got "
+                "channels and strides must have the same length, with increasing strides, got "
                 f"{list(channels)} and {list(strides)}"
             )
         used = [level for level, stride in enumerate(strides) if stride >= _STRIDE]
         if not used:
             raise ValueError(
-                f"strides must hold one of {_STRIDE} or more, got {list(strides)}; take further "
+                f"strides must hold a stride of {_STRIDE} or more, got {list(strides)}; take more "
                 "maps of the network (out_indices in timm)"
             )
         self.channels = tuple(channels)
@@ -79,7 +79,7 @@ class LandmarkHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> LandmarkOutput:
         if len(maps) != len(self.channels):
-            raise ValueError(f"maps must be {len(self.channels)}, got {len(maps)}")
+            raise ValueError(f"maps must hold {len(self.channels)} maps, got {len(maps)}")
         shapes = [f"B {channels} h{level} w{level}" for level, channels in enumerate(self.channels)]
         named = zip(maps, shapes, strict=True)
         check_shapes(**{f"maps[{level}]": each for level, each in enumerate(named)})
@@ -93,27 +93,27 @@ class LandmarkHead(nn.Module):
 
 
 class LandmarkBranch(nn.Module):
-    """A network that gives its maps, with a :class:`LandmarkHead` on them.
+    """Predict landmark heat maps by a network of its own with a :class:`LandmarkHead`.
 
-    It is trained beside the classifier, by heat maps and as the landmark space of
-    :class:`LANetModel`. Inference does not need it. It shares nothing with the classifier; in the
-    paper the two share the stem and the first stage: :class:`LandmarkClassifier`.
+    It is the landmark space of a :class:`LANetModel`. Inference does not need it. It shares nothing
+    with the classifier. In the paper the two share the stem and the first stage, see
+    :class:`LandmarkClassifier`.
 
     Args:
         pyramid: name of a timm model, or one made with ``features_only=True``; or any module that
-            returns its maps as a sequence or a dict, finest first, such as one of torchvision's
+            returns its maps as a sequence or a dict, finest first, such as torchvision's
             ``create_feature_extractor(network, ["layer1", "layer2", "layer3", "layer4"])``.
         num_landmarks: K.
         dim: D, channels of the merged map and width of the embeddings.
-        pretrained: load timm's pretrained weights (for a name).
-        model_options: further options of ``timm.create_model`` (for a name), such as
+        pretrained: load timm's pretrained weights, if ``pyramid`` is a name.
+        model_options: options of ``timm.create_model``, if ``pyramid`` is a name, such as
             ``in_chans``, ``img_size``, ``out_indices``.
 
     Shape:
         images ``(B, channels, H, W)`` -> :class:`LandmarkOutput`.
 
     Raises:
-        ValueError: an option does not fit, or the network gives no pyramid of maps.
+        ValueError: an option does not fit, or the network does not return several maps.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
@@ -140,8 +140,8 @@ class LandmarkBranch(nn.Module):
         super().__init__()
         pyramid = network_of(pyramid, pretrained, model_options or {}, features_only=True)
         info: Any = getattr(pyramid, "feature_info", None)
-        told = hasattr(info, "channels")
-        channels, strides = (info.channels(), info.reduction()) if told else _measured(pyramid)
+        declared = hasattr(info, "channels")
+        channels, strides = (info.channels(), info.reduction()) if declared else _measured(pyramid)
         self.pyramid = pyramid
         self.head = LandmarkHead(channels, strides, num_landmarks=num_landmarks, dim=dim)
         self.dim = self.head.dim
@@ -151,7 +151,7 @@ class LandmarkBranch(nn.Module):
 
 
 def _measured(pyramid: nn.Module) -> tuple[list[int], list[int]]:
-    """Channels and strides of the maps that a copy of a network gives for a random image."""
+    """Return channels and strides of a network's maps, by running a copy on a random image."""
     side = 128
     with undisturbed(), torch.no_grad():
         maps = _sequence(randomized_copy(pyramid, seed=0)(random_images((1, 3, side, side), 0)))
@@ -164,13 +164,13 @@ def _measured(pyramid: nn.Module) -> tuple[list[int], list[int]]:
 
 
 def _sequence(maps: Any) -> Sequence[Tensor]:
-    """Return the maps of a pyramid as a sequence; a Hugging Face backbone names them."""
+    """Return the maps of a pyramid as a sequence. A Hugging Face backbone names them."""
     maps = getattr(maps, "feature_maps", maps)
     return list(maps.values()) if isinstance(maps, Mapping) else maps
 
 
 def channels_first(maps: Sequence[Tensor], network: Any) -> Sequence[Tensor]:
-    """Return maps of a timm network as (B, C, H, W), whichever way it gives them."""
+    """Return maps of a timm network as (B, C, H, W)."""
     axes = getattr(network, "output_fmt", None)
     if getattr(axes, "value", axes) == "NHWC":
         return [each.permute(0, 3, 1, 2) for each in maps]

@@ -1,4 +1,4 @@
-"""A classifier with a landmark branch on the stages that the two share (LA-Net)."""
+"""A classifier and a landmark branch that share the first stages (LA-Net)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from robustfer.models.landmark_branch import LandmarkHead, channels_first
 
 
 class LandmarkClassifierOutput(NamedTuple):
-    """What a :class:`CAMOutput` holds, and what the landmark branch makes of the same images.
+    """The fields of a :class:`CAMOutput`, and the output of the landmark branch.
 
     Attributes:
-        heatmaps: (B, K, h, w) of the landmarks at a quarter of the image, without activation.
-        landmark_embeddings: (B, E) mean of the maps that the heat maps are made of.
+        heatmaps: (B, K, h, w) of the landmarks at stride 4, without activation.
+        landmark_embeddings: (B, E) mean over places of the maps before the last layer.
     """
 
     logits: Tensor
@@ -33,31 +33,31 @@ class LandmarkClassifierOutput(NamedTuple):
 
 
 class LandmarkClassifier(nn.Module):
-    """A classifier and a landmark branch beside it, as one module to train, save and wrap.
+    """Add a landmark branch to a classifier, as one module to train, save and wrap.
 
-    The two share the stem and the first stage, which run once. The branch goes on with copies of
-    the classifier's later stages and a :class:`LandmarkHead`: load pretrained weights first.
+    The two share the stem and the first stage, which run once. The branch continues with copies of
+    the classifier's later stages and a :class:`LandmarkHead`, so load pretrained weights first.
     Inference does not need the branch: :func:`robustfer.models.strip_for_inference` removes it.
 
-    Stages must follow each other, the first of stride 4, as those of ResNet, ConvNeXt, EfficientNet
-    and Swin do. The constructor runs a copy on random images to see that they do.
+    Each stage must read the stage before it, and the first must have stride 4, as in ResNet,
+    ConvNeXt, EfficientNet and Swin. The constructor checks this by running a copy on random images.
     :class:`LandmarkBranch`, which shares nothing, takes any pyramid of maps.
 
     Args:
-        model: the classifier, part of this from now on.
+        model: the classifier, which becomes a part of this module.
         num_landmarks: K.
         dim: E, channels of the merged map and width of the landmark embeddings.
-        pyramid: later stages of another origin than a copy, such as weights drawn anew: a timm
-            network made with ``features_only=True``, changed in place. Its first stages go; its
-            maps of stride 4 must have the channels of the classifier's.
+        pyramid: network for the later stages instead of copies: a timm network made with
+            ``features_only=True``, changed in place. Its first stages are removed. Its maps of
+            stride 4 must have the channels of the classifier's.
 
     Shape:
         images ``(B, channels, H, W)`` -> :class:`LandmarkClassifierOutput`.
 
     Raises:
-        TypeError: the model is not a CAMClassifier.
+        TypeError: ``model`` is not a CAMClassifier.
         ValueError: the stages do not follow each other, or an option does not fit.
-        RuntimeError: at a call: the classifier's gradient checkpointing goes around its stages.
+        RuntimeError: at a call, gradient checkpointing of the classifier skips the shared stage.
 
     Reference:
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
@@ -84,8 +84,8 @@ class LandmarkClassifier(nn.Module):
         super().__init__()
         if not isinstance(model, CAMClassifier):
             raise TypeError(
-                "model must be a CAMClassifier around a timm network, taken out of any wrapper, "
-                f"got {type(model).__name__}; beside another network train a LandmarkBranch"
+                "model must be a CAMClassifier around a timm network, without a wrapper, "
+                f"got {type(model).__name__}; for another network use a LandmarkBranch"
             )
         shared, width = _stage_of_stride_4(model)
         if pyramid is None:
@@ -94,13 +94,13 @@ class LandmarkClassifier(nn.Module):
         elif not isinstance(pyramid, FeatureListNet):
             raise ValueError(
                 "pyramid must be a timm network made with features_only=True whose stages follow "
-                f"each other, got {type(pyramid).__name__}"
+                f"each other (FeatureListNet), got {type(pyramid).__name__}"
             )
         strides, channels = pyramid.feature_info.reduction(), pyramid.feature_info.channels()
         first = strides.index(4) if 4 in strides else None
         if first is None or channels[first] != width:
             raise ValueError(
-                f"pyramid must give maps of stride 4 with {width} channels, as {model.name} does, "
+                f"pyramid must give maps of stride 4 with {width} channels, like {model.name}, "
                 f"got strides {strides} with channels {channels}"
             )
         self.model = model
@@ -117,8 +117,8 @@ class LandmarkClassifier(nn.Module):
             logits, attention, features, embeddings = self.model(images)
         if not maps:
             raise RuntimeError(
-                f"{self.shared} of {self.model.name} was not called: gradient checkpointing goes "
-                "around its stages; switch it off for the classifier"
+                f"{self.shared} of {self.model.name} must run as a module, but gradient "
+                "checkpointing skips its call; switch it off for the classifier"
             )
         maps += self.later(maps[0])
         heatmaps, landmark_embeddings = self.head(channels_first(maps, self.later))
@@ -128,7 +128,7 @@ class LandmarkClassifier(nn.Module):
 
 
 def _stage_of_stride_4(model: CAMClassifier) -> tuple[str, int]:
-    """Return path and channels of the stage that the branch goes on from, as timm tells them."""
+    """Return path and channels of the stage of stride 4, as timm declares them."""
     for stage in getattr(model.backbone, "feature_info", None) or ():
         if stage["reduction"] == 4:
             return stage["module"], stage["num_chs"]
@@ -136,7 +136,7 @@ def _stage_of_stride_4(model: CAMClassifier) -> tuple[str, int]:
 
 
 def _pyramid(backbone: Any) -> FeatureListNet:
-    """Return a copy of a network as its stages, one after the other."""
+    """Return a copy of a network as a list of stages."""
     network = independent_copy(backbone)
     names = [stage["module"] for stage in network.feature_info]
     return FeatureListNet(
@@ -148,7 +148,7 @@ def _pyramid(backbone: Any) -> FeatureListNet:
 
 
 def _after(pyramid: FeatureListNet, last: str) -> FeatureListNet:
-    """Return the stages of a pyramid without those up to the last one that is shared."""
+    """Return the stages of a pyramid after the last shared one."""
     for part in list(pyramid):
         del pyramid[part]
         if part == last.replace(".", "_"):
@@ -157,7 +157,7 @@ def _after(pyramid: FeatureListNet, last: str) -> FeatureListNet:
 
 
 def _check_that_stages_follow(model: CAMClassifier, shared: str) -> None:
-    """Run the later stages of a copy on the shared one's maps, and compare with the network's."""
+    """Check that a copy's later stages, run after the shared one, give the network's maps."""
     with undisturbed():
         probe: Any = randomized_copy(model, seed=0).backbone
     names = [stage["module"] for stage in probe.feature_info]
@@ -177,6 +177,6 @@ def _check_that_stages_follow(model: CAMClassifier, shared: str) -> None:
 
 def _refusal(model: CAMClassifier) -> ValueError:
     return ValueError(
-        f"model must wrap a timm network whose stages follow each other, the first of stride 4, as "
-        f"those of ResNet and ConvNeXt do; {model.name} has none. LandmarkBranch takes any pyramid"
+        "model must wrap a timm network whose stages follow each other, the first of stride 4, "
+        f"like ResNet or ConvNeXt, got {model.name}; use a LandmarkBranch, which takes any pyramid"
     )

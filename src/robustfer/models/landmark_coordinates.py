@@ -14,32 +14,31 @@ from robustfer.landmarks.layouts import check_swap
 
 
 class LandmarkCoordinates(nn.Module):
-    r"""Tell how the shape of a face differs from the mean face; it has no parameters.
+    r"""Compute how the shape of a face differs from the mean face, without parameters.
 
     .. math::
         s_n = \frac{p_n - \bar p_n}{\operatorname{rms}(p_n - \bar p_n)}, \qquad
         e_n = \frac{s_n - m}{\sigma}
 
-    with :math:`p_n` the points of a face and :math:`\bar p_n` their centre: place and size do not
-    count. :math:`m` is the mean of :math:`s` over the faces given at construction and their mirror
-    images. :math:`\sigma` is the root mean square of :math:`s - m`, one number.
+    with :math:`p_n` the points of a face and :math:`\bar p_n` their centre. Position and size do
+    not count. :math:`m` is the mean of :math:`s` over the faces given at construction and their
+    mirror images. :math:`\sigma` is the root mean square of :math:`s - m`, one number.
 
-    A face with an unknown point gives zeros; :meth:`known` says which faces have all points. This
-    is beyond the paper, whose landmark space is that of a trained branch,
-    :class:`LandmarkClassifier`.
+    A face with an unknown point gives zeros. :meth:`known` returns which faces have all points.
+    This is beyond the paper, whose landmark space is a trained branch, :class:`LandmarkClassifier`.
 
     Args:
-        landmarks: points (x, y) in pixels of the faces to train on, NaN where not known; faces
-            with such points are left out.
-        swap: for each point the one that takes its place when the picture is mirrored, as
-            ``robustfer.landmarks.landmark_layout(68).swap`` has it.
+        landmarks: points (x, y) in pixels of the training faces, NaN where unknown. Faces with
+            unknown points are left out.
+        swap: for each point, the point that takes its place in a mirror image, such as
+            ``robustfer.landmarks.landmark_layout(68).swap``.
 
     Shape:
         landmarks ``(B, K, 2)`` -> ``(B, 2K)``; float32 for half inputs.
 
     Raises:
-        ValueError: no face has all of its points, all have one shape, ``swap`` does not pair the
-            points, or shape or dtype does not fit.
+        ValueError: no face has all points, all faces have the same shape, ``swap`` does not pair
+            the points, or a shape or dtype does not fit.
 
     >>> eyes_and_nose = torch.tensor([[[0, 0], [4, 0], [2, 3]], [[0, 0], [4, 0], [2, 5]]])
     >>> faces = eyes_and_nose.float()
@@ -66,20 +65,22 @@ class LandmarkCoordinates(nn.Module):
         whole = full_precision(landmarks[self.known(landmarks)])
         if not len(whole):
             raise ValueError(
-                f"landmarks must have all points of one face at least, got none of {len(landmarks)}"
+                "landmarks must have all points of at least one face, got unknown points in all "
+                f"{len(landmarks)} faces"
             )
-        mirrored = mirror_points(whole[:, order], width=1)  # about the first column
+        # The width does not matter: shapes ignore the position.
+        mirrored = mirror_points(whole[:, order], width=1)
         shapes = _shapes(torch.cat([whole, mirrored]))
         self.register_buffer("mean", shapes.mean(0))
         self.register_buffer("spread", (shapes - shapes.mean(0)).square().mean().sqrt())
         if not self.spread > 1e-6:
             raise ValueError(
-                "landmarks must differ between faces by more than place and size, got "
+                "landmarks must differ between faces in more than position and size, got "
                 f"{len(whole)} of one symmetric shape"
             )
 
     def known(self, landmarks: Tensor) -> Tensor:
-        """Return which faces have all points, (B) bool; leave out what is estimated of others."""
+        """Return which faces have all points, (B) bool. Do not use estimates of the others."""
         return landmarks.isfinite().flatten(1).all(dim=1)
 
     def forward(self, landmarks: Tensor) -> Tensor:
@@ -93,6 +94,6 @@ class LandmarkCoordinates(nn.Module):
 
 
 def _shapes(points: Tensor) -> Tensor:
-    """Points (B, K, 2) about their centre, in units of their size."""
+    """Return points (B, K, 2) relative to their centre, divided by their size."""
     centred = points - points.mean(dim=1, keepdim=True)
     return centred / centred.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""The network of LA-Net: a classifier, a second space, and what compares the two."""
+"""The network of LA-Net: a classifier, a landmark space, an estimator and two projections."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from robustfer.models.landmark_coordinates import LandmarkCoordinates
 
 
 class ProjectionHead(nn.Module):
-    r"""Project embeddings by two linear layers with a ReLU between, to rows of length one.
+    r"""Project embeddings to unit vectors by two linear layers with a ReLU between.
 
     .. math:: e = \frac{W_2 \max(0, W_1 f + b_1) + b_2}{\|W_2 \max(0, W_1 f + b_1) + b_2\|}
 
     Args:
         in_dim: D, the width of the embeddings.
-        dim: d, the width of the projection and between the layers.
+        dim: d, the width of the hidden layer and of the projection.
 
     Shape:
-        embeddings ``(B, D)`` -> ``(B, d)``, rows of length one; float32 for half inputs.
+        embeddings ``(B, D)`` -> ``(B, d)``, rows of unit length; float32 for half inputs.
     """
 
     __call__: Callable[..., Tensor]
@@ -47,20 +47,20 @@ class ProjectionHead(nn.Module):
 
 
 class LANetOutput(NamedTuple):
-    """What :class:`LANetModel` makes of images, under the names of the loss and of the bank.
+    """Output of :class:`LANetModel`, with the names that the loss and the bank use.
 
     Attributes:
         logits: (B, C).
         attention: (B, C, H, W) class maps.
-        embeddings: (B, D) what the classifier reads, the expression space.
+        embeddings: (B, D) input of the classifier, the expression space.
         landmark_embeddings: (B, E) the landmark space.
-        expression_query: (B, d) projected embeddings, rows of unit length; of the average network
-            these are the ``expression_key``.
-        landmark_query: (B, d) projected landmark embeddings, rows of unit length; of the average
-            network these are the ``landmark_key``.
+        expression_query: (B, d) projected embeddings, rows of unit length. Those of the averaged
+            network are the ``expression_key``.
+        landmark_query: (B, d) projected landmark embeddings, rows of unit length. Those of the
+            averaged network are the ``landmark_key``.
         heatmaps: (B, K, h, w) of the landmarks; ``None`` without a landmark branch.
         estimate: (B, C) label distributions; ``None`` without ``index``.
-        known: (B) bool, faces with a place in the landmark space; ``None`` where all have one.
+        known: (B) bool, faces with all points; ``None`` if the landmark space needs no points.
     """
 
     logits: Tensor
@@ -75,30 +75,30 @@ class LANetOutput(NamedTuple):
 
 
 class LANetModel(nn.Module):
-    """The whole network of LA-Net, as one module to train, average, save and wrap.
+    """Combine all parts of LA-Net's network, as one module to train, average, save and wrap.
 
-    It has a classifier, a landmark space, a :class:`LabelDistributionEstimator` on the two spaces
-    and a :class:`ProjectionHead` for each. The landmark space is one of:
+    It has a classifier, a landmark space, a :class:`LabelDistributionEstimator`, and a
+    :class:`ProjectionHead` for each space. The landmark space is one of:
 
-    - the paper's: the landmark branch of a :class:`LandmarkClassifier`;
+    - the landmark branch of a :class:`LandmarkClassifier`, as in the paper;
     - a :class:`LandmarkBranch` that shares nothing with the classifier;
     - :class:`LandmarkCoordinates`, which need no branch. This is beyond the paper.
 
     Inference needs only the classifier: :func:`robustfer.models.strip_for_inference`.
 
     Args:
-        faces: a :class:`LandmarkClassifier`; or a :class:`CAMClassifier`, with a
-            ``landmark_space`` beside it. It is part of this model from now on.
+        faces: a :class:`LandmarkClassifier`, or a :class:`CAMClassifier` with a
+            ``landmark_space``. It becomes a part of this module.
         landmark_space: a :class:`LandmarkBranch` or :class:`LandmarkCoordinates`; ``None`` for a
             :class:`LandmarkClassifier`, which has its own.
-        num_neighbors: neighbours in each space that an estimate is made of, at most.
+        num_neighbors: number of neighbours in each space, at most.
         dim: d, the width of queries and keys, and of the :class:`robustfer.state.FeatureQueue`.
-        gather: estimate from the joined batch of all processes. With one process it does nothing.
+        gather: estimate from the joined batch of all processes. With one process it has no effect.
         variant: ``"paper"`` or ``"official"``, see :class:`LabelDistributionEstimator`.
 
     Shape:
-        images ``(B, channels, H, W)``, landmarks ``(B, K, 2)`` in pixels, NaN where not known, only
-        for coordinates, index ``(B)`` int64, only for an estimate -> :class:`LANetOutput`.
+        images ``(B, channels, H, W)``, landmarks ``(B, K, 2)`` in pixels, NaN where unknown (only
+        for coordinates), index ``(B)`` int64 (only for an estimate) -> :class:`LANetOutput`.
 
     Raises:
         TypeError: there is no landmark space, or there are two.
@@ -171,7 +171,10 @@ class LANetModel(nn.Module):
             assert self.landmark_space is not None
             heatmaps, landmark_embeddings = self.landmark_space(images)
         elif landmarks is None:
-            raise ValueError("landmarks must be given: their coordinates are a space of this")
+            raise ValueError(
+                "landmarks must be given for a landmark space of LandmarkCoordinates, got None; "
+                "call the model with the batch's landmarks"
+            )
         else:
             landmark_embeddings = self.landmark_space(landmarks)
             known = self.landmark_space.known(landmarks)

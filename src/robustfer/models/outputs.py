@@ -1,4 +1,4 @@
-"""What a method reads from a network in one forward, and the plain way to make it by hand."""
+"""What a method reads from a network, and how your own module computes it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from robustfer.functional import class_attention
 
 
 class CAMOutput(NamedTuple):
-    """Logits, class maps and what they were made of; every field is differentiable.
+    """Logits, class maps, features and embeddings; every field is differentiable.
 
     Attributes:
         logits: (B, C).
-        attention: (B, C, H, W) class maps: their mean plus a bias are the logits without drop-out.
+        attention: (B, C, H, W) class maps. Without dropout, their mean plus a bias are the logits.
             The classifier is a constant in them. float32 for half features.
         features: (B, D, H, W) last maps of the backbone, before pooling.
-        embeddings: (B, D) what the linear classifier reads, before drop-out.
+        embeddings: (B, D) input of the linear classifier, before dropout.
     """
 
     logits: Tensor
@@ -36,23 +36,23 @@ def cam_outputs(
     *,
     norm: nn.LayerNorm | None = None,
 ) -> CAMOutput:
-    r"""Class maps and logits of any network that ends in mean pooling and a linear classifier.
+    r"""Compute class maps and logits of a network with mean pooling and a linear classifier.
 
     .. math:: z = W\,\bar f + b, \qquad M_{c,h,w} = \mathrm{sg}(W_c) \cdot f_{h,w}
 
-    With a ``norm`` between pooling and classifier (as ConvNeXt has it), whose scale and shift
-    are :math:`\gamma, \beta` and whose statistics are the pooled vector's :math:`\mu, \sigma`:
+    With a ``norm`` between pooling and classifier, as in ConvNeXt, of scale and shift
+    :math:`\gamma, \beta` and of statistics :math:`\mu, \sigma` of the pooled vector:
 
     .. math::
         z = W \Bigl(\gamma\,\frac{\bar f - \mu(\bar f)}{\sigma(\bar f)} + \beta\Bigr) + b,
         \qquad M_{c,h,w} = \mathrm{sg}\Bigl(\frac{W_c\,\gamma}{\sigma(\bar f)}\Bigr)
         \cdot (f_{h,w} - \mu(f_{h,w}))
 
-    Either way ``attention.mean((2, 3)) + class_bias == logits``, where the bias is :math:`b`, or
-    :math:`b + W \beta`. A loss on the maps moves only the features: :math:`\mathrm{sg}` marks
+    In both cases ``attention.mean((2, 3)) + class_bias == logits``. The bias is :math:`b`, with a
+    norm :math:`b + W \beta`. A loss on the maps trains only the features: :math:`\mathrm{sg}` marks
     constants.
 
-    Four lines give this to a module of your own::
+    Use it in your own module like this::
 
         def forward(self, images):
             features = self.backbone(images)  # (B, D, H, W), before pooling
@@ -60,16 +60,16 @@ def cam_outputs(
 
     Args:
         features: last maps, before pooling.
-        weight: weight of the linear classifier (that of a 1x1 convolution flattened).
-        bias: its bias, if it has one.
+        weight: weight of the linear classifier; flatten that of a 1x1 convolution.
+        bias: bias of the classifier, if it has one.
         norm: layer norm over the channels between pooling and classifier, if there is one.
 
     Shape:
         features ``(B, D, H, W)``, weight ``(C, D)``, bias ``(C)`` -> :class:`CAMOutput`.
 
     Raises:
-        ValueError: shapes, dtypes (one for all, but under autocast) or devices do not fit, or
-            ``norm`` is not over D channels.
+        ValueError: shapes or devices do not fit, dtypes differ outside autocast, or ``norm`` is not
+            over D channels.
 
     >>> classifier = nn.Linear(16, 7)
     >>> output = cam_outputs(torch.rand(2, 16, 4, 4), classifier.weight, classifier.bias)
@@ -95,34 +95,34 @@ def cam_outputs(
 
 
 def check_cam_output(output: object, model: nn.Module) -> CAMOutput:
-    """Return ``output`` if it is a CAMOutput, else say what makes one."""
+    """Return ``output``, or raise if it is not a CAMOutput."""
     if isinstance(output, CAMOutput):
         return output
     raise TypeError(
-        f"model must return a CAMOutput, got {type(output).__name__} from {type(model).__name__}: "
+        f"model must return a CAMOutput, got {type(output).__name__} from {type(model).__name__}; "
         "return robustfer.models.cam_outputs(...) from its forward, or wrap a network that returns "
         "maps in CAMClassifier"
     )
 
 
 def pooled_embeddings(features: Tensor, norm: nn.LayerNorm | None) -> Tensor:
-    """Return the vector (B, D) that the classifier reads: pooled maps, normalised if they are."""
+    """Return the input (B, D) of the classifier: pooled maps, normalised with ``norm``."""
     pooled = features.mean(dim=(2, 3))
     if norm is None:
         return pooled
-    # Not norm(pooled): timm's LayerNorm2d wants four axes.
+    # Not norm(pooled), because timm's LayerNorm2d needs four axes.
     return F.layer_norm(pooled, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def class_maps(features: Tensor, weight: Tensor, norm: nn.LayerNorm | None) -> Tensor:
-    """Return class maps (B, C, H, W); the equations stand at :func:`cam_outputs`."""
+    """Return class maps (B, C, H, W), see :func:`cam_outputs` for the equations."""
     if norm is None:
         return class_attention(features, weight)
     dtype = torch.promote_types(features.dtype, torch.float32)
     scaled = weight.detach().to(dtype)
     if norm.weight is not None:
         scaled = scaled * norm.weight.detach().to(dtype)
-    # W (f - mean_c f) == (W - mean_c W) f: centring the small weight spares centring the maps.
+    # W (f - mean_c f) == (W - mean_c W) f, and the weight is smaller than the maps.
     centred = scaled - scaled.mean(dim=1, keepdim=True)
     pooled = features.detach().mean(dim=(2, 3), dtype=dtype)
     deviation = (pooled.var(dim=1, correction=0) + norm.eps).sqrt()
@@ -130,7 +130,7 @@ def class_maps(features: Tensor, weight: Tensor, norm: nn.LayerNorm | None) -> T
 
 
 def class_bias(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None) -> Tensor:
-    """Return (C): what the mean of the class maps lacks to be the logits; a constant."""
+    """Return (C), the difference of logits and mean of the class maps, a constant."""
     total = weight.new_zeros(len(weight)) if bias is None else bias.detach()
     if norm is not None and norm.bias is not None:
         total = total + weight.detach() @ norm.bias.detach()
