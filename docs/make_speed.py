@@ -93,20 +93,34 @@ def _about(kept: Mapping[str, Any]) -> str:
 
 
 def _table(rows: list[Mapping[str, Any]]) -> str:
-    ours = {row["what"]: row["seconds"] for row in rows if row["form"] == "ours"}
-    turns = {row["what"]: row["by_turns"] for row in rows if row["by_turns"] is not None}
-    lines = [
-        "| what | form | time | times ours | by turns | peak MiB |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        what, least = row["what"], row["seconds"]
-        ratio = f"{least / ours[what]:.2f}" if what in ours and row["form"] != "ours" else ""
-        by_turns = f"{turns[what]:.2f}" if what in turns and row["form"] == "plain" else ""
-        peak = f"{row['peak_mib']:.1f}" if row["peak_mib"] else ""
-        cells = (what.removesuffix(", cpu"), row["form"], _time(least), ratio, by_turns, peak)
-        lines.append(f"| {' | '.join(cells)} |")
+        groups.setdefault(row["what"].removesuffix(", cpu"), {})[row["form"]] = row
+    lines = [
+        "| what | ours | MiB | plain | by turns | literal | others |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for what, forms in groups.items():
+        if "ours" not in forms:
+            lines += [_line(f"{what}, {form}", row, {}) for form, row in forms.items()]
+        else:
+            lines.append(_line(what, forms["ours"], forms))
     return "\n".join(lines)
+
+
+def _line(what: str, ours: Mapping[str, Any], forms: Mapping[str, Mapping[str, Any]]) -> str:
+    times = {form: f"{row['seconds'] / ours['seconds']:.2f}x" for form, row in forms.items()}
+    others = [f"{form} {times[form]}" for form in forms if form not in ("ours", "plain", "literal")]
+    cells = (
+        what,
+        _time(ours["seconds"]),
+        f"{ours['peak_mib']:.1f}" if ours["peak_mib"] else "",
+        times.get("plain", ""),
+        "" if ours["by_turns"] is None else f"{ours['by_turns']:.2f}x",
+        times.get("literal", ""),
+        ", ".join(others),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _time(seconds: float) -> str:
