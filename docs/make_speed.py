@@ -97,8 +97,8 @@ def _table(rows: list[Mapping[str, Any]]) -> str:
     for row in rows:
         groups.setdefault(row["what"].removesuffix(", cpu"), {})[row["form"]] = row
     lines = [
-        "| what | ours | MiB | plain | by turns | literal | others |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        "| what | literal | plain | ours | MiB | others |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     for what, forms in groups.items():
         if "ours" not in forms:
@@ -111,13 +111,15 @@ def _table(rows: list[Mapping[str, Any]]) -> str:
 def _line(what: str, ours: Mapping[str, Any], forms: Mapping[str, Mapping[str, Any]]) -> str:
     times = {form: f"{row['seconds'] / ours['seconds']:.2f}x" for form, row in forms.items()}
     others = [f"{form} {times[form]}" for form in forms if form not in ("ours", "plain", "literal")]
+    plain = times.get("plain", "")
+    if ours["by_turns"] is not None:
+        plain += f" ({ours['by_turns']:.2f}x)"
     cells = (
         what,
+        times.get("literal", ""),
+        plain,
         _time(ours["seconds"]),
         f"{ours['peak_mib']:.1f}" if ours["peak_mib"] else "",
-        times.get("plain", ""),
-        "" if ours["by_turns"] is None else f"{ours['by_turns']:.2f}x",
-        times.get("literal", ""),
         ", ".join(others),
     )
     return f"| {' | '.join(cells)} |"
