@@ -38,7 +38,8 @@ def param_groups(
     Args:
         model: the network; several as one ``nn.ModuleList([...])``.
         criterion: the loss, or a composition.
-        criterion_lr: learning rate of the loss's own parameters; by default the optimizer's.
+        criterion_lr: learning rate of the loss's own parameters, except those in its own groups;
+            by default the optimizer's.
         criterion_weight_decay: their weight decay. By default none: a margin or a temperature has
             no reason to shrink to zero.
 

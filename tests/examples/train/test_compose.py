@@ -1,5 +1,6 @@
 """Losses by name: the core's and every installed plugin's, stopped and resumed."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,10 @@ def test_stopped_and_resumed_equals_one_run_to_the_bit(name, tmp_path):
 def test_every_loss_of_a_plugin_trains(name, tmp_path):
     outcome = compose_by([name], "--epochs=1", "--reader.voters=10", f"--output={tmp_path}/run")
     assert outcome.history.last[f"loss/{name}"] != 0
+    both = {"attention_flipped", "logits_flipped"}
+    taken = {tensor.name for tensor in registry.describe(name).tensors}
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["passes"] == (2 if both & taken else 1)
 
 
 def test_the_losses_of_plugins_are_found():
