@@ -108,7 +108,7 @@ def save_model(
     }
     architecture = getattr(model, "architecture", None)
     if isinstance(architecture, dict):
-        # An option may not be a JSON value.
+        # Some options are not JSON values.
         with suppress(TypeError, ValueError, RecursionError):
             metadata["architecture"] = json.dumps(architecture)
     tensors: dict[str, Tensor] = {}
