@@ -77,10 +77,10 @@ def noise_aware_weights(
     label = (target if target.ndim == 1 else target.argmax(dim=1))[:, None]
     own = p.gather(1, label).squeeze(1)
     other = p.scatter(1, label, -1.0).amax(dim=1)
-    turned = -torch.expm1(-_RATE * progress.detach().to(p.dtype))
-    round_part = turned * (_SHORT_AGREED - _LONG_AGREED)
+    eps = -torch.expm1(-_RATE * progress.detach().to(p.dtype))
+    shared = eps * (_SHORT_AGREED - _LONG_AGREED)
     spread = _LONG_AGREED + _SHORT_AGREED
-    agreed = _bell(own, other, _MEAN_AGREED, spread + round_part, spread - round_part)
+    agreed = _bell(own, other, _MEAN_AGREED, spread + shared, spread - shared)
     disagreed = _bell(own, other, _MEAN_OTHER, 2 * _LONG_OTHER, 2 * _SHORT_OTHER)
     return torch.where(p.argmax(dim=1) == label.squeeze(1), agreed_weight * agreed, disagreed)
 
