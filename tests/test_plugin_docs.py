@@ -63,7 +63,14 @@ def test_the_tutorial_lists_what_new_plugin_writes(tutorial, tmp_path):
     assert listed.splitlines() == [path.relative_to(folder).as_posix() for path in written]
 
 
-@pytest.mark.parametrize("page", [TUTORIAL / "README.md", ROOT / "plugins" / "README.md"])
+READMES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("plugins/README.md")),
+    *sorted(ROOT.glob("plugins/*/README.md")),
+]
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.parent.name)
 def test_links_of_the_readmes_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert links
