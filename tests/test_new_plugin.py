@@ -52,11 +52,11 @@ def test_the_name_of_the_package_is_taken_as_well(tmp_path):
     [
         (
             "Acme",
-            "NAME must be lower-case letters and digits, beginning with a letter, with single "
-            "hyphens or underscores between them, as 'acme' or 'my-loss'; got 'Acme'",
+            "NAME must be lower-case letters and digits with single hyphens or underscores between "
+            "them, starting with a letter, such as 'acme' or 'my-loss', got 'Acme'",
         ),
-        *((name, f"; got {name!r}") for name in ("", "2d", "my.loss", "my loss", "../a", "é")),
-        *((name, f"; got {name!r}") for name in ("-a", "_a", "a_", "a--b", "robustfer-")),
+        *((name, f", got {name!r}") for name in ("", "2d", "my.loss", "my loss", "../a", "é")),
+        *((name, f", got {name!r}") for name in ("-a", "_a", "a_", "a--b", "robustfer-")),
         ("class", "NAME must not be a keyword of Python, got 'class'"),
         ("robustfer-for", "NAME must not be a keyword of Python, got 'robustfer-for'"),
         ("robustfer", "NAME must be new, but a plugin 'robustfer' is installed"),

@@ -1,4 +1,4 @@
-"""``python -m robustfer`` is the command ``robustfer``."""
+"""Run the command ``robustfer`` by ``python -m robustfer``."""
 
 import sys
 

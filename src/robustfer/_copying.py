@@ -1,4 +1,4 @@
-"""Copies of networks that have run before."""
+"""Copy networks, also after a forward."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def independent_copy(module: _Module) -> _Module:
-    """Return a deep copy, also where a forward has left results on the module.
+    """Return a deep copy, even if a forward has left tensors with gradients on the module.
 
-    torch copies no tensor that a gradient flows through, and some of timm's networks (LeViT,
-    TinyViT) keep such ones: the attention biases of the last evaluation. The copy has their values.
+    torch cannot deep-copy such tensors, and some of timm's networks (LeViT, TinyViT) keep the
+    attention biases of the last evaluation. The copy has their values.
     """
     kept = (each for part in module.modules() for each in _tensors(vars(part)))
     memo: dict[int, object] = {id(each): each.detach().clone() for each in kept if not each.is_leaf}

@@ -1,4 +1,4 @@
-"""What a component takes and gives, read from its factory's signature and docstring."""
+"""Read from signature and docstring of a component's factory what it takes and returns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A keyword that makes a component, with what the docstring says of it."""
+    """A keyword of a component's factory, with its meaning from the docstring.
+
+    ``default`` has no meaning for a required option.
+    """
 
     name: str
     annotation: str
-    default: Any  # without meaning where required
+    default: Any
     required: bool
     meaning: str
 
@@ -31,7 +34,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorArgument:
-    """A tensor that ``forward`` takes, with what the docstring's ``Shape:`` says of it."""
+    """A tensor that ``forward`` takes, with its shape from the docstring."""
 
     name: str
     shape: str
@@ -40,7 +43,7 @@ class TensorArgument:
 
 @dataclass(frozen=True, kw_only=True)
 class StateMethod:
-    """How and when a loop calls ``propose`` or ``update`` of a loss that remembers its samples."""
+    """How and when a loop calls ``propose`` or ``update`` of a loss with state."""
 
     signature: str
     when: str
@@ -49,12 +52,27 @@ class StateMethod:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is known of a component before one is made: from its plugin, signature and docstring.
+    """Description of a component, from its plugin, signature and docstring.
 
-    The tensors of a factory that is a function are known only if its return type is annotated.
+    If the factory is a function, its tensors are known only with an annotated return type.
+
+    Attributes:
+        name: full name, ``plugin:component``.
+        kind: ``"losses"`` or ``"augmentations"``.
+        summary: one line of text.
+        reference: paper, venue, year.
+        signature: signature of the factory.
+        options: keywords of the factory.
+        tensors: tensors that ``forward`` takes.
+        result: what ``forward`` returns.
+        state: methods of a loss with state.
+        source: place of the factory, ``package.module:attribute``.
+        plugin: name of the plugin.
+        distribution: package of the plugin, if known.
+        version: version of that package.
     """
 
-    name: str  # plugin:component
+    name: str
     kind: Kind
     summary: str
     reference: str
@@ -63,14 +81,14 @@ class Description:
     tensors: tuple[TensorArgument, ...]
     result: str
     state: tuple[StateMethod, ...]
-    source: str  # package.module:attribute
+    source: str
     plugin: str
     distribution: str | None
     version: str | None
 
 
 def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) -> Description:
-    """Put together what plugin, component, signature and docstrings tell."""
+    """Return the description of an offer."""
     signature = signature_of(factory)
     made = _made_by(factory)
     tensors = _tensor_parameters(made)
@@ -100,7 +118,7 @@ def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) ->
 
 
 def signature_of(factory: Any) -> inspect.Signature | None:
-    """Return the signature of a callable, or None for one that has none (some written in C)."""
+    """Return the signature of a callable, or ``None`` (some callables in C have none)."""
     try:
         return inspect.signature(factory)
     except (TypeError, ValueError):
@@ -108,7 +126,7 @@ def signature_of(factory: Any) -> inspect.Signature | None:
 
 
 def options_of(signature: inspect.Signature | None, docstring: str = "") -> tuple[Option, ...]:
-    """Return the keywords that a factory names."""
+    """Return the keywords of a factory."""
     if signature is None:
         return ()
     meanings = _docstrings.arguments(docstring)
@@ -140,12 +158,12 @@ def _signature_text(signature: inspect.Signature | None) -> str:
         for one in signature.parameters.values()
     ]
     text = str(signature.replace(parameters=parameters, return_annotation=signature.empty))
-    # Postponed annotations are text, which would be shown in quotes.
+    # Postponed annotations are texts. Remove their quotes.
     return re.sub(r""": (['"])(.*?)\1(?= = |, |\))""", r": \2", text)
 
 
 class _Shown(NamedTuple):
-    """Has the text of a value as its repr, in place of the value's own."""
+    """A value whose repr is a safe text of it."""
 
     value: object
 
@@ -154,36 +172,37 @@ class _Shown(NamedTuple):
 
 
 def _made_by(factory: Callable[..., Any]) -> type | None:
-    """The class of what a factory makes, where it says."""
+    """Return the class that a factory makes, or ``None`` if it is not known."""
     made: object = factory
     if not inspect.isclass(factory):
         try:
             made = get_type_hints(factory).get("return")
-        except Exception:  # names imported only for type checkers; partial objects; any code
+        except Exception:
+            # Names may be imported only for type checkers, and the factory may be any object.
             return None
     return made if inspect.isclass(made) else None
 
 
 def _tensor_parameters(made: type | None) -> list[inspect.Parameter]:
-    """The parameters of ``forward`` that are tensors, or may be for all that it says."""
+    """Return the parameters of ``forward`` that are tensors or have no annotation."""
     signature = signature_of(getattr(made, "forward", None))
     if signature is None:
         return []
     return [
         parameter
-        for parameter in list(signature.parameters.values())[1:]  # without self
+        for parameter in list(signature.parameters.values())[1:]
         if parameter.kind not in _VARIADIC
         and (not (annotation := _annotation(parameter)) or "Tensor" in annotation)
     ]
 
 
 def _state_methods(made: type | None) -> tuple[StateMethod, ...]:
-    """The methods through which a loss remembers, and when a loop calls them."""
+    """Return the state methods of a loss, and when a loop calls them."""
     forward = signature_of(getattr(made, "forward", None))
     update = signature_of(getattr(made, "update", None))
     if forward is None or update is None:
         return ()
-    # update(index, ROWS) and forward(..., ROWS) have one name for what propose returns.
+    # update(index, ROWS) and forward(..., ROWS) share the name of what propose returns.
     rows = [name for name in list(update.parameters)[2:] if name in forward.parameters]
     times = {
         "propose": "before forward" + (f", which takes the result as {rows[0]}" if rows else ""),
@@ -201,6 +220,6 @@ def _state_methods(made: type | None) -> tuple[StateMethod, ...]:
 
 
 def _names_text(signature: inspect.Signature) -> str:
-    """The signature of a method without ``self`` and annotations."""
+    """Return the signature of a method without ``self`` and annotations."""
     bare = [one.replace(annotation=one.empty) for one in list(signature.parameters.values())[1:]]
     return _signature_text(inspect.Signature(bare))

@@ -1,4 +1,4 @@
-"""Reading Google docstrings: what an option means, which shape a tensor has."""
+"""Read Google docstrings: meanings of options, shapes of tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GREEK = (
 
 
 def section(docstring: str, title: str) -> str:
-    r"""Return the text under a heading such as ``Shape:``, unindented; empty where there is none.
+    r"""Return the text under a heading such as ``Shape:``, unindented, or "" without one.
 
     >>> section("Sum.\n\nShape:\n    x ``(B)`` -> scalar\n\nRaises:\n    E: no\n", "Shape")
     'x ``(B)`` -> scalar'
@@ -25,7 +25,7 @@ def section(docstring: str, title: str) -> str:
 
 
 def first_paragraph(docstring: str) -> str:
-    r"""Return the first paragraph, on one line and without the point at its end.
+    r"""Return the first paragraph, on one line and without the full stop at its end.
 
     >>> first_paragraph("Keep what\n``propose`` returned.\n\nArgs:\n    x: it.")
     'Keep what propose returned'
@@ -34,7 +34,7 @@ def first_paragraph(docstring: str) -> str:
 
 
 def arguments(docstring: str, title: str = "Args") -> dict[str, str]:
-    r"""Return the meaning of each argument under ``Args:``, or another title, on one line each.
+    r"""Return the meaning of each argument under ``Args:`` or another title, each on one line.
 
     >>> arguments("Scale.\n\nArgs:\n    weight: factor of\n        the term.\n    x: it.\n")
     {'weight': 'factor of the term.', 'x': 'it.'}
@@ -48,16 +48,17 @@ def arguments(docstring: str, title: str = "Args") -> dict[str, str]:
 
 
 def shapes(docstring: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
-    r"""Return what ``Shape:`` says of each named tensor, as far as it does, and of the result.
+    r"""Return the shape of each named tensor and of the result, as far as ``Shape:`` has them.
 
-    Names that stand together share what follows them.
+    Names that stand together share the shape that follows.
 
     >>> shapes("S.\n\nShape:\n    a, b ``(B, C)`` and c ``(B)`` -> scalar\n", ["a", "b", "c"])
     ({'a': '(B, C)', 'b': '(B, C)', 'c': '(B)'}, 'scalar')
     """
     said, _, result = plain(" ".join(section(docstring, "Shape").split())).partition(" -> ")
     parts = re.split(rf"\b({'|'.join(names)})\b", said) if names else [said]
-    if len(parts) == 1:  # "both (B, C) -> scalar"
+    # Such as "both (B, C) -> scalar".
+    if len(parts) == 1:
         return dict.fromkeys(names, said), result
     shape, found = "", {}
     for name, text in reversed(list(zip(parts[1::2], parts[2::2], strict=True))):
@@ -68,7 +69,7 @@ def shapes(docstring: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
 
 
 def plain(text: str) -> str:
-    r"""Return text without the marks of reStructuredText, and TeX's Greek letters as letters.
+    r"""Return text without reStructuredText marks, and with Greek letters instead of TeX names.
 
     >>> plain(r"``decay`` of :class:`~robustfer.state.ModelEMA`, :math:`\lambda_t`")
     'decay of ModelEMA, λ_t'

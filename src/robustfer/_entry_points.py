@@ -1,4 +1,4 @@
-"""Finding plugins among the installed packages, of which any may be damaged."""
+"""Find plugins among the installed packages, some of which may be damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROUP = "robustfer"
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable:
-    """A package whose entry points cannot be read, so that nobody knows what it offers."""
+    """A package whose entry points cannot be read."""
 
     name: str
     folder: str
@@ -28,9 +28,9 @@ class Unreadable:
 
 
 def find() -> Iterator[EntryPoint | Unreadable]:
-    """Give the entry points of the group, and every package that cannot be read.
+    """Yield the entry points of the group, and every package that cannot be read.
 
-    ``importlib.metadata.entry_points`` raises for all packages when it cannot read one of them.
+    ``importlib.metadata.entry_points`` would raise if it cannot read one package.
     """
     seen = set()
     for package in distributions():
@@ -54,7 +54,7 @@ def find() -> Iterator[EntryPoint | Unreadable]:
 
 
 def _check_encoding(package: Distribution) -> None:
-    """Refuse a file in whose encoding Python finds no section, and says nothing."""
+    """Require UTF-8: in other encodings Python silently finds no section."""
     text = package.read_text("entry_points.txt") or ""
     if text.startswith("\ufeff") or "\0" in text:
         raise ValueError("it is not UTF-8 without a byte order mark")
@@ -63,13 +63,15 @@ def _check_encoding(package: Distribution) -> None:
 def _name(package: Distribution) -> str | None:
     try:
         return package.metadata["Name"]
-    except Exception:  # half-removed packages have no metadata left
+    except Exception:
+        # A half-removed package has no metadata.
         return None
 
 
 def _goes_first(package: Distribution, name: str) -> bool:
-    """Whether Python imports this package, and none of its name that is earlier on the path."""
+    """Return whether Python imports this package, not another of the same name on the path."""
     try:
         return distribution(name).locate_file("") == package.locate_file("")
-    except Exception:  # its folder has another name
+    except Exception:
+        # The folder has another name than the package.
         return True

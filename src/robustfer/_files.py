@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and cells of a csv file."""
+"""Write files whole or not at all, and make cells of a csv file safe."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if sys.platform != "win32":
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a file that appears under its name only when it is complete.
+    """Write a file by ``write``, so it appears under its name only when it is complete.
 
-    A file that is replaced keeps its mode, and a symbolic link stays a link: the file it leads to
-    is replaced. What a killed process left of writing the same file is removed first. A missing
-    folder is made. An OSError names the path, and leaves an existing file as it was.
+    A replaced file keeps its mode. A symbolic link stays a link, and its target is replaced. A
+    missing folder is made. Unfinished files of killed processes are removed first. If it fails, an
+    OSError names the path, and an existing file does not change.
     """
-    handled = sys.exc_info()[1]  # of the caller: no cause of an error here
+    # An error that the caller is handling is not the cause of an error here.
+    handled = sys.exc_info()[1]
     mode = _mode_of_file(path)
     target = Path(os.path.realpath(path))
     unfinished = None
@@ -39,9 +40,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
             if sys.platform == "win32":
-                file.close()  # Windows renames only closed files
+                # Windows renames only closed files.
+                file.close()
             unfinished.replace(target)
-    except BaseException as error:  # an interrupt too must leave nothing half-written behind
+    except BaseException as error:
+        # An interrupt too must not leave a half-written file.
         if unfinished is not None:
             unfinished.unlink(missing_ok=True)
         cause = _system_error(error, handled)
@@ -52,12 +55,12 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def no_formula(text: str) -> str:
-    """Return a cell of a csv file so that a spreadsheet shows it, and does not run it."""
+    """Return a cell of a csv file that a spreadsheet does not run as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _mode_of_file(path: Path) -> int | None:
-    """The mode of a file that may be replaced; ``None`` where there is no file yet."""
+    """Return the mode of the file to replace, or ``None`` if it does not exist."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -65,7 +68,7 @@ def _mode_of_file(path: Path) -> int | None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "cannot replace what is not a regular file", str(path))
+        raise OSError(errno.EINVAL, "cannot replace a path that is not a regular file", str(path))
     if not mode & 0o222:
         raise PermissionError(
             errno.EACCES, "the file is write-protected; make it writable to replace it", str(path)
@@ -74,24 +77,28 @@ def _mode_of_file(path: Path) -> int | None:
 
 
 def _new_file_beside(target: Path) -> IO[bytes]:
-    """Open a new file beside the target, locked so that no other save clears it away."""
+    """Open a new file beside the target, locked against removal by another save."""
     while True:
         file = target.with_name(f".{target.name}.{uuid4().hex}.tmp").open("x+b")
         if sys.platform != "win32":
-            with suppress(OSError):  # a file system without locks
+            # The file system may have no locks.
+            with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
         if Path(file.name).exists():
             return file
-        file.close()  # removed before it was locked
+        # Another save removed it before it was locked.
+        file.close()
 
 
 def _remove_left_over(target: Path) -> None:
-    """Remove the unfinished files of killed processes, which would fill the disk unseen."""
+    """Remove the unfinished files of killed processes, which would fill the disk."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}\.tmp")
     for left in [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]:
-        with suppress(OSError):  # another process is writing it, or has just finished
+        # Another process may be writing it, or may have just finished.
+        with suppress(OSError):
             if sys.platform == "win32":
-                left.unlink()  # refused while the file is open
+                # Windows raises while the file is open.
+                left.unlink()
             else:
                 with left.open("r+b") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,7 +106,7 @@ def _remove_left_over(target: Path) -> None:
 
 
 def _system_error(error: BaseException | None, handled: BaseException | None) -> OSError | None:
-    """The system's error behind an error: torch hides a full disk behind one of its own."""
+    """Return the OSError behind an error: torch hides a full disk behind its own error."""
     while error is not None and error is not handled:
         if isinstance(error, OSError):
             return error

@@ -1,4 +1,4 @@
-"""Names, labels and predictions of a data set as users have them: checked, and on the CPU."""
+"""Check names, labels and predictions that users bring, and return them on the CPU."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch import Tensor
 
 from robustfer._checks import check_class_index, check_finite, check_shapes
 
-#: Room for probabilities that were rounded to a few digits in a file.
+#: Probabilities in a file may be rounded to a few digits.
 _TOLERANCE = 0.01
 
 
 def to_tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
-    """Return numbers as a tensor on the CPU, in memory of its own; whole numbers as int64."""
+    """Return numbers as a new tensor on the CPU, whole numbers as int64."""
     if isinstance(values, Tensor):
         tensor = values.detach().to("cpu", copy=True)
     else:
         try:
             array = np.asarray(values)
-        except ValueError:  # rows of several lengths
+        except ValueError:
+            # Rows of different lengths.
             array = np.empty(0, dtype=object)
         if array.dtype.kind not in "biuf":
             first = f" of {type(values[0]).__name__}" if isinstance(values, list) and values else ""
@@ -41,7 +42,7 @@ def to_tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
 def to_labels(
     name: str, values: Tensor | ArrayLike, *, num_classes: int, count: int | None = None
 ) -> Tensor:
-    """Return labels (N) as int64 on the CPU, if each is a class and there are ``count`` of them."""
+    """Return labels (N) as int64 on the CPU, or raise if they are not ``count`` classes."""
     labels = to_tensor(name, values)
     check_shapes(**{name: (labels, "N" if count is None else str(count))})
     if labels.dtype != torch.int64:
@@ -51,7 +52,7 @@ def to_labels(
 
 
 def to_probabilities(name: str, values: Tensor | ArrayLike) -> Tensor:
-    """Return predicted probabilities (N, C) on the CPU, in float32 or float64, checked by row."""
+    """Return predicted probabilities (N, C) on the CPU, in float32 or float64. Rows are checked."""
     rows = to_tensor(name, values)
     check_shapes(**{name: (rows, "N C")})
     if not rows.is_floating_point():
@@ -65,9 +66,9 @@ def to_probabilities(name: str, values: Tensor | ArrayLike) -> Tensor:
     if len(wrong):
         row = int(wrong[0])
         raise ValueError(
-            f"rows of {name} must be at least 0 and sum to 1, got {float(least[row]):.6g} as the "
-            f"least and {float(sums[row]):.6g} as the sum of row {row}; of logits take the softmax "
-            "first"
+            f"rows of {name} must be at least 0 and sum to 1, but row {row} has the least value "
+            f"{float(least[row]):.6g} and the sum {float(sums[row]):.6g}; pass logits through a "
+            "softmax"
         )
     return rows
 
@@ -75,12 +76,13 @@ def to_probabilities(name: str, values: Tensor | ArrayLike) -> Tensor:
 def check_ids(
     ids: Sequence[str], *, name: str = "ids", count: int | None = None, unique: bool = False
 ) -> list[str]:
-    """Return names of samples, or of classes, as a list, if they are an ordered sequence of texts.
+    """Return names of samples or classes as a list, or raise if they are not ordered texts.
 
-    A set has no order, and a single text is a sequence of letters: either would give samples
-    other samples' labels.
+    A set has no order, and a single text is a sequence of letters. Both would give samples the
+    labels of others.
     """
-    ordered: Any = ids  # an array or a column of a table serves too
+    # An array or a column of a table is fine too.
+    ordered: Any = ids
     unordered = isinstance(ordered, (str, bytes, Set, Mapping))
     if unordered or not (hasattr(ordered, "__len__") and hasattr(ordered, "__getitem__")):
         got = repr(ids) if isinstance(ids, str) else type(ids).__name__
@@ -98,7 +100,7 @@ def check_ids(
 
 
 def name_bytes(name: str) -> bytes:
-    """Return a name of a file as bytes: UTF-8, and what is not UTF-8 as on the disk."""
+    """Return a file name as bytes: UTF-8, or else the bytes on the disk."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

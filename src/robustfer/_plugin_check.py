@@ -1,7 +1,7 @@
-"""What ``robustfer plugins --check`` finds out by importing everything that a plugin offers.
+"""Check plugins for ``robustfer plugins --check`` by importing all their components.
 
-Found are components that cannot be imported or described, and settings of torch that change. It is
-done in another process, which a plugin may end. torch is loaded there first.
+It finds components that cannot be imported or described, and changed settings of torch. It runs in
+another process, because a plugin may end it. torch is imported there first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robustfer.plugins import PluginError, PluginWarning
 
 
 def faults(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return what is wrong with what each of these plugins offers."""
+    """Return what is wrong with the components of each of these plugins."""
     context = get_context("spawn")
     found: dict[str, list[str]] = {}
     rest = list(names)
@@ -41,8 +41,9 @@ def faults(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _examine(names: Sequence[str], sender: Connection) -> None:
-    """Send what is wrong with each plugin; run in a process of its own."""
-    sys.stdout = sys.stderr  # plugins may print
+    """Send what is wrong with each plugin. It runs in a separate process."""
+    # Plugins may print.
+    sys.stdout = sys.stderr
     warnings.simplefilter("ignore", PluginWarning)
     with plugins.torch_importable():
         import robustfer.authoring  # noqa: F401 - and all that plugins import of ours
@@ -63,18 +64,18 @@ def _examine(names: Sequence[str], sender: Connection) -> None:
 
 
 def _compare(before: dict[str, object], found: list[str], text: str) -> dict[str, object]:
-    """Add the settings that differ from those before, and return those of now."""
+    """Add the changed settings to ``found``, and return the present ones."""
     now = _settings()
     for name, value in now.items():
         if value != before[name]:
-            # The state of a generator says nothing to a reader.
+            # The state of a generator has no readable value.
             change = name if isinstance(value, bytes) else f"{name} from {before[name]} to {value}"
             found.append(text.format(change))
     return now
 
 
 def _settings() -> dict[str, object]:
-    """Return the settings of the process that decide what other code computes."""
+    """Return the settings of the process that change what other code computes."""
     import random
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""Text of anyone's values and errors: it never raises, never ends, and moves no cursor."""
+"""Safe and short texts of values and errors from plugins: this never raises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LIMIT = 500
 
 
 def value(given: object) -> str:
-    """Return the repr of a value, cut where it is long."""
+    """Return the repr of a value, cut if it is long."""
     return _text(repr, given, f"a {type(given).__name__} whose repr cannot be made")
 
 
@@ -21,19 +21,19 @@ def error(given: BaseException) -> str:
 
 
 def line(text: str) -> str:
-    """Return text for a console: control characters and lone surrogates become escapes."""
+    """Return text for a console, with control characters and lone surrogates escaped."""
     return "".join(
         sign.encode("unicode_escape").decode() if is_control(sign) else sign for sign in text
     )
 
 
 def is_control(sign: str) -> bool:
-    """Whether a character is a control character or half of one, but for a new line."""
+    """Return whether a character is a control character or a lone surrogate, except a new line."""
     return sign != "\n" and unicodedata.category(sign) in ("Cc", "Cs")
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """Return a question after a misspelt name, for the end of an error; empty if none is near."""
+    """Return "; did you mean ...?" for a misspelt name, or "" if no name is near."""
     found = get_close_matches(name, list(names), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 

@@ -1,4 +1,4 @@
-"""The model inside the wrappers of torch, which rename its weights."""
+"""Take a model out of torch's wrappers, which rename its weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model itself: out of data parallelism, weight averaging and ``torch.compile``.
+    """Return the model inside of data parallelism, weight averaging and ``torch.compile``.
 
     >>> model = nn.Linear(4, 2)
     >>> unwrapped(nn.DataParallel(model)) is model
@@ -17,7 +17,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             inner = model.module
         else:
-            inner = model._modules.get("_orig_mod")  # of torch.compile
+            # torch.compile keeps the model under this name.
+            inner = model._modules.get("_orig_mod")
         if not isinstance(inner, nn.Module):
             return model
         model = inner

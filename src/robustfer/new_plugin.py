@@ -1,4 +1,4 @@
-"""Writing a new plugin: a package that works, for its author to put a loss of their own into."""
+"""Write a new plugin: a working package that its author fills with a loss."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ _FILES = {
 
 
 def new_plugin(name: str, directory: str | PathLike[str] = ".") -> list[Path]:
-    """Write a package with a plugin: a loss that works, its entry point, tests and a README.
-
-    It returns the files written, ``pyproject.toml`` first. It writes nothing into a folder that
-    exists.
+    """Write a package with a plugin: a working loss, its entry point, tests and a README.
 
     Args:
-        name: what the plugin and its loss are called, as ``"acme"`` for a package
-            ``robustfer-acme``; a hyphen in it is an underscore in code.
-        directory: where the folder of the package is made.
+        name: name of the plugin and its loss, such as ``"acme"`` for a package ``robustfer-acme``.
+            A hyphen becomes an underscore in code.
+        directory: the folder to make the package's folder in.
+
+    Returns:
+        The written files, ``pyproject.toml`` first.
+
+    Raises:
+        FileExistsError: the package's folder exists; nothing is written.
+        ValueError: the name does not fit, or is taken.
 
     >>> new_plugin("class")
     Traceback (most recent call last):
@@ -67,23 +71,25 @@ def new_plugin(name: str, directory: str | PathLike[str] = ".") -> list[Path]:
 
 
 def _checked(given: str) -> str:
-    """Return the name of a new plugin as it stands in code, if nothing speaks against it."""
+    """Return the name of a new plugin in code, or raise if it does not fit or is taken."""
     name = given.removeprefix("robustfer-").replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise ValueError(
-            "NAME must be lower-case letters and digits, beginning with a letter, with single "
-            f"hyphens or underscores between them, as 'acme' or 'my-loss'; got {given!r}"
+            "NAME must be lower-case letters and digits with single hyphens or underscores between "
+            f"them, starting with a letter, such as 'acme' or 'my-loss', got {given!r}"
         )
     if iskeyword(name):
         raise ValueError(f"NAME must not be a keyword of Python, got {given!r}")
     installed = plugins.installed()
     for other in installed.names:
         if other.replace("-", "_") == name:
-            raise ValueError(f"NAME must be new, but a plugin {other!r} is installed")
+            raise ValueError(
+                f"NAME must be new, but a plugin {other!r} is installed; choose another name"
+            )
     for offer in (offer for plugin in installed for offer in plugin.offers):
         if offer.component.name == name:
             raise ValueError(
-                f"NAME must be new, but plugin {offer.plugin!r} offers {name!r}: the bare "
-                "name would then mean two components"
+                f"NAME must be new, but plugin {offer.plugin!r} already offers {name!r}; choose "
+                "another name"
             )
     return name

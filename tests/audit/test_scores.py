@@ -105,7 +105,11 @@ def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
         (lambda: log_margin([0], [[0.5, 0.5], [1.0, 0.0]]), ValueError, "given has N=1 but"),
         (lambda: log_margin([2], [[0.5, 0.5]]), ValueError, "class indices from 0 to 1, got 2"),
         (lambda: log_margin([0.0], [[0.5, 0.5]]), ValueError, "given must hold whole numbers"),
-        (lambda: log_margin([0], [[2.5, -1.5]]), ValueError, "of logits take the softmax first"),
+        (
+            lambda: log_margin([0], [[2.5, -1.5]]),
+            ValueError,
+            "the sum 1; pass logits through a softmax",
+        ),
         (lambda: log_margin(["a"], [[0.5, 0.5]]), TypeError, "given must be a torch.Tensor"),
         (
             lambda: label_posterior([0], [[0.5, 0.5]], torch.eye(3)),

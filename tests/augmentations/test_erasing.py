@@ -234,7 +234,7 @@ class OnTheGPU(torch.Generator):
 
 
 def test_a_generator_on_a_gpu_is_refused():
-    with pytest.raises(ValueError, match="generator must be on the CPU .* got cuda"):
+    with pytest.raises(ValueError, match="generator must be on the CPU.* got cuda"):
         sample_boxes(2, 8, 8, generator=OnTheGPU())
 
 

@@ -81,7 +81,7 @@ def test_nothing_is_left_behind(kind):
 
 def test_hooks_are_taken_out_after_an_error():
     pipeline = KorniaPipeline(K.RandomRotation(5.0), K.ColorJitter(0.1, 0.1, 0.1, 0.1, p=1.0))
-    with pytest.raises(ValueError, match="hue and saturation need three"):
+    with pytest.raises(ValueError, match="hue and saturation, which need three"):
         pipeline.with_landmarks(torch.rand(2, 1, 9, 9), torch.zeros(2, 5, 2))
     assert not any(part._forward_hooks for part in pipeline._all[0].modules())
 
@@ -226,7 +226,7 @@ def test_flips_ask_for_the_swap(flip):
         ({"landmarks": torch.zeros(4, 5, 2).to("meta")}, "landmarks is on meta but images is on"),
         ({"visible": torch.ones(4, 4, dtype=torch.bool)}, "visible has K=4 but landmarks has K=5"),
         ({"visible": torch.ones(4, 5)}, "visible must be bool, got torch.float32"),
-        ({"swap": (0, 1, 2)}, r"swap must pair the 5 points: .* got \(0, 1, 2\)"),
+        ({"swap": (0, 1, 2)}, r"swap must pair the 5 points, got \(0, 1, 2\)"),
         ({"swap": (1, 2, 0, 3, 4)}, "swap must pair the 5 points"),
         ({"swap": (0, 1, 2, 3, 5)}, "swap must pair the 5 points"),
     ],

@@ -155,7 +155,7 @@ def test_warns_when_no_optimizer_holds_the_parameters_of_a_term():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     composite(logits=model(torch.ones(1, 2))).backward()
     optimizer.step()
-    with pytest.warns(UserWarning, match=r"no optimizer that steps holds losses\.0\.scale"):
+    with pytest.warns(UserWarning, match=r"no optimizer holds losses\.0\.scale"):
         optimizer.step()
 
 

@@ -133,7 +133,7 @@ def test_forgotten_parameters_are_warned_of_once(model):
     criterion = Centres()
     warn_if_not_optimized(criterion)
     (message,) = train(model, criterion, sgd(*model.parameters()), steps=5)
-    assert "no optimizer that steps holds centres of Centres, scale of Centres:" in message
+    assert "no optimizer holds centres of Centres, scale of Centres:" in message
     assert "param_groups(model, criterion)" in message
 
 
@@ -212,7 +212,7 @@ def test_the_warning_points_at_the_step(model):
     warn_if_not_optimized(criterion)
     criterion(model(torch.ones(4, 2))).backward()
     optimizer.step()
-    with pytest.warns(UserWarning, match="no optimizer that steps") as caught:
+    with pytest.warns(UserWarning, match="no optimizer holds") as caught:
         optimizer.step()
     assert [warning.filename for warning in caught] == [__file__]
 

@@ -124,8 +124,8 @@ def symmetric_faces():
         ({"landmarks": symmetric_faces()}, "landmarks must differ .* got 2 of one symmetric shape"),
         ({"landmarks": torch.zeros(3, 5)}, r"landmarks must have shape \(N, K, 2\), got \(3, 5\)"),
         ({"landmarks": torch.zeros(3, 5, 2).long()}, "landmarks must have a floating-point dtype"),
-        ({"swap": (0, 1, 2, 3)}, r"swap must pair the 5 points: .* got \(0, 1, 2, 3\)"),
-        ({"swap": (0, 1, 2, 3, 3)}, "swap must pair the 5 points: each of 0 to 4 once"),
+        ({"swap": (0, 1, 2, 3)}, r"swap must pair the 5 points, got \(0, 1, 2, 3\)"),
+        ({"swap": (0, 1, 2, 3, 3)}, "swap must pair the 5 points, got .* each of 0 to 4 once"),
         ({"swap": (1, 2, 0, 3, 4)}, "swap must pair the 5 points"),
     ],
 )

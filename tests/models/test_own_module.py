@@ -84,7 +84,7 @@ def test_what_an_importance_head_needs_is_told():
     without.num_features = 32
     model = ImportanceClassifier(without)
     assert model(IMAGES).importance.shape == (4,)
-    with pytest.raises(TypeError, match=r"Least has no get_classifier\(\): add a method"):
+    with pytest.raises(TypeError, match=r"Least has none; add a method"):
         _ = model.bias
     model = nn.Linear(48, 7)
     model.num_features = 7

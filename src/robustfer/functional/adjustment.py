@@ -1,4 +1,4 @@
-"""Logits that know how often each class is labelled."""
+"""Adjust logits by the share of each class in the labels."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def adjust_logits(logits: Tensor, shares: Tensor, *, strength: float = 1.0) -> T
 
     .. math:: z'_k = z_k + \tau \log \pi_k
 
-    Give the result to any loss in training, and predict with the logits as they are. The network
-    then learns :math:`p_k / \pi_k^\tau`: with :math:`\tau = 1` every class counts alike. To correct
-    a network after training, use :func:`robustfer.metrics.adjust_to_shares`.
+    Pass the result to any loss in training, but predict with the unadjusted logits. The network
+    then learns :math:`p_k / \pi_k^\tau`: with :math:`\tau = 1` every class counts equally. To
+    correct a network after training, use :func:`robustfer.metrics.adjust_to_shares`.
 
     Args:
         logits: scores of the classes, before softmax.
         shares: :math:`\pi`, share of each class in the labels. A share of 0 counts as the least
             number above 0.
-        strength: :math:`\tau`, 0 for the logits as they are.
+        strength: :math:`\tau`; 0 does not adjust the logits.
 
     Shape:
         logits ``(B, C)``, shares ``(C)`` -> ``(B, C)``, float32 for half inputs.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or ``strength`` is below 0; under
-            :func:`robustfer.losses.check_values` also: the shares do not sum to 1.
+        ValueError: shapes, dtypes or devices do not fit, ``strength`` is below 0, or the shares do
+            not sum to 1 under :func:`robustfer.losses.check_values`.
 
     Reference:
         Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021.

@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from robustfer._checks import check_range
 
-# Only the loop knows the optimizers, so all that step are looked at, and only as long as there is
-# a loss whose parameters are not known to be in one of them.
+# Only the loop knows its optimizers. So every optimizer that steps is checked, as long as there is
+# a loss whose parameters have not been found in one.
 _watched: WeakSet[nn.Module] = WeakSet()
 _stepped: WeakSet[Optimizer] = WeakSet()
 
@@ -27,28 +27,27 @@ def param_groups(
     criterion_lr: float | None = None,
     criterion_weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Return parameter groups for an optimizer: those of the model, and the loss's own.
+    """Return the parameter groups of a model and its loss, for an optimizer.
 
-    Frozen parameters are left out, and one that both share counts as the model's. A loss without
+    Frozen parameters are left out. A parameter that both share belongs to the model. A loss without
     parameters adds no group.
 
-    A loss whose parameters need options of their own has a method ``param_groups()``. Its groups
-    come last, as it makes them.
+    A loss whose parameters need their own options has a method ``param_groups()``. Its groups come
+    last.
 
     Args:
-        model: the network; several as one ``nn.ModuleList([...])``.
+        model: the network; pass several as one ``nn.ModuleList([...])``.
         criterion: the loss, or a composition.
-        criterion_lr: learning rate of the loss's own parameters, except those in its own groups;
-            by default the optimizer's.
-        criterion_weight_decay: their weight decay. By default none: a margin or a temperature has
-            no reason to shrink to zero.
+        criterion_lr: learning rate of the loss's parameters, except those in its own groups;
+            default: that of the optimizer.
+        criterion_weight_decay: weight decay of these parameters. Default: none, because a margin or
+            a temperature should not shrink to zero.
 
     Returns:
-        Dictionaries, as every ``torch.optim`` optimizer takes them: first the model's, then the
-        loss's.
+        Dictionaries for any ``torch.optim`` optimizer: first the model's, then the loss's.
 
     Raises:
-        ValueError: an option is negative, or nothing is to be trained.
+        ValueError: an option is negative, or no parameter requires a gradient.
 
     >>> import torch
     >>> model, criterion = nn.Linear(4, 2), nn.AdaptiveLogSoftmaxWithLoss(4, 8, cutoffs=[2])
@@ -74,12 +73,15 @@ def param_groups(
         groups.append({"params": of_criterion, **options})
     groups += own
     if not groups:
-        raise ValueError("model and criterion hold no parameter that requires a gradient")
+        raise ValueError(
+            "model and criterion hold no parameter that requires a gradient; unfreeze some with "
+            "requires_grad_()"
+        )
     return groups
 
 
 def _own_groups(criterion: nn.Module) -> list[dict[str, Any]]:
-    """Return the groups that losses make themselves; a composition is looked through."""
+    """Return the groups of all losses with a ``param_groups()``, also inside a composition."""
     makers = [getattr(loss, "param_groups", None) for loss in criterion.modules()]
     return [group for make in makers if callable(make) for group in make()]
 
@@ -94,13 +96,13 @@ def _trained(groups: list[dict[str, Any]], taken: set[nn.Parameter]) -> list[dic
 
 
 def warn_if_not_optimized(criterion: nn.Module) -> None:
-    """Warn once if optimizers step and none of them holds the loss's parameters.
+    """Warn once if optimizers step but none of them holds the loss's parameters.
 
-    It is said when an optimizer steps for the second time: by then every optimizer of the loop has
-    had its turn. Only parameters that have received a gradient count. Nothing is kept alive.
+    The warning comes when an optimizer steps for the second time: by then every optimizer of the
+    loop has stepped. Only parameters with a gradient count. References are weak.
 
-    Warn at the first step if the optimizer that holds them does not know an option which the
-    loss's own ``param_groups()`` sets.
+    It also warns at the first step if the optimizer ignores an option that the loss's own
+    ``param_groups()`` sets.
     """
     if any(parameter.requires_grad for parameter in criterion.parameters()):
         _watch_optimizers()
@@ -110,7 +112,7 @@ def warn_if_not_optimized(criterion: nn.Module) -> None:
 
 @cache
 def _watch_optimizers() -> RemovableHandle:
-    # Registered once and for good: torch's loop over the hooks does not survive a removal.
+    # Never removed, because torch's loop over the hooks fails if one is removed during it.
     return register_optimizer_step_post_hook(_after_step)
 
 
@@ -121,7 +123,8 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if not reached:
         return
     held = {p for o in _stepped for group in o.param_groups for p in group["params"]}
-    forgotten: dict[nn.Parameter, str] = {}  # a loss and a composition that holds it name it once
+    # By parameter, because a loss and its composition both have it.
+    forgotten: dict[nn.Parameter, str] = {}
     unknown: set[str] = set()
     for criterion in reached:
         unknown |= _unknown_options(optimizer, criterion)
@@ -135,15 +138,15 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             forgotten = missing | forgotten
     if forgotten:
         warnings.warn(
-            f"no optimizer that steps holds {', '.join(forgotten.values())}: gradients pile up "
-            "there and nothing is learned; build the optimizer from "
-            "robustfer.losses.param_groups(model, criterion)",
-            stacklevel=3,  # the line with optimizer.step()
+            f"no optimizer holds {', '.join(forgotten.values())}: these parameters are never "
+            "updated; build the optimizer from robustfer.losses.param_groups(model, criterion)",
+            # The line with optimizer.step().
+            stacklevel=3,
         )
     if unknown:
         warnings.warn(
-            f"{type(optimizer).__name__} does not know {', '.join(sorted(unknown))}, which the "
-            "loss's own param_groups() sets; give these parameters an optimizer of their own, as "
+            f"{type(optimizer).__name__} does not know {', '.join(sorted(unknown))}, which "
+            "param_groups() of the loss sets; give these parameters a separate optimizer, such as "
             "torch.optim.SGD(criterion.param_groups())",
             stacklevel=3,
         )
