@@ -1,7 +1,7 @@
 """Generalized cross entropy, offered to robustfer.
 
-robustfer imports this module to list what is installed. It stays quick because it names the loss
-as text: torch is loaded once somebody shows or makes it.
+robustfer imports this module to list what is installed. The loss is named as text, so torch is
+loaded only when somebody shows or creates it. The module is therefore fast to import.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="generalized_cross_entropy",
             factory="robustfer_gce.losses:GeneralizedCrossEntropyLoss",
-            summary="Between cross entropy, which learns fast, and absolute error, which forgives",
+            summary="A compromise of cross entropy, which learns fast, and the robust absolute error",
             reference=(
                 "Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural "
                 "Networks with Noisy Labels, NeurIPS 2018"

@@ -1,4 +1,4 @@
-"""Generalized cross entropy: a function that holds the mathematics, and its module form."""
+"""Generalized cross entropy: a function with the mathematics, and its module form."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from robustfer.authoring import (
 def generalized_cross_entropy(
     logits: Tensor, target: Tensor, *, q: float = 0.7, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Loss that grows with the doubt in a label as cross entropy does, but only up to 1 / q.
+    r"""Return a loss that grows with the doubt in a label, like cross entropy, but only to 1 / q.
 
     .. math:: \ell_n = \frac{1 - p_{n,y_n}^q}{q}, \qquad p_n = \mathrm{softmax}(z_n)
 
-    Its gradient is that of cross entropy times :math:`p_{n,y_n}^q`: a sample counts for less the
-    less the network believes its label. With q near 0 it is cross entropy; with q = 1 it is
-    :math:`1 - p_{n,y_n}`, half the absolute error, which symmetric noise does not mislead but which
-    learns slowly. The paper defines it for classes. Of probabilities it is the mean over labels
-    drawn from them, as cross entropy is.
+    Its gradient is that of cross entropy times :math:`p_{n,y_n}^q`. The less probable the network
+    finds a label, the less the sample counts. With q near 0 it is cross entropy. With q = 1 it is
+    :math:`1 - p_{n,y_n}`, half the absolute error: symmetric noise does not mislead it, but it
+    learns slowly. The paper defines the loss for classes. With probabilities, it is the mean over
+    labels drawn from them, as in cross entropy.
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
-        q: where between cross entropy and absolute error, in (0, 1]; 0.7 is the paper's.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
+        target: the given label, which may be wrong.
+        q: from cross entropy (near 0) to absolute error (1), in (0, 1]. 0.7 is the paper's.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for one value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
@@ -63,8 +63,8 @@ def generalized_cross_entropy(
 
 
 def _box_cox(log_p: Tensor, q: float) -> Tensor:
-    # From log p, since p itself rounds to 0, where the slope of p**q is infinite. By expm1, which
-    # keeps the digits of 1 - p**q where q or the doubt is small.
+    # From log p, because p itself rounds to 0, where the slope of p**q is infinite. expm1 keeps
+    # the digits of 1 - p**q when q or the doubt is small.
     return -torch.expm1(q * log_p) / q
 
 
@@ -72,8 +72,8 @@ class GeneralizedCrossEntropyLoss(nn.Module):
     """Module form of :func:`robustfer_gce.losses.generalized_cross_entropy`.
 
     Args:
-        q: where between cross entropy (near 0) and absolute error (1), in (0, 1].
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
+        q: from cross entropy (near 0) to absolute error (1), in (0, 1].
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for one value per sample.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> scalar, or ``(B)``
