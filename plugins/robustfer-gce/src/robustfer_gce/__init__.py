@@ -16,7 +16,7 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="generalized_cross_entropy",
             factory="robustfer_gce.losses:GeneralizedCrossEntropyLoss",
-            summary="A compromise of cross entropy, which learns fast, and the robust absolute error",
+            summary="A compromise between fast cross entropy and the robust absolute error",
             reference=(
                 "Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural "
                 "Networks with Noisy Labels, NeurIPS 2018"
