@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from robustfer import cli
 from robustfer.audit import audit
+from robustfer.audit.shift import shift_of_shares
 from robustfer.data import EXPRESSIONS, RAFDB, load
 from robustfer.noise import transition_from_verified, with_noise_list
 from tests.data.trees import write_rafdb
@@ -80,6 +81,10 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     true = (faces.targets[:30] + (torch.arange(30) < 3)) % 7
     estimate = transition_from_verified(true, faces.targets[:30], num_classes=7)
     assert estimate.text(faces.classes) in out
+    shift = shift_of_shares(estimate.counts)
+    expected = f"{100 * shift.share:.0f} % ({100 * shift.low:.0f} - {100 * shift.high:.0f})"
+    assert f"may gain: {expected} of the wrong labels shift the class shares" in out
+    assert f"{100 * shift.chance:.0f} % by chance" in out
     assert f"{estimate.matrix[0, 0]:.3f}  {estimate.matrix[0, 1]:.3f}" in out
 
     # Labels of a list are others, which the decisions are not about.

@@ -16,6 +16,7 @@ from robustfer.audit.decisions import Decisions, read_decisions
 from robustfer.audit.duplicates import Duplicates, find_duplicates
 from robustfer.audit.page import write_review
 from robustfer.audit.ranking import audit
+from robustfer.audit.shift import shift_of_shares
 from robustfer.data import LabeledFaces
 from robustfer.noise import TransitionEstimate, with_noise_list, write_noise_list
 from robustfer.noise.commands import list_options, load_faces
@@ -102,21 +103,32 @@ def _apply(paths: list[str], options: argparse.Namespace) -> int:
     except ValueError as error:  # the labels are decided all the same
         print(f"how labels go wrong is unknown: {error}")
     else:
-        _show(estimate, faces)
+        _show(estimate, decisions, faces)
     return 0
 
 
-def _show(estimate: TransitionEstimate, faces: LabeledFaces) -> None:
+def _show(estimate: TransitionEstimate, decisions: Decisions, faces: LabeledFaces) -> None:
     print(f"from {int(estimate.counts.sum())} random faces, with {estimate.level:.0%} intervals:")
     print(estimate.text(faces.classes))
     wrong = 1 - float((estimate.shares * estimate.matrix.diagonal()).sum())
-    given = faces.targets.bincount(minlength=len(faces.classes)).double() / len(faces)
-    moved = float((given - estimate.shares).abs().sum() / 2)
-    print(f"wrong labels: {100 * wrong:.0f} %; the class shares differ by {100 * moved:.0f} %")
-    print(
-        "the more the shares differ, the more a training with the matrix gains: see "
-        "ForwardCorrectionLoss"
-    )
+    print(f"wrong labels: {100 * wrong:.0f} %")
+    counts = estimate.counts.double()
+    if decisions.stratified:  # weighted as if they were drawn at random
+        given, drawn = decisions.given_counts.double(), counts.sum(dim=0)
+        counts = counts * (given / given.sum()) / (drawn / drawn.sum()).clamp(min=1e-12)
+    shift = shift_of_shares(counts, level=estimate.level)
+    if shift is None:
+        print("what a training with the matrix may gain: nothing, as far as these faces tell")
+    else:
+        share, low, high, chance = (f"{100 * value:.0f}" for value in shift)
+        print(
+            f"what a training with the matrix may gain: {share} % ({low} - {high}) of the wrong "
+            "labels shift the class shares"
+        )
+        print(
+            f"the matrix can undo that part at most; labels that shift nothing would show {chance} "
+            "% by chance"
+        )
     print("transition matrix, a row per true class:")
     for name, row in zip(faces.classes, estimate.matrix.tolist(), strict=True):
         print("  ".join([*(f"{share:.3f}" for share in row), name]))
