@@ -309,7 +309,7 @@ METHODS = {
     ),
     # A teacher adds a forward pass, which is not counted. The last two have 100 verified labels.
     "robust": Method(
-        title="recipe",
+        title="composition",
         command="robust",
         arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
         passes=1,
@@ -327,7 +327,7 @@ METHODS = {
         ),
     ),
     "robust-verified": Method(
-        title="recipe, 100 verified",
+        title="composition, 100 verified",
         command="robust",
         arguments=(
             "--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48",
