@@ -60,12 +60,8 @@ def test_the_name_of_the_package_is_taken_as_well(tmp_path):
         ("class", "NAME must not be a keyword of Python, got 'class'"),
         ("robustfer-for", "NAME must not be a keyword of Python, got 'robustfer-for'"),
         ("robustfer", "NAME must be new, but a plugin 'robustfer' is installed"),
-        (
-            "eac",
-            "NAME must be new, but plugin 'robustfer' offers 'eac': the bare name would "
-            "then mean two components",
-        ),
-        ("mirrored-pair", "NAME must be new, but plugin 'robustfer' offers 'mirrored_pair'"),
+        ("eac", "NAME must be new, but plugin 'robustfer' already offers 'eac'"),
+        ("mirrored-pair", "must be new, but plugin 'robustfer' already offers 'mirrored_pair'"),
     ],
 )  # fmt: skip
 def test_names_that_are_refused(name, message, tmp_path):

@@ -94,7 +94,7 @@ def test_a_missing_tensor_names_the_term(tensors):
 def test_a_result_that_is_no_scalar_names_the_term(tensors):
     ce = nn.CrossEntropyLoss(reduction="none")
     composite = CompositeLoss(Term("ce", ce, inputs={"input": "logits"}))
-    with pytest.raises(ValueError, match=r"term 'ce' must give a scalar, got shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"term 'ce' must return a scalar, got shape \(4,\)"):
         composite(logits=tensors["logits"], target=tensors["target"])
 
 
@@ -200,7 +200,7 @@ def test_a_term_with_state_proposes_and_remembers_that_very_tensor(tensors):
 
 
 def test_two_terms_with_state_are_told_apart_by_their_inputs(tensors):
-    with pytest.raises(ValueError, match=r"the terms \['a', 'b'\] propose \['moved', 'moved'\]"):
+    with pytest.raises(ValueError, match=r"got \['moved', 'moved'\] from \['a', 'b'\]"):
         CompositeLoss(Term("a", Remembering()), Term("b", Remembering()))
     composite = CompositeLoss(
         Term("a", Remembering()),

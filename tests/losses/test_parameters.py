@@ -141,7 +141,7 @@ def test_one_forgotten_parameter_is_named_alone(model):
     criterion = Centres()
     warn_if_not_optimized(criterion)
     (message,) = train(model, criterion, sgd(*model.parameters(), criterion.scale))
-    assert "holds centres of Centres: gradients" in message
+    assert "holds centres of Centres: these parameters" in message
 
 
 def test_param_groups_are_what_it_asks_for(model):
