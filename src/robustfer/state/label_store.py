@@ -120,15 +120,15 @@ class LabelStore(nn.Module):
         return self._look_up(self.label_current, index).to(torch.int64)
 
     def given(self, index: Tensor | None = None) -> Tensor:
-        """Return the given labels, of all samples or of the rows."""
+        """Return the given labels, of all samples or of the rows in ``index``."""
         return self._look_up(self.label_given, index).to(torch.int64)
 
     def changed_epoch(self, index: Tensor | None = None) -> Tensor:
-        """Return the epoch of the last change or -1, of all samples or of the rows."""
+        """Return the epoch of the last change or -1, of all samples or of the rows in ``index``."""
         return self._look_up(self.label_epoch, index).to(torch.int64)
 
     def soft_target(self, index: Tensor | None = None) -> Tensor:
-        """Return the current distributions, ``(B, C)`` float32, of all samples or of the rows.
+        """Return the current distributions, ``(B, C)`` float32, of all samples or of ``index``.
 
         Rows sum to 1. They are one-hot if the store was made without ``soft_targets``.
         """
@@ -285,9 +285,10 @@ class LabelStore(nn.Module):
     def revert_to_epoch(self, epoch: int) -> int:
         """Go back to the end of ``epoch``, as if training had stopped there.
 
-        This undoes all changes later than ``epoch``, and restores :meth:`changed_epoch`. The
-        changes stay in the journal, which gets one row per changed sample with reason ``REWOUND``
-        and that epoch. With several processes call it in each.
+        This undoes changes from the newest back to the last one not later than ``epoch``, and
+        restores :meth:`changed_epoch`. The changes stay in the journal, which gets one row per
+        changed sample with reason ``REWOUND`` and that epoch. With several processes call it in
+        each.
 
         Returns:
             Number of changed samples.
