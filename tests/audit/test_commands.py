@@ -120,7 +120,7 @@ def test_only_suspects_tell_nothing_of_how_labels_go_wrong(run, raf, tmp_path):
     decide(tmp_path / "a.csv", faces, {0: "fear"}, mark, "suspects")
     status, out, _ = run("apply", "a.csv", "--data", f"rafdb:{raf}")
     assert status == 0
-    assert "how labels go wrong is unknown: decisions must hold samples of a random draw" in out
+    assert "how labels go wrong is unknown: decisions must have samples of a random draw" in out
     assert (tmp_path / "labels.txt").is_file()
 
 
@@ -152,8 +152,8 @@ def test_duplicates_and_leaks_are_told(run, tmp_path):
     ("arguments", "message"),
     [
         (["missing.csv"], "missing.csv is not there"),
-        (["a.npz", "b.npz"], "one file of probabilities must be given, got 2"),
-        (["apply"], "apply must be followed by files of decisions"),
+        (["a.npz", "b.npz"], "needs one file of probabilities, got 2"),
+        (["apply"], "apply needs files of decisions, got none"),
         (["few.npz"], "few.npz has 2 rows, the data set has 70 samples"),
         (["narrow.npz"], "narrow.npz has 2 classes, the data set has 7"),
         (["named.npz"], "named.npz must have a column for each of"),

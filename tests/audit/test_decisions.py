@@ -69,7 +69,7 @@ def test_only_what_was_drawn_tells_how_labels_go_wrong(tmp_path):
     expected = transition_from_verified([1, 1], [0, 1], num_classes=3)
     assert torch.equal(found.estimate().matrix, expected.matrix)
     only_suspects = read(write(tmp_path / "b.csv", ("suspects", 3, "fear")))
-    with pytest.raises(ValueError, match="decisions must hold samples of a random draw"):
+    with pytest.raises(ValueError, match="decisions must have samples of a random draw"):
         only_suspects.estimate()
 
 
@@ -86,7 +86,7 @@ def test_a_stratified_draw_is_weighted_by_the_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("row", "options", "message"),
     [
-        (("random", 0, "sad"), {"mark": "abc"}, "line 2: .* fingerprint 'abc', these have"),
+        (("random", 0, "sad"), {"mark": "abc"}, "line 2: .* fingerprint 'abc', expected"),
         (("maybe", 0, "sad"), {}, "line 2: part must be one of random, .* got 'maybe'"),
         (("random", 0, "joy"), {}, "line 2: label must be ambiguous or one of happy, .* got 'joy'"),
     ],
@@ -105,7 +105,10 @@ def test_decisions_about_other_labels_are_refused(tmp_path):
 def test_mistakes_of_a_table(tmp_path):
     path = tmp_path / "a.csv"
     for text, message in (
-        (f"audit,part,id,label\n{MARK},random,x.png,sad", "line 2: no sample has the id 'x.png'"),
+        (
+            f"audit,part,id,label\n{MARK},random,x.png,sad",
+            "line 2: id must be that of a sample, got 'x.png'",
+        ),
         ("audit,part,id\n", "label missing"),
         (
             "audit,part,id,label\n" + 2 * f"{MARK},random,a.png,sad\n",
@@ -115,7 +118,7 @@ def test_mistakes_of_a_table(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read(path)
-    with pytest.raises(ValueError, match="paths must hold a file"):
+    with pytest.raises(ValueError, match="paths must have at least one file"):
         read()
     with pytest.raises(ValueError, match="ids must name each sample once, got 2 names, 1 of them"):
         read_decisions(path, [0, 1], classes=CLASSES, ids=["a", "a"])

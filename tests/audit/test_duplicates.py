@@ -99,8 +99,8 @@ def test_who_looks_alike_is_no_duplicate():
 @pytest.mark.parametrize(
     ("images", "options", "message"),
     [
-        (torch.zeros(2, 3, 9, 9), {}, "images must hold uint8 tensors .* got torch.float32"),
-        ([None], {}, "images must hold uint8 tensors .* got NoneType"),
+        (torch.zeros(2, 3, 9, 9), {}, "images must be uint8 tensors .* got torch.float32"),
+        ([None], {}, "images must be uint8 tensors .* got NoneType"),
         (torch.zeros(2, 2, 9, 9, dtype=torch.uint8), {}, "images must have 3 channels, or 1"),
         (drawn(2), {"threshold": 0.0}, r"threshold must lie in \(0, 1\], got 0.0"),
     ],

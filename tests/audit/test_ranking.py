@@ -179,7 +179,7 @@ def test_the_table_is_text():
     ("options", "error", "message"),
     [
         ({"score": "margin"}, ValueError, "score must be 'posterior', .* got 'margin'"),
-        ({"score": "neighbors"}, ValueError, "embeddings must be given for score='neighbors'"),
+        ({"score": "neighbors"}, ValueError, "score='neighbors' needs embeddings"),
         ({"score": [1.0]}, ValueError, "score has N=1 but probabilities has N=20"),
         ({"classes": ["a", "b"]}, ValueError, "classes must name each of 4"),
         (

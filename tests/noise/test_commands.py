@@ -140,7 +140,7 @@ def test_what_cannot_be_found_out_can_be_said(run, tmp_path):
     show = ("show", f"folder:{root}", "--list", noisy)
     status, out, err = run(*show)
     assert (status, out) == (1, "")
-    assert "say base=" in err
+    assert "pass base=" in err
     status, out, err = run(*show, "--base", 1)
     assert (status, err) == (0, "")
     assert "fear" in out
@@ -149,7 +149,7 @@ def test_what_cannot_be_found_out_can_be_said(run, tmp_path):
     clean = tmp_path / "clean.txt"
     clean.write_text(noisy.read_text())
     verify = ("verify", noisy, "--clean", clean, "--base", 1)
-    assert "say base=" in run(*verify)[2]
+    assert "pass base=" in run(*verify)[2]
     status, out, err = run(*verify, "--clean-base", 1)
     assert (status, err) == (0, "")
     assert "0 of 9 labels differ" in out
@@ -200,7 +200,7 @@ def test_models(run, raf, tmp_path, model, variant):
     status, out, err = run("make", f"rafdb:{raf}", *options)
     if (model, variant) == ("symmetric-included", "official"):
         assert status == 1
-        assert "without the true one" in err
+        assert "true_class='excluded'" in err
         assert not noisy.exists()
         return
     assert (status, err) == (0, "")
@@ -278,7 +278,7 @@ def test_the_crowd_against_its_majority(run, tmp_path):
     status, out, err = run("show", f"ferplus:{root}", "--crowd")
     assert (status, err) == (0, "")
     assert "2 of 29 labels differ" in out
-    assert "counted are votes, not faces" in out
+    assert "the counts are votes, not faces" in out
     noisy = tmp_path / "noise.txt"
     status, out, _ = run(
         "make", f"ferplus:{root}", "--model", "crowd", "--rate", 1, "--output", noisy
@@ -362,20 +362,23 @@ def test_options_of_the_reader(run, tmp_path):
         (("show", "demo", "--crowd"), "has no votes of several people"),
         (("make", "demo", "--rate", 2, "--output", "n.txt"), r"rate must lie in \[0, 1\]"),
         (("make", "demo", "--output", "n.txt"), "symmetric got no rate; add --rate"),
-        ((*MAKE, "profile", "--rate", 0.1, "--profile", "fer2013"), "leave out --rate"),
-        ((*MAKE, "profile"), "needs --profile"),
-        ((*MAKE, "profile", "--profile", "no.json"), "no.json is not there.*fer2013"),
-        ((*MAKE, "instance", "--rate", 0.1), "needs --probabilities"),
-        ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "votes"), "no votes of several"),
+        ((*MAKE, "profile", "--rate", 0.1, "--profile", "fer2013"), "remove --rate"),
+        ((*MAKE, "profile"), "add --profile"),
+        ((*MAKE, "profile", "--profile", "no.json"), "no.json does not exist.*fer2013"),
+        ((*MAKE, "instance", "--rate", 0.1), "add --probabilities"),
+        ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "votes"), "needs votes of several"),
         ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "p.csv"), "p.csv is not there"),
-        ((*MAKE, "lanet", "--rate", 0.1, "--probabilities", "votes"), "takes no --probabilities"),
-        ((*MAKE, "lanet", "--rate", 0.1, "--profile", "fer2013"), "takes no --profile"),
+        (
+            (*MAKE, "lanet", "--rate", 0.1, "--probabilities", "votes"),
+            "does not take --probabilities",
+        ),
+        ((*MAKE, "lanet", "--rate", 0.1, "--profile", "fer2013"), "does not take --profile"),
         (
             (*MAKE, "profile", "--profile", "fer2013", "--variant", "bernoulli"),
-            "takes no --variant, got bernoulli",
+            "does not take --variant, got bernoulli",
         ),
-        (("verify", "none.txt", "--clean", "demo"), r"none\.txt is not there"),
-        (("verify", "none.txt", "--clean", "clean.txt"), r"clean\.txt is not there"),
+        (("verify", "none.txt", "--clean", "demo"), r"none\.txt does not exist"),
+        (("verify", "none.txt", "--clean", "clean.txt"), r"clean\.txt does not exist"),
     ],
 )
 def test_mistakes_are_a_line(run, arguments, message, tmp_path, monkeypatch):

@@ -34,12 +34,12 @@ def test_synonyms_and_shares():
 @pytest.mark.parametrize(
     ("confusions", "message"),
     [
-        ({"dog": "fear"}, "'dog' is none of the classes surprise, fear"),
-        ({"fear": "dog"}, "'dog' is none of the classes"),
+        ({"dog": "fear"}, "classes of surprise, fear, .* got 'dog'"),
+        ({"fear": "dog"}, "got 'dog'"),
         ({"sad": "fear", "sadness": "anger"}, "each class once, got 'sadness' twice"),
-        ({"fear": {"anger": 0.7, "sad": 0.4}}, "no more than 1"),
-        ({"fear": {"anger": -0.1}}, "must be positive"),
-        ({"fear": {"anger": float("nan")}}, "must be positive"),
+        ({"fear": {"anger": 0.7, "sad": 0.4}}, "at most 1"),
+        ({"fear": {"anger": -0.1}}, "must be 0 or more"),
+        ({"fear": {"anger": float("nan")}}, "must be 0 or more"),
     ],
 )
 def test_bad_confusions(confusions, message):

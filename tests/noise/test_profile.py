@@ -239,7 +239,7 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path, change, said):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "noise.json"
-    with pytest.raises(FileNotFoundError, match=r"noise\.json is not there.*fer2013"):
+    with pytest.raises(FileNotFoundError, match=r"noise\.json does not exist.*fer2013"):
         NoiseProfile.load(path)
     for content in (b"\xff\xfe", b"{", b"[]"):
         path.write_bytes(content)
@@ -248,7 +248,7 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="neither true_targets nor votes; give the true classes"):
+    with pytest.raises(ValueError, match="neither true_targets nor votes; pass the true classes"):
         NoiseProfile.of(faces([0, 1]))
     with pytest.raises(ValueError, match="labels that are probabilities"):
         NoiseProfile.of(faces([[0.5, 0.5, 0.0]]), true=[0])

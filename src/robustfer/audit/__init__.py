@@ -1,4 +1,4 @@
-"""Which labels look wrong: scores, a ranking, and people's decisions back into a label store."""
+"""Find labels that look wrong, let people review them, and apply their decisions."""
 
 from robustfer._predictions import Predictions as Predictions
 from robustfer._predictions import read_probabilities

@@ -1,6 +1,6 @@
-"""``robustfer audit PROBABILITIES | apply``: look at labels, and put decisions into effect.
+"""Run ``robustfer audit PROBABILITIES | apply``.
 
-:mod:`robustfer.cli` imports this module only when it runs one of these commands: it loads torch.
+:mod:`robustfer.cli` imports this module only to run one of these commands, because it loads torch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from robustfer.state import LabelStore
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; return 0."""
+    """Run the command, and return 0."""
     first, *others = options.what
     if first == "apply":
         if not others:
-            raise ValueError("apply must be followed by files of decisions, got none")
+            raise ValueError("apply needs files of decisions, got none; add FILE")
         return _apply(others, options)
     if others:
         raise ValueError(
-            f"one file of probabilities must be given, got {len(options.what)}; to apply decisions "
+            f"audit needs one file of probabilities, got {len(options.what)}; to apply decisions "
             "write: robustfer audit apply FILE"
         )
     return _review(first, options)
@@ -100,7 +100,7 @@ def _apply(paths: list[str], options: argparse.Namespace) -> int:
     print(f"labels: {output}")
     try:
         estimate = decisions.estimate()
-    except ValueError as error:  # the labels are decided all the same
+    except ValueError as error:  # the labels are written in any case
         print(f"how labels go wrong is unknown: {error}")
     else:
         _show(estimate, decisions, faces)
@@ -140,7 +140,8 @@ def _faces(options: argparse.Namespace) -> LabeledFaces:
         faces = with_noise_list(faces, options.list, **list_options(options))
     if faces.targets.ndim != 1:
         raise ValueError(
-            "the labels of the data set are probabilities; an audit needs a class for each face"
+            "the labels of the data set are probabilities, expected one class per face; choose "
+            "such labels, for example --reader labels=majority"
         )
     return faces
 

@@ -1,4 +1,4 @@
-"""What people decided about labels: read from files, merged, and turned into an estimate."""
+"""Read and merge people's decisions about labels, and estimate how labels go wrong."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from robustfer.noise import TransitionEstimate, fingerprint, transition_from_ver
 #: The columns of a file of decisions.
 COLUMNS = ("audit", "part", "id", "label")
 
-#: Parts of a review. Only what was drawn at random tells how labels go wrong.
+#: Parts of a review. Only those drawn at random show how labels go wrong.
 PARTS = ("random", "stratified", "suspects", "duplicates")
 _DRAWN = ("random", "stratified")
 
-#: What a reviewer writes of a face that has no single right label.
+#: The decision for a face without a single right label.
 AMBIGUOUS = "ambiguous"
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What people decided about samples of a data set.
+    """People's decisions about samples of a data set.
 
     Attributes:
-        index: rows of the samples decided about, each once, ascending, ``(M)`` int64.
-        label: the label decided, ``(M)`` int64; -1 where it is ambiguous, or people disagree.
-        given: the labels in the data set, ``(M)`` int64.
+        index: rows of the reviewed samples, each once, ascending, ``(M)`` int64.
+        label: decided labels, ``(M)`` int64. -1: ambiguous, or people disagree.
+        given: their labels in the data set, ``(M)`` int64.
         drawn_index: rows that were drawn at random and labelled blind, ascending, ``(D)`` int64.
-        drawn_label: the label given blind, ``(D)`` int64; -1 as above.
+        drawn_label: their blind labels, ``(D)`` int64. -1 as above.
         drawn_given: their labels in the data set, ``(D)`` int64.
         given_counts: samples of each given label in the whole data set, ``(C)`` int64.
-        stratified: whether any row was drawn by its given label.
-        fingerprint: of the labels that were reviewed.
+        stratified: whether rows were drawn by their given label.
+        fingerprint: fingerprint of the reviewed labels.
     """
 
     index: Tensor
@@ -54,18 +54,18 @@ class Decisions:
     fingerprint: str
 
     def estimate(self, *, level: float = 0.95) -> TransitionEstimate:
-        """Estimate how labels go wrong from the samples that were drawn and labelled blind.
+        """Estimate how labels go wrong, from the samples drawn at random and labelled blind.
 
         Args:
             level: probability of the credible intervals.
 
         Raises:
-            ValueError: nothing was drawn, or only ambiguous samples of a label.
+            ValueError: no sample was drawn at random, or all of a given label are ambiguous.
         """
         if not len(self.drawn_index):
             raise ValueError(
-                "decisions must hold samples of a random draw, got only suspects; label the random "
-                "hundred of the review first"
+                "decisions must have samples of a random draw, got only suspects; label the random "
+                "faces of the review too"
             )
         return transition_from_verified(
             self.drawn_label,
@@ -85,13 +85,12 @@ def read_decisions(
 ) -> Decisions:
     r"""Read the decisions of one or several reviewers, and merge them.
 
-    A file is a csv table with the columns ``audit`` (fingerprint of the labels that were
-    reviewed), ``part`` (``random``, ``stratified``, ``suspects`` or ``duplicates``), ``id`` and
-    ``label`` (a class, or ``ambiguous``). Where reviewers disagree, or one says ambiguous, the
-    sample is ambiguous.
+    A file is a csv table with the columns ``audit`` (fingerprint of the reviewed labels), ``part``
+    (``random``, ``stratified``, ``suspects`` or ``duplicates``), ``id`` and ``label`` (a class, or
+    ``ambiguous``). A sample is ambiguous if one reviewer says so, or if reviewers disagree.
 
     Args:
-        paths: of a reviewer's file, or of several.
+        paths: the file of a reviewer, or several.
         given: the labels in the data set.
         classes: names of the classes.
         ids: names of the samples.
@@ -100,9 +99,9 @@ def read_decisions(
         given integers ``(N)``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: decisions about other labels, an unknown name, or a mistake in a table. The
-            message names file and line.
+        FileNotFoundError: a file does not exist.
+        ValueError: the decisions are about other labels, a name is unknown, or a table has a
+            mistake. The message names file and line.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -120,12 +119,12 @@ def read_decisions(
     rows = {no_formula(name).strip(): row for row, name in enumerate(names)}
     if len(rows) < len(names):
         raise ValueError(
-            f"ids must name each sample once, got {len(names)} names, {len(rows)} of them different"
+            f"ids must name each sample once, got {len(names)} names, {len(rows)} of them distinct"
         )
     mark = fingerprint(names, labels, classes)
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not files:
-        raise ValueError("paths must hold a file of decisions or more, got none")
+        raise ValueError("paths must have at least one file of decisions, got none")
     said: dict[int, set[int]] = {}
     blind: dict[int, set[int]] = {}
     parts: set[str] = set()
@@ -162,15 +161,17 @@ def _read(
         if row["audit"] != mark:
             raise ValueError(
                 f"{where}: the decisions are about labels with the fingerprint "
-                f"{shortened(row['audit'])}, these have {mark!r}; read them with the data set, "
-                "split and label noise that were reviewed"
+                f"{shortened(row['audit'])}, expected {mark!r}; read them with the data set, split "
+                "and label noise that were reviewed"
             )
         if row["part"] not in PARTS:
             raise ValueError(
                 f"{where}: part must be one of {', '.join(PARTS)}, got {shortened(row['part'])}"
             )
         if row["id"] not in rows:
-            raise ValueError(f"{where}: no sample has the id {shortened(row['id'])}")
+            raise ValueError(
+                f"{where}: id must be that of a sample, got {shortened(row['id'])}; do not edit ids"
+            )
         if row["label"] not in known:
             raise ValueError(
                 f"{where}: label must be {AMBIGUOUS} or one of {', '.join(classes)}, got "
@@ -181,7 +182,7 @@ def _read(
 
 
 def _agreed(said: dict[int, set[int]]) -> tuple[Tensor, Tensor]:
-    """Rows in order, and what all said of each: -1 where they disagree."""
+    """Return the rows in order, and the label that all agree on, or -1."""
     index = sorted(said)
     labels = [min(said[row]) if len(said[row]) == 1 else -1 for row in index]
     return (

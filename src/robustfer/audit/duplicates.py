@@ -1,4 +1,4 @@
-"""Near duplicates: the same picture twice, also mirrored, brightened or slightly cropped."""
+"""Find near duplicates: the same image, also mirrored, brightened or slightly cropped."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from robustfer._checks import check_range
 
-_SIDE = 48  # pictures are compared in this size,
-_COARSE = 16  # and described in this one
-_BACKGROUND = 5  # side of the window whose mean is taken away: what light and shade add
-_MOST = 0.1  # of the width or height, cut off at a side
-# What is cut off at two opposite sides, at first: near enough to each crop to recognise it.
+_SIDE = 48  # images are compared at this size,
+_COARSE = 16  # and described at this size
+_BACKGROUND = 5  # side of the window whose mean is subtracted, to remove light and shade
+_MOST = 0.1  # largest crop at a side, as a share of the width or height
+# Crops at two opposite sides that are tried first. Each crop is similar to one of them.
 _CUTS = ((0.03, 0.03), (0.07, 0.07), (0.08, 0.02), (0.02, 0.08))
-_COMPONENTS = 64  # of the 256 numbers of a description, when all pairs are compared
-_LIKELY = 0.77  # what a pair must share at one of these cuts before its crop is looked for
-_PROMISING = 0.12  # below the threshold, once the crop is roughly known
-_STEPS = (0.03, 0.015, 0.008)  # by which the crop is then moved
-_SPREAD = 0.1  # of the grey values that both pictures must tell apart
+_COMPONENTS = 64  # principal components for comparing all pairs
+_LIKELY = 0.77  # similarity at one of these crops from which the exact crop is searched
+_PROMISING = 0.12  # allowed distance to the threshold while the crop is inexact
+_STEPS = (0.03, 0.015, 0.008)  # steps of the search for the crop
+_SPREAD = 0.1  # smallest range of ranks that is exact in both images
 _BYTES = 64 * 2**20
 
 
 class Images(Protocol):
-    """Images by row: a data set of robustfer, or any other of such samples."""
+    """Images by row: a data set of robustfer, or a similar one."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -36,12 +36,12 @@ class Images(Protocol):
 
 
 class Duplicates(NamedTuple):
-    """Pairs of near duplicates, the most similar first.
+    """Pairs of near duplicates, most similar first.
 
     Attributes:
         first: rows of the images, ``(M)`` int64.
-        second: rows of the others: of ``against``, or of the same images (then ``first < second``).
-        similarity: of each pair, up to 1, ``(M)``.
+        second: rows of ``against``, or of the same images (then ``first < second``).
+        similarity: similarity of each pair, up to 1, ``(M)``.
     """
 
     first: Tensor
@@ -52,29 +52,29 @@ class Duplicates(NamedTuple):
 def find_duplicates(
     images: Images, *, against: Images | None = None, threshold: float = 0.93
 ) -> Duplicates:
-    r"""Find pictures that are the same but for mirroring, brightness, contrast and a slight crop.
+    r"""Find images that differ only by mirroring, brightness, contrast and a slight crop.
 
     .. math:: s_{ij} = \max_v \frac{d(x_i) \cdot d(v(x_j))}{\|d(x_i)\| \|d(v(x_j))\|}
 
-    over mirrored versions and crops :math:`v`, in both directions. A crop may take up to 10 % of
-    the width or height at each side. :math:`d` makes a picture grey and small, replaces its values
-    by their ranks, and takes away the mean of their surroundings. So it is the same in any light,
-    even where a brightened picture has turned white. Two pictures of one person are not duplicates.
-    All pairs are compared, so the time grows with the square of the number of images.
+    over mirrored versions and crops :math:`v`, in both directions. A crop can remove up to 10 % of
+    the width or height at each side. :math:`d` makes an image grey and small, replaces values by
+    their ranks, and subtracts the mean of their surroundings. It does not depend on brightness,
+    even if a brightened image is partly white. Two images of one person are not duplicates.
 
-    Rotated pictures, and those with more cut off, are not found.
+    Rotated images and larger crops are not found. All pairs are compared, so the time grows with
+    the square of the number of images.
 
     Args:
         images: the data set, or a sequence of images.
-        against: another one, such as the test images; default: the images themselves.
-        threshold: least similarity of a pair, in (0, 1]. A lower one finds copies that were changed
-            more, and more pictures that are only alike.
+        against: another data set, such as the test images. Default: the images themselves.
+        threshold: smallest similarity of a pair, in (0, 1]. A lower one finds more changed copies,
+            and more images that are only similar.
 
     Shape:
         each image uint8 ``(3, H, W)`` or ``(1, H, W)``.
 
     Raises:
-        ValueError: an image is not one, or an option does not fit.
+        ValueError: an image has another form, or an option does not fit.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> images = torch.randint(256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
@@ -87,7 +87,7 @@ def find_duplicates(
     others = ones if against is None else _read(against)
     found = []
     for turned in (False, True):
-        # The crop may be of either. Inside a data set each image is compared with each anyway.
+        # Either image can be the crop. Within one data set both directions are already compared.
         found.append(_copies(others, ones, turned, threshold))
         if against is not None:
             pairs, similarity = _copies(ones, others, turned, threshold)
@@ -109,16 +109,16 @@ def image_of(sample: Any) -> Tensor:
         if isinstance(image, Tensor):
             found = f"{image.dtype} of shape {shape}"
         raise ValueError(
-            f"images must hold uint8 tensors of shape (3, H, W), got {found}; pass the data set "
+            f"images must be uint8 tensors of shape (3, H, W), got {found}; pass the data set "
             "without a transform"
         )
     if shape[0] not in (1, 3):
-        raise ValueError(f"images must have 3 channels, or 1, got shape {shape}")
+        raise ValueError(f"images must have 3 channels or 1, got shape {shape}")
     return image.cpu().expand(3, -1, -1)
 
 
 class _Pictures(NamedTuple):
-    """Ranks of the grey values of each picture (N, 1, 48, 48), and the range they are exact in."""
+    """Ranks of grey values (N, 1, 48, 48), and the range in which they are exact."""
 
     ranks: Tensor
     low: Tensor
@@ -137,9 +137,9 @@ def _read(images: Images) -> _Pictures:
 
 
 def _ranked(images: Tensor) -> _Pictures:
-    """Replace grey values by the share of the picture that is darker.
+    """Replace grey values by the share of the image that is darker.
 
-    Where many values are alike, as in parts that have turned white, ranks hold only outside them.
+    Many equal darkest or brightest values, such as white parts, limit the range of exact ranks.
     """
     levels, size = 256, _SIDE**2
     values = images.round().clamp(0, levels - 1).long().flatten(1)
@@ -158,7 +158,7 @@ def _ranked(images: Tensor) -> _Pictures:
 def _copies(
     wholes: _Pictures, crops: _Pictures, turned: bool, threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """Pairs (M, 2) of a crop and a whole picture, mirrored or not, and how alike they are."""
+    """Return pairs (M, 2) of a crop and a whole image, mirrored or not, and their similarity."""
     if turned:
         wholes = wholes._replace(ranks=wholes.ranks.flip(-1))
     pairs, cut = _likely(wholes, crops, min(threshold, _LIKELY))
@@ -174,9 +174,9 @@ def _copies(
 
 
 def _likely(wholes: _Pictures, crops: _Pictures, threshold: float) -> tuple[Tensor, Tensor]:
-    """Pairs (M, 2) of a crop and a whole that look alike roughly, and what is cut off (M, 4)."""
+    """Return roughly similar pairs (M, 2) of a crop and a whole, and their crop (M, 4)."""
     whole, crop = _described(_crop(_halved(wholes.ranks))), _halved(crops.ranks)
-    # Principal components: they take a quarter of the time, and forgive a cut that is not exact.
+    # Principal components are faster to compare, and less sensitive to an inexact crop.
     basis = torch.linalg.eigh(whole.T @ whole).eigenvectors[:, -_COMPONENTS:]
     whole = F.normalize(whole @ basis, dim=1, eps=1e-3)
     found = [torch.zeros(0, 2, dtype=torch.int64, device="cpu")]
@@ -206,7 +206,7 @@ def _first_cuts() -> Iterator[Tensor]:
 def _aligned(
     wholes: _Pictures, crops: _Pictures, cut: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """Find the crop of each pair; return the rows that are alike, and how much."""
+    """Search the crop of each pair. Return the rows of similar pairs, and their similarity."""
     low = torch.maximum(wholes.low, crops.low)
     high = torch.minimum(wholes.high, crops.high)
     rows = (high - low >= _SPREAD).nonzero()[:, 0]
@@ -237,7 +237,7 @@ def _aligned(
 
 
 def _best(pairs: Tensor, similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each pair the best, the most similar first; and which of them these are."""
+    """Return the best of each pair, most similar first, and their positions in the input."""
     order = similarity.argsort(descending=True, stable=True)
     rows, place = torch.unique(pairs[order], dim=0, return_inverse=True)
     first = torch.full((len(rows),), len(order), device="cpu")
@@ -247,7 +247,7 @@ def _best(pairs: Tensor, similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _crop(images: Tensor, sides: Tensor | None = None) -> Tensor:
-    """Cut off shares of left, right, top and bottom (N, 4); what is left is (N, 1, 16, 16)."""
+    """Crop shares of left, right, top and bottom (N, 4), and resize to (N, 1, 16, 16)."""
     if not len(images):
         return images.new_zeros(0, 1, _COARSE, _COARSE)
     if sides is None:

@@ -1,4 +1,4 @@
-"""The review page: one file that a person opens in a browser to look at labels."""
+"""Write the review page, one file that a person opens in a browser."""
 
 from __future__ import annotations
 
@@ -35,39 +35,39 @@ def write_review(
     thumbnail: int = 96,
     title: str = "Review of labels",
 ) -> None:
-    """Write an audit as a page that people look at, and decide in.
+    """Write a page on which people review the labels of an audit.
 
-    First a random draw of faces, labelled blind: the given label and the suggestion are hidden.
-    Only these tell how labels go wrong. Then the most suspicious labels, and duplicates with
-    different labels. Last an overview of the classes.
+    The first part is a random draw of faces to label blind: the given label and the suggestion are
+    hidden. Only these faces show how labels go wrong. Then come the most suspicious labels,
+    duplicates with different labels, and an overview of the classes.
 
-    The page is one file, opens from the disk, asks no server for anything, and is used with the
-    keyboard. Decisions stay in the browser until they are downloaded as a csv file for
+    The page is one file. It opens from the disk, needs no server, and works with the keyboard.
+    Decisions stay in the browser until they are downloaded as a csv file for
     :func:`robustfer.audit.read_decisions`.
 
     Args:
-        path: of the page, replaced if it exists.
-        result: of :func:`robustfer.audit.audit`.
-        images: the data set that was audited, in the same order.
-        random: how many faces to draw at random.
-        stratified: draw as many of each given label. This tells more of rare classes, and of the
-            class shares, than a draw without regard to the labels.
-        suspects: how many of the most suspicious labels to show.
-        duplicates: of :func:`robustfer.audit.find_duplicates` within these images. Pairs with
-            different labels are shown, at most 500.
-        leaks: the other data set, and the duplicates found ``against`` it. At most 100 are shown.
-        seed: of the random draw.
-        thumbnail: longer side of a picture in the page, in pixels.
+        path: the page to write. An existing file is replaced.
+        result: the result of :func:`robustfer.audit.audit`.
+        images: the audited data set, in the same order.
+        random: number of faces to draw at random.
+        stratified: draw equally many of each given label. This gives better estimates for rare
+            classes and for the class shares.
+        suspects: number of the most suspicious labels to show.
+        duplicates: the result of :func:`robustfer.audit.find_duplicates` for these images. Pairs
+            with different labels are shown, at most 500.
+        leaks: another data set, and the duplicates found ``against`` it. At most 100 are shown.
+        seed: seed of the random draw.
+        thumbnail: longer side of an image in the page, in pixels.
         title: heading of the page.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: an option does not fit, another number of images, or an image that is not one.
+        ValueError: an option or the number of images does not fit, or an image has another form.
     """
     size = len(result.given)
     if len(images) != size:
         raise ValueError(
-            f"images must be those of the {size} samples audited, got {len(images)}; pass the same "
+            f"images must be those of the {size} audited samples, got {len(images)}; pass the same "
             "data set"
         )
     random = min(size, check_whole_number("random", random, 0))
@@ -101,7 +101,7 @@ def write_review(
 def _contradicting(
     duplicates: Duplicates | None, given: Tensor
 ) -> Iterator[tuple[int, int, float]]:
-    """Pairs with different labels, the most similar first."""
+    """Yield pairs with different labels, most similar first."""
     if duplicates is None:
         return
     differ = given[duplicates.first] != given[duplicates.second]

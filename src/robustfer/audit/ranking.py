@@ -1,4 +1,4 @@
-"""The audit of a data set's labels: a ranking, suggestions, and a table of the classes."""
+"""Audit the labels of a data set: a ranking, suggestions, and a table of the classes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from robustfer.noise import TransitionEstimate, fingerprint, transition_from_con
 
 Score = Literal["posterior", "log_margin", "neighbors"]
 
-# The confident joint takes mistakes of the network for wrong labels: so much goes back to the right
-# ones. It also fills what few verified labels cannot say: it counts as so many of each class. The
-# class shares that the network predicts count as so many verified labels in all. Chosen on one run
-# of each of two networks, see docs/label_errors.md.
+# The confident joint counts mistakes of the network as wrong labels, so _RIGHT is added to its
+# diagonal. It is the prior of the matrix with the weight of _JOINT verified labels per class. The
+# predicted class shares are the prior of the shares with the weight of _PREDICTED verified labels.
+# The values were chosen on one run of each of two networks, see docs/label_errors.md.
 _RIGHT, _JOINT, _PREDICTED = 0.25, 10.0, 20.0
 
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """What the audit says of one class.
+    """The audit of one class.
 
     Attributes:
-        given: samples with this label.
-        wrong: how many of them are expected to have a wrong one.
-        true: samples of this class expected in truth.
-        suggested: the class that these most probably have instead; ``None`` without a sample.
+        name: name of the class.
+        given: number of samples with this label.
+        wrong: expected number of wrong labels among them.
+        true: expected number of samples that truly have this class.
+        suggested: the most frequent class instead of a wrong label. ``None`` without a sample.
     """
 
     name: str
@@ -49,19 +50,19 @@ class ClassSummary:
 
 @dataclass(frozen=True)
 class Audit:
-    """Which labels look wrong.
+    """The result of an audit.
 
     Attributes:
-        ranking: rows of the data set, the most suspicious first, ``(N)`` int64.
-        score: what they are ranked by, in the order of the data set, ``(N)``.
+        ranking: rows of the data set, most suspicious first, ``(N)`` int64.
+        score: score of the ranking, in the order of the data set, ``(N)``.
         wrong_probability: probability that the given label is wrong, ``(N)``.
         suggestion: the most probable other class, ``(N)`` int64.
-        neighbor_disagreement: share of similar samples with another label, ``(N)``; ``None``
+        neighbor_disagreement: share of similar samples with another label, ``(N)``. ``None``
             without embeddings.
         given: the labels in the data set, ``(N)`` int64.
         transition: the transition matrix used, ``(C, C)``.
-        table: what the audit says of each class.
-        classes: their names.
+        table: the audit of each class.
+        classes: names of the classes.
         ids: names of the samples.
     """
 
@@ -78,7 +79,7 @@ class Audit:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The text that only the same labels of the same samples have."""
+        """The fingerprint of the audited labels."""
         return fingerprint(self.ids, self.given, self.classes)
 
     def text(self) -> str:
@@ -104,13 +105,13 @@ class Audit:
         return "\n".join(lines)
 
     def write(self, path: str | Path, *, count: int | None = None) -> None:
-        """Write the ranking as a csv file, the most suspicious label first.
+        """Write the ranking as a csv file, most suspicious label first.
 
-        A name that a spreadsheet would run as a formula is written with an apostrophe before it.
+        A name that a spreadsheet would run as a formula gets a leading apostrophe.
 
         Args:
-            path: of the file, replaced if it exists.
-            count: how many rows, at least 1; default: all.
+            path: the file to write. An existing file is replaced.
+            count: number of rows, at least 1. Default: all.
 
         Raises:
             OSError: the file cannot be written.
@@ -152,23 +153,23 @@ def audit(
         \qquad c_i = \operatorname{argmax}_{k \neq y_i} p_{ik} \, v_k
 
     with the suggestion :math:`c`. Without verified labels :math:`v = 1`, and :math:`T` is the
-    confident joint with 0.25 added to its diagonal, rows normalised. With an estimate from
-    verified labels, :math:`v` is the true share of each class, by its share in the predictions.
-    The joint then counts as ten verified labels of each class, and the predicted shares as twenty
-    in all, so a few labels do not decide more than they can.
+    confident joint with 0.25 added to its diagonal, rows normalised. With an estimate from verified
+    labels, :math:`v` is the true share of each class divided by its predicted share. The joint is
+    then a prior with the weight of ten verified labels per class. The predicted shares are a prior
+    with the weight of twenty verified labels.
 
     Args:
         given: the labels in the data set.
         probabilities: predicted probabilities.
         transition: how labels go wrong: an estimate of
-            :func:`robustfer.noise.transition_from_verified`, or a matrix, which is taken as it is
-            and leaves :math:`v = 1`; default: as above, from the predictions.
+            :func:`robustfer.noise.transition_from_verified`, or a matrix. A matrix is used
+            unchanged, with :math:`v = 1`. Default: from the predictions, as above.
         embeddings: pooled features, for ``robustfer.audit.neighbor_disagreement``.
-        num_neighbors: how many neighbours it looks at.
-        score: what to rank by: ``"posterior"``, ``"log_margin"``, ``"neighbors"`` (needs
-            embeddings), or a score of your own for each sample, higher meaning more suspicious.
-        classes: names of the classes; default: their numbers.
-        ids: names of the samples; default: their rows.
+        num_neighbors: number of neighbours for it.
+        score: score of the ranking: ``"posterior"``, ``"log_margin"``, ``"neighbors"`` (needs
+            embeddings), or your own score for each sample. A higher one is more suspicious.
+        classes: names of the classes. Default: their numbers.
+        ids: names of the samples. Default: their rows.
 
     Shape:
         given integers ``(N)``, probabilities ``(N, C)``, transition ``(C, C)``, embeddings
@@ -218,7 +219,7 @@ def audit(
 def _transition(
     transition: TransitionEstimate | Tensor | ArrayLike | None, labels: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the transition matrix, and by how much each class is more frequent than predicted."""
+    """Return the transition matrix, and each class's true share divided by its predicted one."""
     num_classes = rows.shape[1]
     even = torch.ones(num_classes, dtype=torch.float64, device="cpu")
     if transition is not None and not isinstance(transition, TransitionEstimate):
@@ -239,7 +240,7 @@ def _transition(
 
 
 class _RowNames(Sequence[str]):
-    """The rows as names, made on request: a million texts take more than the predictions."""
+    """Row numbers as names, made on access. A million texts would need more memory than rows."""
 
     def __init__(self, size: int) -> None:
         self._rows = range(size)
@@ -279,7 +280,7 @@ def _score(
             f"{score!r}"
         )
     if disagreement is None:
-        raise ValueError("embeddings must be given for score='neighbors', got none")
+        raise ValueError("score='neighbors' needs embeddings, got none; pass embeddings=")
     return disagreement
 
 

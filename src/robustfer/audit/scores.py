@@ -1,4 +1,4 @@
-"""How suspicious each label is: scores of which a higher one is more suspicious."""
+"""Score how suspicious each label is. A higher score is more suspicious."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from torch import Tensor
 from robustfer._checks import check_finite, check_shapes, check_whole_number
 from robustfer._inputs import to_labels, to_probabilities, to_tensor
 
-# What temporaries may take: far less than predictions of a million samples.
+# Memory for temporaries. It is far less than the predictions of a million samples need.
 _BYTES = 32 * 2**20
 
 
 class Posterior(NamedTuple):
-    """What predictions and a transition matrix say of each label.
+    """The posterior of each label, given predictions and a transition matrix.
 
     Attributes:
         wrong_probability: probability that the given label is wrong, ``(N)``.
-        log_odds: its logarithmic odds, which still tell apart what rounds to 0 or 1, ``(N)``.
-        suggestion: the most probable other class, which is right if the label is wrong, ``(N)``
-            int64.
-        class_counts: samples that each class is expected to have in truth, float64 ``(C)``.
+        log_odds: its log odds, which still differ when it rounds to 0 or 1, ``(N)``.
+        suggestion: the most probable other class, ``(N)`` int64.
+        class_counts: expected number of samples that truly have each class, float64 ``(C)``.
     """
 
     wrong_probability: Tensor
@@ -35,7 +34,7 @@ class Posterior(NamedTuple):
 
 
 def log_margin(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> Tensor:
-    r"""Return by how much the best other class leads the given label, in logarithms.
+    r"""Return the log probability of the best other class minus that of the given label.
 
     .. math:: s_i = \max_{k \neq y_i} \log p_{ik} - \log p_{i y_i}
 
@@ -66,7 +65,7 @@ def label_posterior(
     probabilities: Tensor | ArrayLike,
     transition: Tensor | ArrayLike,
 ) -> Posterior:
-    r"""Return how probable it is that each label is wrong, and the most probable other class.
+    r"""Return the probability that each label is wrong, and the most probable other class.
 
     .. math::
         w_i = 1 - \frac{p_{i y_i} T_{y_i y_i}}{\sum_k p_{ik} T_{k y_i}}, \qquad
@@ -75,7 +74,7 @@ def label_posterior(
     Args:
         given: the labels :math:`y` in the data set.
         probabilities: predictions :math:`p` of the data set.
-        transition: :math:`T`, a row per true class, a column per given label; rows sum to 1.
+        transition: :math:`T`, a row per true class, a column per given label. Rows sum to 1.
 
     Shape:
         given integers ``(N)``, probabilities ``(N, C)``, transition ``(C, C)``.
@@ -94,7 +93,7 @@ def label_posterior(
 
 
 def posterior_of(labels: Tensor, rows: Tensor, matrix: Tensor) -> Posterior:
-    """Return the posterior of checked arguments."""
+    """Return the posterior for checked arguments."""
     log_columns = _log(matrix.to(rows.dtype)).T.contiguous()
     odds, best = [], []
     counts = torch.zeros(rows.shape[1], dtype=torch.float64, device="cpu")
@@ -116,24 +115,24 @@ def posterior_of(labels: Tensor, rows: Tensor, matrix: Tensor) -> Posterior:
 def neighbor_disagreement(
     given: Tensor | ArrayLike, embeddings: Tensor | ArrayLike, *, num_neighbors: int = 20
 ) -> Tensor:
-    r"""Return the share of the nearest samples that have another label, weighted by similarity.
+    r"""Return the share of nearest samples with another label, weighted by similarity.
 
     .. math:: s_i = \frac{\sum_{j \in K_i} a_{ij} [y_j \neq y_i]}{\sum_{j \in K_i} a_{ij}}, \qquad
         a_{ij} = \max\Bigl(0, \frac{e_i \cdot e_j}{\|e_i\| \|e_j\|}\Bigr)
 
-    over the K most similar other samples. Where none is similar, each of them counts alike. No
-    matrix of all pairs is held in memory.
+    over the K most similar other samples. If all weights are 0, they count equally. The matrix of
+    all pairs is never in memory.
 
     Args:
         given: the labels in the data set.
         embeddings: pooled features of the data set.
-        num_neighbors: K, at most; of fewer other samples all are taken.
+        num_neighbors: K. With fewer other samples, all are used.
 
     Shape:
         given integers ``(N)``, embeddings ``(N, D)`` -> float32 ``(N)`` in [0, 1].
 
     Raises:
-        ValueError: shapes do not fit, a value is not finite, or fewer than two samples.
+        ValueError: shapes do not fit, a value is not finite, or there are fewer than two samples.
 
     >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]
     >>> neighbor_disagreement([0, 0, 1], embeddings, num_neighbors=1)
@@ -146,8 +145,8 @@ def neighbor_disagreement(
     check_shapes(embeddings=(vectors, "N D"), given=(labels, "N"))
     check_finite(embeddings=vectors)
     if len(vectors) < 2:
-        raise ValueError("embeddings must be of two samples or more, got 1")
-    # Divided by their largest value first: the square of a large number is infinite.
+        raise ValueError("embeddings must have at least two samples, got 1")
+    # Divide by the largest value first, because the square of a large number is infinite.
     largest = vectors.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     vectors = F.normalize(vectors / largest, dim=1)
     count = min(num_neighbors, len(vectors) - 1)
@@ -156,7 +155,7 @@ def neighbor_disagreement(
     for start in range(0, len(vectors), size):
         similarity = vectors[start : start + size] @ vectors.T
         place = torch.arange(len(similarity), device="cpu")
-        similarity[place, start + place] = -torch.inf  # itself
+        similarity[place, start + place] = -torch.inf  # exclude the sample itself
         weight, nearest = similarity.topk(count, dim=1)
         weight = weight.clamp(min=0)
         weight = weight.where(weight.sum(dim=1, keepdim=True) > 0, 1.0)
@@ -166,7 +165,7 @@ def neighbor_disagreement(
 
 
 def checked(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
-    """Return labels and predictions of one data set as tensors."""
+    """Return labels and predictions as tensors, and check that they fit."""
     rows = to_probabilities("probabilities", probabilities)
     labels = to_labels("given", given, num_classes=rows.shape[1])
     check_shapes(probabilities=(rows, "N C"), given=(labels, "N"))
@@ -180,5 +179,5 @@ def _chunks(labels: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _log(rows: Tensor) -> Tensor:
-    # A probability of zero is the smallest one: zero in two places would leave no number at all.
+    # 0 is replaced by the smallest number, because two zeros in a row would give NaN.
     return rows.clamp(min=torch.finfo(rows.dtype).tiny).log_()

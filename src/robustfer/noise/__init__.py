@@ -1,4 +1,4 @@
-"""Label noise: models of it, noise lists, and reports of how labels differ."""
+"""Make, measure and report label noise."""
 
 from robustfer.noise.draw import rows_to_verify
 from robustfer.noise.estimation import TransitionEstimate as TransitionEstimate

@@ -1,4 +1,4 @@
-"""Quantiles of beta distributions, which neither torch nor numpy has."""
+"""Compute quantiles of beta distributions, which torch and numpy do not have."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ _MOST_STEPS = 10_000
 
 
 def beta_quantile(alpha: Floats, beta: Floats, level: Floats | float) -> Floats:
-    r"""Return the value that a beta variable stays below with probability ``level``.
+    r"""Return the quantiles of beta distributions.
 
-    By halving an interval around the root of
+    The quantile x solves :math:`I_x(\alpha, \beta) = \text{level}` with
 
     .. math::
         I_x(\alpha, \beta) = \frac{1}{B(\alpha, \beta)}
             \int_0^x t^{\alpha-1} (1-t)^{\beta-1} dt
 
+    It is found by bisection.
+
     Args:
         alpha: first parameters, above 0.
-        beta: second parameters.
-        level: the probabilities, in (0, 1). The three are broadcast to one shape.
+        beta: second parameters, above 0.
+        level: probabilities, in (0, 1). The three arguments are broadcast to one shape.
 
     >>> beta_quantile(np.array([1.0, 2.0]), np.array([1.0, 1.0]), 0.25)
     array([0.25, 0.5 ])
     """
     asked = np.stack(np.broadcast_arrays(alpha, beta, level))
-    # Equal ones once: the cells of a matrix without a count are alike.
+    # Solve equal ones only once, because matrix entries without a count are equal.
     (a, b, wanted), place = np.unique(asked.reshape(3, -1), axis=1, return_inverse=True)
     low, high = np.zeros_like(a), np.ones_like(a)
     for _ in range(_HALVINGS):
@@ -43,7 +45,7 @@ def beta_quantile(alpha: Floats, beta: Floats, level: Floats | float) -> Floats:
 
 
 def _cumulative(x: Floats, alpha: Floats, beta: Floats) -> Floats:
-    """The regularised incomplete beta function, by its continued fraction on the side it suits."""
+    """Return the regularised incomplete beta function, by its continued fraction."""
     swapped = x > (alpha + 1) / (alpha + beta + 2)
     a, b = np.where(swapped, beta, alpha), np.where(swapped, alpha, beta)
     y = np.clip(np.where(swapped, 1 - x, x), _TINY, 1 - 2**-53)
@@ -55,7 +57,7 @@ def _cumulative(x: Floats, alpha: Floats, beta: Floats) -> Floats:
 
 
 def _fraction(x: Floats, a: Floats, b: Floats) -> Floats:
-    """The continued fraction, by the modified method of Lentz."""
+    """Return the continued fraction, by the modified method of Lentz."""
     c = np.ones_like(x)
     d = 1 / _away_from_zero(1 - (a + b) * x / (a + 1))
     value: Floats = d.copy()

@@ -1,6 +1,6 @@
-"""``robustfer noise make | show | verify``: noisy labels from the command line.
+"""Run ``robustfer noise make | show | verify``.
 
-:mod:`robustfer.cli` imports this module only when it runs one of these commands: it loads torch.
+:mod:`robustfer.cli` imports this module only to run one of these commands, because it loads torch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from robustfer.noise.verification import verify_noise_list
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; return 0, or 1 if a list has problems."""
+    """Run the command. Return 0, or 1 if a list has problems."""
     if options.picture is not None:
-        picture_format(options.picture)  # before anything is written
+        picture_format(options.picture)  # checked before anything is written
     return {"make": _make, "show": _show, "verify": _verify}[options.action](options)
 
 
@@ -38,7 +38,7 @@ def _make(options: argparse.Namespace) -> int:
     write_noise_list(
         options.output, noisy.ids, noisy.targets, names=options.names, base=options.base
     )
-    # Against the labels before, which may be noisy themselves and have true_targets of their own.
+    # Compare with the labels before. They can be noisy too, and have other true_targets.
     counts = confusion_matrix(noisy.targets, dataset.targets, num_classes=len(dataset.classes))
     report = NoiseReport(classes=dataset.classes, counts=counts)
     _show_report(report, options, f"{options.model}, rate {report.rate:g}")
@@ -51,18 +51,20 @@ def _noisy(dataset: LabeledFaces, options: argparse.Namespace) -> LabeledFaces:
     model, seed, rate = options.model, options.seed, options.rate
     by_sample = model in ("instance", "profile")
     if (rate is None) != (model == "profile"):
-        wanted = "leave out --rate: the profile says it" if rate is not None else "add --rate"
+        wanted = "remove --rate, the profile has it" if rate is not None else "add --rate"
         raise ValueError(f"--model {model} got {'no rate' if rate is None else rate}; {wanted}")
     for name, needed in (("profile", model == "profile"), ("probabilities", model == "instance")):
         if needed and getattr(options, name) is None:
-            raise ValueError(f"--model {model} needs --{name}")
+            raise ValueError(f"--model {model} needs {name}; add --{name}")
     if not by_sample and options.probabilities is not None:
-        raise ValueError(f"--model {model} takes no --probabilities")
+        raise ValueError(f"--model {model} does not take --probabilities; remove it")
     if model != "profile" and options.profile is not None:
-        raise ValueError(f"--model {model} takes no --profile; add --model profile")
+        raise ValueError(f"--model {model} does not take --profile; use --model profile")
     if by_sample:
         if options.variant != "exact":
-            raise ValueError(f"--model {model} takes no --variant, got {options.variant}")
+            raise ValueError(
+                f"--model {model} does not take --variant, got {options.variant}; remove it"
+            )
         rows = _probabilities(dataset, options.probabilities)
         if model == "instance":
             return with_instance_noise(dataset, rows, rate=rate, seed=seed)
@@ -76,10 +78,13 @@ def _noisy(dataset: LabeledFaces, options: argparse.Namespace) -> LabeledFaces:
 
 
 def _probabilities(dataset: LabeledFaces, source: str | None) -> Any:
-    """What the samples look like, in their order, by a file or by votes."""
+    """Return the probabilities of the samples, in their order, from a file or from votes."""
     if source == "votes":
         if dataset.votes is None:
-            raise ValueError("--probabilities votes: the data set has no votes of several people")
+            raise ValueError(
+                "--probabilities votes needs votes of several people, which the data set does not "
+                "have; give a file of predictions"
+            )
         return vote_shares(dataset.votes)
     if source is None:
         return None
@@ -89,7 +94,7 @@ def _probabilities(dataset: LabeledFaces, source: str | None) -> Any:
 def _show(options: argparse.Namespace) -> int:
     dataset = load_faces(options.data, options)
     if options.crowd:
-        counts, notes = crowd_counts(dataset.votes), ("counted are votes, not faces",)
+        counts, notes = crowd_counts(dataset.votes), ("the counts are votes, not faces",)
         report = NoiseReport(classes=dataset.classes, counts=counts, notes=notes)
         _show_report(report, options, "single people against the majority")
         return 0
@@ -124,14 +129,14 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def list_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return how to read the list that the command line names."""
+    """Return the options for reading the list."""
     return {"base": options.base, "classes": options.order}
 
 
 def _other_splits(
     noisy: NoiseList, dataset: LabeledFaces, options: argparse.Namespace
 ) -> tuple[list[LabeledFaces], list[str]]:
-    """The splits whose labels a list must leave as they are, and why one could not be read."""
+    """Return the splits whose labels a list must not change, and reasons for missing ones."""
     splits: list[LabeledFaces] = []
     missing: list[str] = []
     of_others = (match_names(noisy.path, noisy.ids, dataset.ids) < 0).any()
@@ -149,13 +154,13 @@ def _other_splits(
 
 
 def load_faces(spec: str, options: argparse.Namespace, *, split: str | None = None) -> LabeledFaces:
-    """Load a data set as the command line says, by default the split that it names."""
+    """Load a data set with the options of the command line, or another split of it."""
     wanted: Any = options.split if split is None else split
     given = {"classes": options.classes} | dict(options.reader)
     given["split"] = None if wanted == "all" else wanted
     try:
         return load(spec, **given)
-    except TypeError as error:  # an option of another type
+    except TypeError as error:  # an option of the wrong type
         raise ValueError(str(error)) from error
 
 

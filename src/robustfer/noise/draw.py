@@ -1,4 +1,4 @@
-"""Which samples to verify, so that they tell how labels go wrong."""
+"""Choose samples to verify, to estimate how labels go wrong."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ def rows_to_verify(
 ) -> Tensor:
     """Draw the samples whose labels a person verifies, for :func:`transition_from_verified`.
 
-    The default takes as many samples of each given label, as far as there are. For the same number
-    of verified labels the class shares and the transition matrix are then more certain, above all
-    those of rare classes, than for a draw without regard to the labels.
+    By default it draws equally many samples of each given label, if there are enough. The estimates
+    of the class shares and of the transition matrix are then more certain than for a random draw,
+    above all for rare classes.
 
     Args:
         given: labels of the data set.
         count: number of samples to draw.
-        stratified: draw as many of each given label; pass the counts of all given labels as
+        stratified: draw equally many of each given label. Pass the counts of all given labels as
             ``given_counts`` to :func:`transition_from_verified` then.
-        seed: which of the possible draws.
+        seed: seed of the draw.
 
     Returns:
-        Rows of the data set ``(count)`` int64, in random order: their place tells no label.
+        Rows of the data set ``(count)`` int64, in random order, so that it does not reveal labels.
 
     Shape:
         given integers ``(N)``.
 
     Raises:
         TypeError: ``stratified`` is not a bool.
-        ValueError: more samples than the data set has, or labels that are not whole numbers.
+        ValueError: ``count`` is more than the samples, or labels are not whole numbers.
 
     >>> given = torch.tensor([0] * 90 + [1] * 8 + [2] * 2)
     >>> given[rows_to_verify(given, 12)].bincount()
@@ -46,13 +46,13 @@ def rows_to_verify(
         raise ValueError(f"given must hold whole numbers, got {labels.dtype}")
     count = check_whole_number("count", count, 0)
     if count > len(labels):
-        raise ValueError(f"count must be at most the {len(labels)} samples, got {count}")
+        raise ValueError(f"count must be at most {len(labels)}, the number of samples, got {count}")
     check_bool("stratified", stratified)
     generator = torch.Generator("cpu").manual_seed(check_whole_number("seed", seed, 0, 2**63 - 1))
     order = torch.randperm(len(labels), generator=generator, device="cpu")
     if not stratified:
         return order[:count]
-    # A row of each label by turns, so that labels with few samples leave room for the others.
+    # Take a row of each label in turn. When a label has no more rows, the others fill its place.
     _, place, counts = torch.unique(labels[order], return_inverse=True, return_counts=True)
     by_label = place.argsort(stable=True)
     turn = torch.empty_like(order)

@@ -1,4 +1,4 @@
-"""How labels go wrong, estimated from a few verified ones or from predictions."""
+"""Estimate how labels go wrong, from a few verified labels or from predictions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _CHUNK = 65_536
 
 @dataclass(frozen=True)
 class TransitionEstimate:
-    """How labels go wrong, as far as some verified ones tell.
+    """An estimate of how labels go wrong, from verified labels.
 
     Attributes:
         matrix: probability that a sample of the true class (row) has the given label (column),
-            float64 ``(C, C)``, rows that sum to 1.
+            float64 ``(C, C)``. Rows sum to 1.
         matrix_low: lower end of the credible interval of each entry, ``(C, C)``.
         matrix_high: upper end, ``(C, C)``.
-        shares: share of each class in the truth, float64 ``(C)``, which sum to 1.
+        shares: true share of each class, float64 ``(C)``. They sum to 1.
         shares_low: lower end of the credible interval of each share, ``(C)``.
         shares_high: upper end, ``(C)``.
         counts: verified samples of each true class (row) and given label (column), ``(C, C)``.
@@ -49,13 +49,13 @@ class TransitionEstimate:
     level: float
 
     def text(self, classes: Sequence[str]) -> str:
-        """Return the estimate as a table: a line for each true class.
+        """Return the estimate as a table with a line per true class.
 
         Args:
             classes: names of the classes.
 
         Raises:
-            ValueError: not one name per class.
+            ValueError: there is not one name per class.
 
         >>> true, given = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
         >>> print(transition_from_verified(true, given, num_classes=2).text(["sad", "glad"]))
@@ -64,7 +64,7 @@ class TransitionEstimate:
         glad               1   28 % (2 - 71)  92 % (53 - 100)
         """
         if len(classes) != len(self.shares):
-            raise ValueError(f"classes must hold {len(self.shares)} names, got {len(classes)}")
+            raise ValueError(f"classes must have {len(self.shares)} names, got {len(classes)}")
         rows = [("true class", "verified", "share", "keeps its label")]
         for k, name in enumerate(classes):
             kept = self.matrix[k, k], self.matrix_low[k, k], self.matrix_high[k, k]
@@ -94,31 +94,30 @@ def transition_from_verified(
 
     .. math:: T_{kl} = \frac{n_{kl} + a + b\,[k = l]}{\sum_j (n_{kj} + a + b\,[k = j])}
 
-    :math:`n_{kl}` are the verified samples of true class k that were given the label l. The
-    verified samples must be a random draw of the data set, or a draw stratified by the given label,
-    so that rare labels get their rows too. Suspects that a ranking picked are neither: they correct
-    labels, but do not tell how often labels are wrong.
+    :math:`n_{kl}` is the number of verified samples of true class k with the given label l. The
+    verified samples must be a random draw of the data set, or a draw stratified by the given label.
+    Do not use suspects of a ranking: they do not show how often labels are wrong.
 
-    For a stratified draw pass ``given_counts``. Each verified sample of given label l then counts
-    in proportion to :math:`N_l / n_{\cdot l}`, the samples in the data set per verified one. The
-    counts of a row are scaled to their effective number :math:`(\sum w)^2 / \sum w^2`.
+    For a stratified draw pass ``given_counts``. Each verified sample of given label l then weighs
+    :math:`N_l / n_{\cdot l}`, the samples in the data set per verified one. The counts of a row are
+    scaled to their effective number :math:`(\sum w)^2 / \sum w^2`.
 
-    The intervals are those of the Dirichlet posterior of each row, and of the shares.
+    The intervals are those of Dirichlet posteriors of the rows and of the shares.
 
     Args:
-        true: true classes of the verified samples; -1 for an ambiguous sample, which is left out.
+        true: true classes of the verified samples. -1 is an ambiguous sample, which is left out.
         given: their labels in the data set.
         num_classes: number of classes.
         given_counts: samples of each given label in the whole data set, for a stratified draw.
-        prior: :math:`a`, what each entry of a row is worth before any sample.
-        prior_diagonal: :math:`b`, what the right label is worth in addition.
+        prior: :math:`a`, the prior count of each entry of a row.
+        prior_diagonal: :math:`b`, the additional prior count of the right label.
         level: probability of the credible intervals, in (0, 1).
 
     Shape:
         true, given integers ``(N)``, given_counts ``(C)``.
 
     Raises:
-        TypeError: labels that are not numbers.
+        TypeError: labels are not numbers.
         ValueError: an argument does not fit, or a label of the data set has no verified sample.
 
     Reference:
@@ -146,7 +145,7 @@ def transition_from_verified(
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device="cpu")
     counts.index_put_((truth[known], labels[known]), counts.new_ones(1), accumulate=True)
 
-    # Strata and their sizes in the data set; a random draw is a single one.
+    # Strata and their sizes in the data set. A random draw is one stratum.
     number = counts.double().numpy()
     if given_counts is None:
         drawn, size = number.sum(axis=1, keepdims=True), np.ones(1)
@@ -179,18 +178,18 @@ def transition_from_verified(
 def transition_from_confident_joint(
     probabilities: Tensor | ArrayLike, given: Tensor | ArrayLike
 ) -> Tensor:
-    r"""Estimate the transition matrix from predictions, without a verified label.
+    r"""Estimate the transition matrix from predictions, without verified labels.
 
     .. math::
         T_{kl} = \frac{J_{kl} + 1}{\sum_j (J_{kj} + 1)}, \qquad
         J_{kl} = \sum_i [k_i = k] \, [y_i = l]
 
-    with the given labels :math:`y` and the confident class :math:`k_i`: the most probable class of
-    those whose probability reaches their threshold. The threshold of a class is its mean
-    probability over the samples given it. A sample below all thresholds does not count.
+    with the given labels :math:`y` and the confident class :math:`k_i`. This is the most probable
+    class among those whose probability reaches their threshold. The threshold of a class is its
+    mean probability over the samples with this label. A sample below all thresholds is not counted.
 
-    The matrix ranks labels well. It reproduces the shares of the given labels, so it does not help
-    training: that needs :func:`transition_from_verified`.
+    The matrix ranks labels well. It does not help training, because it reproduces the shares of the
+    given labels. Use :func:`transition_from_verified` for training.
 
     Args:
         probabilities: predictions of the data set, such as
@@ -202,7 +201,7 @@ def transition_from_confident_joint(
         class, a column per given label.
 
     Raises:
-        TypeError: an argument does not hold numbers.
+        TypeError: an argument is not numbers.
         ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
 
     Reference:
@@ -217,7 +216,7 @@ def transition_from_confident_joint(
     num_classes = rows.shape[1]
     labels = to_labels("given", given, num_classes=num_classes)
     check_shapes(probabilities=(rows, "N C"), given=(labels, "N"))
-    # A column after the other: whole copies of large predictions would not fit into memory.
+    # One column at a time, because copies of large predictions can exceed the memory.
     threshold = torch.empty(num_classes, dtype=rows.dtype, device="cpu")
     for k in range(num_classes):
         own = rows[:, k][labels == k]
@@ -240,25 +239,25 @@ def _stratum_shares(given_counts: Tensor | ArrayLike, drawn: Floats) -> Floats:
     check_within(0, float("inf"), given_counts=counts)
     size: Floats = counts.double().numpy()
     if not size.sum():
-        raise ValueError("given_counts must count the samples of the data set, got only zeros")
+        raise ValueError("given_counts must be numbers of samples, got only zeros")
     missing = np.flatnonzero((size > 0) & (drawn == 0))
     if len(missing):
         raise ValueError(
-            f"true has no verified sample of the given label {missing[0]}, which "
-            f"{int(size[missing[0]])} samples of the data set have; verify some of each label"
+            f"true has no verified sample of the given label {missing[0]}, expected one because "
+            f"{int(size[missing[0]])} samples of the data set have it; verify some of each label"
         )
     strange = np.flatnonzero((size == 0) & (drawn > 0))
     if len(strange):
         raise ValueError(
-            f"given_counts must count every label in given, got 0 for label {strange[0]}, which "
-            f"{int(drawn[strange[0]])} verified samples have"
+            f"given_counts must count every label in given, got 0 for the label {strange[0]} of "
+            f"{int(drawn[strange[0]])} verified samples"
         )
     shares: Floats = size / size.sum()
     return shares
 
 
 def _effective_counts(number: Floats, size: Floats) -> Floats:
-    """Counts reweighted to a random draw, the sum of a row being its effective number."""
+    """Return counts as for a random draw. The sum of a row is its effective number."""
     weight = size / np.maximum(number.sum(axis=0) / number.sum(), 1e-300)
     weighted = number * weight
     total, squares = weighted.sum(axis=1), (number * weight**2).sum(axis=1)
@@ -268,7 +267,7 @@ def _effective_counts(number: Floats, size: Floats) -> Floats:
 
 
 def _class_shares(drawn: Floats, size: Floats, prior: float) -> tuple[Floats, Floats]:
-    """Mean and variance of the true shares: of each stratum Dirichlet, and independent."""
+    """Return mean and variance of the true shares, from independent Dirichlets per stratum."""
     pseudo = drawn + prior * size
     total = pseudo.sum(axis=0)
     part = pseudo / total
@@ -277,7 +276,7 @@ def _class_shares(drawn: Floats, size: Floats, prior: float) -> tuple[Floats, Fl
 
 
 def _stratified_variance(matrix: Floats, shares: Floats, size: Floats, drawn: Floats) -> Floats:
-    """Variance of each entry from that of its stratum, to the first order."""
+    """Return the variance of each entry from that of its stratum, to first order."""
     joint = shares[:, None] * matrix
     of_stratum = joint / joint.sum(axis=0)
     variance = size**2 * of_stratum * (1 - of_stratum) / (drawn + 1)
@@ -287,7 +286,7 @@ def _stratified_variance(matrix: Floats, shares: Floats, size: Floats, drawn: Fl
 
 
 def _interval(mean: Floats, variance: Floats, level: float) -> tuple[Floats, Floats]:
-    """The interval of the beta distribution with this mean and variance: Dirichlet's marginal."""
+    """Return the interval of the beta distribution with this mean and variance."""
     total = mean * (1 - mean) / variance - 1
     alpha, beta = mean * total, (1 - mean) * total
     ends = np.array([(1 - level) / 2, (1 + level) / 2]).reshape(2, *[1] * mean.ndim)

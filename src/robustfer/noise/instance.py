@@ -1,4 +1,4 @@
-"""Label noise that depends on each sample: like measured noise, or by what a sample looks like."""
+"""Make label noise that depends on each sample."""
 
 from __future__ import annotations
 
@@ -31,24 +31,23 @@ def with_noise_like(
     seed: int,
     probabilities: Tensor | ArrayLike | None = None,
 ) -> _FacesT:
-    r"""Put noise on clean labels that looks like the noise that a profile measured.
+    r"""Put noise on clean labels that resembles the noise of a profile.
 
-    Of the :math:`n_k` samples of class k, :math:`n_k (1 - T_{kk})` get a wrong label, and
-    :math:`n_k T_{kl}` of them the class l, both rounded by largest remainders. So the counts are
-    exact. Without ``probabilities`` each sample of a class is drawn alike. With them the odds of a
-    wrong label follow the sample's margin, and its wrong class what the sample looks like, as
-    :class:`NoiseProfile` describes.
+    Of the :math:`n_k` samples of class k, :math:`n_k T_{kl}` get the wrong class l. The numbers are
+    exact, rounded by largest remainders. Without ``probabilities`` all samples of a class are
+    equally likely to change. With them, unclear samples are more likely to change, and to a class
+    that they resemble, as :class:`NoiseProfile` describes.
 
-    A sample's noise depends on the seed, on its id, and on which other samples are there, but not
-    on their order. Put noise on the full split, and take a subset afterwards.
+    A sample's noise depends on the seed, its id and the set of other samples, but not on their
+    order. Put noise on the full split, and take a subset afterwards.
 
     Args:
-        dataset: a data set with clean labels. Classes that the profile does not know keep their
+        dataset: a data set with clean labels. Classes that are not in the profile keep their
             labels.
-        profile: how labels go wrong: ``NoiseProfile.load("fer2013")``.
-        seed: which of the possible draws, a whole number.
-        probabilities: what each sample looks like: predictions of a network that did not train on
-            it, or shares of votes. The classes in the order of the data set's.
+        profile: how labels go wrong, such as ``NoiseProfile.load("fer2013")``.
+        seed: seed of the noise, a whole number.
+        probabilities: the classes that each sample resembles: predictions of a network that did not
+            train on it, or shares of votes. Columns are in the order of ``dataset.classes``.
 
     Shape:
         ``probabilities`` (N, C).
@@ -57,9 +56,9 @@ def with_noise_like(
         A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        TypeError: not one of robustfer's data sets, or not a profile.
-        ValueError: the labels are probabilities, the profile gives a class that the data set
-            lacks, or it was measured without probabilities and here are some.
+        TypeError: ``dataset`` is not one of robustfer's data sets, or ``profile`` is not a profile.
+        ValueError: the labels are probabilities, the data set lacks a label that the profile gives,
+            or ``probabilities`` are given for a profile that was measured without them.
 
     >>> from robustfer.data import DemoFaces
     >>> from robustfer.noise import noise_report
@@ -75,10 +74,10 @@ def with_noise_like(
         )
     if probabilities is not None and profile.by_margin is None:
         raise ValueError(
-            "the profile was measured without probabilities, so it does not know how noise depends "
-            "on them; leave out probabilities"
+            "probabilities cannot be used: the profile was measured without probabilities; remove "
+            "the argument, or measure a profile with them"
         )
-    # Counted in the profile's order: the order of the data set's classes decides nothing.
+    # Use the profile's order of classes, so that the order in the data set does not matter.
     known, own = (tuple(map(class_name, names)) for names in (profile.classes, dataset.classes))
     order = known + tuple(name for name in own if name not in known)
     wrongly = profile.counts.sum(dim=0) - profile.counts.diagonal()
@@ -86,8 +85,8 @@ def with_noise_like(
     lacking = [name for name, times in pairs if times and name not in own]
     if lacking:
         raise ValueError(
-            f"the profile gives the labels {', '.join(lacking)}, which the data set lacks; its "
-            f"classes are {', '.join(dataset.classes)}"
+            f"the profile gives the labels {', '.join(lacking)}, which the data set lacks; use a "
+            f"profile for its classes, {', '.join(dataset.classes)}"
         )
     rows = None
     if probabilities is not None:
@@ -100,24 +99,25 @@ def with_noise_like(
 def with_instance_noise(
     dataset: _FacesT, probabilities: Tensor | ArrayLike, *, rate: float, seed: int
 ) -> _FacesT:
-    r"""Give the labels of unclear samples another class, one that the sample looks like.
+    r"""Change the labels of unclear samples to a class that they resemble.
 
     .. math::
         P(\text{wrong} \mid i) = \frac{c \, (1 - p_{iy})}{p_{iy} + c \, (1 - p_{iy})}, \qquad
         P(l \mid \text{wrong}, i) = \frac{p_{il}}{1 - p_{iy}}
 
-    y is the label before, and c is such that exactly :math:`\operatorname{round}(\text{rate} \cdot
-    N)` labels change. A higher rate changes the same samples and more.
+    y is the label before. c is chosen to change exactly :math:`\operatorname{round}(\text{rate}
+    \cdot N)` labels. A higher rate changes the same samples, and more.
 
-    A sample's noise depends on the seed, on its id, and on which other samples are there, but not
-    on their order. Put noise on the full split, and take a subset afterwards.
+    A sample's noise depends on the seed, its id and the set of other samples, but not on their
+    order. Put noise on the full split, and take a subset afterwards.
 
     Args:
         dataset: a data set with clean labels.
-        probabilities: :math:`p`, what each sample looks like: predictions of a network that did
-            not train on it, or shares of votes. The classes in the order of the data set's.
+        probabilities: :math:`p`, the classes that each sample resembles: predictions of a network
+            that did not train on it, or shares of votes. Columns are in the order of
+            ``dataset.classes``.
         rate: share of the labels that change, in [0, 1].
-        seed: which of the possible draws, a whole number.
+        seed: seed of the noise, a whole number.
 
     Shape:
         ``probabilities`` (N, C).
@@ -126,7 +126,7 @@ def with_instance_noise(
         A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        TypeError: not one of robustfer's data sets.
+        TypeError: ``dataset`` is not one of robustfer's data sets.
         ValueError: the labels are probabilities, or an argument does not fit.
 
     >>> from robustfer.data import DemoFaces
@@ -145,7 +145,7 @@ def with_instance_noise(
     log_odds = other.sum(dim=1).log() - own[:, 0].log()
     drawn = _draw(log_odds, _uniform(words[:, 0]), round(rate * len(true)))
     steps = other[drawn].cumsum(dim=1)
-    # Rounding must not end the last class that has a share before 1.
+    # After rounding, the last class with a share must still reach 1.
     steps = (steps / steps[:, -1:]).where(steps < steps[:, -1:], 2.0)
     noisy = true.clone()
     point = _uniform(words[:, 1])[drawn, None]
@@ -162,7 +162,7 @@ def _rows(probabilities: Tensor | ArrayLike, dataset: LabeledFaces) -> Tensor:
 def _like(
     targets: Tensor, ids: Sequence[str], profile: NoiseProfile, rows: Tensor | None, seed: int
 ) -> Tensor:
-    """Labels with the profile's noise, all counted in an order that begins with its classes."""
+    """Return labels with the profile's noise, in an order that starts with its classes."""
     words = _words(seed, ids)
     who, noisy = _uniform(words[:, 0]), targets.clone()
     log_base = without_diagonal(profile.counts).log()
@@ -178,7 +178,7 @@ def _like(
             continue
         log_odds = torch.zeros(len(own), dtype=torch.float64, device="cpu")
         if margin is not None:
-            # Samples of one margin stand in an order that the seed decides.
+            # The seed orders samples with equal margins.
             tie = _mixed(words[own.numpy(), 1], len(profile.classes))
             order = torch.from_numpy(np.lexsort((tie, margin[own].numpy())))
             tenth = torch.empty_like(own)
@@ -188,7 +188,7 @@ def _like(
         to = log_base[k].expand(len(rest), -1)
         if like is not None and profile.attraction is not None:
             to = to + profile.attraction * like[rest, : len(cells)]
-        # One class after the other takes its share of those that are left.
+        # Each class in turn takes its number of the remaining samples.
         for label, count in enumerate(cells.tolist()):
             if not count:
                 continue
@@ -203,16 +203,15 @@ def _like(
 
 
 def _draw(log_odds: Tensor, uniform: Tensor, count: int) -> Tensor:
-    """Draw exactly this many samples, each with its own odds; return their places.
+    """Draw ``count`` samples by their log odds, and return their rows.
 
-    A sample is drawn with probability sigmoid(log odds + a constant), if the constant is where
-    the number comes out.
+    A sample is drawn with probability sigmoid(log odds + c). c is chosen to give this number.
     """
     return (uniform.logit() - log_odds).argsort(stable=True)[:count]
 
 
 def _apportion(quotas: Tensor) -> Tensor:
-    """Whole numbers with the sum of the quotas: rounded down, and up where most was lost."""
+    """Round quotas to whole numbers with the same sum, by largest remainders."""
     quotas = quotas.round(decimals=9)
     counts = quotas.floor()
     missing = round(float(quotas.sum() - counts.sum()))
@@ -222,13 +221,13 @@ def _apportion(quotas: Tensor) -> Tensor:
 
 
 def _words(seed: int, ids: Sequence[str]) -> _Words:
-    """The two 64-bit numbers of each sample, (N, 2)."""
+    """Return two 64-bit numbers for each sample, (N, 2)."""
     digests = b"".join(digest(seed, name) for name in ids)
     return np.frombuffer(digests, dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def _mixed(words: _Words, number: int) -> _Words:
-    """Other numbers for each purpose, by the function splitmix64."""
+    """Return new numbers for another purpose, by the function splitmix64."""
     mixed = words + np.uint64((number + 1) * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -237,5 +236,5 @@ def _mixed(words: _Words, number: int) -> _Words:
 
 
 def _uniform(words: _Words) -> Tensor:
-    """Numbers inside (0, 1), of 52 bits: with one more, the greatest would round to 1."""
+    """Return numbers inside (0, 1) of 52 bits. With 53 bits the largest would round to 1."""
     return torch.from_numpy(((words >> np.uint64(12)) + 0.5) / 2**52)

@@ -1,4 +1,4 @@
-"""Lists of noisy labels in the formats in circulation: read, written and put on a data set."""
+"""Read and write lists of noisy labels in published formats, and apply them to a data set."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _FacesT = TypeVar("_FacesT", bound=LabeledFaces)
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseList:
-    """Labels of a list, and how the list has them.
+    """The labels of a list, and its format.
 
     Attributes:
         path: the file.
-        ids: the names in it, slashes forward and aligned copies named as their images.
+        ids: the names in it, with forward slashes, and without the suffix of aligned copies.
         targets: int64 (N), positions in ``classes``.
-        classes: names of the classes, in the order that the list counts them.
-        base: what the list counts from, 0 or 1.
-        names: ``"aligned"`` where it names aligned copies, ``a_aligned.jpg``.
+        classes: names of the classes, in the order of the list's numbers.
+        base: the number of the first class, 0 or 1.
+        names: ``"aligned"`` if it names aligned copies, ``a_aligned.jpg``, else ``"plain"``.
     """
 
     path: Path
@@ -57,22 +57,22 @@ def read_noise_list(
     base: Literal[0, 1] | None = None,
     clean: LabeledFaces | NoiseList | None = None,
 ) -> NoiseList:
-    r"""Read a list of labels, a name and a number per line, in any of the published formats.
+    r"""Read a list of labels, a name and a number per line, in any published format.
 
-    It takes numbers from 1 with plain names (``train_00001.jpg 5``), numbers from 0 with the names
-    of aligned copies, whole paths too (``/faces/train_00001_aligned.jpg 4``), and mixtures. A 0 or
-    the greatest number tells the base; if neither occurs, the clean labels do.
+    Numbers can start at 1 with plain names (``train_00001.jpg 5``), or at 0 with names of aligned
+    copies (``train_00001_aligned.jpg 4``). Whole paths and mixtures are accepted. The base follows
+    from a 0 or the largest number, or else from the clean labels.
 
     Args:
         path: the list.
-        classes: the order that the numbers count, names or a key of
-            :data:`robustfer.data.NUMBERINGS`; default: that of ``clean``, else RAF-DB's.
-        base: what the numbers count from; default: found out.
+        classes: the order of the classes, names or a key of :data:`robustfer.data.NUMBERINGS`.
+            Default: that of ``clean``, or RAF-DB's.
+        base: the number of the first class. Default: detected.
         clean: the labels without noise.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is not as described, or the numbers fit neither base or both.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line has another form, or the numbers fit no base or both.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -123,18 +123,18 @@ def write_noise_list(
     names: Names = "plain",
     base: Literal[0, 1] | None = None,
 ) -> None:
-    """Write labels as a list that other programs read.
+    """Write labels as a list for other programs.
 
     Args:
-        path: the file; it is there whole or not at all.
+        path: the file. It is written whole or not at all.
         ids: names of the samples.
         targets: their labels, int64 (N).
-        names: ``"plain"``, or ``"aligned"`` to name aligned copies.
-        base: what to count from; default: 1 with plain names and 0 with aligned ones.
+        names: ``"plain"``, or ``"aligned"`` for names of aligned copies.
+        base: the number of the first class. Default: 1 with plain names, 0 with aligned ones.
 
     Raises:
         TypeError: ids are not an ordered sequence of texts.
-        ValueError: labels or names could not be read again or told apart; nothing is written.
+        ValueError: labels or names could not be read again. Nothing is written then.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -170,32 +170,31 @@ def with_noise_list(
     classes: str | Sequence[str] | None = None,
     base: Literal[0, 1] | None = None,
 ) -> _FacesT:
-    r"""Put the labels of a list, a name and a number per line, on a data set.
+    r"""Give a data set the labels of a list, with a name and a number per line.
 
-    It takes the formats in circulation: numbers from 1 with plain names (``train_00001.jpg 5``),
-    numbers from 0 with the names of aligned copies, whole paths too
-    (``/faces/train_00001_aligned.jpg 4``), and mixtures.
+    Numbers can start at 1 with plain names (``train_00001.jpg 5``), or at 0 with names of aligned
+    copies (``train_00001_aligned.jpg 4``). Whole paths and mixtures are accepted.
 
-    A name of the list means the sample with this id. One of the two may have more folders before
-    it, so ``1.jpg`` is ``train/1.jpg``, and ``test/1.jpg`` is not. The list may name other samples
-    too, say those of another split.
+    A name of the list is the id of a sample. Either can have more folders in front: ``1.jpg`` and
+    ``train/1.jpg`` match, but ``test/1.jpg`` and ``train/1.jpg`` do not. The list can also name
+    other samples, such as those of another split.
 
     Args:
         dataset: a data set with one class per sample.
         path: the list.
-        classes: the order that the numbers count, names or a key of
-            :data:`robustfer.data.NUMBERINGS`; default: that of the data set.
-        base: what the numbers count from. Default: a 0 or the greatest number tells, or else the
-            labels of the data set.
+        classes: the order of the classes in the list, names or a key of
+            :data:`robustfer.data.NUMBERINGS`. Default: that of the data set.
+        base: the number of the first class. Default: detected from the numbers, or from the labels
+            of the data set.
 
     Returns:
         A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: not one of robustfer's data sets.
-        ValueError: a line is not as described, the numbers fit neither base, names do not fit, or
-            clearly more labels agree in another order of the classes.
+        FileNotFoundError: the file does not exist.
+        TypeError: ``dataset`` is not one of robustfer's data sets.
+        ValueError: a line has another form, numbers or names do not fit, or clearly more labels
+            agree in another order of the classes.
 
     >>> import tempfile
     >>> from robustfer.data import DemoFaces
@@ -219,7 +218,7 @@ def with_noise_list(
     if missing:
         raise ValueError(
             f"{noisy.path} has no label for {len(missing)} of {len(dataset)} samples, the first "
-            f"{missing[0]!r}; its own names are like {noisy.ids[0]!r}"
+            f"{missing[0]!r}, but names like {noisy.ids[0]!r}; use the list of this data set"
         )
     given = renumber(noisy.targets[places], source=noisy.classes, target=dataset.classes)
     agree = int((given == true).sum())
@@ -228,16 +227,19 @@ def with_noise_list(
     if better is not None:
         raise ValueError(
             f"{noisy.path} differs from the data set in {1 - agree / len(dataset):.0%} of the "
-            f"labels: another order of the classes? {better.hint()} To read it so, pass "
-            f"{better.options()}"
+            f"labels: it may have another order of the classes. {better.hint()} For that order "
+            f"pass {better.options()}"
         )
     return dataset.with_targets(given)
 
 
 def hard_targets(labels: LabeledFaces | NoiseList) -> Tensor:
-    """Return the classes; refuse probabilities."""
+    """Return the labels, and require classes, not probabilities."""
     if labels.targets.ndim != 1:
-        raise ValueError("a list has one class per sample, but the clean labels are probabilities")
+        raise ValueError(
+            "the clean labels are probabilities, expected one class per sample as in the list; "
+            "choose such labels"
+        )
     return labels.targets
 
 
@@ -266,11 +268,11 @@ def _find_base(
             if agree[0] != agree[1]:
                 return 0 if agree[0] > agree[1] else 1
         elif len(true) and (better := fitting_order(numbers, true, clean.classes)):
-            hint = f". {better.hint()} Give {better.options()}"
+            hint = f". {better.hint()} For that order pass {better.options()}"
     if from_0:
         raise ValueError(
-            f"{path} has neither 0 nor {len(order)}, so it may count from 0 or from 1; say base=, "
-            "or give the clean labels"
+            f"{path} has neither 0 nor {len(order)}, so it can count from 0 or from 1; pass base=, "
+            "or the clean labels"
         )
     raise ValueError(
         f"{path} counts {len(order)} classes neither from 0 nor from 1: line {least.line} has "

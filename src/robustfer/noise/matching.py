@@ -1,4 +1,4 @@
-"""How a list of labels fits clean ones: its names to rows, its numbers to an order of classes."""
+"""Match a list of labels with a data set: names with rows, numbers with classes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _OWN = "the data set"
 
 
 def list_name(name: str) -> str:
-    """Return a name as lists are compared: slashes forward, an aligned copy named as its image."""
+    """Return a name for comparison: forward slashes, and no suffix of aligned copies."""
     return plain_name(name.replace("\\", "/"))
 
 
 def match_names(path: Path, names: Sequence[str], ids: Sequence[str]) -> Tensor:
-    """Return the row of each of a list's names among ``ids``, -1 where there is none.
+    """Return the row of each name among ``ids``, or -1.
 
-    Two names are of one sample where they are the same or one is the end of the other, from a
-    folder on: ``train/1.jpg`` is ``/faces/train/1.jpg`` and ``1.jpg``, but not ``test/1.jpg``. A
-    name that fits several samples is refused, and two names of one sample; ``path`` names the list.
+    Two names match if they are equal, or one is the end of the other's path: ``train/1.jpg``
+    matches ``/faces/train/1.jpg`` and ``1.jpg``, but not ``test/1.jpg``. A name that matches
+    several samples is an error, and so are two names of one sample. ``path`` is for errors.
     """
     whole: dict[str, int] = {}
     ends: dict[str, int] = {}
@@ -44,13 +44,13 @@ def match_names(path: Path, names: Sequence[str], ids: Sequence[str]) -> Tensor:
     if _SEVERAL in rows:
         name = names[rows.index(_SEVERAL)]
         raise ValueError(
-            f"{path}: {name!r} fits several samples by the end of its name; write the list with "
-            f"the folders that the samples' ids have, like {ids[0]!r}"
+            f"{path}: {name!r} fits several samples by the end of its name; write names with "
+            f"folders, as in the ids of samples, like {ids[0]!r}"
         )
     twice = [row for row, count in Counter(rows).items() if row >= 0 and count > 1]
     if twice:
         both = [name for name, row in zip(names, rows, strict=True) if row == twice[0]]
-        raise ValueError(f"{path} has several labels for {ids[twice[0]]!r}: {both}")
+        raise ValueError(f"{path} has several labels for {ids[twice[0]]!r}: {both}; keep one")
     return torch.tensor(rows, device="cpu")
 
 
@@ -66,18 +66,18 @@ def _find(name: str, whole: dict[str, int], ends: dict[str, int]) -> int:
 
 
 class FittingOrder(NamedTuple):
-    """An order of the classes in which more labels agree than in the one a list was read in."""
+    """An order of the classes in which more labels of a list agree with the clean ones."""
 
     order: str
     base: int
     differ: float
 
     def hint(self) -> str:
-        """Return how many labels would differ in that order, as a sentence."""
+        """Return a sentence on how many labels would differ in that order."""
         return f"In that of {self.order}, counted from {self.base}, {self.differ:.1%} differ."
 
     def options(self) -> str:
-        """Return the options with which a list is read so."""
+        """Return the options to read the list in that order."""
         order = "dataset.classes" if self.order == _OWN else repr(self.order)
         return f"classes={order}, base={self.base}"
 
@@ -91,15 +91,15 @@ def fitting_order(
 ) -> FittingOrder | None:
     """Return the known order of classes in which clearly more numbers of a list fit, if any.
 
-    With much noise few labels agree in the right order, and about as many by chance in a wrong
-    one. So another order counts only if most labels agree in it, or more than chance explains, and
-    if its numbers are the commonest in most of the classes that it counts by another number.
+    With much noise few labels agree in the right order, and by chance as many in a wrong one.
+    Another order is therefore only returned if most labels agree in it, or more than by chance. Its
+    numbers must also be the most frequent ones in most classes whose number changes.
 
     Args:
-        numbers: as the list has them, int64 (N).
-        true: the true class of each, positions in ``classes``, int64 (N).
+        numbers: numbers of the list, int64 (N).
+        true: the true class of each, a position in ``classes``, int64 (N).
         classes: names of the classes.
-        read: the order and the base in which the list was read; ``None``: none fits.
+        read: the order and the base that the list was read with. ``None``: none fits.
     """
     orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
     least, greatest = int(numbers.min()), int(numbers.max())
@@ -124,7 +124,7 @@ def fitting_order(
 
 
 def _fits_better(given: Tensor, own: Tensor, other: Tensor, *, num_classes: int) -> bool:
-    """Whether the numbers of each class in another order fit what was given clearly better."""
+    """Return whether the numbers of another order fit the given labels clearly better."""
     told = own != other
     if not bool(told.any()):
         return False
@@ -132,7 +132,7 @@ def _fits_better(given: Tensor, own: Tensor, other: Tensor, *, num_classes: int)
     given = given[told]
     fitting, samples = _agreeing(given, other[told]), int(given.sum())
     agree, most = int(_agreeing(given, own[told]).sum()), int(fitting.sum())
-    # In the right order, labels that are wrong at random agree so often with a wrong one.
+    # If the present order is right, random wrong labels agree with another order this often.
     chance = max(agree, (samples - agree) / max(1, num_classes - 1))
     commonest = float((fitting == given.amax(dim=1)).double().mean())
     clearly = bool(mostly) or most - chance > 2 * (most + chance) ** 0.5
@@ -140,12 +140,12 @@ def _fits_better(given: Tensor, own: Tensor, other: Tensor, *, num_classes: int)
 
 
 def numbers_of(names: Sequence[str], order: Sequence[str], base: int = 0) -> Tensor:
-    """Return the number of each class in an order; -1 where it has none."""
+    """Return the number of each class in an order, or -1."""
     places = [base + order.index(name) if name in order else -1 for name in names]
     return torch.tensor(places, device="cpu")
 
 
 def _agreeing(given: Tensor, numbers: Tensor) -> Tensor:
-    """How many samples of each class were given its number."""
+    """Return how many samples of each class were given its number."""
     places = numbers.clamp(0, given.shape[1] - 1)
     return given.gather(1, places[:, None])[:, 0] * (places == numbers)

@@ -1,4 +1,4 @@
-"""Which class is taken for which: matrices for label noise, named or measured."""
+"""Make matrices of label noise, from names of classes or from counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LANET_CONFUSIONS: Mapping[str, str] = MappingProxyType(
 )
 
 
-#: Class -> the class it is taken for, or several with their shares.
+#: Class -> the class it is confused with, or several with their shares.
 NamedConfusions = Mapping[str, str | Mapping[str, float]]
 
 
@@ -32,15 +32,15 @@ def noise_matrix(confusions: NamedConfusions, classes: Sequence[str]) -> Tensor:
     """Return the matrix of named confusions, for :func:`robustfer.noise.with_class_noise`.
 
     Args:
-        confusions: class -> the class it is taken for, or several with their shares; what is left
-            of a share keeps its class, and so do classes that are not named.
+        confusions: class -> the class it is confused with, or several with their shares. The
+            remaining share keeps its class, and so do classes that are not named.
         classes: the order of rows and columns.
 
     Shape:
-        float64 (C, C), rows that sum to 1: a row for the true class, a column for the given one.
+        float64 (C, C), a row per true class, a column per given class. Rows sum to 1.
 
     Raises:
-        ValueError: a name that is none of the classes, twice, or shares that are none.
+        ValueError: a name is not one of the classes or occurs twice, or shares are not valid.
 
     >>> noise_matrix({"happy": "neutral", "fear": {"surprise": 0.7, "neutral": 0.2}},
     ...              ["happiness", "fear", "surprise", "neutral"])
@@ -61,7 +61,7 @@ def noise_matrix(confusions: NamedConfusions, classes: Sequence[str]) -> Tensor:
         total = sum(shares.values())
         if not (all(share >= 0 for share in shares.values()) and total <= 1 + 1e-9):
             raise ValueError(
-                f"shares of {true!r} must be positive and no more than 1, got {shares}"
+                f"shares of {true!r} must be 0 or more and sum to at most 1, got {shares}"
             )
         matrix[row, row] = max(0.0, 1 - total)
         for name, share in shares.items():
@@ -70,18 +70,18 @@ def noise_matrix(confusions: NamedConfusions, classes: Sequence[str]) -> Tensor:
 
 
 def crowd_counts(votes: Tensor | None) -> Tensor:
-    """Count what single people saw in faces of each class: the noise of one annotator's labels.
+    """Count the votes of single people for faces of each class: the noise of one annotator.
 
-    The class of a face is the one with more than half of its votes. Faces without one are left out.
+    The class of a face is the one with more than half of its votes. Other faces are left out.
 
     Args:
-        votes: of a data set: number of votes for each class, int64 (N, C), if it has any.
+        votes: number of votes for each class, int64 (N, C), or ``None``.
 
     Returns:
-        int64 (C, C), a row for each class of face.
+        int64 (C, C), a row per class of the faces.
 
     Raises:
-        ValueError: no votes, or no face with more than half of them for one class.
+        ValueError: there are no votes, or no face has more than half of them for one class.
 
     >>> crowd_counts(torch.tensor([[8, 2, 0], [1, 9, 0], [5, 5, 0]]))
     tensor([[8, 2, 0],
@@ -89,7 +89,9 @@ def crowd_counts(votes: Tensor | None) -> Tensor:
             [0, 0, 0]])
     """
     if votes is None:
-        raise ValueError("the data set has no votes of several people")
+        raise ValueError(
+            "the data set has no votes of several people; use one that has, such as FERPlus"
+        )
     most, seen = votes.max(dim=1)
     decided = 2 * most > votes.sum(dim=1)
     if not bool(decided.any()):
@@ -103,8 +105,8 @@ def transition_matrix(counts: Tensor) -> Tensor:
 
     .. math:: T_{ck} = \frac{n_{ck}}{\sum_j n_{cj}}
 
-    A class without a sample keeps its label: :math:`T_{cc} = 1`. The matrix is float64 on the CPU:
-    not every device has float64.
+    A class without a sample keeps its label: :math:`T_{cc} = 1`. The matrix is float64 on the CPU,
+    because not every device has float64.
 
     >>> transition_matrix(torch.tensor([[8, 2], [0, 0]]))
     tensor([[0.8000, 0.2000],
@@ -117,11 +119,11 @@ def transition_matrix(counts: Tensor) -> Tensor:
 
 
 def without_diagonal(matrix: Tensor) -> Tensor:
-    r"""Return which wrong class is given where a wrong one is, to be used at any rate.
+    r"""Return the distribution of wrong classes, to use it with any rate.
 
     .. math:: T'_{ck} = \frac{T_{ck}}{1 - T_{cc}} \quad (k \neq c)
 
-    A class that is never taken for another keeps its label.
+    A class without wrong labels keeps its label.
 
     >>> without_diagonal(torch.tensor([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]]))
     tensor([[0.0000, 0.7500, 0.2500],
@@ -136,5 +138,5 @@ def without_diagonal(matrix: Tensor) -> Tensor:
 
 def _place(name: str, order: Sequence[str]) -> int:
     if class_name(name) not in order:
-        raise ValueError(f"{name!r} is none of the classes {', '.join(order)}")
+        raise ValueError(f"confusions must name classes of {', '.join(order)}, got {name!r}")
     return order.index(class_name(name))

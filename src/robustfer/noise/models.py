@@ -1,4 +1,4 @@
-"""Label noise that depends only on a seed and the samples' names, never on their order."""
+"""Make label noise that depends on a seed and the names of samples, not on their order."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def symmetric_noise(
     variant: Variant = "exact",
     all_ids: Sequence[str] | None = None,
 ) -> Tensor:
-    """Return labels (N) with the noise of :func:`with_symmetric_noise`, for samples of these names.
+    """Return labels (N) with the noise of :func:`with_symmetric_noise`.
 
     Args:
         targets: the labels before, int64 (N).
         ids: a stable name for each sample, in the order of ``targets``.
         num_classes: number of classes C, at least 2.
         rate: share of the samples to draw, in [0, 1].
-        seed: which of the possible draws, a whole number.
-        true_class: whether a drawn sample may get its own class again.
+        seed: seed of the noise, a whole number.
+        true_class: whether a drawn sample can get its own class again.
         variant: how the samples are drawn.
-        all_ids: names of the full split where ``ids`` are only some of it: the exact count holds
-            for the split, and each sample is changed or not as it would be there. Default ``ids``.
+        all_ids: names of the full split, if ``ids`` are a part of it. Each sample then gets the
+            same label as in the full split. Default: ``ids``.
 
     >>> targets = torch.zeros(10, dtype=torch.int64)
     >>> names = [f"face{row}" for row in range(10)]
@@ -74,8 +74,8 @@ def symmetric_noise(
     if variant == "official":
         if num_classes != 7 or true_class == "included":
             raise ValueError(
-                "variant='official' is for seven classes without the true one, as the public "
-                f"program has it; got {num_classes} classes, true_class={true_class!r}"
+                "variant='official' needs seven classes and true_class='excluded', as in the "
+                f"public program, got {num_classes} classes and true_class={true_class!r}"
             )
         generator = random.Random(seed)
         shifts = [generator.randint(1, 6) if generator.random() < rate else 0 for _ in ids]
@@ -99,7 +99,9 @@ def class_noise(
     variant: Variant = "exact",
     all_ids: Sequence[str] | None = None,
 ) -> Tensor:
-    """Return labels (N) with the noise of :func:`with_class_noise`; see :func:`symmetric_noise`.
+    """Return labels (N) with the noise of :func:`with_class_noise`.
+
+    The arguments are those of :func:`symmetric_noise`, with a matrix of confusions (C, C).
 
     >>> matrix = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     >>> targets = torch.zeros(10, dtype=torch.int64)
@@ -114,19 +116,19 @@ def class_noise(
     if variant == "official":
         if not bool(((confusions == 0) | (confusions == 1)).all()):
             raise ValueError(
-                "variant='official' takes each class to one other, as the public program does: a "
-                "matrix of zeros and ones"
+                "variant='official' needs one wrong class per class, as in the public program; "
+                "pass a matrix of zeros and ones"
             )
         generator = random.Random(seed)
         hits = [generator.random() < rate for _ in ids]
         new = confusions.argmax(dim=1).to(targets.device)[targets]
         return new.where(torch.tensor(hits, device=targets.device), targets)
     drawn = _draw(ids, all_ids, rate, seed, variant)
-    # On the CPU, for not every device has float64, whose 53 bits they fill.
+    # On the CPU, because not every device has float64, and they use its 53 bits.
     points = [0.0 if number is None else (number >> 11) / 2**53 for number in drawn]
     hit = torch.tensor([number is not None for number in drawn], device="cpu")
     steps = confusions.cpu().double().cumsum(dim=1)
-    # Rounding must not end the last class that has a share before 1.
+    # After rounding, the last class with a share must still reach 1.
     steps = steps.where(steps < steps[:, -1:], 2.0)
     point = torch.tensor(points, dtype=torch.float64, device="cpu")
     new = torch.searchsorted(steps[targets.cpu()], point[:, None], right=True)[:, 0]
@@ -141,38 +143,37 @@ def with_symmetric_noise(
     true_class: Literal["excluded", "included"] = "excluded",
     variant: Variant = "exact",
 ) -> _FacesT:
-    r"""Give some samples another class, each class being equally likely.
+    r"""Change the labels of some samples to other classes, all equally likely.
 
-    A hash of seed and name gives each sample two 64-bit numbers. A sample is drawn if its first
-    number is among the :math:`\operatorname{round}(\text{rate} \cdot N)` least (``"exact"``) or
+    A hash of seed and id gives each sample two 64-bit numbers. A sample is drawn if its first
+    number is among the :math:`\operatorname{round}(\text{rate} \cdot N)` smallest (``"exact"``), or
     less than :math:`\text{rate} \cdot 2^{64}` (``"bernoulli"``). It changes to
 
     .. math:: y' = (y + 1 + h_2 \bmod (C - 1)) \bmod C \quad\text{or}\quad y' = h_2 \bmod C
 
     without and with the true class among the possible ones. The order of the samples does not
-    matter. A higher rate changes the same samples and more. The noise is drawn on the full split:
-    before or after :meth:`LabeledFaces.subset` a sample gets the same label. A part of the split
-    therefore has about, not exactly, the rate.
+    matter. A higher rate changes the same samples, and more. A sample gets the same label before
+    and after :meth:`LabeledFaces.subset`, so a subset has only about this rate.
 
-    ``"official"`` draws as LA-Net's public program does: in the order of the rows, by Python's
-    generator. There a label depends on all rows before it. It needs the full split, and counts the
-    classes as that program does.
+    ``"official"`` draws like LA-Net's public program: in the order of the rows, with Python's
+    generator and that program's order of classes. A label then depends on all rows before it, so it
+    needs the full split.
 
     Args:
         dataset: a data set with one class per sample.
         rate: share of the samples to draw, in [0, 1].
-        seed: which of the possible draws, a whole number.
-        true_class: whether a drawn sample may get its own class again. Then about
-            ``rate * (C - 1) / C`` of the samples change.
+        seed: seed of the noise, a whole number.
+        true_class: whether a drawn sample can get its own class again. About
+            ``rate * (C - 1) / C`` of the samples change then.
         variant: how the samples are drawn.
 
     Returns:
         A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        TypeError: not one of robustfer's data sets.
-        ValueError: the labels are probabilities, an option does not fit, or what the public
-            program could not do.
+        TypeError: ``dataset`` is not one of robustfer's data sets.
+        ValueError: the labels are probabilities, an option does not fit, or ``"official"`` cannot
+            do what the options say.
 
     >>> from robustfer.data import DemoFaces
     >>> faces = with_symmetric_noise(DemoFaces(num_samples=20), rate=0.3, seed=0)
@@ -180,7 +181,7 @@ def with_symmetric_noise(
     6
     """
     _check_drawn(dataset, variant)
-    # The public program's draws are for its own order of the classes.
+    # The public program draws for its own order of the classes.
     order = class_order("lanet") if variant == "official" else dataset.classes
     noisy = symmetric_noise(
         renumber(dataset.targets, source=dataset.classes, target=order),
@@ -203,33 +204,34 @@ def with_class_noise(
     seed: int,
     variant: Variant = "exact",
 ) -> _FacesT:
-    r"""Give some samples another class, which one depending on the class they have.
+    r"""Change the labels of some samples to a class that depends on their class.
 
-    The samples are drawn as in :func:`with_symmetric_noise`, the same ones for the same seed. A
+    The samples are drawn as in :func:`with_symmetric_noise`: the same ones for the same seed. A
     drawn sample of class :math:`c` gets class :math:`k` with probability :math:`T_{ck}`.
 
     Args:
         dataset: a data set with one class per sample.
-        confusions: the probabilities :math:`T`, in one of these ways:
+        confusions: the probabilities :math:`T`, in one of these forms:
 
-            - names: class -> the class it is taken for, or several with their shares. What is left
-              of a share keeps its class, and so do classes that are not named.
-            - a matrix (C, C) in the order of the data set's classes: a row for the true class, a
-              column for the given one, rows that sum to 1. The diagonal says how many of the drawn
-              labels stay: use ``rate=1`` with a measured one.
+            - names: class -> the class it is confused with, or several with their shares. The
+              remaining share keeps its class, and so do classes that are not named.
+            - a matrix (C, C) in the order of ``dataset.classes``, a row per true class, a column
+              per given class. Rows sum to 1. The diagonal is the share of drawn labels that stay:
+              use ``rate=1`` with a measured matrix.
             - ``"lanet"``: the confusions of LA-Net's protocol.
-            - ``"crowd"``: the wrong classes that single people saw, by the ``votes`` of the data
-              set, in faces with more than half of their votes for one class.
+            - ``"crowd"``: the wrong classes in single people's votes, for faces with more than half
+              of their votes for one class.
         rate: share of the samples to draw, in [0, 1].
-        seed: which of the possible draws, a whole number.
-        variant: how the samples are drawn. ``"official"`` needs one other class for each class.
+        seed: seed of the noise, a whole number.
+        variant: how the samples are drawn. ``"official"`` needs one wrong class per class.
 
     Returns:
         A new data set, whose ``true_targets`` are the labels before.
 
     Raises:
-        TypeError: not one of robustfer's data sets, or confusions of another kind.
-        ValueError: the labels are probabilities, a name is none of the classes, the rows are not
+        TypeError: ``dataset`` is not one of robustfer's data sets, or ``confusions`` has another
+            type.
+        ValueError: the labels are probabilities, a name is not one of the classes, rows are not
             probabilities, there are no votes, or an option does not fit.
 
     >>> from robustfer.data import DemoFaces
@@ -256,7 +258,7 @@ def _matrix(confusions: Confusions, dataset: LabeledFaces) -> Tensor:
         if check_shapes(confusions=(confusions, "C C"))["C"] != len(dataset.classes):
             raise ValueError(
                 f"confusions must have a row for each of {', '.join(dataset.classes)}, got "
-                f"{len(confusions)}"
+                f"{len(confusions)} rows"
             )
         return confusions
     if isinstance(confusions, str):
@@ -275,16 +277,18 @@ def check_dataset(dataset: LabeledFaces) -> None:
     """Require a data set with one class per sample."""
     check_faces(dataset)
     if dataset.targets.ndim != 1:
-        raise ValueError("label noise needs one class per sample, got probabilities as targets")
+        raise ValueError(
+            "dataset must have one class per sample, got probabilities as targets; use with_targets"
+        )
 
 
 def _check_drawn(dataset: LabeledFaces, variant: str) -> None:
-    """Require what label noise does, and for ``"official"`` the full split."""
+    """Require one class per sample, and the full split for ``"official"``."""
     check_dataset(dataset)
     if variant == "official" and len(dataset.all_ids) != len(dataset):
         raise ValueError(
-            "variant='official' draws by row: put the noise on the full split and take the subset "
-            "after"
+            "variant='official' needs the full split, got a subset; put the noise on the full "
+            "split and take the subset afterwards"
         )
 
 
@@ -297,12 +301,12 @@ def _check(
     seed: int,
     variant: str,
 ) -> tuple[list[str], list[str], int]:
-    """Check what both models take; return the samples' names, the split's, and the seed."""
+    """Check the shared arguments, and return the names of samples, of the split, and the seed."""
     check_int64(targets=targets)
     check_class_index(num_classes, targets=targets)
     check_range("rate", rate, 0.0, 1.0)
     check_choice("variant", variant, get_args(Variant))
-    # Python's generator, which the public program draws from, leaves out the sign.
+    # Python's generator of the public program ignores the sign.
     seed = check_whole_number("seed", seed, 0 if variant == "official" else None)
     names = check_ids(ids, count=len(targets), unique=True)
     every = names if all_ids is None else check_ids(all_ids, name="all_ids", unique=True)
@@ -316,12 +320,12 @@ def _check(
 def _draw(
     ids: list[str], all_ids: list[str], rate: float, seed: int, variant: Variant
 ) -> list[int | None]:
-    """The second number of each sample that is drawn, None for the others."""
+    """Return the second number of each drawn sample, and None for the others."""
     numbers = {name: _two_numbers(seed, name) for name in all_ids}
     if variant == "bernoulli":
         drawn = {name for name, (first, _) in numbers.items() if first < rate * 2**64}
     else:
-        # The name breaks a tie of two hashes, so that the count stays exact.
+        # The name breaks ties of hashes, to keep the count exact.
         ranked = sorted(numbers, key=lambda name: (numbers[name][0], name))
         drawn = set(ranked[: round(rate * len(ranked))])
     return [numbers[name][1] if name in drawn else None for name in ids]
@@ -333,8 +337,8 @@ def _two_numbers(seed: int, name: str) -> tuple[int, int]:
 
 
 def digest(seed: int, name: str) -> bytes:
-    """Return the 16 bytes that decide what happens to a sample."""
-    # The purpose (person) keeps other draws by the same seed and names unrelated to this one. Its
-    # words must stay: lists made before depend on them.
+    """Return the 16 bytes that decide the noise of a sample."""
+    # person makes other draws with the same seed and names independent of this one. It must not
+    # change, because published lists depend on it.
     text = f"{seed}:".encode() + name_bytes(name)
     return blake2b(text, digest_size=16, person=b"symmetric noise").digest()

@@ -1,4 +1,4 @@
-"""How the labels of a data set went wrong, in a few numbers: measured, saved and read again."""
+"""Measure how the labels of a data set go wrong, as a profile that can be saved."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ _NEWTON_STEPS = 60
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseProfile:
-    r"""How labels go wrong: which class for which, in which faces, and how much a face decides.
+    r"""A model of how labels go wrong, by class and by what a face looks like.
 
-    Put such noise on other labels with :func:`robustfer.noise.with_noise_like`. The model is
+    :func:`robustfer.noise.with_noise_like` puts such noise on other labels. The model is
 
     .. math::
         \operatorname{logit} P(\text{wrong} \mid k, t) = \alpha_k + \beta_t, \qquad
         P(l \mid \text{wrong}, k, i) \propto T_{kl} \, s_{il}^{\gamma}
 
-    k is the true class, l the given one, and T the matrix of ``counts``. Within its class a face i
-    is in the tenth t by its margin, the probability of its true class less the greatest other one.
-    :math:`s_{il}` says how much more a face looks like class l than other faces of class k do.
+    k is the true class, l the given one, and T the matrix of ``counts``. t is the tenth of face i
+    in its class by margin: the probability of its true class minus the largest other one.
+    :math:`s_{il}` is how much more a face resembles class l than other faces of class k do.
 
     Attributes:
         classes: names of the classes.
         counts: faces of each true class (row) with each given label (column), int64 ``(C, C)``.
-        by_margin: share of wrong labels in each tenth of the faces of a class, smallest margin
-            first; ``None`` if no probabilities were known.
-        attraction: :math:`\gamma`, how strongly a face draws its wrong label towards what it looks
-            like: 0 not at all, 1 in proportion; ``None`` as above.
+        by_margin: share of wrong labels in each tenth of a class, smallest margin first. ``None``:
+            measured without probabilities.
+        attraction: :math:`\gamma`, how strongly wrong labels follow what a face resembles: 0 not at
+            all, 1 in proportion. ``None`` as above.
         source: where the labels are from, and how they were compared.
     """
 
@@ -69,24 +69,24 @@ class NoiseProfile:
         probabilities: Tensor | ArrayLike | None = None,
         source: str = "",
     ) -> NoiseProfile:
-        r"""Measure the noise of a data set whose true labels are known, for some faces or for all.
+        r"""Measure the noise of a data set, with true labels for some or all faces.
 
         Args:
             dataset: faces with the given labels.
-            true: the true class of each face, -1 where it is not known; default: ``true_targets``
-                of the data set, or else the class with more than half of the ``votes``. The faces
-                with a true class must be a random draw.
-            probabilities: what each face looks like, to measure how noise depends on it:
-                out-of-sample predictions, or shares of votes. Default: the shares of ``votes`` if
-                the data set has some.
-            source: where the labels are from. It is kept in the file.
+            true: the true class of each face, or -1 if unknown. Default: ``true_targets`` of the
+                data set, or the class with more than half of the ``votes``. The faces with a true
+                class must be a random draw.
+            probabilities: the classes that each face resembles, to measure how noise depends on
+                them: out-of-sample predictions, or shares of votes. Default: the shares of
+                ``votes``, if the data set has them.
+            source: where the labels are from. It is saved with the profile.
 
         Shape:
             ``true`` (N), ``probabilities`` (N, C).
 
         Raises:
-            TypeError: not one of robustfer's data sets.
-            ValueError: no true label is known, the given ones are probabilities, or a shape or
+            TypeError: ``dataset`` is not one of robustfer's data sets.
+            ValueError: no true label is known, the given labels are probabilities, or a shape or
                 value does not fit.
 
         >>> from robustfer.data import DemoFaces
@@ -98,22 +98,25 @@ class NoiseProfile:
         check_faces(dataset)
         given = dataset.targets
         if given.ndim != 1:
-            raise ValueError("the noise of labels that are probabilities cannot be measured")
+            raise ValueError(
+                "dataset has labels that are probabilities, expected one class per face; use "
+                "with_targets"
+            )
         labels = dataset.true_targets if true is None else true
         if labels is None and dataset.votes is not None:
             most, leader = dataset.votes.max(dim=1)
             labels = leader.where(2 * most > dataset.votes.sum(dim=1), -1)
         if labels is None:
             raise ValueError(
-                "this data set has neither true_targets nor votes; give the true classes that you "
-                "know as true"
+                "this data set has neither true_targets nor votes; pass the true classes that you "
+                "know as true="
             )
         true = to_tensor("true", labels)
         check_shapes(true=(true, f"{len(dataset)}"))
         check_int64(true=true)
         known = true != -1
         if not bool(known.any()):
-            raise ValueError("true must hold the class of at least one face, got -1 for all")
+            raise ValueError("true must have the class of at least one face, got -1 for all")
         check_class_index(len(dataset.classes), true=true[known])
         if probabilities is not None:
             rows = to_probabilities("probabilities", probabilities)
@@ -137,15 +140,15 @@ class NoiseProfile:
 
     @classmethod
     def load(cls, path: str | Path) -> NoiseProfile:
-        """Read a profile from a file, or one that robustfer has.
+        """Read a profile from a file, or one that is part of robustfer.
 
         Args:
-            path: of a file that :meth:`save` wrote, or ``"fer2013"``: how the labels of FER2013
-                differ from the majority of FERPlus's crowd, on the faces of its training split with
-                a clear majority.
+            path: a file that :meth:`save` wrote, or ``"fer2013"``. This is the difference between
+                FER2013's labels and the majority of FERPlus's crowd, for the training faces with a
+                clear majority.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the file is not a profile.
 
         >>> profile = NoiseProfile.load("fer2013")
@@ -158,7 +161,7 @@ class NoiseProfile:
         path = Path(path).expanduser()
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is not there, or is not a file; robustfer itself has {', '.join(_SHIPPED)}"
+                f"{path} does not exist, or is not a file; robustfer has {', '.join(_SHIPPED)}"
             )
         try:
             return _read(path.read_text("utf-8"), str(path))
@@ -166,10 +169,10 @@ class NoiseProfile:
             raise ValueError(f"{path} is not a noise profile: it is not text") from error
 
     def save(self, path: str | Path) -> None:
-        """Write the profile as JSON: sums over all faces, and nothing of a single one.
+        """Write the profile as JSON. It only has sums over all faces.
 
         Args:
-            path: of the file; it is there whole or not at all.
+            path: the file. It is written whole or not at all.
 
         Raises:
             OSError: the file cannot be written.
@@ -188,7 +191,7 @@ class NoiseProfile:
 
     @property
     def report(self) -> NoiseReport:
-        """The counts as a report, with matrix, text and picture."""
+        """The counts as a report."""
         return NoiseReport(classes=self.classes, counts=self.counts)
 
     @property
@@ -207,7 +210,7 @@ class NoiseProfile:
         return self.report.matrix
 
     def text(self) -> str:
-        """Return rate and matrix as :meth:`robustfer.noise.NoiseReport.text`, and the tenths."""
+        """Return the text of the report, with the shares of wrong labels by margin."""
         lines = [self.report.text()]
         if self.by_margin is not None:
             shares = " ".join(f"{100 * share:.1f}" for share in self.by_margin)
@@ -220,30 +223,30 @@ class NoiseProfile:
 
 
 def vote_shares(votes: Tensor) -> Tensor:
-    """The share of each class in the votes of each face, the same for each class without votes."""
+    """Return the shares of the votes for each face. A face without votes has equal shares."""
     total = votes.sum(dim=1, keepdim=True)
     return (votes.double() / total).where(total > 0, 1 / votes.shape[1])
 
 
 def margin_log_odds(profile: NoiseProfile) -> Tensor:
-    """The log odds of a wrong label that each tenth adds to those of its class, float64 (10).
+    """Return the log odds that each tenth adds to those of its class, float64 (10).
 
-    With them the rates of the classes and those of the tenths come out as measured: these are the
-    equations of the likeliest model. Zeros where the profile knows nothing of margins.
+    They are the maximum likelihood: the rates of classes and of tenths are those measured. They are
+    zero for a profile without margins.
     """
     beta = torch.zeros(TENTHS, dtype=torch.float64, device="cpu")
     if profile.by_margin is None:
         return beta
     size, rate = profile.counts.sum(dim=1).double(), 1 - profile.matrix.diagonal()
-    mixed = (rate > 0) & (rate < 1)  # in other classes all tenths are alike
+    mixed = (rate > 0) & (rate < 1)  # in other classes all tenths have the same rate
     if not bool(mixed.any()):
         return beta
     measured = torch.tensor(profile.by_margin, dtype=torch.float64, device="cpu")
-    # Tenths of few faces differ in size: without this the two sides could not both fit.
+    # Tenths of few faces differ in size. Scaling makes both sums of wrong labels equal.
     measured = measured * profile.rate / measured.mean().clamp(min=1e-12)
     wanted = measured * size.sum() - (size * rate)[~mixed].sum()
     size, rate = size[mixed], rate[mixed]
-    for _ in range(_SWEEPS):  # either side in turn, until both fit
+    for _ in range(_SWEEPS):  # classes and tenths in turn, until both fit
         before = beta
         alpha = _solve(rate, partial(_class_rates, before))
         beta = _solve(wanted, partial(_tenth_sums, alpha, size))
@@ -253,13 +256,13 @@ def margin_log_odds(profile: NoiseProfile) -> Tensor:
 
 
 def margins(probabilities: Tensor, true: Tensor) -> Tensor:
-    """The probability of the true class less the greatest other one (N)."""
+    """Return the probability of the true class minus the largest other one (N)."""
     own = probabilities.gather(1, true[:, None])
     return own[:, 0] - probabilities.scatter(1, true[:, None], -1.0).amax(dim=1)
 
 
 def log_likeness(probabilities: Tensor, true: Tensor) -> Tensor:
-    """The log of how much more a sample looks like each class than others of its class do."""
+    """Return the log of how much more a sample resembles each class than its class does."""
     smooth = probabilities + _SMOOTHING
     sums = torch.zeros(
         probabilities.shape[1], probabilities.shape[1], dtype=torch.float64, device="cpu"
@@ -275,7 +278,7 @@ def _by_margin(rows: Tensor, true: Tensor, given: Tensor) -> tuple[float, ...]:
         own = (true == k).nonzero()[:, 0]
         if not len(own):
             continue
-        # Faces of one margin count alike, whichever tenth they fall into.
+        # Faces with equal margins have equal shares, in every tenth.
         place = torch.unique(margin[own], return_inverse=True)[1]
         share = place.bincount(weights=wrong[own]) / place.bincount()
         parts.append(share[place.sort().values])
@@ -288,7 +291,7 @@ def _by_margin(rows: Tensor, true: Tensor, given: Tensor) -> tuple[float, ...]:
 
 
 def _attraction(rows: Tensor, true: Tensor, given: Tensor, counts: Tensor) -> float:
-    """The power that makes the given wrong labels likeliest, by Newton's steps."""
+    """Return the power with the largest likelihood of the wrong labels, by Newton's method."""
     wrong = given != true
     if not bool(wrong.any()):
         return 0.0
@@ -303,7 +306,7 @@ def _attraction(rows: Tensor, true: Tensor, given: Tensor, counts: Tensor) -> fl
         slope = float(seen - expected.mean())
         low, high = (power, high) if slope > 0 else (low, power)
         step = power + slope / max(float(spread), 1e-12)
-        # The slope falls everywhere: where Newton's step leaves the interval, its middle will do.
+        # The slope decreases everywhere. If Newton's step leaves the interval, bisect it.
         step = step if low < step < high else (low + high) / 2
         power, before = step, power
         if abs(power - before) < 1e-9:
@@ -320,7 +323,7 @@ def _tenth_sums(alpha: Tensor, size: Tensor, beta: Tensor) -> Tensor:
 
 
 def _solve(wanted: Tensor, rising: Callable[[Tensor], Tensor]) -> Tensor:
-    """Where a function that rises in each entry takes the wanted values."""
+    """Solve for the wanted values of a function that increases in each entry."""
     low, high = torch.full_like(wanted, -30.0), torch.full_like(wanted, 30.0)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -342,10 +345,10 @@ def _read(text: str, where: str) -> NoiseProfile:
             raise ValueError("counts must be 0 or more, and not all 0")
         shares, attraction = values["by_margin"], values["attraction"]
         if (shares is None) != (attraction is None):
-            raise ValueError("by_margin and attraction must both be there, or both be null")
+            raise ValueError("by_margin and attraction must both have values, or both be null")
         if shares is not None:
             if len(shares) != TENTHS:
-                raise ValueError(f"by_margin must hold {TENTHS} shares, got {len(shares)}")
+                raise ValueError(f"by_margin must have {TENTHS} shares, got {len(shares)}")
             shares = tuple(check_range("by_margin", share, 0.0, 1.0) for share in shares)
             check_range("attraction", attraction, 0.0, _MOST_ATTRACTION)
     except KeyError as error:

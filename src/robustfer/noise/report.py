@@ -1,4 +1,4 @@
-"""What noisy labels look like beside the true ones: in words, as a picture, as a fingerprint."""
+"""Report how noisy labels differ from true ones: as text, a picture, and a fingerprint."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from robustfer.noise.matrices import transition_matrix
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseReport:
-    """How given labels differ from true ones.
+    """The differences between given and true labels.
 
     Attributes:
         classes: names of the classes.
-        counts: int64 (C, C), a row for each true class, a column for each given one.
-        problems: what does not fit together, a line each.
-        notes: what else to know, a line each.
+        counts: int64 (C, C), a row per true class, a column per given class.
+        problems: problems of a list, one line each.
+        notes: further remarks, one line each.
     """
 
     classes: tuple[str, ...]
@@ -50,11 +50,11 @@ class NoiseReport:
 
     @property
     def matrix(self) -> Tensor:
-        """Probability of each given class for each true one: float64 (C, C)."""
+        """Probability of each given class for each true class: float64 (C, C)."""
         return transition_matrix(self.counts)
 
     def text(self) -> str:
-        """Return the rate, the matrix in per cent and the counts of each class as a table.
+        """Return a table: the rate, the matrix in per cent, and the counts of each class.
 
         >>> import torch
         >>> given, true = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
@@ -88,15 +88,15 @@ class NoiseReport:
         return "\n".join(lines)
 
     def plot(self, path: str | Path, *, title: str = "") -> None:
-        """Plot the matrix as a picture, its rows in per cent.
+        """Plot the matrix with rows in per cent.
 
         Args:
-            path: the file; its ending says the format. It is there whole or not at all.
+            path: the file. Its suffix gives the format. It is written whole or not at all.
             title: a line above the matrix.
 
         Raises:
             ImportError: matplotlib is not installed.
-            ValueError: matplotlib does not know the format of this ending.
+            ValueError: matplotlib cannot write this format.
             OSError: the file cannot be written.
         """
         kind = picture_format(path)
@@ -125,10 +125,10 @@ class NoiseReport:
 
 
 def noise_report(dataset: LabeledFaces) -> NoiseReport:
-    """Compare the labels of a data set with the true ones that it knows.
+    """Compare the labels of a data set with its ``true_targets``.
 
     Raises:
-        ValueError: it knows none, or its labels are probabilities.
+        ValueError: the data set has no ``true_targets``, or its labels are probabilities.
 
     >>> from robustfer.data import DemoFaces
     >>> from robustfer.noise import with_symmetric_noise
@@ -138,7 +138,10 @@ def noise_report(dataset: LabeledFaces) -> NoiseReport:
     """
     check_faces(dataset)
     if dataset.targets.ndim != 1:
-        raise ValueError("the noise of labels that are probabilities cannot be counted")
+        raise ValueError(
+            "dataset has labels that are probabilities, expected one class per sample; use "
+            "with_targets"
+        )
     if dataset.true_targets is None:
         raise ValueError("this data set has no true_targets, so its label noise cannot be measured")
     num_classes = len(dataset.classes)
@@ -147,14 +150,15 @@ def noise_report(dataset: LabeledFaces) -> NoiseReport:
 
 
 def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> str:
-    """Return a text that two sets of labels share only if each sample has the same class in both.
+    """Return a short text that identifies the labels of a set of samples.
 
-    Neither the order of the samples nor that of the classes matters. Publish it with a
-    result: others see whether they have the same noise.
+    Two sets have the same fingerprint only if each sample has the same class in both. The order of
+    samples and of classes does not matter. Publish it with a result, so that others can check that
+    they have the same noise.
 
     Raises:
-        TypeError: ids that are not an ordered sequence of texts.
-        ValueError: not one label per name, or a label outside the classes.
+        TypeError: ids are not an ordered sequence of texts.
+        ValueError: there is not one label per name, or a label is outside the classes.
 
     >>> import torch
     >>> fingerprint(["a", "b"], torch.tensor([0, 1]), ["sad", "glad"])
@@ -172,7 +176,7 @@ def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> 
 
 
 def picture_format(path: str | Path) -> str:
-    """Return the format that the ending of a picture's name says, such as ``"png"``."""
+    """Return the format of a picture by the suffix of its name, such as ``"png"``."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:

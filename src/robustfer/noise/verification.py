@@ -1,4 +1,4 @@
-"""Lists of noisy labels compared with the clean ones: do they fit, and what changed."""
+"""Compare lists of noisy labels with the clean labels."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ def verify_noise_list(
     *,
     other_splits: Sequence[LabeledFaces] | None = None,
 ) -> NoiseReport:
-    """Compare a list of noisy labels with the clean ones.
+    """Compare a list of noisy labels with the clean labels.
 
-    Either may have more folders before a name. Labels of other splits must not differ: those of
-    ``other_splits``, and RAF-DB's test images beside its training images. The rate leaves them out.
+    Either can have more folders in front of a name. Labels of other splits must not change: those
+    of ``other_splits``, and of RAF-DB's test images. They are not part of the rate.
 
     Args:
         noisy: the list.
         clean: a data set, or the list of the clean labels.
-        other_splits: the other splits of the data set, as far as there are any. Then a test image
-            of RAF-DB that is in none of them is a problem too.
+        other_splits: the other splits of the data set. If given, a test image of RAF-DB that is in
+            none of them is a problem.
 
     Returns:
-        The rate and the matrix of what both have; as problems: names of one that the other lacks,
-        labels of other splits that changed, and another order of the classes in which clearly more
-        labels agree.
+        The rate and the matrix for the common names. Problems are missing names, changed labels of
+        other splits, and another order of the classes in which clearly more labels agree.
     """
     rows = match_names(noisy.path, noisy.ids, clean.ids)
     given = renumber(noisy.targets, source=noisy.classes, target=clean.classes)
@@ -52,7 +51,7 @@ def verify_noise_list(
     if not bool(compared.any()):
         raise ValueError(
             f"{noisy.path} shares no name with the clean labels: it has {noisy.ids[0]!r}, they "
-            f"have {clean.ids[0]!r}"
+            f"have {clean.ids[0]!r}; choose the clean labels of this list"
         )
     counts = confusion_matrix(given[compared], true[compared], num_classes=len(clean.classes))
     report = NoiseReport(classes=tuple(clean.classes), counts=counts)
@@ -86,18 +85,19 @@ def verify_noise_list(
     )
     if better is not None:
         problems.append(
-            f"{report.rate:.1%} of the labels differ: another order of the classes? {better.hint()}"
+            f"{report.rate:.1%} of the labels differ: the list may have another order of the "
+            f"classes. {better.hint()}"
         )
     elif report.rate > 0.5:
         notes.append("more than half of the labels differ, and no known order of the classes fits")
     by_chance = float((counts.sum(0) / report.samples) @ (counts.sum(1) / report.samples))
     if 1 - report.rate <= by_chance:
-        notes.append("the labels agree no more often than labels of other images would")
+        notes.append("the labels do not agree more often than by chance")
     return replace(report, notes=tuple(notes), problems=tuple(problems))
 
 
 def _labels_of(split: LabeledFaces, noisy: NoiseList) -> tuple[Tensor, Tensor]:
-    """Where each name of a list stands in a split, and its label there as the list counts it."""
+    """Return the row of each name of a list in a split, and its label there by the list's order."""
     check_faces(split)
     places = match_names(noisy.path, noisy.ids, split.ids)
     labels = hard_targets(split)[places.clamp(min=0)]
@@ -105,7 +105,7 @@ def _labels_of(split: LabeledFaces, noisy: NoiseList) -> tuple[Tensor, Tensor]:
 
 
 def _of_rafdb_test(names: Sequence[str], clean_names: Sequence[str]) -> Tensor:
-    """Where the names are RAF-DB's test images, which stand beside its training images."""
+    """Return which names are RAF-DB's test images, if the clean names are of RAF-DB."""
     of_rafdb = any(name.rpartition("/")[2].startswith("train_") for name in clean_names)
     test = [of_rafdb and name.rpartition("/")[2].startswith("test_") for name in names]
     return torch.tensor(test, device="cpu")
