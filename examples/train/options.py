@@ -84,7 +84,7 @@ class NoiseOptions:
         noise: symmetric (to any other class), symmetric-included (to any class, also the true one),
             lanet (the confusions of LA-Net's protocol), crowd (the disagreement of single voters),
             confusions (your own), list (labels from a file)
-        noise_rate: share of the samples that get a new label
+        noise_rate: share of the samples to draw for a new label
         noise_seed: seed of the noise; default: the seed of the run
         noise_variant: exact (a fixed count), bernoulli (each sample independently), or official (as
             LA-Net's program)
@@ -294,7 +294,9 @@ def parser_of(method: str, own: type, description: str) -> ArgumentParser:
         prog=f"{PROGRAM} {method}", description=description, exit_on_error=False
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options")
-    parser.add_argument("--method", type=Literal[method], default=method, help="of a config file")
+    parser.add_argument(
+        "--method", type=Literal[method], default=method, help="its name in a config file"
+    )
     for group in (own, *GROUPS.values()):
         parser.add_class_arguments(group)
     return parser

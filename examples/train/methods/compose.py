@@ -31,7 +31,7 @@ class Options:
     Args:
         loss: NAME[=WEIGHT][,OPTION=VALUE...]; repeat for each loss; default: cross_entropy
         erase: box to erase: independent in each view, or shared by both
-        decay: decay of the teacher's weights, if a loss takes a teacher
+        decay: decay of the teacher's moving average, if a loss takes a teacher
         relabel_from: first epoch that changes labels, from 1; default: never
         relabel_margin: how much more probable the new class must be
         class_counts: faces of each class, if a loss takes them: labels (count the current labels),

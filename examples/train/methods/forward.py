@@ -28,7 +28,7 @@ class Options(TransitionOptions):
         distillation_weight: weight of the agreement with a teacher that sees the mirrored view
             without erasing; 0: no teacher
         distillation_ramp: shares of the run between which that weight rises
-        decay: decay of the teacher's weights
+        decay: decay of the teacher's moving average
     """
 
     transition: str = "verified"

@@ -20,7 +20,7 @@ class Options:
     Args:
         distillation_weight: weight of the agreement with the teacher
         consistency_weight: weight of the attention consistency
-        decay: decay of the teacher's weights
+        decay: decay of the teacher's moving average
     """
 
     distillation_weight: NonNegativeNumber = 0.9

@@ -34,7 +34,7 @@ class Options:
         momentum: momentum of the label distributions
         threshold: smallest probability of a pseudo label
         queue: number of keys to contrast with
-        decay: decay of the weights of the key network
+        decay: decay of the key network's moving average
     """
 
     second_space: Literal["branch", "coordinates"] = "branch"
