@@ -41,7 +41,7 @@ def write_review(
     hidden. Only these faces show how labels go wrong. Then come the most suspicious labels,
     duplicates with different labels, and an overview of the classes.
 
-    The page is one file. It opens from the disk, needs no server, and works with the keyboard.
+    The page is one file. It opens from the disk, contacts no server, and works with the keyboard.
     Decisions stay in the browser until they are downloaded as a csv file for
     :func:`robustfer.audit.read_decisions`.
 

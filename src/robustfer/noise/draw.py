@@ -16,8 +16,8 @@ def rows_to_verify(
     """Draw the samples whose labels a person verifies, for :func:`transition_from_verified`.
 
     By default it draws equally many samples of each given label, if there are enough. The estimates
-    of the class shares and of the transition matrix are then more certain than for a random draw,
-    above all for rare classes.
+    of the class shares and of the transition matrix are then more certain than for a random draw.
+    Rare classes gain most.
 
     Args:
         given: labels of the data set.

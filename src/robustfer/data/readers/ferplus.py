@@ -30,8 +30,8 @@ class FERPlus(FileFaces):
 
     ``root`` has ``fer2013new.csv`` (the votes), and the folders ``FER2013Train``, ``FER2013Valid``
     and ``FER2013Test`` (the images) in ``data``. An image is left out if the votes are too divided
-    for the rule, or if unknown, no face (NF) or, with seven classes, contempt leads. ``ids`` are
-    the names of images. ``votes`` are all votes for the classes.
+    for the rule. It is also left out if unknown, no face (NF) or, with seven classes, contempt
+    leads. ``ids`` are the names of images. ``votes`` are all votes for the classes.
 
     Args:
         root: the data set's folder.
