@@ -52,7 +52,7 @@ def test_mistakes_are_named_with_file_and_line(
 
 
 def test_missing_table(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.csv is not there"):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist"):
         list(read_table(tmp_path / "none.csv", []))
 
 
@@ -128,7 +128,9 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     for name in ("a.png", "1/a.png"):
         (tmp_path / name).touch()
     check_files(Path("t.csv"), tmp_path, [(2, "a.png"), (3, "1/a.png")])
-    with pytest.raises(FileNotFoundError, match=r"t\.csv, line 3: .*b\.png is not there$"):
+    with pytest.raises(FileNotFoundError, match=r"t\.csv, line 3: .*b\.png does not exist$"):
         check_files(Path("t.csv"), tmp_path, [(2, "a.png"), (3, "1/b.png")])
-    with pytest.raises(FileNotFoundError, match=r"line 2: .*2.a\.png is not there \(and 1 more\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"line 2: .*2.a\.png does not exist \(and 1 more\)"
+    ):
         check_files(Path("t.csv"), tmp_path, [(2, "2/a.png"), (3, "1/a.png"), (4, "c.png")])

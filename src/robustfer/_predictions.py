@@ -118,7 +118,7 @@ def read_probabilities(path: str | Path) -> Predictions:
             "probabilities as one of these"
         )
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, or is not a file")
+        raise FileNotFoundError(f"{path} does not exist, or is not a file")
     found = reader(path)
     if folder is not None and (folder / "final.safetensors").is_file():
         found = _with_final(found, read_probabilities(folder / "final.safetensors"), folder)

@@ -42,7 +42,7 @@ def read_table(
     ValueError that names file and line.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, or is not a file")
+        raise FileNotFoundError(f"{path} does not exist, or is not a file")
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=separator)
         try:
@@ -194,13 +194,13 @@ def existing_folder(folder: str | Path) -> Path:
     """Return the path of a folder that is there, ``~`` being the home folder."""
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise FileNotFoundError(f"the folder {path} is not there")
+        raise FileNotFoundError(f"the folder {path} does not exist")
     return path
 
 
 def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> None:
-    """Refuse a table whose lines name what is not there, or cannot be read to its end."""
-    # Folders are listed once: asking after each of thousands of files is slow on a network.
+    """Refuse a table that names files that are missing or not regular."""
+    # List folders once: looking up thousands of files one by one is slow on a network.
     listed: set[str] = set()
     regular: dict[str, bool] = {}
     missing: list[tuple[int, str]] = []
@@ -225,7 +225,7 @@ def check_files(path: Path, folder: Path, named: Iterable[tuple[int, str]]) -> N
         near = next((found for found in regular if _loose(found) == _loose(name)), None)
         hint = f"; there is {near!r}" if near else ""
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise FileNotFoundError(f"{path}, line {line}: {folder / name} is not there{hint}{more}")
+        raise FileNotFoundError(f"{path}, line {line}: {folder / name} does not exist{hint}{more}")
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

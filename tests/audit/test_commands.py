@@ -151,7 +151,7 @@ def test_duplicates_and_leaks_are_told(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.csv"], "missing.csv is not there"),
+        (["missing.csv"], "missing.csv does not exist"),
         (["a.npz", "b.npz"], "needs one file of probabilities, got 2"),
         (["apply"], "apply needs files of decisions, got none"),
         (["few.npz"], "few.npz has 2 rows, the data set has 70 samples"),

@@ -101,7 +101,7 @@ def test_who_looks_alike_is_no_duplicate():
     [
         (torch.zeros(2, 3, 9, 9), {}, "images must be uint8 tensors .* got torch.float32"),
         ([None], {}, "images must be uint8 tensors .* got NoneType"),
-        (torch.zeros(2, 2, 9, 9, dtype=torch.uint8), {}, "images must have 3 channels, or 1"),
+        (torch.zeros(2, 2, 9, 9, dtype=torch.uint8), {}, "images must have 3 channels or 1"),
         (drawn(2), {"threshold": 0.0}, r"threshold must lie in \(0, 1\], got 0.0"),
     ],
 )

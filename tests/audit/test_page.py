@@ -150,9 +150,9 @@ def test_two_thousand_faces_stay_small(tmp_path):
 @pytest.mark.parametrize(
     ("pictures", "options", "message"),
     [
-        (images(5), {}, "images must be those of the 60 samples audited, got 5"),
+        (images(5), {}, "images must be those of the 60 audited samples, got 5"),
         (images().float(), {}, r"images must be uint8 tensors .* got torch.float32 of shape"),
-        (images()[:, :2], {}, r"3 channels, or 1, got shape \(2, 40, 30\)"),
+        (images()[:, :2], {}, r"3 channels or 1, got shape \(2, 40, 30\)"),
         ([None] * SAMPLES, {}, "images must be uint8 tensors .* got NoneType"),
         (images(), {"random": -1}, "random must be a whole number from 0"),
         (images(), {"thumbnail": 4}, "thumbnail must be a whole number from 8 to 1024"),

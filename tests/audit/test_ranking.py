@@ -229,7 +229,7 @@ def test_the_record_of_a_run_is_read(tmp_path):
     for path in (tmp_path, tmp_path / "dynamics.safetensors"):
         found = read_probabilities(path).probabilities
         torch.testing.assert_close(found.float(), dynamics.probabilities())
-    with pytest.raises(FileNotFoundError, match=r"dynamics\.safetensors is not there"):
+    with pytest.raises(FileNotFoundError, match=r"dynamics\.safetensors does not exist"):
         read_probabilities(tmp_path.parent)
 
 
@@ -306,5 +306,5 @@ def test_arrays_that_do_not_fit(tmp_path):
         np.savez(tmp_path / "a.npz", **arrays)
         with pytest.raises(ValueError, match=message):
             read_probabilities(tmp_path / "a.npz")
-    with pytest.raises(FileNotFoundError, match="is not there"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         read_probabilities(tmp_path / "b.npz")

@@ -121,7 +121,7 @@ def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
             ValueError,
             "rows of transition must be at least 0 and sum to 1",
         ),
-        (lambda: neighbor_disagreement([0], [[1.0]]), ValueError, "two samples or more, got 1"),
+        (lambda: neighbor_disagreement([0], [[1.0]]), ValueError, "at least two samples, got 1"),
         (lambda: neighbor_disagreement([0, 1], [[1.0], [math.nan]]), ValueError, "be finite"),
         (lambda: neighbor_disagreement([0], [[1.0], [2.0]]), ValueError, "given has N=1 but"),
     ],

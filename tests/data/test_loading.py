@@ -156,7 +156,7 @@ def test_mistakes(spec, options, message):
 
 @pytest.mark.parametrize("kind", ["ferplus", "fer2013", "folder", "rafdb", "affectnet", "table"])
 def test_a_root_that_is_not_there(tmp_path, kind):
-    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load(f"{kind}:{tmp_path / 'nowhere'}")
 
 

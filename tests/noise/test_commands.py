@@ -83,7 +83,7 @@ def test_verify_compares_the_other_splits(run, tmp_path):
     assert (status, err) == (1, "")
     assert "PROBLEM: 5 test images have no clean label to compare with" in out
     assert re.search(
-        r"not compared with the split test: .*test_0002_aligned\.jpg is not there", out
+        r"not compared with the split test: .*test_0002_aligned\.jpg does not exist", out
     )
 
 
@@ -354,11 +354,11 @@ def test_options_of_the_reader(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "rafdb:nowhere"), "the folder nowhere is not there"),
+        (("show", "rafdb:nowhere"), "the folder nowhere does not exist"),
         (("show", "demo"), "has no true_targets"),
         (("show", "demo", "--reader", "num_sample=9"), r"did you mean 'num_samples'\?"),
         (("show", "rafdb:x", "--reader", "seed=1"), "rafdb has no option seed; it has images, "),
-        (("show", "rafdb:.", "--reader", "size=x"), "size must be|is not there"),
+        (("show", "rafdb:.", "--reader", "size=x"), "size must be|does not exist"),
         (("show", "demo", "--crowd"), "has no votes of several people"),
         (("make", "demo", "--rate", 2, "--output", "n.txt"), r"rate must lie in \[0, 1\]"),
         (("make", "demo", "--output", "n.txt"), "symmetric got no rate; add --rate"),
@@ -367,7 +367,7 @@ def test_options_of_the_reader(run, tmp_path):
         ((*MAKE, "profile", "--profile", "no.json"), "no.json does not exist.*fer2013"),
         ((*MAKE, "instance", "--rate", 0.1), "add --probabilities"),
         ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "votes"), "needs votes of several"),
-        ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "p.csv"), "p.csv is not there"),
+        ((*MAKE, "instance", "--rate", 0.1, "--probabilities", "p.csv"), "p.csv does not exist"),
         (
             (*MAKE, "lanet", "--rate", 0.1, "--probabilities", "votes"),
             "does not take --probabilities",

@@ -177,7 +177,7 @@ def test_lists_that_count_the_classes_in_another_order(tmp_path, faces):
     report = verify_noise_list(listed, faces)
     assert report.problems == ()
     assert "more than half of the labels differ, and no known order" in report.text()
-    assert "agree no more often than labels of other images would" in report.text()
+    assert "do not agree more often than by chance" in report.text()
     assert torch.equal(with_noise_list(faces, path).targets, shuffled)
 
 

@@ -79,7 +79,7 @@ def test_interrupted(command, capsys, monkeypatch):
     [
         (("nowhere", "points.npz"), "FOLDER must be a folder of images, got nowhere"),
         (("faces", "points.csv"), "OUTPUT must end in .npz, got points.csv"),
-        (("faces", "nowhere/points.npz"), "the folder nowhere of OUTPUT is not there"),
+        (("faces", "nowhere/points.npz"), "the folder nowhere of OUTPUT does not exist"),
         (("faces", "points.npz", "--margin", "-1"), "must be a number from 0 to 4, got '-1'"),
         (("faces", "points.npz", "--margin", "wide"), "must be a number from 0 to 4, got 'wide'"),
         (("faces", "points.npz", "--confidence", "2"), "must be a number from 0 to 1, got '2'"),

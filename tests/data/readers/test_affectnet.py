@@ -200,16 +200,16 @@ def test_bad_landmarks(tmp_path):
 
 
 def test_missing_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         AffectNet(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"neither training\.csv nor train_set"):
         AffectNet(tmp_path)
     write_affectnet_table(tmp_path, ROWS)
     (tmp_path / "Manually_Annotated_Images" / "1" / "4.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"training\.csv, line 6: .*4\.jpg is not there"):
+    with pytest.raises(FileNotFoundError, match=r"training\.csv, line 6: .*4\.jpg does not exist"):
         AffectNet(tmp_path)
     (tmp_path / "Manually_Annotated_Images").rename(tmp_path / "other")
-    with pytest.raises(FileNotFoundError, match="Manually_Annotated_Images is not there"):
+    with pytest.raises(FileNotFoundError, match="Manually_Annotated_Images does not exist"):
         AffectNet(tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_missing_arrays(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"1_exp\.npy does not exist"):
         AffectNet(tmp_path)
     (tmp_path / "train_set" / "images").rename(tmp_path / "other")
-    with pytest.raises(FileNotFoundError, match="images is not there"):
+    with pytest.raises(FileNotFoundError, match="images does not exist"):
         AffectNet(tmp_path)
     (tmp_path / "train_set" / "images").mkdir()
     with pytest.raises(ValueError, match="images has no image, expected files like"):

@@ -203,10 +203,12 @@ def test_missing_folders_and_files(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"fer2013new\.csv, line 5: .*fer2\.png is not the"):
         FERPlus(root)
     (root / "data" / "FER2013Train" / "fer0.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"line 2: .*fer0\.png is not there \(and 1 more\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"line 2: .*fer0\.png does not exist \(and 1 more\)"
+    ):
         FERPlus(root)
     (root / "fer2013new.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"fer2013new\.csv is not there"):
+    with pytest.raises(FileNotFoundError, match=r"fer2013new\.csv does not exist"):
         FERPlus(root)
 
 

@@ -258,7 +258,7 @@ def test_unknown_class(tmp_path):
 
 
 def test_missing_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         ImageFolder(tmp_path / "nowhere")
     tree(tmp_path, "fear/a.png")
     with pytest.raises(FileNotFoundError, match=r"no folder validation or valid or val for"):

@@ -222,7 +222,7 @@ def test_tables_of_other_systems(tmp_path):
         LabelTable(table)
     table.write_text("path,label\nb.png,sad\n")
     with pytest.raises(
-        FileNotFoundError, match=r"line 2: .*b\.png is not there; there is 'b\.PNG'"
+        FileNotFoundError, match=r"line 2: .*b\.png does not exist; there is 'b\.PNG'"
     ):
         LabelTable(table)
 
@@ -274,11 +274,11 @@ def test_repeated_rows_may_be_dropped(tmp_path):
 
 
 def test_missing_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.csv is not there"):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist"):
         LabelTable(tmp_path / "none.csv")
     table = written(tmp_path, "path,label\na.png,sad\n1/b.png,sad\n")
     (tmp_path / "1" / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"faces\.csv, line 3: .*b\.png is not there"):
+    with pytest.raises(FileNotFoundError, match=r"faces\.csv, line 3: .*b\.png does not exist"):
         LabelTable(table)
 
 

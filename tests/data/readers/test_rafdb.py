@@ -132,7 +132,7 @@ def test_pipes_are_named_and_not_opened(root):
 
 
 def test_missing_files(root, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         RAFDB(tmp_path / "nowhere")
     (root / "Image" / "aligned" / "train_00002_aligned.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"label\.txt, line 2: .*00002_aligned\.jpg is not"):

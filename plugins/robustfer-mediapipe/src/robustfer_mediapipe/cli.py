@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if output.suffix != ".npz":
         parser.error(f"OUTPUT must end in .npz, got {output}")
     if not output.parent.is_dir():
-        parser.error(f"the folder {output.parent} of OUTPUT is not there")
+        parser.error(f"the folder {output.parent} of OUTPUT does not exist")
     try:
         summary = collect(
             folder,
