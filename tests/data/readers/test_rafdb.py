@@ -135,7 +135,7 @@ def test_missing_files(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         RAFDB(tmp_path / "nowhere")
     (root / "Image" / "aligned" / "train_00002_aligned.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"label\.txt, line 2: .*00002_aligned\.jpg is not"):
+    with pytest.raises(FileNotFoundError, match=r"label\.txt, line 2: .*00002_aligned\.jpg does"):
         RAFDB(root)
     (root / "Annotation" / "boundingbox" / "train_00003_boundingbox.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"train_00003_boundingbox\.txt does not exist"):
