@@ -12,7 +12,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(filter-out $(OWN_ENV),$(wildcard plug
 TESTS := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types doctest bench docs package mediapipe browser demo-quick check
+.PHONY: help env demo test lint types doctest bench docs release lowest newest mediapipe browser demo-quick check
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,8 +48,18 @@ bench: env ## measure speed and memory against the literal and the plain forms
 docs: env ## build the site, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-package: env ## build wheel and sdist into dist/
-	$(BIN)/python -m build --no-isolation --outdir dist .
+release: env ## build every package into dist/, install all in an empty environment, run the README's code
+	$(BIN)/python .ci/release.py
+
+lowest: env ## run the tests with the lowest declared versions, in .venv-lowest (LOWEST=python3.10)
+	rm -rf .venv-lowest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python .ci/lowest.py $(or $(LOWEST),python3.10) .venv-lowest
+
+newest: ## run the tests with the newest versions, in .venv-newest (PYTHON=python3.13)
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --editable '.[dev]' $(addprefix --editable ,$(PLUGINS))
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv-newest/bin/python -m pytest --numprocesses 2 --dist loadfile tests $(PLUGINS)
 
 mediapipe: ## make .venv-mediapipe for the companion tool (1 GB, Python 3.10 to 3.12), run its tests
 	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
