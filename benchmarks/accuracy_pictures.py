@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from benchmarks.accuracy_tables import (
+    ADJUSTED,
     PREDICTIONS,
     SCALES,
     TASKS,
     Group,
+    adjusted_gains,
     floor_of,
     groups_of,
     prediction_of,
@@ -45,33 +48,47 @@ def gains(rows: Rows, path: Path) -> None:
             found = [group for group in own if group.task == task]
             if len(found) > 1:
                 panels.append((scale, task, prediction, found))
-    most = max(len(found) for *_, found in panels)
+    most = 1 + max(len(found) for *_, found in panels)
     lines = (len(panels) + 1) // 2
     figure = Figure(figsize=(11, lines * (1.1 + 0.27 * most)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(lines, 2, squeeze=False).flat
+    grid = list(figure.subplots(lines, 2, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
     for axes, (scale, task, prediction, found) in zip(grid, panels, strict=False):
         _panel(axes, found, prediction)
         axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}", fontsize=10)
         axes.set_xlabel(f"points ahead of the floor ({PREDICTIONS[prediction]})")
-    for axes in list(grid)[len(panels) :]:
-        axes.set_axis_off()
+    marks = [
+        Patch(color=colour, alpha=0.5, label=label)
+        for colour, label in ((UNVERIFIED, "no verified label"), (VERIFIED, "100 verified labels"))
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=90)
 
 
 def _panel(axes: Any, groups: Sequence[Group], prediction: str) -> None:
     floor = floor_of(groups, prediction)
-    found = [(group, group.gains(floor, prediction)) for group in groups if group is not floor]
-    found = sorted((one for one in found if one[1]), key=lambda one: np.mean(one[1]))
-    for height, (group, values) in enumerate(found):
-        colour = VERIFIED if "verified" in group.method or group.method == "forward" else UNVERIFIED
+    bars = [
+        (f"{group.title}, {group.epochs} epochs", group.gains(floor, prediction), group.verified)
+        for group in groups
+        if group is not floor
+    ]
+    bars += [
+        (f"{group.title} + {title}", adjusted_gains(group, way, floor, prediction), True)
+        for group in groups
+        if not group.verified
+        for way, title in ADJUSTED.items()
+    ]
+    found = sorted((bar for bar in bars if bar[1]), key=lambda bar: np.mean(bar[1]))
+    for height, (_, values, verified) in enumerate(found):
+        colour = VERIFIED if verified else UNVERIFIED
         axes.barh(height, np.mean(values), height=0.6, color=colour, alpha=0.35)
         axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=4)
     axes.axvline(0, color="#222222", linewidth=1.5)
     level = f"floor: cross entropy, {floor.epochs} epochs, {floor.mean(prediction):.1f} %"
     axes.text(0, len(found) - 0.35, level, fontsize=8, ha="center", va="bottom")
-    names = [f"{group.title}, {group.epochs} epochs" for group, _ in found]
-    axes.set_yticks(range(len(found)), names, fontsize=8)
+    axes.set_yticks(range(len(found)), [name for name, *_ in found], fontsize=8)
     axes.set_ylim(-0.6, len(found) + 0.2)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)

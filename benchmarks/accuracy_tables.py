@@ -62,6 +62,11 @@ class Group:
         """The title of the method."""
         return METHODS[self.method].title or self.method
 
+    @property
+    def verified(self) -> bool:
+        """Whether the training knows a hundred verified labels."""
+        return any("verified" in text for text in METHODS[self.method].arguments)
+
     def values(self, prediction: str, *, figure: str = "accuracy") -> dict[int, float]:
         """Return a figure of the last epoch by seed, in percent, for the runs that have it."""
         return {
@@ -78,6 +83,16 @@ class Group:
         """Return by how many points each seed is ahead of the same seed of the floor."""
         other = floor.values(prediction)
         return [v - other[seed] for seed, v in self.values(prediction).items() if seed in other]
+
+
+def adjusted_gains(group: Group, way: str, floor: Group, prediction: str) -> list[float]:
+    """By how many points each seed is ahead of the floor's, with other class shares."""
+    other = floor.values(prediction)
+    return [
+        100 * row["adjusted"][way]["accuracy"] - other[seed]
+        for seed, row in group.runs.items()
+        if "adjusted" in row and seed in other
+    ]
 
 
 def groups_of(rows: Rows, phase: str = "report") -> list[Group]:
@@ -170,12 +185,11 @@ def summary_table(rows: Rows) -> str:
             seed: row["adjusted"][way] for seed, row in floor.runs.items() if "adjusted" in row
         }
         if found:
-            plain = floor.values(prediction)
             values = {seed: 100 * one["accuracy"] for seed, one in found.items()}
             shown.append({
                 "training": f"{floor.title} + {title} (100 verified labels)",
                 "accuracy, %": spread(values),
-                "gain": _mean_and_error([value - plain[seed] for seed, value in values.items()]),
+                "gain": _mean_and_error(adjusted_gains(floor, way, floor, prediction)),
                 "mean of classes, %": spread(
                     [100 * one["mean_class_accuracy"] for one in found.values()]
                 ),
