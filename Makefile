@@ -51,9 +51,9 @@ docs: env ## build the site, strictly
 release: env ## build every package into dist/, install all in an empty environment, run the README's code
 	$(BIN)/python .ci/release.py
 
-lowest: env ## run the tests with the lowest declared versions, in .venv-lowest (LOWEST=python3.10)
+lowest: env ## run the tests with the lowest declared versions, in .venv-lowest (LOWEST=python3.11)
 	rm -rf .venv-lowest
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python .ci/lowest.py $(or $(LOWEST),python3.10) .venv-lowest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python .ci/lowest.py $(or $(LOWEST),python3.11) .venv-lowest
 
 newest: ## run the tests with the newest versions, in .venv-newest (PYTHON=python3.13)
 	rm -rf .venv-newest

@@ -107,7 +107,7 @@ def test_copies_and_pickles():
 
 
 def with_p(operation, p):
-    """An operation with this probability: kornia 0.8 refuses some at once, kornia 0.9 does not."""
+    """An operation with this probability: kornia's own constructor may refuse some."""
     operation.p = p
     return operation
 
