@@ -44,6 +44,13 @@ def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
     """Return the evaluation set with its own labels."""
     shared = {k: v for k, v in options.reader.items() if k not in (*_WHAT_A_LABEL_IS, "split")}
     chosen = shared | options.evaluate_reader
+    whole = options.reader.get("split", "train") in (None, "all")
+    if whole and options.evaluate_data is None and "split" not in options.evaluate_reader:
+        raise Refused(
+            f"--data {options.data} is read without splits, so it has no {options.evaluate_on} set; "
+            "give one with --evaluate-data, or evaluate on the training set with "
+            "--evaluate-reader.split all"
+        )
     spec = options.evaluate_data or options.data
     judged = _read(spec, {"split": options.evaluate_on, **chosen})
     if judged.targets.ndim != 1:
@@ -55,6 +62,8 @@ def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
 
 
 def _read(spec: str, options: dict[str, Any]) -> LabeledFaces:
+    if options.get("split") == "all":
+        options = {**options, "split": None}
     try:
         return load(spec, **options)
     except TypeError as error:  # an option of the wrong type

@@ -51,7 +51,8 @@ class DataOptions:
 
     Args:
         data: demo, or KIND:PATH as for robustfer.data.load, such as rafdb:PATH
-        reader: options of the reader, such as --reader.size 112
+        reader: options of the reader, such as --reader.size 112, or --reader.split all for data
+            without splits
         evaluate_on: split to evaluate on
         evaluate_data: data set to evaluate on; default: that of --data
         evaluate_reader: options of its reader; default: those of --reader, except the kind of label

@@ -110,6 +110,8 @@ def read_probabilities(path: str | Path) -> Predictions:
     folder = path if path.is_dir() else None
     if folder is not None:
         path = folder / "dynamics.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, or is not a file")
     readers = {".csv": _read_csv, ".npz": _read_npz, ".safetensors": _read_safetensors}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -117,8 +119,6 @@ def read_probabilities(path: str | Path) -> Predictions:
             f"{path}: the name must end with {', '.join(readers)}, got {path.suffix!r}; write the "
             "probabilities as one of these"
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, or is not a file")
     found = reader(path)
     if folder is not None and (folder / "final.safetensors").is_file():
         found = _with_final(found, read_probabilities(folder / "final.safetensors"), folder)

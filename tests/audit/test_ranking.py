@@ -296,6 +296,12 @@ def test_a_file_that_is_refused(tmp_path, name, content, message):
         read_probabilities(tmp_path / name)
 
 
+def test_a_path_that_does_not_exist(tmp_path):
+    for name in ("runs", "predicted.npz", "predicted.pt"):
+        with pytest.raises(FileNotFoundError, match=f"{name} does not exist"):
+            read_probabilities(tmp_path / name)
+
+
 def test_arrays_that_do_not_fit(tmp_path):
     for arrays, message in (
         ({"a": ROWS, "b": ROWS}, "must hold 'probabilities', or only one array, got 'a', 'b'"),

@@ -122,7 +122,7 @@ def test_one_backward_reaches_all_of_it(name):
             "classifier",
             (4, 4),
         ),
-        (vit, "a class token, or another pooling", "heads", (4, 4)),
+        (vit, "a class token, another pooling", "heads", (4, 4)),
     ],
 )
 def test_a_head_without_exact_maps_is_replaced(make, reason, dropped, places):
@@ -140,6 +140,23 @@ def test_a_head_without_exact_maps_is_replaced(make, reason, dropped, places):
     torch.testing.assert_close(
         strip_for_inference(model)(images), model.eval()(images).logits, rtol=1e-4, atol=1e-5
     )
+
+
+class ReluAsAFunction(nn.Module):
+    """Its pooling reads what no module returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=4)
+        self.fc = nn.Linear(8, 7)
+
+    def forward(self, images):
+        return self.fc(F.relu(self.conv(images)).mean(dim=(2, 3)))
+
+
+def test_a_function_before_the_pooling_is_named_as_a_cause():
+    with pytest.raises(ValueError, match=r"maps that conv returns: .*nn\.ReLU"):
+        CAMClassifier(ReluAsAFunction(), num_classes=7, head="keep")
 
 
 def test_the_new_head_has_the_drop_rate_of_the_old_one():

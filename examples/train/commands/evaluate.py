@@ -26,7 +26,7 @@ class Options:
         run: folder of a finished run
         data: demo, or KIND:PATH; default: the evaluation set of the run
         reader: options of its reader; default size of images: that of the run
-        split: split of the data; default: that of the run, or test with --data; none for data
+        split: split of the data; default: that of the run, or test with --data; all for data
             without splits
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
@@ -37,7 +37,7 @@ class Options:
     run: str
     data: str | None = None
     reader: dict[str, Any] = field(default_factory=dict)
-    split: Literal["train", "validation", "test", "none"] | None = None
+    split: Literal["train", "validation", "test", "all"] | None = None
     device: str = "auto"
     workers: NonNegativeInt = 0
     output: str | None = None
@@ -50,7 +50,7 @@ def run(options: Options) -> None:
     chosen = data_options(trained, options)
     faces = _faces_for(trained, chosen)
     name = (chosen.evaluate_data or chosen.data).partition(":")[0]
-    name += "" if options.split == "none" else f"-{chosen.evaluate_on}"
+    name += "" if options.split == "all" else f"-{chosen.evaluate_on}"
     folder = Path(options.output or trained.path / "evaluation" / name)
     if folder.exists() and not folder.is_dir():
         raise Refused(f"--output {folder} is a file, expected a folder; choose another name")
@@ -90,7 +90,7 @@ def data_options(trained: Trained, options: Options) -> DataOptions:
     elif options.reader:
         reader = {**chosen.evaluate_reader, **options.reader}
         chosen = dataclasses.replace(chosen, evaluate_reader=reader)
-    if options.split == "none":
+    if options.split == "all":
         without = {**chosen.evaluate_reader, "split": None}
         return dataclasses.replace(chosen, evaluate_reader=without)
     return dataclasses.replace(chosen, evaluate_on=options.split or chosen.evaluate_on)

@@ -95,9 +95,11 @@ def find_native_head(
             class_maps(maps, weight, norm), class_bias(weight, bias, norm), logits
         )
     if not error <= TOLERANCE:
+        at = f" that {layout.tap} returns" if layout.tap else ""
         raise UnsuitedHeadError(
-            "does not classify the mean over the maps (a class token, or another pooling): "
-            f"maps and logits differ by {error:.0%} of the largest logit"
+            f"does not classify the mean over the maps{at}: they differ from the logits by "
+            f"{error:.0%} of the largest logit. The cause is a class token, another pooling, or a "
+            "function after the last module, such as F.relu, which must be a module (nn.ReLU)"
         )
     with torch.no_grad():
         whole = logits_of(probe(images))

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from examples.train.__main__ import main
+from examples.train.data import read_faces_to_judge
+from examples.train.options import DataOptions
 from robustfer.data import DemoFaces
 from tests.data.trees import write_image, write_rafdb
 
@@ -119,6 +121,16 @@ def test_images_of_several_sizes(capsys, tmp_path, elsewhere):
     assert err.count("\n") == 1
     assert all(fact in err for fact in ("9.png", "40 x 32", "32 x 32", "size")), err
     assert list(elsewhere.iterdir()) == []
+
+
+def test_data_without_splits_needs_a_set_to_evaluate_on(capsys, tmp_path, elsewhere):
+    folder_of_faces(tmp_path / "faces")
+    faces = f"--data=folder:{tmp_path}/faces/train"
+    err = refusal(capsys, "ce", *FEW, faces, "--reader={split: all}")
+    assert all(fact in err for fact in (faces[7:], "--evaluate-data", "--evaluate-reader.split"))
+    assert list(elsewhere.iterdir()) == []
+    options = DataOptions(data=faces[7:], reader={"split": "all"}, evaluate_reader={"split": "all"})
+    assert read_faces_to_judge(options).ids[0] == "happiness/0.png"
 
 
 def test_a_set_to_evaluate_on_with_other_classes(capsys, tmp_path, elsewhere):

@@ -44,7 +44,7 @@ def test_other_data_and_other_splits(finished, tmp_path, capsys):
     figures = json.loads((tmp_path / "two/evaluation.json").read_text())
     assert figures["images"] == 7
     assert len(figures["classes"]) == 7
-    evaluated(run, f"--data=folder:{tmp_path}/faces/test", "--split=none", f"--output={tmp_path}/3")
+    evaluated(run, f"--data=folder:{tmp_path}/faces/test", "--split=all", f"--output={tmp_path}/3")
     assert "folder, 7 images" in capsys.readouterr().out
     assert (
         json.loads((tmp_path / "3/evaluation.json").read_text())["confusion"]

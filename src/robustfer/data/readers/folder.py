@@ -75,7 +75,7 @@ class ImageFolder(FileFaces):
         elif split not in folders:
             raise FileNotFoundError(
                 f"{root} has no folder {' or '.join(SPLITS[split])} for the split {split!r}; if "
-                "the classes are directly below it, use split=None"
+                "the classes are directly below it, use split=None (in a command: all)"
             )
         folder = folders[split]
         excluded: Counter[str] = Counter()
