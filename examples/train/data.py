@@ -47,9 +47,9 @@ def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
     whole = options.reader.get("split", "train") in (None, "all")
     if whole and options.evaluate_data is None and "split" not in options.evaluate_reader:
         raise Refused(
-            f"--data {options.data} is read without splits, so it has no {options.evaluate_on} set; "
-            "give one with --evaluate-data, or evaluate on the training set with "
-            "--evaluate-reader.split all"
+            f"--data {options.data} is read without splits, so it has no "
+            f"{options.evaluate_on} set; give one with --evaluate-data, or evaluate on the "
+            "training set with --evaluate-reader.split all"
         )
     spec = options.evaluate_data or options.data
     judged = _read(spec, {"split": options.evaluate_on, **chosen})
