@@ -2,8 +2,8 @@
 
 python .ci/lowest.py PYTHON FOLDER [PYTEST'S ARGUMENTS]    # or: make lowest
 
-PYTHON is the interpreter to test and FOLDER a new environment. The adapters require a newer timm
-than the core, so they come second, in the same environment.
+PYTHON is the interpreter and FOLDER a new environment. What the adapters depend on needs newer
+versions than the core does, so they come second, in the same environment.
 """
 
 import re
