@@ -36,7 +36,6 @@ SCALES = {
     "cpu": "A small network from nothing",
     "gpu": "A larger network from nothing",
 }
-FIGURES = {"accuracy": "accuracy", "mean_class_accuracy": "mean class"}
 # Predictions with other class shares, see accuracy_shares.py.
 ADJUSTED = {"truth": "true shares", "half": "half way to equal shares"}
 PREDICTIONS = {
@@ -336,24 +335,28 @@ def ladder_table(rows: Rows) -> str:
 
 
 def shares_table(rows: Rows) -> str:
-    """Predictions as they are, and with the class shares that a hundred verified labels tell."""
+    """Accuracy and mean class as they are, and with the shares that verified labels tell."""
     lines = []
     for scale, own in scales_of(groups_of(rows)).items():
-        shown = []
-        for group in sorted(own, key=lambda g: (list(TASKS).index(g.task), g.title, g.epochs)):
-            runs = [row for row in group.runs.values() if "adjusted" in row]
-            if not runs:
-                continue
-            cells = {"task": TASKS[group.task], "training": group.title, "epochs": group.epochs}
-            for name, title in FIGURES.items():
-                found = [row["last"][f"{name}_ema_mirrored"] for row in runs]
-                cells[title] = spread([100 * value for value in found])
-                for way, meaning in ADJUSTED.items():
-                    found = [row["adjusted"][way][name] for row in runs]
-                    cells[f"{title}, {meaning}"] = spread([100 * value for value in found])
-            shown.append({**cells, "seeds": len(runs)})
-        if shown:
-            lines += [f"**{SCALES[scale]}**", "", markdown_table(shown), ""]
+        for task, name in TASKS.items():
+            shown = []
+            for group in sorted(own, key=lambda g: (g.title, g.epochs)):
+                runs = [row for row in group.runs.values() if "adjusted" in row]
+                if group.task != task or not runs:
+                    continue
+                cells = {"training": group.title, "as it is": []}
+                cells |= {meaning: [] for meaning in ADJUSTED.values()}
+                for figure in ("accuracy", "mean_class_accuracy"):
+                    found = [row["last"][f"{figure}_ema_mirrored"] for row in runs]
+                    cells["as it is"].append(spread([100 * value for value in found]))
+                    for way, meaning in ADJUSTED.items():
+                        found = [row["adjusted"][way][figure] for row in runs]
+                        cells[meaning].append(spread([100 * value for value in found]))
+                joined = {k: v if k == "training" else " / ".join(v) for k, v in cells.items()}
+                shown.append({**joined, "epochs": group.epochs, "seeds": len(runs)})
+            if shown:
+                title = f"**{SCALES[scale]}, {name}** (accuracy / mean class, %)"
+                lines += [title, "", markdown_table(shown), ""]
     return "\n".join(lines).strip() + "\n" if lines else ""
 
 
