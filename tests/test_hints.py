@@ -20,9 +20,6 @@ HINT = re.compile(r"(?<![\w.{<-])([a-z_][a-z0-9_]*)=")
 
 # Function, hint -> whose option it is, where it is not one of the function that the caller called.
 OF_OTHERS = {
-    ("check_followable", "erase_probability"): "SingleView and MirroredPair, which the text names",
-    ("check_followable", "erase_scale"): "SingleView and MirroredPair, which the text names",
-    ("check_followable", "erase_ratio"): "SingleView and MirroredPair, which the text names",
     ("check_followable", "resample"): "kornia's operations",
     ("_warn_of_few_places", "model_options"): "CAMClassifier, which makes timm's networks",
     ("_token_grid", "patch_drop_rate"): "timm.create_model",
@@ -30,6 +27,8 @@ OF_OTHERS = {
     ("_measured", "features_only"): "timm.create_model",
     ("FileFaces.load_image", "size"): "the readers of files, one of which has made the data set",
     ("LandmarkClassifier.__init__", "features_only"): "timm.create_model",
+    ("_check_alike", "size"): "the readers, which the text names",
+    ("_faces", "labels"): "the reader, which --reader passes it to",
     # Said where the reader has given it; tests/data/test_noise_lists.py has the other case.
     ("NamedOnce.is_new", "duplicates"): "the readers that give NamedOnce theirs",
 }

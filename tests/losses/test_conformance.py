@@ -34,7 +34,7 @@ def with_votes(inputs, generator):
 
 
 def class_weights(classes):
-    return torch.linspace(0.5, 2.0, classes)
+    return torch.linspace(0.5, 2.0, classes, dtype=torch.float32, device="cpu")
 
 
 class TestAttentionConsistency(LossConformance):

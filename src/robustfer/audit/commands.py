@@ -141,7 +141,7 @@ def _faces(options: argparse.Namespace) -> LabeledFaces:
     if faces.targets.ndim != 1:
         raise ValueError(
             "the labels of the data set are probabilities, expected one class per face; choose "
-            "such labels, for example --reader labels=majority"
+            "such labels, for example FERPlus's majority: --reader labels=majority"
         )
     return faces
 
