@@ -73,13 +73,6 @@ RECORDS = Path(__file__).parents[1] / "runs" / "accuracy"
 SEEDS = (1, 2, 3)
 READ: dict[str, Any] = {"in_memory": True, "duplicates": "drop"}
 NOT_KEPT = ("loss", "learning_rate", "images_per_second")
-TASKS = {
-    "symmetric10": "10 % symmetric noise on the crowd's labels",
-    "symmetric20": "20 % symmetric noise on the crowd's labels",
-    "symmetric30": "30 % symmetric noise on the crowd's labels",
-    "fer2013": "FER2013's own labels",
-    "twin": "noise like FER2013's on the crowd's labels",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +229,7 @@ def run(
             judged.targets,
             train_set,
             seed=seed,
-            corrected=method.command == "forward" or name == "robust-verified",
+            corrected=getattr(settings.own, "transition", "none") != "none",
         ),
         "train_faces": len(train_set),
         "wrong_labels": float((train_set.targets != train_set.true_targets).float().mean()),
@@ -413,7 +406,7 @@ def main() -> None:
     )
     parser.add_argument("phase", choices=["tune", "report", "ablate", "try", "table"])
     parser.add_argument("--method", choices=METHODS)
-    parser.add_argument("--task", choices=TASKS)
+    parser.add_argument("--task", choices=accuracy_tables.TASKS)
     parser.add_argument("--root", type=Path, default=os.environ.get("ROBUSTFER_FERPLUS"))
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds")
     parser.add_argument("--scale", choices=SCALES, help="default: gpu on a GPU, otherwise cpu")

@@ -39,7 +39,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks import accuracy
+from benchmarks import accuracy, accuracy_tables
 from benchmarks.accuracy import SCALES, SEEDS, Scale
 from benchmarks.accuracy_methods import METHODS
 from examples.train.engine import train
@@ -363,7 +363,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
             for number in sorted({row["folds"] for row in runs} - {1})
         }
         parts.append(
-            f"### {TITLES[scale]}, {accuracy.TASKS[task]}\n\n{first['faces']:,} faces, "
+            f"### {TITLES[scale]}, {accuracy_tables.TASKS[task]}\n\n{first['faces']:,} faces, "
             f"{first['wrong_labels']:.0%} of their labels wrong, {first['epochs']} epochs."
         )
         best = {number: best_of(own, CLEANLAB_TITLES) for number, own in folds.items()}
