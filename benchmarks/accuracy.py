@@ -16,7 +16,8 @@ The protocol was fixed before any method was run:
 - Scales: ``cpu`` and ``gpu`` train small networks from random weights. ``look`` is a quick ``cpu``.
   ``face`` starts from a network that recognises faces, for a short and a long training. In the
   long one cross entropy memorises wrong labels (see ``face_backbone.py``).
-- Predictions: the last and the averaged weights, each with and without the mirror image.
+- Predictions: the last and the averaged weights, each with and without the mirror image. With
+  mirror images only at the end, because they double the cost.
 - Tuning: at most six settings per method and for the baseline, each run once (seed 0) on
   ``symmetric30``. The setting with the best last epoch on the tuning faces is reported on all
   tasks, with up to three other seeds. A run in the results is never repeated.
@@ -57,12 +58,13 @@ from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
 from examples.train.predictions import PREDICTIONS
-from examples.train.recording import DYNAMICS
+from examples.train.recording import DYNAMICS, FINAL
 from examples.train.run_folder import AVERAGE
 from examples.train.views import Views
 from examples.train.weights import pixels_of
 from robustfer.checkpoint import load_model
 from robustfer.data import FERPlus, LabeledFaces
+from robustfer.metrics import accuracy, confusion_matrix, mean_class_accuracy
 from robustfer.models import CAMClassifier
 from robustfer.noise import NoiseProfile, with_noise_like, with_symmetric_noise
 
@@ -100,27 +102,27 @@ class Scale:
     arguments: tuple[str, ...] = ()
 
 
-ALSO_PREDICT = ("--ema-decay=0.99", "--mirrored")
+AVERAGED = ("--ema-decay=0.99",)
 SCALES = {
     scale.name: scale
     for scale in (
         Scale(
             name="cpu", train_faces=6000, tune_faces=2000, epochs=30, backbone="tiny",
-            arguments=ALSO_PREDICT,
+            arguments=AVERAGED,
         ),
         Scale(
             name="look", train_faces=3000, tune_faces=2000, epochs=15, backbone="tiny",
-            arguments=ALSO_PREDICT,
+            arguments=AVERAGED,
         ),
         # The faces of FER2013Train with a clear majority, without those to tune on.
         Scale(
             name="gpu", train_faces=12000, tune_faces=2000, epochs=40, backbone="small",
-            arguments=ALSO_PREDICT,
+            arguments=AVERAGED,
         ),
         Scale(
             name="face", train_faces=6000, tune_faces=2000, epochs=8,
             backbone="benchmarks.face_backbone:pretrained", budgets=(8, 24), image_size=96,
-            arguments=("--learning-rate=0.0005", "--ema-decay=0.995", "--mirrored"),
+            arguments=("--learning-rate=0.0005", "--ema-decay=0.995"),
         ),
     )
 }  # fmt: skip
@@ -206,13 +208,21 @@ def run(
         outcome = train(settings, (train_set, judged))
         history = outcome.history
         predicted = predictions(outcome.classifier, train_set)
-        average = average_of(outcome, train_set)
-        said = predictions(average, judged, mirror=True)
-        ema = predictions(average, train_set)
-        keep(outcome.folder, train_set, own, last=predicted, ema=ema, judged=said)
+        mirrored = {
+            name: predictions(network, judged, mirror=True)
+            for name, network in networks_of(outcome, train_set).items()
+        }
+        said = mirrored.get("_ema", mirrored[""])
+        keep(outcome.folder, train_set, own, last=predicted, judged=said)
+    last = _kept(history.last)
+    for name, probabilities in mirrored.items():
+        last |= {
+            f"{figure}{name}_mirrored": value
+            for figure, value in figures_of(probabilities, judged.targets).items()
+        }
     row = {
         **own,
-        "last": _kept(history.last),
+        "last": last,
         **{
             f"best{name.removeprefix('accuracy')}": _kept(history.best(name))
             for name in _kept(history.last)
@@ -245,8 +255,8 @@ def run(
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    last = ", ".join(f"{k} {100 * v:.1f} %" for k, v in row["last"].items() if "accuracy" in k)
-    print(f"{own}: {history.summary('accuracy')}; last epoch: {last}")
+    told = ", ".join(f"{k} {100 * v:.1f} %" for k, v in last.items() if "accuracy" in k)
+    print(f"{own}: {history.summary('accuracy')}; last epoch: {told}")
 
 
 def settings_of(
@@ -276,9 +286,20 @@ def predictions(
         images = torch.stack([faces[row]["image"] for row in rows.tolist()]).to(device)
         pixels = views.plain(images)
         both = [pixels, pixels.flip(-1)] if mirror else [pixels]
-        said = [classifier(pixels).logits.float().softmax(1) for pixels in both]
+        with torch.autocast(device.type, torch.bfloat16):  # as the training program predicts
+            logits = [classifier(pixels).logits for pixels in both]
+        said = [own.float().softmax(1) for own in logits]
         parts.append(torch.stack(said).mean(0).cpu())
     return torch.cat(parts)
+
+
+def figures_of(probabilities: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """Return the accuracy of predictions (N, C), and the mean over the classes."""
+    confusion = confusion_matrix(probabilities.argmax(1), targets, probabilities.shape[1])
+    return {
+        "accuracy": float(accuracy(confusion)),
+        "mean_class_accuracy": float(mean_class_accuracy(confusion)),
+    }
 
 
 def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float | None:
@@ -290,13 +311,16 @@ def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float |
     return float((predicted.argmax(1) == faces.targets)[wrong].double().mean())
 
 
-def average_of(outcome: Outcome, faces: LabeledFaces) -> CAMClassifier:
-    """Return the network with averaged weights, or with the last ones if there is no average."""
-    if not (outcome.folder / AVERAGE).is_dir():
-        return outcome.classifier
-    average = copy.deepcopy(outcome.classifier)
-    load_model(outcome.folder / AVERAGE, average, classes=faces.classes)
-    return average
+def networks_of(outcome: Outcome, faces: LabeledFaces) -> dict[str, CAMClassifier]:
+    """Return the network with its last weights, and with their average if there is one.
+
+    The keys are the suffixes of their figures.
+    """
+    networks = {"": outcome.classifier}
+    if (outcome.folder / AVERAGE).is_dir():
+        networks["_ema"] = copy.deepcopy(outcome.classifier)
+        load_model(outcome.folder / AVERAGE, networks["_ema"], classes=faces.classes)
+    return networks
 
 
 def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: torch.Tensor) -> None:
@@ -310,6 +334,7 @@ def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: torch.
     folder = record_folder(own)
     folder.mkdir(parents=True, exist_ok=True)
     record = load_file(run / DYNAMICS)
+    found["ema"] = load_file(run / FINAL)["probabilities"]
     found |= {"given": faces.targets, "mean": record["mean"], "early": record["early_mean"]}
     if faces.true_targets is not None:
         found["true"] = faces.true_targets

@@ -23,7 +23,6 @@ The protocol was fixed before any row was made:
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import platform
@@ -44,10 +43,8 @@ from benchmarks.accuracy import SCALES, SEEDS, Scale
 from benchmarks.accuracy_methods import METHODS
 from examples.train.engine import train
 from examples.train.recording import DYNAMICS
-from examples.train.run_folder import AVERAGE
 from examples.train.tables import markdown_table
 from robustfer.audit import audit
-from robustfer.checkpoint import load_model
 from robustfer.data import LabeledFaces
 from robustfer.noise import transition_from_verified
 
@@ -198,11 +195,10 @@ def one_training(
             METHODS["ce"], SETTINGS[scale.name], root, shared, first=scale.arguments
         )
         outcome = train(settings, (faces, judged))
-        average = copy.deepcopy(outcome.classifier)
-        load_model(outcome.folder / AVERAGE, average, classes=faces.classes)
+        networks = accuracy.networks_of(outcome, faces)
         found = {
-            "last": accuracy.predictions(outcome.classifier, others or faces),
-            "ema": accuracy.predictions(average, others or faces),
+            "last": accuracy.predictions(networks[""], others or faces),
+            "ema": accuracy.predictions(networks["_ema"], others or faces),
         }
         if others is None:
             record = load_file(outcome.folder / DYNAMICS)

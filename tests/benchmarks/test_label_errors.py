@@ -12,7 +12,7 @@ from tests.reference import audit as reference
 
 SMALL = accuracy.Scale(
     name="look", train_faces=128, tune_faces=8, epochs=1, backbone="tiny",
-    arguments=accuracy.ALSO_PREDICT,
+    arguments=accuracy.AVERAGED,
 )  # fmt: skip
 FIGURES = {"average_precision", "first_wrong", "suggestions_right"}
 
