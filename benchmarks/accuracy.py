@@ -204,6 +204,8 @@ def run(
             f"--seed={seed}", f"--epochs={epochs}", f"--backbone={scale.backbone}",
             "--precision=bf16-mixed", f"--device={device}", f"--output={folder}",
         ]  # fmt: skip
+        if method.again:
+            shared.append(f"--first={first_record(task, seed=seed, epochs=epochs, scale=scale)}")
         settings = settings_of(method, setting, root, shared, first=scale.arguments)
         outcome = train(settings, (train_set, judged))
         history = outcome.history
@@ -213,7 +215,8 @@ def run(
             for name, network in networks_of(outcome, train_set).items()
         }
         said = mirrored.get("_ema", mirrored[""])
-        keep(outcome.folder, train_set, own, last=predicted, judged=said)
+        final = load_file(outcome.folder / FINAL)["probabilities"]
+        keep(outcome.folder, train_set, own, last=predicted, ema=final, judged=said)
     last = _kept(history.last)
     for name, probabilities in mirrored.items():
         last |= {
@@ -240,6 +243,7 @@ def run(
             train_set,
             seed=seed,
             corrected=getattr(settings.own, "transition", "none") != "none",
+            learnt=final.double().mean(0) if method.again else None,
         ),
         "train_faces": len(train_set),
         "wrong_labels": float((train_set.targets != train_set.true_targets).float().mean()),
@@ -311,6 +315,19 @@ def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float |
     return float((predicted.argmax(1) == faces.targets)[wrong].double().mean())
 
 
+def first_record(task: str, *, seed: int, epochs: int, scale: Scale) -> Path:
+    """Return the record of the reported run of cross entropy that a second training starts from."""
+    setting = tuned(BASELINE, scale, rows())
+    folder = record_folder({
+        "method": BASELINE, "task": task, "phase": "report", "seed": seed, "epochs": epochs,
+        "setting": {name: value for name, value in setting.items() if name != "epochs"},
+        "scale": scale.name,
+    })  # fmt: skip
+    if not (folder / FINAL).exists():
+        raise SystemExit(f"report {BASELINE} first: no record of its run, seed {seed}, in {folder}")
+    return folder
+
+
 def networks_of(outcome: Outcome, faces: LabeledFaces) -> dict[str, CAMClassifier]:
     """Return the network with its last weights, and with their average if there is one.
 
@@ -334,12 +351,11 @@ def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: torch.
     folder = record_folder(own)
     folder.mkdir(parents=True, exist_ok=True)
     record = load_file(run / DYNAMICS)
-    found["ema"] = load_file(run / FINAL)["probabilities"]
     found |= {"given": faces.targets, "mean": record["mean"], "early": record["early_mean"]}
     if faces.true_targets is not None:
         found["true"] = faces.true_targets
     save_file({k: v.contiguous() for k, v in found.items()}, folder / "training.safetensors")
-    for name in (PREDICTIONS, DYNAMICS):
+    for name in (PREDICTIONS, DYNAMICS, FINAL):
         shutil.copy(run / name, folder)
     (folder / "run.json").write_text(json.dumps(own, sort_keys=True))
 

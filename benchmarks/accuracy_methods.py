@@ -20,6 +20,8 @@ class Method:
         losses: losses of the command ``compose``. A setting of this name is the loss's weight, or
             its weight and options, such as ``"1,momentum=0.9"``.
         parts: changes of the tuned setting for an ablation, one at a time.
+        again: whether it is a second training, after the reported run of cross entropy with the
+            same task, seed and epochs.
     """
 
     command: str
@@ -29,6 +31,7 @@ class Method:
     arguments: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     parts: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
+    again: bool = False
 
     def arguments_of(self, setting: Mapping[str, float | str], root: Path) -> list[str]:
         """Return the arguments of the command for a setting."""
@@ -336,6 +339,22 @@ METHODS = {
         passes=1,
         grid=({**_SMALL, "distillation-weight": 0.3, "q": 0.5},),
     ),
+    # Both trainings count.
+    "retrain": Method(
+        title="second training",
+        command="retrain",
+        passes=2,
+        again=True,
+        grid=({"learning-rate": 0.002, "weight-decay": 0.5, "evidence": 0.25},),
+    ),
+    "retrain-verified": Method(
+        title="second training, 100 verified",
+        command="retrain",
+        arguments=("--verified=100",),
+        passes=2,
+        again=True,
+        grid=({"learning-rate": 0.002, "weight-decay": 0.5, "evidence": 0.5},),
+    ),
 }  # fmt: skip
 BASELINE = "ce"
 
@@ -359,4 +378,6 @@ FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
     "robust-verified": (
         {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
+    "retrain": ({"evidence": 0.25},),
+    "retrain-verified": ({"evidence": 0.5},),
 }

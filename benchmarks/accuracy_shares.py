@@ -20,7 +20,13 @@ TARGETS = {"truth": 0.0, "half": 0.5}
 
 
 def adjusted_figures(
-    probabilities: Tensor, targets: Tensor, train_set: LabeledFaces, *, seed: int, corrected: bool
+    probabilities: Tensor,
+    targets: Tensor,
+    train_set: LabeledFaces,
+    *,
+    seed: int,
+    corrected: bool,
+    learnt: Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the accuracy of predictions adjusted by a hundred verified training labels.
 
@@ -31,6 +37,8 @@ def adjusted_figures(
         seed: seed of the run, which chooses the verified labels.
         corrected: whether the network was trained with a transition matrix. It then predicts the
             true shares already.
+        learnt: the class shares that it predicts for the training faces, if it was trained on
+            other labels.
     """
     given, true = train_set.targets, train_set.true_targets
     assert true is not None
@@ -41,7 +49,8 @@ def adjusted_figures(
         true[rows], given[rows], num_classes=size, given_counts=counts
     )
     given_shares = counts.clamp(min=1) / counts.clamp(min=1).sum()
-    learnt = estimate.shares if corrected else given_shares.double()
+    if learnt is None:
+        learnt = estimate.shares if corrected else given_shares.double()
     found = {}
     for name, way in TARGETS.items():
         moved = adjust_to_shares(probabilities.double(), learnt, estimate.shares, equal=way)

@@ -30,5 +30,6 @@ METHODS: dict[str, Entry] = {
     "lanet": Entry("lanet", "LANet", "label distributions, and a contrast with landmarks"),
     "forward": Entry("forward", "Forward", "a loss that knows how often labels are wrong"),
     "robust": Entry("robust", "Robust", "forward correction with a teacher and its memory"),
+    "retrain": Entry("retrain", "Retrain", "a second training, on labels that the first corrects"),
     "compose": Entry("compose", "Compose", "any losses by name, with weights"),
 }

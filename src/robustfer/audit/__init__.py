@@ -2,6 +2,7 @@
 
 from robustfer._predictions import Predictions as Predictions
 from robustfer._predictions import read_probabilities
+from robustfer.audit.correction import corrected_labels
 from robustfer.audit.decisions import Decisions as Decisions
 from robustfer.audit.decisions import read_decisions
 from robustfer.audit.duplicates import Duplicates as Duplicates
@@ -17,6 +18,7 @@ from robustfer.audit.scores import neighbor_disagreement as neighbor_disagreemen
 
 __all__ = [
     "audit",
+    "corrected_labels",
     "find_duplicates",
     "read_decisions",
     "read_probabilities",

@@ -193,7 +193,7 @@ def audit(
     num_samples, num_classes = rows.shape
     names = _class_names(classes, num_classes)
     samples = _RowNames(num_samples) if ids is None else check_ids(ids, count=num_samples)
-    matrix, weights = _transition(transition, labels, rows)
+    matrix, weights = transition_and_shares(transition, labels, rows)
     posterior = posterior_of(labels, rows, matrix * weights[:, None])
     suggestion = posterior_of(labels, rows, weights[:, None].expand_as(matrix)).suggestion
     disagreement = None
@@ -216,7 +216,7 @@ def audit(
     )
 
 
-def _transition(
+def transition_and_shares(
     transition: TransitionEstimate | Tensor | ArrayLike | None, labels: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the transition matrix, and each class's true share divided by its predicted one."""

@@ -21,6 +21,7 @@ FEW = [
     *("--noise=symmetric", "--noise-rate=0.3", "--backbone=tiny", "--batch-size=16"),
     *("--epochs=2", "--device=cpu", "--progress=false"),
 ]
+FIRST = Path(__file__).with_name("first_predictions.csv")  # for these faces
 # A method with options that let each part of it act within two epochs.
 METHOD_OPTIONS = {
     "ce": ["--class-weights=balanced", "--label-smoothing=0.1"],
@@ -34,6 +35,7 @@ METHOD_OPTIONS = {
         *("--memory-weight=0.5", "--memory-ramp=[0, 0.5]", "--posterior-from=0.5"),
         *("--consistency-weight=0.2", "--landmark-weight=1", "--adjust-to=truth", "--decay=0.9"),
     ],
+    "retrain": [f"--first={FIRST}", "--verified=20", "--label-smoothing=0.1"],
     "compose": [
         *("--loss=cross_entropy", "--loss=attention_consistency=0.5"),
         *("--loss=self_distillation=0.9", "--loss=rank_regularization=0.1,learnable_margin=True"),

@@ -1,0 +1,72 @@
+"""Train a second time, on labels that the first training corrects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from examples.train.methods.base import Network, Task
+from examples.train.methods.cross_entropy import CrossEntropy
+from examples.train.methods.cross_entropy import Options as CrossEntropyOptions
+from examples.train.options import Refused, Share
+from examples.train.transition import TransitionOptions, verify
+from examples.train.views import Batch
+from robustfer.audit import corrected_labels, read_probabilities
+
+
+@dataclass(frozen=True)
+class Options(TransitionOptions, CrossEntropyOptions):
+    """second training
+
+    Args:
+        first: folder of the first run, on the same training set
+        evidence: how much the given labels count besides the predictions of the first run, from 0
+            (not at all) to 1 (as much as the transition matrix says)
+    """
+
+    first: str = ""
+    evidence: Share = 0.5
+
+
+class Retrain(CrossEntropy):
+    """Train the classifier with cross entropy on corrected soft labels.
+
+    Verified labels tell how labels go wrong. They also replace the labels of their faces.
+    """
+
+    Options = Options
+
+    soft_label: Tensor
+
+    def __init__(self, task: Task, options: Options) -> None:
+        super().__init__(task, options)
+        if not options.first:
+            raise Refused("retrain needs a first run on the same faces; add --first FOLDER")
+        if options.transition != "none":
+            raise Refused(
+                "--transition does not apply to retrain, which takes it from verified labels; "
+                "remove it"
+            )
+        faces = task.faces
+        known = verify(faces, options, seed=task.settings.run.seed)
+        rows = read_probabilities(options.first)
+        if rows.given is not None and not torch.equal(rows.given, faces.targets):
+            raise Refused(
+                f"--first {options.first} was trained on other labels, expected those of this "
+                "training set; choose the same data and noise"
+            )
+        predicted = rows.aligned(options.first, faces.ids, faces.classes)
+        soft = corrected_labels(
+            faces.targets, predicted, transition=known.estimate, evidence=options.evidence
+        )
+        soft[known.verified] = torch.eye(len(faces.classes)).to(soft)[known.label[known.verified]]
+        self.register_buffer("soft_label", soft.to(torch.get_default_dtype()), persistent=False)
+
+    def labels_now(self) -> Tensor:
+        return self.soft_label.argmax(1)
+
+    def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        batch.target = self.soft_label[batch.index]
+        return super().loss(network, batch)

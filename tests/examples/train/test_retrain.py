@@ -1,0 +1,45 @@
+"""The second training: its soft labels, and the first runs that it refuses."""
+
+import pytest
+import torch
+
+from examples.train.data import load_faces
+from examples.train.engine import Training
+from examples.train.options import Refused
+from examples.train.transition import verify
+from robustfer.audit import corrected_labels, read_probabilities
+from tests.examples.train.runs import run, settings_of
+
+
+def test_a_second_training_learns_the_corrected_labels(tmp_path):
+    faces, judged = load_faces(settings_of("ce"))
+    run("ce", f"--output={tmp_path}/first", faces=(faces, judged))
+    for evidence, verified in ((0.25, 0), (1.0, 20)):
+        training = Training(
+            settings_of(
+                "retrain", f"--first={tmp_path}/first", f"--evidence={evidence}",
+                f"--verified={verified}", f"--output={tmp_path}/second",
+            ),
+            (faces, judged),
+        )  # fmt: skip
+        method = training.method
+        known = verify(faces, method.options, seed=0)
+        predicted = read_probabilities(tmp_path / "first").probabilities
+        expected = corrected_labels(
+            faces.targets, predicted, transition=known.estimate, evidence=evidence
+        )
+        expected[known.verified] = torch.eye(7, dtype=torch.float64)[known.label[known.verified]]
+        assert int(known.verified.sum()) == verified
+        torch.testing.assert_close(method.soft_label, expected.float())
+        assert torch.equal(method.labels_now(), expected.argmax(1))
+
+
+def test_a_second_training_refuses_a_first_one_on_other_labels(tmp_path):
+    run("ce", f"--output={tmp_path}/first")
+    other = ("--noise-seed=5", f"--output={tmp_path}/second")
+    with pytest.raises(Refused, match=r"first.*other labels"):
+        Training(settings_of("retrain", f"--first={tmp_path}/first", *other))
+    with pytest.raises(Refused, match="--first FOLDER"):
+        Training(settings_of("retrain", "--first=", *other))
+    with pytest.raises(Refused, match="--transition"):
+        Training(settings_of("retrain", "--transition=verified", *other))
