@@ -19,6 +19,8 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
+from robustfer._inputs import to_probabilities
+from robustfer.losses import ForwardCorrectionLoss
 
 
 def test_letters_bind_across_arguments():
@@ -158,7 +160,7 @@ def test_numbers_too_large_are_named():
         check_whole_number("size", 2**63, 1)
     with pytest.raises(TypeError, match=r"weight must be a number, got 'aaa.*\(1002 characters\)"):
         check_range("weight", "a" * 1000)
-    with pytest.raises(TypeError, match="must be True or False, got a whole number of thousands"):
+    with pytest.raises(TypeError, match="must be True or False, got <int whose repr"):
         check_bool("gather", 10**5000)
 
 
@@ -194,6 +196,23 @@ def test_rounded_distributions_pass(dtype, classes):
     check_distribution(target=rows.to(dtype))
     with check_values():
         check_target(rows.to(dtype), torch.zeros(50, classes))
+
+
+@pytest.mark.parametrize(
+    ("check", "tolerance"),
+    [
+        (lambda rows: check_distribution(target=rows), 1e-6),
+        (lambda rows: check_distribution(0.125, target=rows), 0.125),
+        (lambda rows: ForwardCorrectionLoss(transition=rows), 1e-4),
+        (lambda rows: to_probabilities("probabilities", rows), 0.01),
+    ],
+)
+def test_how_far_the_sum_of_a_row_may_be_from_1(check, tolerance):
+    for share in (-0.9, 0.9):
+        check(torch.tensor([[0.5, 0.5 + share * tolerance], [0.5, 0.5]], dtype=torch.float64))
+    for share in (-1.1, 1.1):
+        with pytest.raises(ValueError, match="row 1 sums to "):
+            check(torch.tensor([[0.5, 0.5], [0.5, 0.5 + share * tolerance]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,17 @@ SOURCE = Path(robustfer.__file__).parent
 MAY_IMPORT = {
     "robustfer": {"robustfer.hookspecs"},
     # The mathematics, and the losses over it: torch alone.
-    "robustfer._checks": {"torch"},
+    "robustfer._checks": {"torch", "robustfer._shown"},
     "robustfer._copying": {"torch"},
     "robustfer._files": set(),
     "robustfer._inputs": {"torch", "numpy", "robustfer._checks"},
     "robustfer._names": set(),
     "robustfer._saved_state": {"torch"},
-    "robustfer._tables": {"torch"},
+    "robustfer._tables": {"torch", "robustfer._shown"},
     "robustfer._wrappers": {"torch"},
     "robustfer.landmarks": {
-        *("torch", "numpy", "robustfer._checks", "robustfer._inputs", "robustfer._tables"),
+        *("torch", "numpy", "robustfer._checks", "robustfer._inputs", "robustfer._shown"),
+        "robustfer._tables",
     },
     "robustfer.functional": {"torch", "robustfer._checks", "robustfer.landmarks"},
     "robustfer.losses": {
@@ -60,8 +61,8 @@ MAY_IMPORT = {
         *("robustfer._tables", "robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer._predictions": {
-        *("torch", "numpy", "safetensors", "robustfer._inputs", "robustfer._tables"),
-        "robustfer.data",
+        *("torch", "numpy", "safetensors", "robustfer._inputs", "robustfer._shown"),
+        *("robustfer._tables", "robustfer.data"),
     },
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),
@@ -70,8 +71,8 @@ MAY_IMPORT = {
     },
     "robustfer.audit": {
         *("torch", "numpy", "safetensors", "jinja2", "PIL"),
-        *("robustfer._checks", "robustfer._files", "robustfer._inputs", "robustfer._tables"),
-        "robustfer._predictions",
+        *("robustfer._checks", "robustfer._files", "robustfer._inputs", "robustfer._predictions"),
+        *("robustfer._shown", "robustfer._tables"),
         *("robustfer.data", "robustfer.noise", "robustfer.state"),
     },
     # Components by name: none of these may load one.

@@ -373,7 +373,7 @@ def test_a_default_without_a_repr(offer):
 
     offer(make)
     described = registry.describe("thing")
-    shown = "<a Silent whose repr cannot be made: OSError>"
+    shown = "<Silent whose repr cannot be made: OSError>"
     assert described.signature.endswith(f"make(*, quiet={shown})")
     assert str(described.options[0]) == f"quiet={shown}"
     with pytest.raises(TypeError, match=f"no option 'loud'. Its options: quiet={shown}"):
@@ -382,7 +382,7 @@ def test_a_default_without_a_repr(offer):
 
 def test_what_is_made_without_a_repr(offer):
     offer(Silent)
-    with pytest.raises(PluginError, match="must make a callable as 'thing', got <a Silent whose"):
+    with pytest.raises(PluginError, match="must make a callable as 'thing', got <Silent whose"):
         registry.create("thing")
 
 
@@ -457,10 +457,10 @@ def valid(**changes):
         ({"summary": "red \x1b[31m"}, ValueError, "one line without control characters"),
         ({"reference": "half \udcff"}, ValueError, "one line without control characters"),
         ({"name": "a" * 101}, ValueError, "name of a Component .* at most 100 .* got 101: 'aaa"),
-        ({"summary": "a" * 10**6}, ValueError, "at most 200 characters, got 1000000: 'a{499} "),
+        ({"summary": "a" * 10**6}, ValueError, r"at most 200 .* got 1000000: 'a{59}\.\.\. "),
         ({"reference": "a" * 501}, ValueError, "reference .* at most 500 characters, got 501"),
-        ({"name": Silent()}, TypeError, "name of a Component must be text, got <a Silent whose"),
-        ({"factory": Silent()}, TypeError, "factory of component 'a' .* got <a Silent whose"),
+        ({"name": Silent()}, TypeError, "name of a Component must be text, got <Silent whose"),
+        ({"factory": Silent()}, TypeError, "factory of component 'a' .* got <Silent whose"),
         ({"factory": "a.b"}, ValueError, "or the text 'package.module:attribute', got 'a.b'"),
         ({"factory": "a.b:1"}, ValueError, "or the text 'package.module:attribute', got 'a.b:1'"),
         ({"factory": None}, TypeError, "factory of component 'a' must be a callable .*, got None"),

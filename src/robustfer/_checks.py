@@ -14,6 +14,8 @@ from typing import Literal, SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
+from robustfer import _shown
+
 Variant = Literal["paper", "official"]
 _Choice = TypeVar("_Choice", bound=str)
 
@@ -146,7 +148,7 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
     elif target.dtype != torch.int64:
         raise ValueError(
             "target must be int64 class indices of shape (B), or probabilities of shape (B, C), "
-            f"got {target.dtype} of shape {_shown(target)}"
+            f"got {target.dtype} of shape {_shape(target)}"
         )
     elif values_are_checked():
         check_class_index(sizes["C"], target=target)
@@ -191,7 +193,7 @@ def read_switch(name: str, text: str) -> bool:
     """Return the meaning of a word of :data:`SWITCHES`, upper or lower case; empty means off."""
     word = text.strip().lower()
     if word and word not in SWITCHES:
-        raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}, got {_text(text)}")
+        raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}, got {_shown.value(text)}")
     return SWITCHES.get(word, False)
 
 
@@ -252,19 +254,26 @@ def check_within(low: float, high: float, **arguments: Tensor) -> None:
             raise ValueError(f"{name} must lie in {_interval(low, high)}, got {found}")
 
 
-def check_distribution(**arguments: Tensor) -> None:
-    """Require rows that are distributions, within the dtype's rounding. Synchronises."""
+def check_distribution(tolerance: float | None = None, /, **arguments: Tensor) -> None:
+    """Require rows that are distributions. Synchronises.
+
+    Args:
+        tolerance: how far the sum of a row may be from 1. Default: the rounding of the dtype.
+        arguments: name of the argument -> rows (N, C), floating point.
+    """
     for name, rows in arguments.items():
         # float() of a tensor with a gradient warns.
         rows = rows.detach()
         sums = rows.sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
-        tolerance = 4 * torch.finfo(rows.dtype).eps * rows.shape[1] ** 0.5 + 1e-6
-        bad = (((sums - 1).abs() <= tolerance) & (rows >= 0).all(dim=1)).logical_not().nonzero()
+        rounding = 4 * torch.finfo(rows.dtype).eps * rows.shape[1] ** 0.5 + 1e-6
+        near = (sums - 1).abs() <= (rounding if tolerance is None else tolerance)
+        bad = (near & (rows >= 0).all(dim=1)).logical_not().nonzero()
         if len(bad):
             row = int(bad[0, 0])
             raise ValueError(
                 f"rows of {name} must be probabilities that sum to 1, but row {row} sums to "
-                f"{float(sums[row]):.6g} and its least value is {float(rows[row].min()):.6g}"
+                f"{float(sums[row]):.6g} and its least value is {float(rows[row].min()):.6g}; pass "
+                "logits through a softmax, or divide counts by their sum"
             )
 
 
@@ -285,14 +294,14 @@ def check_range(
     ValueError: temperature must lie in (0, inf), got 0.0
     """
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {_text(value)}")
+        raise TypeError(f"{name} must be a number, got {_shown.value(value)}")
     above = value > low if open_low else value >= low
     below = value < high if open_high else value <= high
     # An int beyond the largest float is finite, but no tensor can be multiplied by it.
     finite = value.bit_length() < 1024 if isinstance(value, int) else abs(value) < float("inf")
     if not (above and below and finite):
         bounds = _interval(low, high, open_low=open_low, open_high=open_high)
-        raise ValueError(f"{name} must lie in {bounds}, got {_text(value)}")
+        raise ValueError(f"{name} must lie in {bounds}, got {_shown.value(value)}")
     return value if isinstance(value, (int, float)) else float(value)
 
 
@@ -320,7 +329,7 @@ def check_whole_number(
         beyond = high is not None or (number is not None and number > greatest)
         bounds = f" from {low} to {greatest}" if beyond else f" from {low} on"
         bounds = "" if low is None else bounds
-        raise ValueError(f"{name} must be a whole number{bounds}, got {_text(value)}")
+        raise ValueError(f"{name} must be a whole number{bounds}, got {_shown.value(value)}")
     return number
 
 
@@ -333,14 +342,14 @@ def check_bool(name: str, value: bool) -> bool:
     TypeError: gather must be True or False, got 'false'
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {_text(value)}")
+        raise TypeError(f"{name} must be True or False, got {_shown.value(value)}")
     return value
 
 
 def check_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return ``dtype``, or raise if it is not a floating-point dtype."""
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype must be a floating-point dtype, got {_text(dtype)}")
+        raise ValueError(f"dtype must be a floating-point dtype, got {_shown.value(dtype)}")
     return dtype
 
 
@@ -355,7 +364,7 @@ def check_size(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
         return check_whole_number(name, height, 1), check_whole_number(name, width, 1)
     except ValueError:
         raise ValueError(
-            f"{name} must be a positive whole number or (height, width), got {_text(size)}"
+            f"{name} must be a positive whole number or (height, width), got {_shown.value(size)}"
         ) from None
 
 
@@ -374,7 +383,7 @@ def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
     """
     if not (isinstance(value, str) and value in choices):
         *others, last = map(repr, choices)
-        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {_text(value)}")
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {_shown.value(value)}")
     return value
 
 
@@ -402,20 +411,10 @@ def _interval(low: float, high: float, *, open_low: bool = False, open_high: boo
     return f"{left}{low:g}, {high:g}{right}"
 
 
-def _text(value: object) -> str:
-    """Return a short text of a value for an error."""
-    try:
-        text = repr(value)
-    except ValueError:
-        # Python limits the digits of an int that it writes out.
-        return "a whole number of thousands of digits"
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
-
-
 def _expected(name: str, letters: list[str], tensor: Tensor) -> str:
     # Called only for a failure, because sizes may be symbolic while torch compiles.
-    return f"{name} must have shape ({', '.join(letters)}), got {_shown(tensor)}"
+    return f"{name} must have shape ({', '.join(letters)}), got {_shape(tensor)}"
 
 
-def _shown(tensor: Tensor) -> str:
+def _shape(tensor: Tensor) -> str:
     return f"({', '.join(map(str, tensor.shape))})"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from robustfer._checks import check_class_index, check_finite, check_shapes
+from robustfer._checks import check_class_index, check_distribution, check_finite, check_shapes
 
 #: Probabilities in a file may be rounded to a few digits.
 _TOLERANCE = 0.01
@@ -61,15 +61,7 @@ def to_probabilities(name: str, values: Tensor | ArrayLike) -> Tensor:
         raise ValueError(f"{name} must have two classes or more, got {rows.shape[1]}")
     rows = rows if rows.dtype == torch.float64 else rows.float()
     check_finite(**{name: rows})
-    sums, least = rows.sum(dim=1), rows.amin(dim=1)
-    wrong = (((sums - 1).abs() > _TOLERANCE) | (least < 0)).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
-        raise ValueError(
-            f"rows of {name} must be at least 0 and sum to 1, but row {row} has the least value "
-            f"{float(least[row]):.6g} and the sum {float(sums[row]):.6g}; pass logits through a "
-            "softmax"
-        )
+    check_distribution(_TOLERANCE, **{name: rows})
     return rows
 
 

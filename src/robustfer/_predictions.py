@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from robustfer import _shown
 from robustfer._inputs import to_probabilities
-from robustfer._tables import parse_number, read_table, shortened
+from robustfer._tables import parse_number, read_table
 from robustfer.data.classes import class_name
 
 _Array = TypeVar("_Array")
@@ -148,7 +149,7 @@ def _read_csv(path: Path) -> Predictions:
             number = parse_number(text)
             if number is None:
                 raise ValueError(
-                    f"{path}, line {line}: {name} must be a probability, got {shortened(text)}"
+                    f"{path}, line {line}: {name} must be a probability, got {_shown.value(text)}"
                 )
             numbers.append(number)
         rows.append(numbers)

@@ -1,4 +1,4 @@
-"""Safe and short texts of values and errors from plugins: this never raises."""
+"""Safe and short texts of values and errors for messages: making one never raises."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-#: Length at which the text of a value or an error is cut.
-LIMIT = 500
+# An error may take some lines to say what to do. A value only has to be recognized.
+_LONGEST_ERROR, _LONGEST_VALUE = 500, 80
 
 
 def value(given: object) -> str:
-    """Return the repr of a value, cut if it is long."""
-    return _text(repr, given, f"a {type(given).__name__} whose repr cannot be made")
+    """Return the repr of a value, cut if it is long.
+
+    >>> value("a" * 1000)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... (1002 characters)"
+    """
+    text = _text(repr, given, f"{type(given).__name__} whose repr cannot be made")
+    cut = f"{text[:60]}... ({len(text)} characters)"
+    return text if len(text) <= _LONGEST_VALUE else cut
 
 
 def error(given: BaseException) -> str:
-    """Return the type and the text of an error."""
-    return f"{type(given).__name__}: {_text(str, given, 'its text cannot be made')}"
+    """Return the type and the text of an error, cut if it is long."""
+    text = _text(str, given, "its text cannot be made")
+    cut = text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]} ..."
+    return f"{type(given).__name__}: {cut}"
 
 
 def line(text: str) -> str:
@@ -40,8 +48,7 @@ def near(name: str, names: Iterable[str]) -> str:
 
 def _text(make: Callable[[object], str], given: object, otherwise: str) -> str:
     try:
-        text = make(given)
-        return text if len(text) <= LIMIT else f"{text[:LIMIT]} ..."
+        return make(given)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 
+from robustfer import _shown
+
 #: What to do with something that a table names again in the very same words.
 Duplicates = Literal["error", "drop"]
 
@@ -83,7 +85,7 @@ def read_whole_number(
     if number is None or number > high:
         raise ValueError(
             f"{path}, line {line}: {column} must be a whole number from 0 to {high}, got "
-            f"{shortened(text)}"
+            f"{_shown.value(text)}"
         )
     return number
 
@@ -105,14 +107,9 @@ def read_points(
     if len(values) != 2 * count or None in values:
         raise ValueError(
             f"{where}: {name} must be {count} points, x and y each, got {len(values)} values, "
-            f"{len(values) - values.count(None)} of them numbers: {shortened(' '.join(words))}"
+            f"{len(values) - values.count(None)} of them numbers: {_shown.value(' '.join(words))}"
         )
     return torch.tensor(values, dtype=torch.float32, device="cpu").view(count, 2)
-
-
-def shortened(text: str) -> str:
-    """Return a text as it is quoted in an error: a cell may be of any length."""
-    return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
 
 
 def absolute_starts(folder: Path) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
         (
             lambda: log_margin([0], [[2.5, -1.5]]),
             ValueError,
-            "the sum 1; pass logits through a softmax",
+            "row 0 sums to 1 and its least value is -1.5",
         ),
         (lambda: log_margin(["a"], [[0.5, 0.5]]), TypeError, "given must be a torch.Tensor"),
         (
@@ -119,7 +119,7 @@ def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
         (
             lambda: label_posterior([0], [[0.5, 0.5]], [[0.5, 0.2], [0.1, 0.9]]),
             ValueError,
-            "rows of transition must be at least 0 and sum to 1",
+            "rows of transition must be probabilities that sum to 1",
         ),
         (lambda: neighbor_disagreement([0], [[1.0]]), ValueError, "at least two samples, got 1"),
         (lambda: neighbor_disagreement([0, 1], [[1.0], [math.nan]]), ValueError, "be finite"),

@@ -231,8 +231,8 @@ def test_confident_joint_refuses():
     for probabilities, given, message in (
         (rows, [0], "given has N=1 but probabilities has N=2"),
         (rows, [0, 2], "given must hold class indices from 0 to 1, got 2"),
-        ([[2.0, -1.0], [0.5, 0.5]], [0, 1], "row 0 has the least value -1 and the sum 1; "),
-        ([[0.5, 0.7], [0.5, 0.5]], [0, 1], "row 0 has .* the sum 1.2"),
+        ([[2.0, -1.0], [0.5, 0.5]], [0, 1], "row 0 sums to 1 and its least value is -1; "),
+        ([[0.5, 0.7], [0.5, 0.5]], [0, 1], "row 0 sums to 1.2 "),
         ([[math.nan, 1.0], [0.5, 0.5]], [0, 1], "probabilities must be finite"),
         ([[1.0], [1.0]], [0, 0], "probabilities must have two classes or more, got 1"),
         ([[1, 0], [0, 1]], [0, 1], "probabilities must hold floating-point numbers"),

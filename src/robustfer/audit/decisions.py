@@ -10,10 +10,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from robustfer import _shown
 from robustfer._checks import check_whole_number
 from robustfer._files import no_formula
 from robustfer._inputs import check_ids, to_labels
-from robustfer._tables import NamedOnce, read_table, shortened
+from robustfer._tables import NamedOnce, read_table
 from robustfer.noise import TransitionEstimate, fingerprint, transition_from_verified
 
 #: The columns of a file of decisions.
@@ -161,21 +162,22 @@ def _read(
         if row["audit"] != mark:
             raise ValueError(
                 f"{where}: the decisions are about labels with the fingerprint "
-                f"{shortened(row['audit'])}, expected {mark!r}; read them with the data set, split "
-                "and label noise that were reviewed"
+                f"{_shown.value(row['audit'])}, expected {mark!r}; read them with the data set, "
+                "split and label noise that were reviewed"
             )
         if row["part"] not in PARTS:
             raise ValueError(
-                f"{where}: part must be one of {', '.join(PARTS)}, got {shortened(row['part'])}"
+                f"{where}: part must be one of {', '.join(PARTS)}, got {_shown.value(row['part'])}"
             )
         if row["id"] not in rows:
             raise ValueError(
-                f"{where}: id must be that of a sample, got {shortened(row['id'])}; do not edit ids"
+                f"{where}: id must be that of a sample, got {_shown.value(row['id'])}; do not "
+                "edit ids"
             )
         if row["label"] not in known:
             raise ValueError(
                 f"{where}: label must be {AMBIGUOUS} or one of {', '.join(classes)}, got "
-                f"{shortened(row['label'])}"
+                f"{_shown.value(row['label'])}"
             )
         once.is_new(line, f"{row['id']} ({row['part']})", row["label"])
         yield row["part"], rows[row["id"]], known[row["label"]]

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robustfer import _shown
 from robustfer._checks import check_bool, warn_if_normalized
 from robustfer._inputs import check_ids, to_tensor
-from robustfer._tables import parse_number, read_table, shortened
+from robustfer._tables import parse_number, read_table
 from robustfer.landmarks.layouts import LandmarkLayout, landmark_layout
 
 _Points: TypeAlias = NDArray[np.float32]
@@ -266,6 +267,6 @@ def _read_number(path: Path, line: int, column: str, text: str) -> float:
     number = parse_number(text)
     if number is None:
         raise ValueError(
-            f"{path}, line {line}: {column} must be a number or empty, got {shortened(text)}"
+            f"{path}, line {line}: {column} must be a number or empty, got {_shown.value(text)}"
         )
     return number

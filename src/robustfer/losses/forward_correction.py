@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_floating, check_range, check_shapes
+from robustfer._checks import check_distribution, check_floating, check_range, check_shapes
 from robustfer.functional import forward_correction
-from robustfer.functional._precision import Reduction, check_reduction, full_precision
+from robustfer.functional._precision import Reduction, check_reduction
 
 # Wide enough for float32 rows and for entries rounded to a few decimals.
 _TOLERANCE = 1e-4
@@ -72,16 +72,8 @@ class ForwardCorrectionLoss(nn.Module):
 def _check_transition(transition: Tensor) -> None:
     check_shapes(transition=(transition, "C C"))
     check_floating(transition=transition)
-    rows = full_precision(transition.detach())
-    sums, least = rows.sum(dim=1), rows.amin(dim=1)
-    wrong = (((sums - 1).abs() <= _TOLERANCE) & (least >= 0)).logical_not().nonzero()
-    if len(wrong):
-        row = int(wrong[0])
-        raise ValueError(
-            f"rows of transition must be probabilities that sum to 1, but row {row} sums to "
-            f"{float(sums[row]):.6g} and its least value is {float(least[row]):.6g}"
-        )
-    empty = rows.any(dim=0).logical_not().nonzero()
+    check_distribution(_TOLERANCE, transition=transition)
+    empty = transition.detach().any(dim=0).logical_not().nonzero()
     if len(empty):
         raise ValueError(
             f"columns of transition must not be all zero, got zeros in column {int(empty[0])}, "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from robustfer import _shown
 from robustfer._checks import check_bool
 from robustfer._tables import (
     MAX_WHOLE_NUMBER,
@@ -26,7 +27,6 @@ from robustfer._tables import (
     read_points,
     read_table,
     read_whole_number,
-    shortened,
 )
 from robustfer.data.classes import NUMBERINGS, expressions
 from robustfer.data.readers.images import Box, FileFaces, is_hidden, walk_images
@@ -221,7 +221,7 @@ def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -
         code = parse_whole_number(str(value.reshape(-1)[0])) if value.size == 1 else None
         if code is None or code > max(_NO_EXPRESSION):
             raise ValueError(
-                f"{path} must have an expression from 0 to 10, got {shortened(str(value))}"
+                f"{path} must have an expression from 0 to 10, got {_shown.value(str(value))}"
             )
         faces.append(_Face(0, name, code))
     return faces
@@ -242,6 +242,6 @@ def _pixels(table: Path, line: int, column: str, text: str) -> int:
     value = parse_number(text)
     if value is None or abs(value) > MAX_WHOLE_NUMBER:
         raise ValueError(
-            f"{table}, line {line}: {column} must be a number of pixels, got {shortened(text)}"
+            f"{table}, line {line}: {column} must be a number of pixels, got {_shown.value(text)}"
         )
     return round(value)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from robustfer import _shown
 from robustfer._checks import check_choice, check_whole_number
 from robustfer._tables import (
     Duplicates,
@@ -18,7 +19,6 @@ from robustfer._tables import (
     check_inside,
     read_table,
     read_whole_number,
-    shortened,
 )
 from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
 from robustfer.data.dataset import LabeledFaces
@@ -96,7 +96,7 @@ def check_usage(path: Path, line: int, usage: str) -> None:
     if usage not in USAGES.values():
         raise ValueError(
             f"{path}, line {line}: Usage must be one of {', '.join(USAGES.values())}, got "
-            f"{shortened(usage)}"
+            f"{_shown.value(usage)}"
         )
 
 
@@ -155,7 +155,7 @@ def _read_pixels(path: Path, line: int, text: str) -> bytes:
     except KeyError as error:
         raise ValueError(
             f"{path}, line {line}: pixels must be whole numbers from 0 to 255, got "
-            f"{shortened(error.args[0])}"
+            f"{_shown.value(error.args[0])}"
         ) from None
     if len(pixels) != _SIDE**2:
         raise ValueError(

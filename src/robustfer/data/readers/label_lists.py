@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from robustfer import _shown
 from robustfer._files import write_whole
 from robustfer._inputs import name_bytes
 from robustfer._tables import read_whole_number
@@ -70,7 +71,7 @@ def _entry(path: Path, line: int, text: str) -> Entry:
     if not number or name in ("", before):
         raise ValueError(
             f"{path}, line {line}: must be a name and a whole number, like 'train_00001.jpg 5', "
-            f"got {text[:100]!r}"
+            f"got {_shown.value(text)}"
         )
     try:
         plain_name(name.replace("\\", "/"))

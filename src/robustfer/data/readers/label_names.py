@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from robustfer import _shown
 from robustfer._checks import check_choice
-from robustfer._tables import parse_whole_number, shortened
+from robustfer._tables import parse_whole_number
 from robustfer.data.classes import (
     EXPRESSION_WORDS,
     EXPRESSIONS_WITH_CONTEMPT,
@@ -86,20 +86,20 @@ def _name(
         plain = label.isascii() and label.isdigit()
         if codes is None and not (plain and numbers_are_names and order is None):
             raise ValueError(
-                f"{where}: label is the number {shortened(label)}, whose meaning differs between "
-                f"data sets; pass numbers=, one of {', '.join(NUMBERINGS)} or classes"
+                f"{where}: label is the number {_shown.value(label)}, whose meaning differs "
+                f"between data sets; pass numbers=, one of {', '.join(NUMBERINGS)} or classes"
             )
         if codes is not None:
             number = parse_whole_number(label)
             if number is None or number not in codes:
                 raise ValueError(
                     f"{where}: label must be a whole number from {min(codes)} to {max(codes)}, "
-                    f"got {shortened(label)}"
+                    f"got {_shown.value(label)}"
                 )
             name = codes[number]
     if order is not None and name not in order:
         raise ValueError(
-            f"{where}: label must be one of {', '.join(order)}, got {shortened(label)}"
+            f"{where}: label must be one of {', '.join(order)}, got {_shown.value(label)}"
             + _shown.near(name, order)
         )
     return name

@@ -24,7 +24,6 @@ from robustfer._tables import (
     read_points,
     read_table,
     read_whole_number,
-    shortened,
 )
 from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, class_order
 from robustfer.data.readers.images import FileFaces
@@ -218,7 +217,7 @@ def _voted_classes(
     count = len(_cells(first))
     if count not in known:
         raise ValueError(
-            f"{table}: votes for {count} classes need names, got {shortened(first)}; pass "
+            f"{table}: votes for {count} classes need names, got {_shown.value(first)}; pass "
             "classes=, and write votes like 7;0;3"
         )
     return known[count]
@@ -232,7 +231,8 @@ def _votes(table: Path, rows: _Rows, num_classes: int) -> Tensor | None:
         cells = _cells(text) or ["0"] * num_classes
         if len(cells) != num_classes:
             raise ValueError(
-                f"{table}, line {line}: votes must be {num_classes} numbers, got {shortened(text)}"
+                f"{table}, line {line}: votes must be {num_classes} numbers, got "
+                f"{_shown.value(text)}"
             )
         votes.append([read_whole_number(table, line, "a vote", cell) for cell in cells])
     return torch.tensor(votes, dtype=torch.int64, device="cpu")
