@@ -286,6 +286,35 @@ def test_a_pair_of_duplicates_gets_one_label(browser, tmp_path):
     assert browser.execute_script("return Object.keys(state.said.duplicates).length") == 0
 
 
+def test_n_goes_through_the_parts(browser, tmp_path):
+    found = result(first="a.png")
+    one, other = (int((found.given == label).nonzero()[0]) for label in (0, 1))
+    pairs = Duplicates(torch.tensor([one]), torch.tensor([other]), torch.tensor([0.95]))
+    write_review(tmp_path / "review.html", found, images(), duplicates=pairs, random=5, suspects=4)
+    browser.get((tmp_path / "review.html").as_uri())
+
+    def part():
+        return text(browser, "nav button[aria-current=page]")
+
+    press(browser, "1")
+    for title in ("Suspects 0/4", "Duplicates 0/1", "Overview", "Random 1/5"):
+        press(browser, "n")
+        assert part() == title
+    # Each part stays at its face, also by the button.
+    press(browser, "n", "k", "n", "n", "n")
+    assert "Face 2 of 5" in text(browser, "#status")
+    button = browser.find_element("id", "part")
+    assert button.text == "n Next part"
+    button.click()
+    assert part() == "Suspects 1/4"
+    assert "Face 2 of 4" in text(browser, "#status")
+    # A review without duplicates has no such part.
+    write_review(tmp_path / "plain.html", result(first="b.png"), images(), random=5)
+    browser.get((tmp_path / "plain.html").as_uri())
+    press(browser, "n", "n")
+    assert part() == "Overview"
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_a_phone_and_a_screen(browser, tmp_path, width):
     path = tmp_path / "review.html"
