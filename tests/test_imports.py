@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "robustfer._checks": {"torch", "robustfer._shown"},
     "robustfer._copying": {"torch"},
     "robustfer._files": set(),
+    "robustfer._hashes": {"numpy", "robustfer._inputs"},
     "robustfer._inputs": {"torch", "numpy", "robustfer._checks"},
     "robustfer._names": set(),
     "robustfer._saved_state": {"torch"},

@@ -96,6 +96,29 @@ def test_is_the_documented_hash():
     assert noisy.tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("rate", "changed"), [(0.0, ""), (0.25, "d"), (0.5, "ad"), (0.75, "abd"), (1.0, "abcd")]
+)
+def test_names_break_ties(monkeypatch, rate, changed):
+    words = np.array([[5, 0], [5, 0], [5, 0], [3, 0]], dtype=np.uint64)
+    monkeypatch.setattr("robustfer.noise.models.two_words", lambda *_: words[[2, 3, 0, 1]])
+    noisy = symmetric_noise(
+        torch.zeros(4, dtype=torch.int64), list("cdab"), num_classes=2, rate=rate, seed=0
+    )
+    assert sorted(name for name, label in zip("cdab", noisy.tolist(), strict=True) if label) == [
+        *changed
+    ]
+
+
+@pytest.mark.parametrize(("rate", "changed"), [(0.0, 0), (2**-64, 1), (0.5, 2), (1.0, 4)])
+def test_bernoulli_compares_all_64_bits(monkeypatch, rate, changed):
+    words = np.array([[0, 0], [2**63 - 1, 0], [2**63, 0], [2**64 - 1, 0]], dtype=np.uint64)
+    monkeypatch.setattr("robustfer.noise.models.two_words", lambda *_: words)
+    options = {"num_classes": 2, "rate": rate, "seed": 0, "variant": "bernoulli"}
+    noisy = symmetric_noise(torch.zeros(4, dtype=torch.int64), list("abcd"), **options)
+    assert noisy.tolist() == [1] * changed + [0] * (4 - changed)
+
+
 def test_more_noise_changes_more_of_the_same():
     targets = torch.zeros(200, dtype=torch.int64)
     little, much = (

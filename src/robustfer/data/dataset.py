@@ -7,9 +7,9 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -24,7 +24,8 @@ from robustfer._checks import (
     check_whole_number,
     check_within,
 )
-from robustfer._inputs import check_ids, name_bytes, to_labels, to_tensor
+from robustfer._hashes import two_words
+from robustfer._inputs import check_ids, to_labels, to_tensor
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.concatenation import row_in_concatenation
 
@@ -252,15 +253,13 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
             raise ValueError(
                 f"share must leave a sample in both parts, got {share} of {len(self)} samples"
             )
-        # person makes the split independent of other draws with the same seed, such as noise.
-        texts = (f"{seed}:".encode() + name_bytes(name) for name in self.ids)
-        keys = [blake2b(text, digest_size=16, person=b"split").digest() for text in texts]
-        first: list[int] = []
+        words = two_words(b"split", seed, self.ids)
+        drawn = torch.from_numpy(np.lexsort((words[:, 1], words[:, 0])))
+        drawn_labels = labels[drawn]
+        in_first = torch.zeros(len(self), dtype=torch.bool, device="cpu")
         for label, size in enumerate(sizes):
-            rows = (labels == label).nonzero()[:, 0].tolist()
-            first += sorted(rows, key=keys.__getitem__)[:size]
-        rest = set(range(len(self))).difference(first)
-        return self.subset(sorted(first)), self.subset(sorted(rest))
+            in_first[drawn[drawn_labels == label][:size]] = True
+        return self.subset(in_first.nonzero()[:, 0]), self.subset((~in_first).nonzero()[:, 0])
 
     def summary(self) -> str:
         """Describe in a few lines the images per class, the excluded ones, and wrong labels.

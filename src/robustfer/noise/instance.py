@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from robustfer._checks import check_range, check_shapes, check_whole_number
+from robustfer._hashes import Words, two_words
 from robustfer._inputs import to_probabilities
 from robustfer.data.classes import class_name, renumber
 from robustfer.data.dataset import LabeledFaces
 from robustfer.noise.matrices import without_diagonal
-from robustfer.noise.models import check_dataset, digest
+from robustfer.noise.models import PURPOSE, check_dataset
 from robustfer.noise.profile import TENTHS, NoiseProfile, log_likeness, margin_log_odds, margins
 
 _FacesT = TypeVar("_FacesT", bound=LabeledFaces)
-_Words = npt.NDArray[np.uint64]
 _TINY = 1e-12
 
 
@@ -139,7 +138,7 @@ def with_instance_noise(
     check_dataset(dataset)
     check_range("rate", rate, 0.0, 1.0)
     rows, true = _rows(probabilities, dataset).clamp(min=_TINY), dataset.targets
-    words = _words(check_whole_number("seed", seed, None), dataset.ids)
+    words = two_words(PURPOSE, check_whole_number("seed", seed, None), dataset.ids)
     own = rows.gather(1, true[:, None])
     other = rows.scatter(1, true[:, None], 0.0)
     log_odds = other.sum(dim=1).log() - own[:, 0].log()
@@ -163,7 +162,7 @@ def _like(
     targets: Tensor, ids: Sequence[str], profile: NoiseProfile, rows: Tensor | None, seed: int
 ) -> Tensor:
     """Return labels with the profile's noise, in an order that starts with its classes."""
-    words = _words(seed, ids)
+    words = two_words(PURPOSE, seed, ids)
     who, noisy = _uniform(words[:, 0]), targets.clone()
     log_base = without_diagonal(profile.counts).log()
     beta = margin_log_odds(profile)
@@ -220,21 +219,15 @@ def _apportion(quotas: Tensor) -> Tensor:
     return counts.to(torch.int64)
 
 
-def _words(seed: int, ids: Sequence[str]) -> _Words:
-    """Return two 64-bit numbers for each sample, (N, 2)."""
-    digests = b"".join(digest(seed, name) for name in ids)
-    return np.frombuffer(digests, dtype=">u8").reshape(-1, 2).astype(np.uint64)
-
-
-def _mixed(words: _Words, number: int) -> _Words:
+def _mixed(words: Words, number: int) -> Words:
     """Return new numbers for another purpose, by the function splitmix64."""
     mixed = words + np.uint64((number + 1) * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: _Words = mixed ^ (mixed >> np.uint64(31))
+    found: Words = mixed ^ (mixed >> np.uint64(31))
     return found
 
 
-def _uniform(words: _Words) -> Tensor:
+def _uniform(words: Words) -> Tensor:
     """Return numbers inside (0, 1) of 52 bits. With 53 bits the largest would round to 1."""
     return torch.from_numpy(((words >> np.uint64(12)) + 0.5) / 2**52)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Literal, TypeVar, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,7 +22,8 @@ from robustfer._checks import (
     check_shapes,
     check_whole_number,
 )
-from robustfer._inputs import check_ids, name_bytes
+from robustfer._hashes import Words, two_words
+from robustfer._inputs import check_ids
 from robustfer._names import NoiseVariant as Variant
 from robustfer.data.classes import class_order, renumber
 from robustfer.data.dataset import LabeledFaces, check_faces
@@ -35,6 +38,9 @@ from robustfer.noise.matrices import (
 
 Confusions = NamedConfusions | Tensor | Literal["lanet", "crowd"]
 _FacesT = TypeVar("_FacesT", bound=LabeledFaces)
+
+#: Makes the draws of noise independent of other draws with the same seed. It must not change.
+PURPOSE = b"symmetric noise"
 
 
 def symmetric_noise(
@@ -80,13 +86,13 @@ def symmetric_noise(
         generator = random.Random(seed)
         shifts = [generator.randint(1, 6) if generator.random() < rate else 0 for _ in ids]
         return (targets + torch.tensor(shifts, device=targets.device)) % 7
-    drawn = _draw(ids, all_ids, rate, seed, variant)
+    drawn, numbers = _draw(ids, all_ids, rate, seed, variant)
     if true_class == "included":
-        classes = [-1 if number is None else number % num_classes for number in drawn]
-        new = torch.tensor(classes, device=targets.device)
-        return new.where(new >= 0, targets)
-    shifts = [0 if number is None else 1 + number % (num_classes - 1) for number in drawn]
-    return (targets + torch.tensor(shifts, device=targets.device)) % num_classes
+        new = torch.from_numpy((numbers % np.uint64(num_classes)).astype(np.int64))
+    else:
+        shifts = 1 + (numbers % np.uint64(num_classes - 1)).astype(np.int64)
+        new = (targets.cpu() + torch.from_numpy(shifts)) % num_classes
+    return new.where(drawn, targets.cpu()).to(targets.device)
 
 
 def class_noise(
@@ -123,16 +129,14 @@ def class_noise(
         hits = [generator.random() < rate for _ in ids]
         new = confusions.argmax(dim=1).to(targets.device)[targets]
         return new.where(torch.tensor(hits, device=targets.device), targets)
-    drawn = _draw(ids, all_ids, rate, seed, variant)
-    # On the CPU, because not every device has float64, and they use its 53 bits.
-    points = [0.0 if number is None else (number >> 11) / 2**53 for number in drawn]
-    hit = torch.tensor([number is not None for number in drawn], device="cpu")
+    drawn, numbers = _draw(ids, all_ids, rate, seed, variant)
+    # On the CPU, because not every device has float64. Its 53 bits are used.
+    point = torch.from_numpy((numbers >> np.uint64(11)) / 2**53)
     steps = confusions.cpu().double().cumsum(dim=1)
     # After rounding, the last class with a share must still reach 1.
     steps = steps.where(steps < steps[:, -1:], 2.0)
-    point = torch.tensor(points, dtype=torch.float64, device="cpu")
     new = torch.searchsorted(steps[targets.cpu()], point[:, None], right=True)[:, 0]
-    return new.where(hit, targets.cpu()).to(targets.device)
+    return new.where(drawn, targets.cpu()).to(targets.device)
 
 
 def with_symmetric_noise(
@@ -309,7 +313,9 @@ def _check(
     # Python's generator of the public program ignores the sign.
     seed = check_whole_number("seed", seed, 0 if variant == "official" else None)
     names = check_ids(ids, count=len(targets), unique=True)
-    every = names if all_ids is None else check_ids(all_ids, name="all_ids", unique=True)
+    if all_ids is None or all_ids is ids:
+        return names, names, seed
+    every = check_ids(all_ids, name="all_ids", unique=True)
     known = set(every)
     if not known.issuperset(names):
         unknown = next(name for name in names if name not in known)
@@ -319,26 +325,28 @@ def _check(
 
 def _draw(
     ids: list[str], all_ids: list[str], rate: float, seed: int, variant: Variant
-) -> list[int | None]:
-    """Return the second number of each drawn sample, and None for the others."""
-    numbers = {name: _two_numbers(seed, name) for name in all_ids}
+) -> tuple[Tensor, Words]:
+    """Return which samples are drawn, (N), and the second number of each, (N)."""
+    words = two_words(PURPOSE, seed, all_ids)
+    first = words[:, 0]
     if variant == "bernoulli":
-        drawn = {name for name, (first, _) in numbers.items() if first < rate * 2**64}
+        bound = math.ceil(rate * 2**64)
+        drawn = np.full(len(first), True) if bound == 2**64 else first < np.uint64(bound)
     else:
-        # The name breaks ties of hashes, to keep the count exact.
-        ranked = sorted(numbers, key=lambda name: (numbers[name][0], name))
-        drawn = set(ranked[: round(rate * len(ranked))])
-    return [numbers[name][1] if name in drawn else None for name in ids]
+        drawn = _smallest(first, round(rate * len(first)), all_ids)
+    if ids is not all_ids:
+        place = {name: row for row, name in enumerate(all_ids)}
+        rows = [place[name] for name in ids]
+        drawn, words = drawn[rows], words[rows]
+    return torch.from_numpy(drawn), words[:, 1]
 
 
-def _two_numbers(seed: int, name: str) -> tuple[int, int]:
-    hashed = digest(seed, name)
-    return int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:], "big")
-
-
-def digest(seed: int, name: str) -> bytes:
-    """Return the 16 bytes that decide the noise of a sample."""
-    # person makes other draws with the same seed and names independent of this one. It must not
-    # change, because published lists depend on it.
-    text = f"{seed}:".encode() + name_bytes(name)
-    return blake2b(text, digest_size=16, person=b"symmetric noise").digest()
+def _smallest(numbers: Words, count: int, names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return which numbers are the ``count`` smallest. The name breaks ties, to keep the count."""
+    if count == 0:
+        return np.full(len(numbers), False)
+    greatest = np.partition(numbers, count - 1)[count - 1]
+    found: npt.NDArray[np.bool_] = numbers < greatest
+    equal: list[int] = np.flatnonzero(numbers == greatest).tolist()
+    found[sorted(equal, key=names.__getitem__)[: count - found.sum()]] = True
+    return found
