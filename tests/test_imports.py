@@ -58,8 +58,8 @@ MAY_IMPORT = {
     },
     "robustfer.data": {
         *("torch", "numpy", "PIL", "tqdm", "typing_extensions"),
-        *("robustfer._checks", "robustfer._files", "robustfer._inputs", "robustfer._shown"),
-        *("robustfer._tables", "robustfer.functional", "robustfer.landmarks"),
+        *("robustfer._checks", "robustfer._files", "robustfer._hashes", "robustfer._inputs"),
+        *("robustfer._shown", "robustfer._tables", "robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer._predictions": {
         *("torch", "numpy", "safetensors", "robustfer._inputs", "robustfer._shown"),
@@ -67,8 +67,14 @@ MAY_IMPORT = {
     },
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),
-        *("robustfer._checks", "robustfer._files", "robustfer._inputs", "robustfer._names"),
-        *("robustfer._predictions", "robustfer._tables", "robustfer.data", "robustfer.metrics"),
+        *("robustfer._checks", "robustfer._files", "robustfer._hashes", "robustfer._inputs"),
+        *(
+            "robustfer._names",
+            "robustfer._predictions",
+            "robustfer._tables",
+            "robustfer.data",
+            "robustfer.metrics",
+        ),
     },
     "robustfer.audit": {
         *("torch", "numpy", "safetensors", "jinja2", "PIL"),
