@@ -68,13 +68,8 @@ MAY_IMPORT = {
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),
         *("robustfer._checks", "robustfer._files", "robustfer._hashes", "robustfer._inputs"),
-        *(
-            "robustfer._names",
-            "robustfer._predictions",
-            "robustfer._tables",
-            "robustfer.data",
-            "robustfer.metrics",
-        ),
+        *("robustfer._names", "robustfer._predictions", "robustfer._tables"),
+        *("robustfer.data", "robustfer.metrics"),
     },
     "robustfer.audit": {
         *("torch", "numpy", "safetensors", "jinja2", "PIL"),

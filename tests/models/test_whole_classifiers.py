@@ -157,6 +157,24 @@ class ReluAsAFunction(nn.Module):
 def test_a_function_before_the_pooling_is_named_as_a_cause():
     with pytest.raises(ValueError, match=r"maps that conv returns: .*nn\.ReLU"):
         CAMClassifier(ReluAsAFunction(), num_classes=7, head="keep")
+    with pytest.warns(UserWarning, match=r"maps that conv returns: .*nn\.ReLU"):
+        model = CAMClassifier(ReluAsAFunction(), num_classes=7)
+    assert model.head_kind == "replaced"
+    assert cam_exactness(model).exact
+    # As the guide says: the new head reads the maps before the ReLU.
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model(images).features, model.backbone.conv(images))
+
+
+def test_a_function_that_works_in_place_is_seen():
+    class InPlace(ReluAsAFunction):
+        def forward(self, images):
+            return self.fc(F.relu(self.conv(images), inplace=True).mean(dim=(2, 3)))
+
+    model = CAMClassifier(InPlace(), num_classes=7)
+    assert model.head_kind == "linear"
+    assert cam_exactness(model).exact
+    assert float(model(torch.randn(2, 3, 32, 32)).features.detach().min()) == 0
 
 
 def test_the_new_head_has_the_drop_rate_of_the_old_one():
