@@ -24,12 +24,13 @@ MAY_IMPORT = {
     "robustfer._hashes": {"numpy", "robustfer._inputs"},
     "robustfer._inputs": {"torch", "numpy", "robustfer._checks"},
     "robustfer._names": set(),
+    "robustfer._npz": {"numpy"},
     "robustfer._saved_state": {"torch"},
     "robustfer._tables": {"torch", "robustfer._shown"},
     "robustfer._wrappers": {"torch"},
     "robustfer.landmarks": {
-        *("torch", "numpy", "robustfer._checks", "robustfer._inputs", "robustfer._shown"),
-        "robustfer._tables",
+        *("torch", "numpy", "robustfer._checks", "robustfer._inputs", "robustfer._npz"),
+        *("robustfer._shown", "robustfer._tables"),
     },
     "robustfer.functional": {"torch", "robustfer._checks", "robustfer.landmarks"},
     "robustfer.losses": {
@@ -62,8 +63,8 @@ MAY_IMPORT = {
         *("robustfer._shown", "robustfer._tables", "robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer._predictions": {
-        *("torch", "numpy", "safetensors", "robustfer._inputs", "robustfer._shown"),
-        *("robustfer._tables", "robustfer.data"),
+        *("torch", "numpy", "safetensors", "robustfer._inputs", "robustfer._npz"),
+        *("robustfer._shown", "robustfer._tables", "robustfer.data"),
     },
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),

@@ -1,4 +1,4 @@
-"""The arguments of ``robustfer noise`` and ``robustfer audit``, read without torch."""
+"""Define the arguments of ``robustfer noise`` and ``robustfer audit``, without importing torch."""
 
 from __future__ import annotations
 
@@ -13,33 +13,40 @@ SPECS = ", ".join(kind if kind == "demo" else f"{kind}:PATH" for kind in DATA_SE
 
 
 def add_noise_actions(parser: ArgumentParser) -> None:
-    """Add ``make``, ``show`` and ``verify``; ``options.action`` says which was given."""
+    """Add the actions ``make``, ``show`` and ``verify``. ``options.action`` is the chosen one."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     make = actions.add_parser("make", help="write a list of noisy labels")
     make.add_argument("data", metavar="DATA", help=SPECS)
-    make.add_argument("--rate", type=float, help="share of the samples to draw")
-    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--rate", type=float, help="share of the samples to draw, from 0 to 1")
+    make.add_argument("--seed", type=int, default=0, help="seed of the noise")
     models = "; ".join(f"{name}: {words}" for name, words in NOISE_MODELS.items())
     make.add_argument("--model", choices=NOISE_MODELS, default="symmetric", help=models)
     make.add_argument(
         "--variant",
         choices=get_args(NoiseVariant),
         default="exact",
-        help="exact: this share of the samples; bernoulli: each sample by itself; official: as "
-        "LA-Net's program",
+        help="exact: draw exactly this share; bernoulli: draw each sample with this probability; "
+        "official: draw as LA-Net's public program does",
     )
     make.add_argument(
         "--profile",
         metavar="PROFILE",
-        help="with --model profile: fer2013, or a file of show --save-profile",
+        help="with --model profile: fer2013, or a file that show --save-profile wrote",
     )
     _add_probabilities(make)
     _add_file(make, "--output", "the list", required=True)
     make.add_argument(
-        "--names", choices=["plain", "aligned"], default="plain", help="a.jpg or a_aligned.jpg"
+        "--names",
+        choices=["plain", "aligned"],
+        default="plain",
+        help="names in the list: a.jpg, or a_aligned.jpg",
     )
-    _add_base(make, "--base", "count from; default: 1 plain, 0 aligned")
+    _add_base(
+        make,
+        "--base",
+        "number of the first class; default: 1 with plain names, 0 with aligned ones",
+    )
 
     show = actions.add_parser("show", help="compare given labels with the true ones")
     show.add_argument("data", metavar="DATA", help=SPECS)
@@ -47,9 +54,9 @@ def add_noise_actions(parser: ArgumentParser) -> None:
     show.add_argument(
         "--crowd",
         action="store_true",
-        help="compare what single people saw with the majority (data with votes)",
+        help="compare the labels of single people with the majority (data with votes)",
     )
-    saved = "write the noise as a profile, for make --model profile: JSON, sums over all samples"
+    saved = "write the noise as a profile for make --model profile (JSON, only sums over samples)"
     _add_file(show, "--save-profile", saved)
     _add_probabilities(show)
 
@@ -58,11 +65,11 @@ def add_noise_actions(parser: ArgumentParser) -> None:
     verify.add_argument(
         "--clean", required=True, metavar="DATA", help=f"the clean labels: {SPECS}; or a list"
     )
-    _add_base(verify, "--clean-base", "what a list of clean labels counts from")
+    _add_base(verify, "--clean-base", "number of the first class in a list of clean labels")
 
     for action in (make, show, verify):
         _add_data_options(action)
-        _add_file(action, "--picture", "draw the matrix here")
+        _add_file(action, "--picture", "write a picture of the matrix")
     for action in (show, verify):
         _add_reading_options(action)
 
@@ -70,43 +77,47 @@ def add_noise_actions(parser: ArgumentParser) -> None:
 def add_audit(parser: ArgumentParser) -> None:
     """Add the arguments of ``robustfer audit``."""
     parser.description = (
-        "Rank the labels of a data set by how wrong they look, and write a page to look at them. "
-        "After that, 'robustfer audit apply DECISIONS' writes the labels that people decided on, "
-        "and says how labels go wrong."
+        "Rank the labels of a data set by how wrong they look, and write a page to review them. "
+        "Then 'robustfer audit apply DECISIONS' writes the corrected labels, and says how labels "
+        "go wrong."
     )
     parser.add_argument(
         "what",
         nargs="+",
         metavar="PROBABILITIES",
-        help="predictions of the data set: an npz, csv or safetensors file, or the folder of a run "
-        "with dynamics.safetensors; or the word apply, and the csv files of all reviewers",
+        help="predictions for the data set: an npz, csv or safetensors file, or the folder of a "
+        "run with dynamics.safetensors; or the word apply, then the csv files of all reviewers",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=SPECS)
     _add_data_options(parser)
     _add_file(parser, "--list", "the given labels, as a list")
     _add_reading_options(parser)
-    out = "the page (default: review.html); with apply the list of labels (default: labels.txt)"
+    out = "the page (default: review.html); with apply: the list of labels (default: labels.txt)"
     _add_file(parser, "--out", out)
     _add_file(parser, "--ranking", "write the ranking as csv")
-    verified = "decisions of an earlier review: with them the ranking is better; repeat for each"
+    verified = "decisions of an earlier review, which improve the ranking; repeat for each file"
     _add_file(parser, "--verified", verified, action="append", default=[])
     parser.add_argument(
-        "--duplicates", action="store_true", help="also look for the same face twice"
+        "--duplicates", action="store_true", help="also find faces that occur twice"
     )
     parser.add_argument(
         "--against",
         metavar="SPLIT[=DATA]",
-        help="also look for faces that are in another split too, such as test, or test=rafdb:PATH",
+        help="also find faces that another split has too, such as test, or test=rafdb:PATH",
     )
-    parser.add_argument("--random", type=int, default=100, help="faces to label blind")
+    parser.add_argument(
+        "--random", type=int, default=100, help="number of random faces to label blind"
+    )
     parser.add_argument(
         "--stratified",
         action=BooleanOptionalAction,
         default=True,
-        help="draw as many of the random faces of each given label",
+        help="draw equally many random faces of each given label",
     )
-    parser.add_argument("--suspects", type=int, default=500, help="suspicious labels to show")
-    parser.add_argument("--seed", type=int, default=0, help="of the random faces")
+    parser.add_argument(
+        "--suspects", type=int, default=500, help="number of suspicious labels to show"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw of random faces")
 
 
 def _add_file(parser: ArgumentParser, name: str, meaning: str, **options: Any) -> None:
@@ -117,8 +128,8 @@ def _add_probabilities(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--probabilities",
         metavar="FILE",
-        help="what each sample looks like: predictions of a network that did not train on it, an "
-        "npz, csv or safetensors file; or the word votes (data with votes)",
+        help="the classes that each sample resembles: an npz, csv or safetensors file with "
+        "predictions of a network that did not train on it; or the word votes (data with votes)",
     )
 
 
@@ -127,9 +138,9 @@ def _add_base(parser: ArgumentParser, name: str, meaning: str) -> None:
 
 
 def _add_data_options(parser: ArgumentParser) -> None:
-    """Add what says how to read a data set."""
+    """Add the options that say how to read a data set."""
     parser.add_argument(
-        "--split", default="train", help="train, validation, test, or all where there are none"
+        "--split", default="train", help="train, validation, test, or all for data without splits"
     )
     parser.add_argument(
         "--reader",
@@ -137,13 +148,15 @@ def _add_data_options(parser: ArgumentParser) -> None:
         type=_option,
         default=[],
         metavar="OPTION=VALUE",
-        help="an option of the data set's reader, such as labels=fer2013; repeat for each",
+        help="an option of the data set's reader, such as labels=fer2013; repeat for each option",
     )
-    parser.add_argument("--classes", choices=NUMBERINGS, help="the order to count classes in")
+    parser.add_argument(
+        "--classes", choices=NUMBERINGS, help="data set whose order of the classes to use"
+    )
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """Read ``OPTION=VALUE``; a value is a Python literal, or else text."""
+    """Read ``OPTION=VALUE``. The value is a Python literal, or else text."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ArgumentTypeError(f"must be OPTION=VALUE, got {text!r}")
@@ -154,8 +167,8 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _add_reading_options(parser: ArgumentParser) -> None:
-    """Add what says how to read a list of labels."""
-    _add_base(parser, "--base", "what the list counts from")
+    """Add the options that say how to read a list of labels."""
+    _add_base(parser, "--base", "number of the first class in the list")
     parser.add_argument(
-        "--order", choices=NUMBERINGS, help="the order in which the list counts the classes"
+        "--order", choices=NUMBERINGS, help="data set whose order of the classes the list uses"
     )

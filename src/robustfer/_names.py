@@ -1,4 +1,4 @@
-"""Names that the command line offers, apart from what they name: they import no torch."""
+"""Names that the command line offers. They stand here because it lists them without torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NUMBERINGS = ("rafdb", "affectnet", "ferplus", "fer2013", "lanet")
 #: How :func:`robustfer.noise.with_symmetric_noise` draws the samples.
 NoiseVariant = Literal["exact", "bernoulli", "official"]
 
-#: Models of ``robustfer noise make`` -> what they do.
+#: Noise models of ``robustfer noise make`` -> which wrong labels they give.
 NOISE_MODELS = {
     "symmetric": "every other class is equally likely",
-    "symmetric-included": "every class is equally likely, the true one too",
+    "symmetric-included": "every class is equally likely, also the true one",
     "lanet": "the confusions of LA-Net's protocol",
-    "crowd": "as single people disagree with the majority (data with votes)",
-    "instance": "what each sample looks like, by --probabilities",
-    "profile": "like measured noise, by --profile; no --rate",
+    "crowd": "the wrong labels that single people chose (data with votes)",
+    "instance": "classes that each sample resembles, see --probabilities",
+    "profile": "noise that was measured, see --profile; takes no --rate",
 }

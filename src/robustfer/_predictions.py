@@ -1,9 +1,7 @@
-"""Predictions from files: npz, csv and safetensors."""
+"""Read the predictions for a data set from an npz, csv or safetensors file."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,26 +15,27 @@ from torch import Tensor
 
 from robustfer import _shown
 from robustfer._inputs import to_probabilities
+from robustfer._npz import plain_arrays
 from robustfer._tables import parse_number, read_table
 from robustfer.data.classes import class_name
 
 _Array = TypeVar("_Array")
 
-# The final weights know more than the mean over all visits, unless they have begun to memorise:
-# then they fit clearly more of the labels. A mean that fits nearly all has memorised them too.
+# Final weights that predict clearly more of the labels than the mean over all visits have begun to
+# memorise them. So has a mean that predicts nearly all labels.
 _MORE_FITTED, _MEMORISED = 0.06, 0.9
 _ALL = "mean over all visits"
 
 
 class Predictions(NamedTuple):
-    """Predictions as a file has them.
+    """Hold the predictions of a file.
 
     Attributes:
         probabilities: ``(N, C)``.
         classes: names of the classes; ``None`` if the file has none.
         ids: names of the samples; ``None`` if the file has none.
-        given: the labels that were trained on, ``(N)``; ``None`` if the file has none.
-        source: which predictions of a training these are; ``None`` if the file has no others.
+        given: the labels of the training, ``(N)``; ``None`` if the file has none.
+        source: which predictions of a training these are; ``None`` for any other file.
     """
 
     probabilities: Tensor
@@ -49,7 +48,7 @@ class Predictions(NamedTuple):
         """Return the probabilities in the order of the samples and classes of a data set.
 
         Args:
-            path: of the file, for errors.
+            path: the file, for errors.
             ids: names of the samples.
             names: names of the classes.
         """
@@ -58,46 +57,50 @@ class Predictions(NamedTuple):
             own = [class_name(name) for name in self.classes]
             if len(own) != len(names) or any(own.count(name) != 1 for name in names):
                 raise ValueError(
-                    f"{path} must have a column for each of {', '.join(names)}, got "
+                    f"{path} must have one column for each of {', '.join(names)}, got "
                     f"{', '.join(self.classes)}"
                 )
             rows = rows[:, [own.index(name) for name in names]]
         if rows.shape[1] != len(names):
-            raise ValueError(f"{path} has {rows.shape[1]} classes, the data set has {len(names)}")
+            raise ValueError(
+                f"{path} must have the {len(names)} classes of the data set, got {rows.shape[1]}"
+            )
         if self.ids is not None:
             place = {name: row for row, name in enumerate(self.ids)}
             lacking = next((name for name in ids if name not in place), None)
             if lacking is not None:
-                raise ValueError(f"{path} has no prediction of {lacking!r}")
+                raise ValueError(
+                    f"{path} must have a prediction for each sample, but has none for {lacking!r}"
+                )
             return rows[torch.tensor([place[name] for name in ids], device="cpu")]
         if len(rows) != len(ids):
             raise ValueError(
-                f"{path} has {len(rows)} rows, the data set has {len(ids)} samples; predict the "
-                "split that is read, in its order"
+                f"{path} must have a row for each of {len(ids)} samples, got {len(rows)}; predict "
+                "the same split, in its order"
             )
         return rows
 
 
 def read_probabilities(path: str | Path) -> Predictions:
-    r"""Read predicted probabilities of a data set from a file. Nothing in it is run.
+    r"""Read predicted probabilities for a data set. No code from the file runs.
 
-    - ``.csv``: a header with the names of the classes, a row per sample; a column ``id`` names the
-      samples.
-    - ``.npz``: an array ``probabilities``, or the only array; text arrays ``classes`` and ``ids``
-      if there are some.
-    - ``.safetensors``: a tensor ``probabilities``, or the only tensor; or the ``state_dict`` of a
-      :class:`robustfer.state.TrainingDynamics`. Its mean over all visits is taken. Where that mean
-      predicts over 90 % of the labels, the mean over the early visits is taken instead.
-    - a folder: the file ``dynamics.safetensors`` in it. If there is a ``final.safetensors`` too,
-      with predictions by the final weights, the mean of both is taken. It is not where the final
-      weights predict over 90 % of the labels, or 6 % more than the mean over all visits.
+    - ``.csv``: a header with the names of the classes, and a row per sample. A column ``id`` can
+      name the samples.
+    - ``.npz``: an array ``probabilities``, or only one array. It can have text arrays ``classes``
+      and ``ids``.
+    - ``.safetensors``: a tensor ``probabilities``, or only one tensor. Or the ``state_dict`` of a
+      :class:`robustfer.state.TrainingDynamics`: this uses its mean over all visits, or the mean
+      over the early visits if the former predicts over 90 % of the labels.
+    - a folder: its file ``dynamics.safetensors``. If it has a ``final.safetensors`` too, with the
+      predictions of the final weights, this uses the mean of both. It ignores final weights that
+      predict over 90 % of the labels, or 6 % more of them than the mean over all visits.
 
     Args:
-        path: of the file, or the folder of a run.
+        path: the file, or the folder of a run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another kind of file, a damaged one, or no probabilities in it. The message
+        ValueError: the file is of another kind, is damaged, or has no probabilities. The message
             names the file.
 
     >>> import tempfile
@@ -117,8 +120,8 @@ def read_probabilities(path: str | Path) -> Predictions:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ValueError(
-            f"{path}: the name must end with {', '.join(readers)}, got {path.suffix!r}; write the "
-            "probabilities as one of these"
+            f"path must end in {', '.join(readers)}, got {path}; save the probabilities as one of "
+            "these"
         )
     found = reader(path)
     if folder is not None and (folder / "final.safetensors").is_file():
@@ -154,22 +157,19 @@ def _read_csv(path: Path) -> Predictions:
             numbers.append(number)
         rows.append(numbers)
     if not rows:
-        raise ValueError(f"{path}: no row of probabilities follows the header")
+        raise ValueError(f"{path} must have a row per sample after the header, got none")
     return Predictions(torch.tensor(rows, dtype=torch.float64, device="cpu"), classes, ids or None)
 
 
 def _read_npz(path: Path) -> Predictions:
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} is not an npz file of plain arrays: {error}; write it with numpy.savez"
-        ) from error
+    with plain_arrays(path) as file:
+        arrays = {name: file[name] for name in file.files}
     classes, ids = (_texts(path, arrays, name) for name in ("classes", "ids"))
     values = _only(path, arrays)
     if values.dtype.kind != "f":
-        raise ValueError(f"{path}: probabilities must be floating point, got {values.dtype}")
+        raise ValueError(
+            f"{path}: probabilities must have a floating-point dtype, got {values.dtype}"
+        )
     return Predictions(
         torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)),
         None if classes is None else tuple(classes),
@@ -181,14 +181,14 @@ def _read_safetensors(path: Path) -> Predictions:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise ValueError(f"{path} must be a safetensors file: {error}") from error
     if {"mean", "early_mean", "visits"} <= tensors.keys():
         return _of_a_training(tensors)
     return Predictions(_only(path, tensors), None, None)
 
 
 def _of_a_training(tensors: dict[str, Tensor]) -> Predictions:
-    """Choose the predictions that contradict wrong labels, by how well the labels are fitted."""
+    """Return the mean over all visits, or over the early ones if that has memorised the labels."""
     given = tensors.get("label_given")
     rows, source = _normalized(tensors["mean"]), _ALL
     if given is not None and _fitted(rows, given) > _MEMORISED:
@@ -197,12 +197,12 @@ def _of_a_training(tensors: dict[str, Tensor]) -> Predictions:
 
 
 def _with_final(found: Predictions, final: Predictions, folder: Path) -> Predictions:
-    """Add what the final weights say, unless they have begun to memorise."""
+    """Return the mean with the final weights' predictions, unless those have begun to memorise."""
     rows, others, given = found.probabilities, final.probabilities.double(), found.given
     if rows.shape != others.shape:
         raise ValueError(
-            f"{folder / 'final.safetensors'} must hold {tuple(rows.shape)} probabilities, as "
-            f"dynamics.safetensors does, got {tuple(others.shape)}"
+            f"{folder / 'final.safetensors'} must have probabilities of shape "
+            f"{tuple(rows.shape)}, as dynamics.safetensors has, got {tuple(others.shape)}"
         )
     if given is not None:
         most = min(_fitted(rows, given) + _MORE_FITTED, _MEMORISED)
@@ -214,7 +214,8 @@ def _with_final(found: Predictions, final: Predictions, folder: Path) -> Predict
 
 
 def _normalized(rows: Tensor) -> Tensor:
-    total = rows.double().sum(dim=1, keepdim=True)  # zero for a sample that was not visited
+    # The sum is zero for a sample that was never visited.
+    total = rows.double().sum(dim=1, keepdim=True)
     return (rows / total).where(total > 0, 1 / rows.shape[1])
 
 
@@ -238,5 +239,5 @@ def _only(path: Path, arrays: dict[str, _Array]) -> _Array:
         return arrays["probabilities"]
     if len(arrays) != 1:
         there = ", ".join(map(repr, arrays)) or "nothing"
-        raise ValueError(f"{path} must hold 'probabilities', or only one array, got {there}")
+        raise ValueError(f"{path} must have 'probabilities', or only one array, got {there}")
     return next(iter(arrays.values()))

@@ -119,7 +119,7 @@ def test_providers_reach_loader_workers(tmp_path):
         ({"image": np.arange(3)}, "image must be a row of names, got int64"),
         (
             {"image": np.array(NAMES, dtype=object)},
-            "is not an npz file of plain arrays: Object arrays",
+            "must be an npz file of plain arrays: Object arrays",
         ),
         ({"landmarks": POINTS[:2]}, r"landmarks must be .* \(3, points, 2\), got .* \(2, 5, 2\)"),
         ({"landmarks": POINTS[0]}, r"landmarks must be .* \(3, points, 2\), got .* \(5, 2\)"),
@@ -142,17 +142,17 @@ def test_files_that_are_no_npz(tmp_path):
         LandmarkFile(path)
     path.write_bytes(b"something else")
     with pytest.raises(
-        ValueError, match=r"is not an npz file of plain arrays: it is not a zip archive"
+        ValueError, match=r"must be an npz file of plain arrays: File is not a zip file"
     ):
         LandmarkFile(path)
     whole = npz(tmp_path).read_bytes()
     path.write_bytes(whole[:60] + b"\x00\x01\x02\x03" + whole[64:])
-    with pytest.raises(ValueError, match="is not an npz file of plain arrays"):
+    with pytest.raises(ValueError, match="must be an npz file of plain arrays"):
         LandmarkFile(path)
     np.savez_compressed(path, image=np.array(NAMES), landmarks=POINTS)
     whole = path.read_bytes()
     path.write_bytes(whole[:60] + b"\xff" * 4 + whole[64:])
-    with pytest.raises(ValueError, match="is not an npz file of plain arrays"):
+    with pytest.raises(ValueError, match="must be an npz file of plain arrays"):
         LandmarkFile(path)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -17,6 +15,7 @@ from torch import Tensor
 from robustfer import _shown
 from robustfer._checks import check_bool, warn_if_normalized
 from robustfer._inputs import check_ids, to_tensor
+from robustfer._npz import plain_arrays
 from robustfer._tables import parse_number, read_table
 from robustfer.landmarks.layouts import LandmarkLayout, landmark_layout
 
@@ -195,15 +194,10 @@ def _fitting(wanted: int | LandmarkLayout | None, points: int, source: str) -> L
 
 
 def _read_npz(path: Path) -> tuple[list[str], _Points, list[str]]:
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is not a zip archive")
-        with np.load(path, allow_pickle=False) as file:
-            there = file.files
-            wanted = {"image", "landmarks", "detected"}.intersection(there)
-            arrays = {name: file[name] for name in sorted(wanted)}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not an npz file of plain arrays: {error}") from error
+    with plain_arrays(path) as file:
+        there = file.files
+        wanted = {"image", "landmarks", "detected"}.intersection(there)
+        arrays = {name: file[name] for name in sorted(wanted)}
     missing = [name for name in ("image", "landmarks") if name not in arrays]
     if missing:
         raise ValueError(

@@ -139,7 +139,7 @@ FLAT = " ".join(["7"] * 48**2)
         (f"7,{FLAT},Training", "line 3: emotion must be a whole number from 0 to 6, got '7'"),
         (f"x,{FLAT},Training", "line 3: emotion must be a whole number"),
         (f"0,{FLAT},Test", "line 3: Usage must be one of .* got 'Test'"),
-        (f"0,{FLAT}", "line 3: 2 values, but the header names 3 columns"),
+        (f"0,{FLAT}", "line 3: .* each of 3 columns, got 2"),
     ],
 )
 def test_damaged_rows_are_named(row, message, tmp_path):

@@ -230,7 +230,7 @@ GOOD = vote_row("a.png", fear=9)
     [
         (HEADER.replace(",anger", ""), [], r"line 1: .*anger missing"),
         (GOOD, [GOOD], r"line 1: the header must name the columns Usage, Image name"),
-        (HEADER, [GOOD, "Training,b.png,1"], "line 3: 3 values, but the header names 12"),
+        (HEADER, [GOOD, "Training,b.png,1"], "line 3: .* each of 12 columns, got 3"),
         (HEADER, [GOOD, GOOD.replace("Training", "Train")], "line 3: Usage must be one of"),
         (HEADER, [GOOD.replace("9", "nine")], "line 2: fear must be a whole number .* 'nine'"),
         (HEADER, [GOOD.replace("9", "-9")], "line 2: fear must be a whole number .* '-9'"),

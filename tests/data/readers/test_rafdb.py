@@ -127,7 +127,7 @@ def test_pipes_are_named_and_not_opened(root):
     image = root / "Image" / "aligned" / "train_00001_aligned.jpg"
     image.unlink()
     os.mkfifo(image)
-    with pytest.raises(ValueError, match=r"line 1: .*00001_aligned\.jpg is not a regular file"):
+    with pytest.raises(ValueError, match=r"line 1: .*00001_aligned\.jpg must be a regular file"):
         RAFDB(root)
 
 

@@ -19,9 +19,6 @@ from robustfer._tables import (
     MAX_WHOLE_NUMBER,
     Duplicates,
     NamedOnce,
-    check_files,
-    check_inside,
-    existing_folder,
     parse_number,
     parse_whole_number,
     read_points,
@@ -30,6 +27,7 @@ from robustfer._tables import (
 )
 from robustfer.data.classes import NUMBERINGS, expressions
 from robustfer.data.readers.images import Box, FileFaces, is_hidden, walk_images
+from robustfer.data.readers.paths import check_files, check_inside, existing_folder
 
 #: The meaning of AffectNet's numbers above those of the expressions.
 _NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}

@@ -13,16 +13,11 @@ from tqdm.auto import tqdm
 
 from robustfer import _shown
 from robustfer._checks import check_choice, check_whole_number
-from robustfer._tables import (
-    Duplicates,
-    NamedOnce,
-    check_inside,
-    read_table,
-    read_whole_number,
-)
+from robustfer._tables import Duplicates, NamedOnce, read_table, read_whole_number
 from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.readers.images import decode
+from robustfer.data.readers.paths import check_inside
 
 #: robustfer's name of a split -> the name in FER2013 and FERPlus.
 USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}

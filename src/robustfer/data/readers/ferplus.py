@@ -9,17 +9,11 @@ from typing import Literal, NamedTuple, get_args
 import torch
 
 from robustfer._checks import check_choice
-from robustfer._tables import (
-    Duplicates,
-    NamedOnce,
-    check_files,
-    check_inside,
-    read_table,
-    read_whole_number,
-)
+from robustfer._tables import Duplicates, NamedOnce, read_table, read_whole_number
 from robustfer.data.classes import expressions
 from robustfer.data.readers.fer2013 import USAGES, check_usage, read_fer2013_labels
 from robustfer.data.readers.images import FileFaces, is_hidden
+from robustfer.data.readers.paths import check_files, check_inside
 from robustfer.data.readers.votes import VOTE_COLUMNS, VoteRule, judge
 
 _FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}

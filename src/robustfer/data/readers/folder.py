@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from robustfer._tables import SPLITS, check_split, existing_folder
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_name
 from robustfer.data.readers.images import FileFaces, is_hidden, walk_images
 from robustfer.data.readers.label_names import name_classes
+from robustfer.data.readers.paths import SPLITS, check_split, existing_folder
 
 
 class ImageFolder(FileFaces):

@@ -13,21 +13,17 @@ from torch import Tensor
 
 from robustfer import _shown
 from robustfer._checks import check_choice, warn_if_normalized
-from robustfer._tables import (
+from robustfer._tables import Duplicates, NamedOnce, read_points, read_table, read_whole_number
+from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, class_order
+from robustfer.data.readers.images import FileFaces
+from robustfer.data.readers.label_names import name_classes
+from robustfer.data.readers.paths import (
     SPLITS,
-    Duplicates,
-    NamedOnce,
     absolute_starts,
     check_files,
     check_inside,
     check_split,
-    read_points,
-    read_table,
-    read_whole_number,
 )
-from robustfer.data.classes import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, class_order
-from robustfer.data.readers.images import FileFaces
-from robustfer.data.readers.label_names import name_classes
 from robustfer.data.readers.votes import VoteRule, judge
 
 _COLUMNS = ("path", "label", "split", "votes", "landmarks")

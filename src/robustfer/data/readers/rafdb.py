@@ -9,18 +9,11 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from robustfer._checks import check_choice
-from robustfer._tables import (
-    MAX_WHOLE_NUMBER,
-    Duplicates,
-    NamedOnce,
-    check_files,
-    check_inside,
-    existing_folder,
-    read_points,
-)
+from robustfer._tables import MAX_WHOLE_NUMBER, Duplicates, NamedOnce, read_points
 from robustfer.data.classes import EXPRESSIONS, NUMBERINGS
 from robustfer.data.readers.images import Box, FileFaces
 from robustfer.data.readers.label_lists import Entry, aligned_name, read_label_list
+from robustfer.data.readers.paths import check_files, check_inside, existing_folder
 
 Images = Literal["aligned", "original", "face"]
 
