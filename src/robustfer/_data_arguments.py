@@ -19,7 +19,7 @@ def add_noise_actions(parser: ArgumentParser) -> None:
     make = actions.add_parser("make", help="write a list of noisy labels")
     make.add_argument("data", metavar="DATA", help=SPECS)
     make.add_argument("--rate", type=float, help="share of the samples to draw, from 0 to 1")
-    make.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    _add_number(make, "--seed", 0, "seed of the noise")
     models = "; ".join(f"{name}: {words}" for name, words in NOISE_MODELS.items())
     make.add_argument("--model", choices=NOISE_MODELS, default="symmetric", help=models)
     make.add_argument(
@@ -105,23 +105,24 @@ def add_audit(parser: ArgumentParser) -> None:
         metavar="SPLIT[=DATA]",
         help="also find faces that another split has too, such as test, or test=rafdb:PATH",
     )
-    parser.add_argument(
-        "--random", type=int, default=100, help="number of random faces to label blind"
-    )
+    _add_number(parser, "--random", 100, "random faces to label blind")
     parser.add_argument(
         "--stratified",
         action=BooleanOptionalAction,
         default=True,
         help="draw equally many random faces of each given label",
     )
-    parser.add_argument(
-        "--suspects", type=int, default=500, help="number of suspicious labels to show"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw of random faces")
+    _add_number(parser, "--suspects", 500, "suspicious labels to show")
+    _add_number(parser, "--seed", 0, "seed of the draw of random faces")
 
 
 def _add_file(parser: ArgumentParser, name: str, meaning: str, **options: Any) -> None:
     parser.add_argument(name, type=Path, metavar="FILE", help=meaning, **options)
+
+
+def _add_number(parser: ArgumentParser, name: str, default: int, meaning: str) -> None:
+    what = f"{meaning} (default: {default})"
+    parser.add_argument(name, type=int, default=default, metavar="NUMBER", help=what)
 
 
 def _add_probabilities(parser: ArgumentParser) -> None:

@@ -19,6 +19,6 @@ NOISE_MODELS = {
     "symmetric-included": "every class is equally likely, also the true one",
     "lanet": "the confusions of LA-Net's protocol",
     "crowd": "the wrong labels that single people chose (data with votes)",
-    "instance": "classes that each sample resembles, see --probabilities",
-    "profile": "noise that was measured, see --profile; takes no --rate",
+    "instance": "classes that the sample resembles, see --probabilities",
+    "profile": "measured noise, see --profile (without --rate)",
 }
