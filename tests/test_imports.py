@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),
         *("robustfer._checks", "robustfer._files", "robustfer._hashes", "robustfer._inputs"),
-        *("robustfer._names", "robustfer._predictions", "robustfer._tables"),
+        *("robustfer._names", "robustfer._predictions", "robustfer._shown", "robustfer._tables"),
         *("robustfer.data", "robustfer.metrics"),
     },
     "robustfer.audit": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
 # An error may take some lines to say what to do. A value only has to be recognized.
@@ -38,6 +38,23 @@ def line(text: str) -> str:
 def is_control(sign: str) -> bool:
     """Return whether a character is a control character or a lone surrogate, except a new line."""
     return sign != "\n" and unicodedata.category(sign) in ("Cc", "Cs")
+
+
+def table(rows: Iterable[Sequence[str]], align: str) -> str:
+    """Return rows as lines, with each column padded to one width.
+
+    Args:
+        rows: the cells of each line.
+        align: "<" for a column aligned left, ">" for one aligned right.
+
+    >>> print(table([("class", "faces"), ("sad", "7")], "<>"))
+    class  faces
+    sad        7
+    """
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    formats = [f"{{:{side}{width}}}" for side, width in zip(align, widths, strict=False)]
+    return "\n".join("  ".join(formats).format(*row).rstrip() for row in cells)
 
 
 def near(name: str, names: Iterable[str]) -> str:

@@ -300,10 +300,8 @@ def _print_section(title: str, lines: Sequence[str]) -> None:
 def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
     """Print rows, with all columns except the last padded to one width."""
     cells = [tuple(map(_shown.line, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(padded).rstrip())
+    if cells:
+        print(_shown.table(cells, "<" * len(cells[0])))
 
 
 def _print_error(message: BaseException | str, *_: object, **__: object) -> None:

@@ -16,7 +16,7 @@ from robustfer.augmentations import (
     MirroredPair,
     SingleView,
 )
-from robustfer.augmentations._moving_landmarks import _RIGID
+from robustfer.augmentations._moving_landmarks import _FOLLOWED
 from robustfer.data import DemoFaces
 from robustfer.landmarks import landmark_layout, mirror_landmarks
 from tests.augmentations.drawn_points import (
@@ -103,7 +103,7 @@ def test_points_go_where_the_pixels_go(name, size):
 
 def test_every_operation_that_may_carry_landmarks_is_tried():
     tried = {part.__class__ for make in MOVES.values() for part in make(48).modules()}
-    assert set(_RIGID) <= tried
+    assert set(_FOLLOWED) <= tried
 
 
 STAYS = {

@@ -250,7 +250,7 @@ def test_other_files_are_refused(tmp_path):
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="neither true_targets nor votes; pass the true classes"):
         NoiseProfile.of(faces([0, 1]))
-    with pytest.raises(ValueError, match="labels that are probabilities"):
+    with pytest.raises(ValueError, match="dataset must have one class per sample"):
         NoiseProfile.of(faces([[0.5, 0.5, 0.0]]), true=[0])
     with pytest.raises(ValueError, match="at least one face"):
         NoiseProfile.of(faces([0, 1]), true=[-1, -1])

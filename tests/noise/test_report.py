@@ -27,7 +27,7 @@ def test_of_a_data_set():
     with pytest.raises(ValueError, match="has no true_targets"):
         noise_report(faces)
     soft = faces.with_targets(torch.full((20, 7), 1 / 7))
-    with pytest.raises(ValueError, match="labels that are probabilities"):
+    with pytest.raises(ValueError, match="dataset must have one class per sample"):
         noise_report(soft)
 
 

@@ -115,7 +115,8 @@ def read_decisions(
     (tensor([1]), tensor([0]), tensor([1]))
     """
     classes = check_ids(classes, name="classes", unique=True)
-    labels = to_labels("given", given, num_classes=check_whole_number("C", len(classes), 2))
+    num_classes = check_whole_number("the number of classes", len(classes), 2)
+    labels = to_labels("given", given, num_classes=num_classes)
     names = check_ids(ids, count=len(labels))
     rows = {no_formula(name).strip(): row for row, name in enumerate(names)}
     if len(rows) < len(names):
@@ -144,7 +145,7 @@ def read_decisions(
         drawn_index=drawn_index,
         drawn_label=drawn_label,
         drawn_given=labels[drawn_index],
-        given_counts=labels.bincount(minlength=len(classes)),
+        given_counts=labels.bincount(minlength=num_classes),
         stratified="stratified" in parts,
         fingerprint=mark,
     )

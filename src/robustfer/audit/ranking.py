@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from robustfer import _shown
 from robustfer._checks import check_finite, check_shapes, check_whole_number
 from robustfer._files import no_formula, write_whole
 from robustfer._inputs import check_ids, name_bytes, to_probabilities, to_tensor
@@ -95,14 +96,7 @@ class Audit:
             )
             for one in self.table
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for name, *numbers, suggested in rows:
-            cells = [
-                number.rjust(width) for number, width in zip(numbers, widths[1:], strict=False)
-            ]
-            lines.append("  ".join([name.ljust(widths[0]), *cells, suggested]).rstrip())
-        return "\n".join(lines)
+        return _shown.table(rows, "<>>><")
 
     def write(self, path: str | Path, *, count: int | None = None) -> None:
         """Write the ranking as a csv file, most suspicious label first.

@@ -19,7 +19,7 @@ from robustfer.augmentations._points import Points
 _MIRRORING = (K.RandomHorizontalFlip, K.RandomVerticalFlip)
 
 # Their matrix says where each pixel goes, which tests check with drawn points.
-_RIGID = (
+_FOLLOWED = (
     *_MIRRORING,
     *(K.RandomAffine, K.RandomRotation, K.RandomRotation90, K.RandomShear, K.RandomTranslate),
     *(K.RandomPerspective, K.RandomCrop, K.RandomResizedCrop, K.CenterCrop, K.PadTo),
@@ -41,7 +41,7 @@ class Follower:
         self.points = points
 
     def __call__(self, operation: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not isinstance(operation, _RIGID):
+        if not isinstance(operation, _FOLLOWED):
             return
         # On the CPU, because solving for the matrix of a crop on a GPU would wait. float64 costs
         # nothing here.
@@ -72,7 +72,7 @@ def check_followable(operations: Iterable[nn.Module], swap: Sequence[int] | None
                 f"{name} does not say which landmarks it hides; use the erase_probability, "
                 "erase_scale and erase_ratio of SingleView or MirroredPair instead"
             )
-        known = isinstance(part, (K.IntensityAugmentationBase2D, *_RIGID))
+        known = isinstance(part, (K.IntensityAugmentationBase2D, *_FOLLOWED))
         if not known or isinstance(part, _MOVING_COLOUR):
             raise ValueError(
                 f"{name} is not known to move landmarks with the image; leave it out, or call the "

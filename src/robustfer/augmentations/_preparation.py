@@ -58,8 +58,8 @@ class Preparation(nn.Module):
         self.size = None if size is None else check_size("size", size)
         if not (pipeline is None or isinstance(pipeline, KorniaPipeline)):
             raise TypeError(
-                f"pipeline must be a KorniaPipeline(...) around the operations, "
-                f"got {type(pipeline).__name__}"
+                "pipeline must be a KorniaPipeline(...) around the operations, got "
+                f"{type(pipeline).__name__}"
             )
         self.pipeline = pipeline
 

@@ -305,6 +305,15 @@ def check_faces(dataset: LabeledFaces) -> None:
         )
 
 
+def check_one_class(dataset: LabeledFaces) -> None:
+    """Require one of robustfer's data sets whose targets are classes, not probabilities."""
+    check_faces(dataset)
+    if dataset.targets.ndim != 1:
+        raise ValueError(
+            "dataset must have one class per sample as targets, got probabilities; use with_targets"
+        )
+
+
 def _writable(ids: list[str]) -> list[str]:
     if not ids:
         raise ValueError("ids must have at least one name, got none")

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from robustfer import _shown
 from robustfer._checks import (
     check_int64,
     check_range,
@@ -70,14 +71,7 @@ class TransitionEstimate:
             kept = self.matrix[k, k], self.matrix_low[k, k], self.matrix_high[k, k]
             share = self.shares[k], self.shares_low[k], self.shares_high[k]
             rows.append((name, str(int(self.counts[k].sum())), _percent(*share), _percent(*kept)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(
-                [row[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            )
-            for row in rows
-        )
+        return _shown.table(rows, "<>>>")
 
 
 def transition_from_verified(

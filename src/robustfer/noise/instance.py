@@ -14,9 +14,9 @@ from robustfer._checks import check_range, check_shapes, check_whole_number
 from robustfer._hashes import Words, two_words
 from robustfer._inputs import to_probabilities
 from robustfer.data.classes import class_name, renumber
-from robustfer.data.dataset import LabeledFaces
+from robustfer.data.dataset import LabeledFaces, check_one_class
 from robustfer.noise.matrices import without_diagonal
-from robustfer.noise.models import PURPOSE, check_dataset
+from robustfer.noise.models import PURPOSE
 from robustfer.noise.profile import TENTHS, NoiseProfile, log_likeness, margin_log_odds, margins
 
 _FacesT = TypeVar("_FacesT", bound=LabeledFaces)
@@ -65,7 +65,7 @@ def with_noise_like(
     >>> noise_report(faces).changed
     162
     """
-    check_dataset(dataset)
+    check_one_class(dataset)
     if not isinstance(profile, NoiseProfile):
         raise TypeError(
             f"profile must be a NoiseProfile, got {type(profile).__name__}; read one with "
@@ -135,7 +135,7 @@ def with_instance_noise(
     >>> int((noisy.targets != noisy.true_targets).sum())
     21
     """
-    check_dataset(dataset)
+    check_one_class(dataset)
     check_range("rate", rate, 0.0, 1.0)
     rows, true = _rows(probabilities, dataset).clamp(min=_TINY), dataset.targets
     words = two_words(PURPOSE, check_whole_number("seed", seed, None), dataset.ids)

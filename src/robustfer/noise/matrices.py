@@ -92,12 +92,18 @@ def crowd_counts(votes: Tensor | None) -> Tensor:
         raise ValueError(
             "the data set has no votes of several people; use one that has, such as FERPlus"
         )
-    most, seen = votes.max(dim=1)
-    decided = 2 * most > votes.sum(dim=1)
+    seen = majority(votes)
+    decided = seen >= 0
     if not bool(decided.any()):
         raise ValueError("no face of the data set has more than half of its votes for one class")
     counts = votes.new_zeros(votes.shape[1], votes.shape[1])
     return counts.index_add(0, seen[decided], votes[decided])
+
+
+def majority(votes: Tensor) -> Tensor:
+    """Return the class with more than half of the votes of each face (N), or -1 without one."""
+    most, leader = votes.max(dim=1)
+    return leader.where(2 * most > votes.sum(dim=1), -1)
 
 
 def transition_matrix(counts: Tensor) -> Tensor:

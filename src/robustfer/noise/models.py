@@ -26,7 +26,7 @@ from robustfer._hashes import Words, two_words
 from robustfer._inputs import check_ids
 from robustfer._names import NoiseVariant as Variant
 from robustfer.data.classes import class_order, renumber
-from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.data.dataset import LabeledFaces, check_one_class
 from robustfer.noise.matrices import (
     LANET_CONFUSIONS,
     NamedConfusions,
@@ -277,18 +277,9 @@ def _matrix(confusions: Confusions, dataset: LabeledFaces) -> Tensor:
     return noise_matrix(confusions, dataset.classes)
 
 
-def check_dataset(dataset: LabeledFaces) -> None:
-    """Require a data set with one class per sample."""
-    check_faces(dataset)
-    if dataset.targets.ndim != 1:
-        raise ValueError(
-            "dataset must have one class per sample, got probabilities as targets; use with_targets"
-        )
-
-
 def _check_drawn(dataset: LabeledFaces, variant: str) -> None:
     """Require one class per sample, and the full split for ``"official"``."""
-    check_dataset(dataset)
+    check_one_class(dataset)
     if variant == "official" and len(dataset.all_ids) != len(dataset):
         raise ValueError(
             "variant='official' needs the full split, got a subset; put the noise on the full "

@@ -16,9 +16,9 @@ from torch import Tensor
 from robustfer._checks import check_class_index, check_int64, check_range, check_shapes
 from robustfer._files import write_whole
 from robustfer._inputs import check_ids, to_probabilities, to_tensor
-from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.data.dataset import LabeledFaces, check_one_class
 from robustfer.metrics import confusion_matrix
-from robustfer.noise.matrices import without_diagonal
+from robustfer.noise.matrices import majority, without_diagonal
 from robustfer.noise.report import NoiseReport
 
 TENTHS = 10
@@ -95,21 +95,15 @@ class NoiseProfile:
         >>> NoiseProfile.of(faces).rate
         0.3
         """
-        check_faces(dataset)
+        check_one_class(dataset)
         given = dataset.targets
-        if given.ndim != 1:
-            raise ValueError(
-                "dataset has labels that are probabilities, expected one class per face; use "
-                "with_targets"
-            )
         labels = dataset.true_targets if true is None else true
         if labels is None and dataset.votes is not None:
-            most, leader = dataset.votes.max(dim=1)
-            labels = leader.where(2 * most > dataset.votes.sum(dim=1), -1)
+            labels = majority(dataset.votes)
         if labels is None:
             raise ValueError(
-                "this data set has neither true_targets nor votes; pass the true classes that you "
-                "know as true="
+                "dataset has neither true_targets nor votes; pass the true classes that you know "
+                "as true="
             )
         true = to_tensor("true", labels)
         check_shapes(true=(true, f"{len(dataset)}"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustfer._checks import check_class_index, check_int64, check_shapes
 from robustfer._files import write_whole
 from robustfer._inputs import check_ids, name_bytes
-from robustfer.data.dataset import LabeledFaces, check_faces
+from robustfer.data.dataset import LabeledFaces, check_one_class
 from robustfer.metrics import confusion_matrix
 from robustfer.noise.matrices import transition_matrix
 
@@ -136,14 +136,9 @@ def noise_report(dataset: LabeledFaces) -> NoiseReport:
     >>> report.changed, report.samples
     (21, 70)
     """
-    check_faces(dataset)
-    if dataset.targets.ndim != 1:
-        raise ValueError(
-            "dataset has labels that are probabilities, expected one class per sample; use "
-            "with_targets"
-        )
+    check_one_class(dataset)
     if dataset.true_targets is None:
-        raise ValueError("this data set has no true_targets, so its label noise cannot be measured")
+        raise ValueError("dataset has no true_targets, so its label noise cannot be measured")
     num_classes = len(dataset.classes)
     counts = confusion_matrix(dataset.targets, dataset.true_targets, num_classes)
     return NoiseReport(classes=dataset.classes, counts=counts)

@@ -121,10 +121,8 @@ class FERPlus(FileFaces):
 
         targets, true_targets = (leader if rule == "majority" else shares)[kept], None
         if fer2013_labels is not None:
-            path, rows = (
-                Path(fer2013_labels).expanduser(),
-                [(face.usage, face.image) for face in faces],
-            )
+            path = Path(fer2013_labels).expanduser()
+            rows = [(face.usage, face.image) for face in faces]
             found = read_fer2013_labels(path, rows, duplicates=duplicates)
             missing = [face.image for face in chosen if face.image not in found]
             if missing:
