@@ -190,9 +190,19 @@ def test_who_is_always_sure_and_right_is_calibrated():
         (torch.full((2, 2), 0.5), torch.tensor([0]), 15, "target"),
         (torch.full((2, 2), 0.5), torch.tensor([0.0, 1.0]), 15, "target must be int64"),
         (torch.full((2, 2), 0.5), torch.tensor([0, 2]), 15, "target"),
-        (torch.zeros(2, 2), torch.tensor([0, 1]), 15, "rows of probability must be probabilities"),
-        (torch.ones(2, 2, dtype=torch.int64), torch.tensor([0, 1]), 15, "probability"),
-        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), 15, "probability is empty along N"),
+        (
+            torch.zeros(2, 2),
+            torch.tensor([0, 1]),
+            15,
+            "rows of probabilities must be",
+        ),
+        (torch.ones(2, 2, dtype=torch.int64), torch.tensor([0, 1]), 15, "probabilities"),
+        (
+            torch.zeros(0, 2),
+            torch.zeros(0, dtype=torch.int64),
+            15,
+            "is empty along N",
+        ),
         (
             torch.full((2, 2), 0.5),
             torch.tensor([0, 1]),

@@ -93,7 +93,7 @@ BROKEN = {
         def robustfer_loses():
             return []
         """,
-        "implements robustfer_loses, which is not a hook; did you mean robustfer_losses?",
+        "implements robustfer_loses, which is not a hook; did you mean 'robustfer_losses'?",
         None,
     ),
     "foreign hook": (

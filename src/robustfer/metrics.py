@@ -101,7 +101,7 @@ def mean_class_accuracy(confusion: Tensor) -> float:
     return float(recall.mean())
 
 
-def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) -> float:
+def calibration_error(probabilities: Tensor, target: Tensor, *, bins: int = 15) -> float:
     r"""Return the expected calibration error: the mean gap between confidence and accuracy.
 
     .. math:: \sum_b \frac{|B_b|}{N} \Bigl| \frac{1}{|B_b|} \sum_{n \in B_b} [\hat y_n = y_n]
@@ -112,7 +112,7 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
     which accuracy does not show.
 
     Args:
-        probability: predicted probabilities of all samples, ``logits.softmax(dim=1)``.
+        probabilities: predictions of all samples, ``logits.softmax(dim=1)``.
         target: the true classes.
         bins: number of bins.
 
@@ -120,7 +120,7 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
         The error in [0, 1].
 
     Shape:
-        probability ``(N, C)``, target ``(N)`` int64.
+        probabilities ``(N, C)``, target ``(N)`` int64.
 
     Raises:
         ValueError: an argument does not fit, a row does not sum to 1, or there are no samples.
@@ -128,17 +128,17 @@ def calibration_error(probability: Tensor, target: Tensor, *, bins: int = 15) ->
     Reference:
         Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
 
-    >>> probability = torch.tensor([[0.9, 0.1], [0.9, 0.1]])
-    >>> round(calibration_error(probability, torch.tensor([0, 1])), 4)  # right half of the time
+    >>> probabilities = torch.tensor([[0.9, 0.1], [0.9, 0.1]])
+    >>> round(calibration_error(probabilities, torch.tensor([0, 1])), 4)  # right half of the time
     0.4
     """
     bins = check_whole_number("bins", bins, 1)
-    check_shapes(probability=(probability, "N C"), target=(target, "N"))
-    check_floating(probability=probability)
+    check_shapes(probabilities=(probabilities, "N C"), target=(target, "N"))
+    check_floating(probabilities=probabilities)
     check_int64(target=target)
-    check_class_index(probability.shape[1], target=target)
-    check_distribution(probability=probability)
-    confidence, predicted = probability.max(dim=1)
+    check_class_index(probabilities.shape[1], target=target)
+    check_distribution(probabilities=probabilities)
+    confidence, predicted = probabilities.max(dim=1)
     right = (predicted == target).cpu().double()
     # On the CPU, because not every device has float64.
     confidence = confidence.cpu().double()

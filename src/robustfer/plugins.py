@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from threading import RLock
@@ -311,10 +310,8 @@ def _faults(manager: pluggy.PluginManager, module: object) -> Iterator[str]:
     known = f"the hooks are {', '.join(_HOOKS)}"
     for hook in hooks:
         if not hook.has_spec() and not all(one.optionalhook for one in hook.get_hookimpls()):
-            near = get_close_matches(hook.name, _HOOKS, 1)
-            yield f"implements {hook.name}, which is not a hook; " + (
-                f"did you mean {near[0]}?" if near else known
-            )
+            hint = _shown.near(hook.name, _HOOKS) or f"; {known}"
+            yield f"implements {hook.name}, which is not a hook{hint}"
     unmarked = [hook for hook in _HOOKS if hasattr(module, hook) and hook not in implemented]
     for name in unmarked:
         yield f"defines {name} without @robustfer.hookimpl, so it is not called"

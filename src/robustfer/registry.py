@@ -213,8 +213,7 @@ def _check_options(name: str, signature: Signature, options: Mapping[str, object
     takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in signature.parameters.values())
     for option in options:
         if option not in named and not takes_any:
-            near = get_close_matches(option, named, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            hint = _shown.near(option, named) or "."
             raise TypeError(f"{name!r} has no option {option!r}{hint} {its}")
     missing = [option.name for option in has if option.required and option.name not in options]
     if missing:

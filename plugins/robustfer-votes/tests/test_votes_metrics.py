@@ -94,7 +94,7 @@ def test_a_crowd_of_one_mind():
         ),
         (
             lambda: cross_entropy_to_votes(torch.ones(2, 3) / 3, torch.ones(2, 4).long()),
-            "votes has C=4 but probability has C=3",
+            "votes has C=4 but probabilities has C=3",
         ),
     ],
 )

@@ -110,8 +110,10 @@ class ImportanceClassifier(nn.Module):
             )
         self.model = model
         self.importance_head = ImportanceHead(width)
-        for last in list(model.parameters())[-1:]:
-            self.importance_head.to(last.device)
+        parameters = list(model.parameters())
+        if parameters:
+            # The last one is the classifier's, if the model's parts are on several devices.
+            self.importance_head.to(parameters[-1].device)
 
     @property
     def bias(self) -> Tensor | None:

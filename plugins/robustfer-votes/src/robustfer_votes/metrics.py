@@ -11,7 +11,7 @@ from robustfer.authoring import check_floating, check_shapes, check_whole_number
 from robustfer_votes.functional import check_votes
 
 
-def cross_entropy_to_votes(probability: Tensor, votes: Tensor) -> float:
+def cross_entropy_to_votes(probabilities: Tensor, votes: Tensor) -> float:
     r"""Return how badly predicted probabilities foretell the votes, in nats.
 
     .. math:: -\frac{1}{N} \sum_n \sum_k \frac{v_{n,k}}{\sum_c v_{n,c}} \log p_{n,k}
@@ -20,11 +20,11 @@ def cross_entropy_to_votes(probability: Tensor, votes: Tensor) -> float:
     probability 0. Faces without votes are left out.
 
     Args:
-        probability: :math:`p`, predicted probabilities of all faces, ``logits.softmax(dim=1)``.
+        probabilities: :math:`p`, predicted probabilities of all faces, ``logits.softmax(dim=1)``.
         votes: :math:`v`, how many people saw each class.
 
     Shape:
-        probability ``(N, C)``, votes ``(N, C)`` int64 -> a number.
+        probabilities ``(N, C)``, votes ``(N, C)`` int64 -> a number.
 
     Raises:
         ValueError: an argument does not fit, or no face has a vote.
@@ -33,14 +33,14 @@ def cross_entropy_to_votes(probability: Tensor, votes: Tensor) -> float:
         Barsoum et al., Training Deep Networks for Facial Expression Recognition with
         Crowd-Sourced Label Distribution, ICMI 2016.
 
-    >>> probability = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
-    >>> round(cross_entropy_to_votes(probability, torch.tensor([[2, 2, 0], [4, 0, 0]])), 4)
+    >>> probabilities = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    >>> round(cross_entropy_to_votes(probabilities, torch.tensor([[2, 2, 0], [4, 0, 0]])), 4)
     0.5199
     """
-    check_shapes(probability=(probability, "N C"), votes=(votes, "N C"))
-    check_floating(probability=probability)
+    check_shapes(probabilities=(probabilities, "N C"), votes=(votes, "N C"))
+    check_floating(probabilities=probabilities)
     shares, voted = _shares(votes)
-    logarithms = probability.detach().cpu().double()[voted].log()
+    logarithms = probabilities.detach().cpu().double()[voted].log()
     return float(-_times_log(shares, logarithms).sum(dim=1).mean())
 
 
