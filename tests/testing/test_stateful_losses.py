@@ -105,9 +105,9 @@ class OfAnotherName(Sound):
 @pytest.mark.parametrize(
     ("loss", "make_inputs", "message"),
     [
-        (Sound, batch_with("index"), r"make_inputs gives \['index'\]; leave it out"),
-        (Sound, batch_with("belief"), r"make_inputs gives \['belief'\]; leave it out"),
-        (Sound, batch_with("logit"), r"\['logit'\], which neither propose nor forward takes"),
+        (Sound, batch_with("index"), r"make_inputs gives \['index'\], which the checks make"),
+        (Sound, batch_with("belief"), r"make_inputs gives \['belief'\], which the checks make"),
+        (Sound, batch_with("logit"), r"\['logit'\], but propose and forward take"),
         (OfAnotherName, batch_with(), "update writes 'belief', which forward does not take"),
     ],
 )

@@ -1,9 +1,8 @@
-"""The checks that robustfer's own components pass, for everyone's.
+"""Test your own losses and augmentations with the checks that robustfer's components pass.
 
-Subclass the kit of your component in a test file, say how to make it and what to feed it, and run
-pytest: :class:`LossConformance`, :class:`StatefulLossConformance` for a loss that remembers its
-samples, :class:`ParametricLossConformance` for one with parameters of its own,
-:class:`AugmentationConformance`.
+Subclass a kit in a test file, define how to make your component and its inputs, and run pytest:
+:class:`LossConformance`, :class:`StatefulLossConformance` for a loss that remembers its samples,
+:class:`ParametricLossConformance` for a loss with parameters, or :class:`AugmentationConformance`.
 """
 
 from robustfer.testing.augmentations import AugmentationConformance

@@ -1,4 +1,4 @@
-"""Find where the host would wait for a GPU, on a machine without one."""
+"""Find code that would make the host wait for a GPU, on a machine without one."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @contextmanager
 def refused_host_synchronisation() -> Iterator[None]:
-    """Raise an AssertionError wherever the host would have to wait for a GPU.
+    """Raise an AssertionError at an operation that would make the host wait for a GPU.
 
-    On a CPU nothing waits, so the operations are refused by what they need: a value
-    (``.item()``, ``if tensor``) or a size that depends on values (``nonzero``, a boolean index).
+    On a CPU nothing waits. So it refuses operations that need a value (``.item()``, ``if tensor``),
+    or a size that depends on values (``nonzero``, a boolean index).
     """
     with _RefusedCopies(), _RefusedValues():  # type: ignore[no-untyped-call]
         yield
 
 
 class _RefusedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses operations whose result, or its size, the host can know only by waiting."""
+    """Refuse operations whose result, or its size, the host knows only after waiting."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert not _waits(func, args), (
@@ -36,7 +36,7 @@ class _RefusedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _RefusedCopies(TorchFunctionMode):
-    """Refuses copies to the host, which leave no trace where the tensor lies there already."""
+    """Refuse copies to the host. On a CPU they run no operation that could be seen."""
 
     _copies = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.__array__)
 
@@ -50,8 +50,8 @@ class _RefusedCopies(TorchFunctionMode):
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    # torch looks at the values on a CPU, to check them; on a GPU only where it must count classes.
-    assert num_classes > 0, "F.one_hot without num_classes waits for the largest value; name it"
+    # On a CPU torch reads the values to check them. On a GPU it does so only to count the classes.
+    assert num_classes > 0, "F.one_hot without num_classes waits for the largest value; pass it"
     return (tensor[..., None] == torch.arange(num_classes, device=tensor.device)).long()
 
 
@@ -59,7 +59,8 @@ def _waits(func: Any, args: tuple[Any, ...]) -> bool:
     if func is torch.ops.aten.index.Tensor:
         return _any_mask(args[1])
     if func in (torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default):
-        return _any_mask(args[1]) and args[2].numel() > 1  # a single value is a masked fill
+        # A single value is a masked fill.
+        return _any_mask(args[1]) and args[2].numel() > 1
     tags: set[torch.Tag] = set(func.tags)
     return bool(tags & {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 

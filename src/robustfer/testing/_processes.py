@@ -1,4 +1,4 @@
-"""Two processes played by two threads, which takes no time to start."""
+"""Run two threads as if they were two processes, which would be slow to start."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PROCESSES = 2
 
 
 def run_as_processes(work: Callable[[int], object], *, patience: float = 10.0) -> None:
-    """Call ``work(rank)`` in two threads that take themselves for two processes.
+    """Call ``work(rank)`` in two threads as if they were two processes.
 
-    Meanwhile ``torch.distributed`` says that there are two, and its gathering functions carry
-    from one to the other; its other functions find no process group.
+    Meanwhile ``torch.distributed`` reports two processes, and its gathering functions exchange
+    tensors between the threads. Its other functions find no process group.
 
     Args:
         work: what each process does.
-        patience: seconds that one waits where the other does not gather.
+        patience: seconds to wait for the other process at a gathering function.
 
     Raises:
-        AssertionError: one of them waited in vain, or they gather what does not fit.
+        AssertionError: a process waited in vain, or the gathered tensors do not fit.
         Exception: the first other error that ``work`` raised.
     """
     meeting = _Meeting(patience)
@@ -36,9 +36,10 @@ def run_as_processes(work: Callable[[int], object], *, patience: float = 10.0) -
         try:
             work(rank)
         except threading.BrokenBarrierError:
-            errors.append(AssertionError("one process gathers, the other does not: it would hang"))
+            errors.append(AssertionError("one process gathers, the other does not; it would hang"))
         except Exception as error:
-            errors.insert(0, error)  # before that of the one that it keeps waiting
+            # First, because the other process fails only by waiting in vain.
+            errors.insert(0, error)
             meeting.barrier.abort()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(PROCESSES)]
@@ -52,7 +53,7 @@ def run_as_processes(work: Callable[[int], object], *, patience: float = 10.0) -
 
 
 class _Meeting:
-    """Where the two exchange what they bring, each at the same point."""
+    """Exchange objects between the two threads, which must both arrive."""
 
     def __init__(self, patience: float) -> None:
         self.thread = threading.local()
@@ -60,7 +61,7 @@ class _Meeting:
         self.brought: list[Any] = [None] * PROCESSES
 
     def functions(self) -> dict[str, Any]:
-        """What takes the place of functions of ``torch.distributed``, by name."""
+        """Return the functions that replace those of ``torch.distributed``, by name."""
         return {
             "is_available": lambda: True,
             "is_initialized": lambda: True,
@@ -73,11 +74,12 @@ class _Meeting:
         }
 
     def exchange(self, mine: object) -> list[Any]:
-        """Return what both bring, that of process 0 first."""
+        """Return the objects of both, that of process 0 first."""
         self.brought[self.thread.rank] = mine
         self.barrier.wait()
         brought = list(self.brought)
-        self.barrier.wait()  # until the other has read it
+        # Wait until the other thread has read them.
+        self.barrier.wait()
         return brought
 
     def all_gather(self, parts: list[Tensor], mine: Tensor, group: object = None) -> None:

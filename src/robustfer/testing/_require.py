@@ -1,4 +1,4 @@
-"""Requirements that losses and augmentations share, each an assertion that says how to mend it."""
+"""Requirements that losses and augmentations share. Each failure says how to mend it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustfer.testing._state import changes, plain_tensors, same, state_of
 
 @contextmanager
 def explained(message: str) -> Iterator[None]:
-    """Turn any error into a failed assertion that begins with a message."""
+    """Turn any error into a failed assertion whose text begins with a message."""
     try:
         yield
     except AssertionError:
@@ -27,14 +27,14 @@ def explained(message: str) -> Iterator[None]:
 
 
 def same_state(module: nn.Module, expected: nn.Module, message: str) -> None:
-    """Require that two modules remember the same; ``{}`` in the message is what differs."""
+    """Require that two modules have the same state. ``{}`` in the message is what differs."""
     differing = changes(state_of(expected), state_of(module))
     assert not differing, message.format(differing)
 
 
 @contextmanager
 def unchanged(module: nn.Module, message: str) -> Iterator[None]:
-    """Require that a module remembers the same afterwards; ``{}`` in the message is what not."""
+    """Require that the state of a module does not change. ``{}`` in the message is what does."""
     before = state_of(module)
     yield
     changed = changes(before, state_of(module))
@@ -43,7 +43,7 @@ def unchanged(module: nn.Module, message: str) -> Iterator[None]:
 
 @contextmanager
 def unwritten(tensors: Mapping[str, Tensor], message: str) -> Iterator[None]:
-    """Require that nothing is written into tensors; ``{}`` in the message is the name of one."""
+    """Require that tensors are not written to. ``{}`` in the message is the name of one."""
     originals = {name: (tensor._version, tensor.clone()) for name, tensor in tensors.items()}
     yield
     for name, tensor in tensors.items():
@@ -55,7 +55,7 @@ def unwritten(tensors: Mapping[str, Tensor], message: str) -> Iterator[None]:
 def in_half_and_single(
     tensors: Mapping[str, Tensor],
 ) -> Iterator[tuple[torch.dtype, dict[str, Tensor], dict[str, Tensor]]]:
-    """Give each half dtype, the tensors rounded to it, and those in single precision."""
+    """Yield each half dtype, the tensors rounded to it, and the rounded tensors in float32."""
     for dtype in (torch.float16, torch.bfloat16):
         floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
         half = {**tensors, **{name: tensor.to(dtype) for name, tensor in floating.items()}}
@@ -69,12 +69,12 @@ def sections(module: nn.Module, *sections: str) -> None:
     assert not missing, (
         f"the docstring of {type(module).__name__} has no section {missing}; add "
         + " and ".join(f'"{section}:"' for section in missing)
-        + " on a line of its own, with the text indented below it"
+        + " on a separate line, with the text indented below it"
     )
 
 
 def keyword_options(module: nn.Module) -> None:
-    """Require that the constructor takes its options by keyword, each by its own name."""
+    """Require that the constructor takes its options by keyword, and names each."""
     constructor = type(module).__init__
     if constructor is nn.Module.__init__:
         return
@@ -86,69 +86,69 @@ def keyword_options(module: nn.Module) -> None:
     ]
     assert not loose, (
         f"{type(module).__name__} takes {loose} by position or by any name; put a * before the "
-        "options and name each, so that a call says what its numbers mean and a misspelt one fails"
+        "options and name each: a call then says what its numbers mean, and a misspelt name fails"
     )
 
 
 def named_tensors(module: nn.Module, method: str = "forward") -> None:
     """Require that a method takes each tensor by its name, and only tensors."""
-    if hasattr(module, "accepts"):  # a composition says there what its terms take
+    # A composition lists there the tensors of its terms.
+    if hasattr(module, "accepts"):
         return
     for parameter in inspect.signature(getattr(module, method)).parameters.values():
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), (
-            f"{method} takes {parameter}; let it take each tensor by name, so that losses can be "
-            "composed and a misspelt name is an error"
+            f"{method} takes {parameter}; take each tensor by name: losses can then be composed, "
+            "and a misspelt name is an error"
         )
         assert parameter.name not in ("args", "epoch", "model"), (
-            f"{method} takes {parameter.name}; let it take only tensors, and keep what changes "
-            "over training in an attribute that the loop sets"
+            f"{method} takes {parameter.name}; take only tensors, and keep a value that changes "
+            "during training in an attribute that the loop sets"
         )
 
 
 def own_call(module: nn.Module) -> None:
     """Require that ``__call__`` is torch's."""
     assert type(module).__call__ is nn.Module.__call__, (
-        f"{type(module).__name__} overrides __call__, so that hooks are skipped; move the code to "
-        "forward"
+        f"{type(module).__name__} overrides __call__, which skips hooks; move the code to forward"
     )
 
 
 def pickling(module: nn.Module) -> None:
     """Require that a module can be pickled and loaded."""
     with explained(
-        f"{type(module).__name__} cannot be pickled, as spawned workers need; keep no lambda, "
+        f"{type(module).__name__} cannot be pickled, which spawned workers need; keep no lambda, "
         "local function or open file in an attribute"
     ):
         pickle.loads(pickle.dumps(module))
 
 
 def refusal(call: Callable[[], object], what: str, names: Iterable[str]) -> None:
-    """Require that a call raises a ValueError whose text holds one of the names."""
-    mend = "check the arguments first and raise a ValueError that names the one that is wrong"
+    """Require that a call raises a ValueError whose text has one of the names."""
+    mend = "check the arguments first, and raise a ValueError that names the wrong one"
     text = None
-    with explained(f"{what} fails late; {mend}"):
+    with explained(f"{what} fails with another error; {mend}"):
         try:
             call()
         except ValueError as error:
             text = str(error)
-    assert text is not None, f"{what} passed; {mend}"
+    assert text is not None, f"{what} raised no error; {mend}"
     assert any(name in text for name in names), f"{what} raised {text!r}; {mend}"
 
 
 def load_saved(fresh: nn.Module, saved: nn.Module) -> None:
-    """Load into a new module what one has in its ``state_dict``, by way of a file."""
+    """Load the ``state_dict`` of a module into a new one, through a file."""
     file = io.BytesIO()
     torch.save(saved.state_dict(), file)
     file.seek(0)
     with explained(
-        f"a new {type(saved).__name__} does not load the state_dict of one that was used; keep "
-        "state in buffers of fixed shape"
+        f"a new {type(saved).__name__} does not load the state_dict of a used one; keep state in "
+        "buffers of fixed shape"
     ):
         fresh.load_state_dict(torch.load(file, weights_only=True))
 
 
 def failure(call: Callable[[], object], message: str) -> None:
-    """Require that a call raises what torch or a check does for a wrong argument."""
+    """Require that a call raises an error that torch or a check raises for a wrong argument."""
     try:
         call()
     except (IndexError, ValueError, RuntimeError):
@@ -160,15 +160,15 @@ def registered_tensors(module: nn.Module) -> None:
     """Require that every tensor is a parameter or a buffer."""
     plain = plain_tensors(module)
     assert not plain, (
-        f"{type(module).__name__} holds tensors as plain attributes: {plain}; .to(device) does not "
-        "move them and the state_dict does not save them: use register_buffer (persistent=False "
+        f"{type(module).__name__} has tensors as plain attributes: {plain}. .to(device) does not "
+        "move them, and the state_dict does not save them; use register_buffer (persistent=False "
         "for a constant) or nn.Parameter"
     )
 
 
 @contextmanager
 def other_defaults() -> Iterator[None]:
-    """Make tensors without a given device and dtype valueless and float64."""
+    """Make tensors without an explicit device and dtype float64 on the device meta."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -179,7 +179,7 @@ def other_defaults() -> Iterator[None]:
 
 
 def close(result: Tensor, expected: Tensor, message: str) -> None:
-    """Require that two tensors agree but for rounding in their dtype, above half precision."""
+    """Require that two tensors agree up to rounding. Half precision is held to that of float32."""
     tolerance = 1e-10 if expected.dtype == torch.float64 else 1e-4
     torch.testing.assert_close(
         result,

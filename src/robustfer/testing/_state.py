@@ -1,4 +1,4 @@
-"""All that a module remembers, to compare before with after."""
+"""Read the whole state of a module, to compare it before and after."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _STATELESS = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type)
 
 
 def state_of(module: nn.Module) -> dict[str, object]:
-    """Copy all that a module remembers, by path: parameters, buffers and plain attributes."""
+    """Copy the state of a module, by path: parameters, buffers and plain attributes."""
     registered = (*module.named_parameters(), *module.named_buffers())
     return {path: _copied(leaf) for path, leaf in (*registered, *_plain_leaves(module))}
 
 
 def plain_tensors(module: nn.Module) -> list[str]:
-    """Paths of tensors that are neither parameters nor buffers."""
+    """Return the paths of tensors that are neither parameters nor buffers."""
     return [path for path, leaf in _plain_leaves(module) if isinstance(leaf, Tensor)]
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    """Describe where two states differ: a path each, and both values where they are short."""
+    """Return where two states differ: paths, with both values except for tensors."""
     found = []
     for path in dict(before) | dict(after):
         one, other = before.get(path, "nothing"), after.get(path, "nothing")
@@ -41,7 +41,7 @@ def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[s
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors agree to the bit; NaN agrees with NaN."""
+    """Return whether two tensors are equal. NaN equals NaN here."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return bool(((one == other) | ((one != one) & (other != other))).all())
@@ -49,7 +49,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def random_state() -> list[object]:
     """Return the state of torch's, numpy's and Python's global random generators."""
-    _, words, *position = np.random.get_state()  # noqa: NPY002 (the global one is meant)
+    _, words, *position = np.random.get_state()  # noqa: NPY002 - the global one
     return [torch.get_rng_state().tolist(), list(words), position, random.getstate()]
 
 
@@ -62,7 +62,7 @@ def _plain_leaves(module: nn.Module) -> Iterator[tuple[str, object]]:
 
 
 def _leaves(path: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
-    """Tensors, and texts for all else, that a value holds, each with its path."""
+    """Yield the path of each tensor in a value, and of everything else as text."""
     if isinstance(value, Tensor):
         yield path, value
     elif isinstance(value, torch.Generator):
@@ -80,12 +80,13 @@ def _leaves(path: str, value: object, seen: set[int]) -> Iterator[tuple[str, obj
             seen.add(id(value))
             for inner, item in _items(value):
                 yield from _leaves(path + inner, item, seen)
-    elif " at 0x" not in repr(value):  # an address is not state
+    # An address in memory is not state.
+    elif " at 0x" not in repr(value):
         yield path, repr(value)
 
 
 def _items(value: object) -> Iterator[tuple[str, object]]:
-    """What a container or an object holds, with how one writes it in Python."""
+    """Yield the items of a container or an object, with the code that reads each."""
     if isinstance(value, nn.Module):
         yield from ((f".{path}", leaf) for path, leaf in state_of(value).items())
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Write in another order, as a GPU may."""
+"""Write rows in another order, as a GPU can."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _SCATTER = (_aten.scatter.src, _aten.scatter_.src)
 
 @contextmanager
 def writing_backwards() -> Iterator[None]:
-    """Have the rows of an indexed write written from the last to the first.
+    """Write the rows of indexed writes from the last to the first.
 
-    A CPU writes them in order, so that the last row of a repeated index stays; a GPU in any order.
+    A CPU writes them in order: the last row of a repeated index stays. A GPU writes in any order.
     """
     with _Backwards():  # type: ignore[no-untyped-call]
         yield
 
 
 class _Backwards(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Turns round the rows of writes; what adds up is left as it is."""
+    """Reverse the rows of writes, except of writes that add."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _INDEX_COPY:
@@ -35,7 +35,8 @@ class _Backwards(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args = (tensor, dim, index.flip(0), source.flip(dim))
         elif func in _SCATTER:
             tensor, dim, index, source = args
-            source = source.narrow(dim, 0, index.shape[dim])  # scatter leaves out what lies beyond
+            # scatter ignores rows beyond the index.
+            source = source.narrow(dim, 0, index.shape[dim])
             args = (tensor, dim, index.flip(dim), source.flip(dim))
         elif func in _INDEX_PUT and not any(args[3:4]):
             args = (args[0], *_turned(*args[1:3]), *args[3:])
@@ -43,7 +44,7 @@ class _Backwards(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _turned(indices: list[Tensor | None], values: Tensor) -> tuple[list[Tensor | None], Tensor]:
-    """Rows that one index of rows puts, turned round; anything else as it is."""
+    """Return a write by one index of rows reversed, and any other write unchanged."""
     index = indices[0]
     single = index is not None and all(other is None for other in indices[1:])
     if not single or index is None or index.ndim != 1 or index.dtype == torch.bool:

@@ -1,4 +1,4 @@
-"""What every augmentation must keep to, as tests to inherit."""
+"""Checks of an augmentation, as tests to inherit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from robustfer.testing._state import random_state, same
 
 
 class AugmentationConformance:
-    """Tests of an augmentation: subclass under a name that starts with ``Test``, define one method.
+    """Test an augmentation. Subclass it with a name that starts with ``Test``, and define a method.
 
-    ``forward(images, *, generator=None)`` takes a batch and returns one view of it or a tuple of
-    views. Every check is one test. A check that an augmentation breaks on purpose is taken out by
-    its name, the reason beside it: ``test_seeds_differ = None  # nothing here is random``.
+    ``forward(images, *, generator=None)`` takes a batch and returns a view of it, or a tuple of
+    views. Every check is one test. If an augmentation breaks a check on purpose, switch it off by
+    its name, and give the reason: ``test_seeds_differ = None  # nothing here is random``.
 
     Attributes:
         batch: number of images in a batch.
@@ -49,28 +49,28 @@ class AugmentationConformance:
         require.sections(self.make_augmentation(), "Shape")
 
     def test_options_are_keyword_only(self) -> None:
-        """The constructor names its options and takes them by keyword."""
+        """The constructor names its options, and takes them by keyword."""
         require.keyword_options(self.make_augmentation())
 
     def test_call_is_not_overridden(self) -> None:
-        """``__call__`` is torch's, so that hooks run."""
+        """``__call__`` is torch's. Hooks then run."""
         require.own_call(self.make_augmentation())
 
     def test_can_be_pickled(self) -> None:
-        """It can be pickled, as spawned workers need."""
+        """It can be pickled, which spawned workers need."""
         require.pickling(self.make_augmentation())
 
     def test_forward_takes_images_and_a_generator(self) -> None:
-        """``forward`` takes ``images`` and ``generator``, None by default."""
+        """``forward`` takes ``images`` and ``generator``, which is None by default."""
         parameters = inspect.signature(self.make_augmentation().forward).parameters
         assert next(iter(parameters), None) == "images", (
-            f"forward must take images first, it takes {list(parameters)}"
+            f"forward must take images first, got {list(parameters)}"
         )
-        assert "generator" in parameters, "forward must take generator, the source of its numbers"
+        assert "generator" in parameters, "forward must take generator, its random source"
         assert parameters["generator"].default is None, "generator must be None by default"
 
     def test_refuses_what_is_no_batch(self) -> None:
-        """One image, no image and int64 raise a ValueError that names ``images``."""
+        """A single image, an empty batch and int64 raise a ValueError that names ``images``."""
         images = self._images()
         wrong = {
             "one image without a batch axis": images[0],
@@ -80,10 +80,10 @@ class AugmentationConformance:
         for what, tensor in wrong.items():
             require.refusal(partial(self.make_augmentation(), tensor), what, ["images"])
 
-    # What comes out
+    # Its result
 
     def test_views_are_batches_of_floats(self) -> None:
-        """Views are (B, C, H, W) and finite: float32, or float64 for float64."""
+        """Views are finite (B, C, H, W): float64 for float64 images, else float32."""
         images = self._images()
         for dtype, expected in (
             (torch.uint8, torch.float32),
@@ -96,22 +96,22 @@ class AugmentationConformance:
                 batch = shape[:1] == (self.batch,) and len(shape) == 4
                 assert batch, f"each view must have shape ({self.batch}, C, H, W), got {shape}"
                 assert view.dtype == expected, f"{dtype} must give {expected}, got {view.dtype}"
-                assert view.isfinite().all(), "a view holds NaN or infinite pixels"
+                assert view.isfinite().all(), "a view has NaN or infinite pixels"
 
     def test_uint8_means_the_same_as_float(self) -> None:
-        """0 to 255 in uint8 and 0 to 1 in floats give the same views."""
+        """uint8 in 0..255 and floats in 0..1 give the same views."""
         augmentation, images = self.make_augmentation().eval(), self._images()
         bytes_and_floats = (self._views(augmentation, given) for given in (images, images / 255))
         for one, other in zip(*bytes_and_floats, strict=True):
-            require.close(one, other, "uint8 0..255 gives other views than the same as float 0..1")
+            require.close(one, other, "uint8 in 0..255 gives other views than floats in 0..1")
 
     def test_batch_of_one(self) -> None:
         """One image gives one view."""
         for view in self._views(self.make_augmentation(), self._images(batch=1)):
-            assert len(view) == 1, f"one image must give one, got {tuple(view.shape)}"
+            assert len(view) == 1, f"one image must give one view, got {tuple(view.shape)}"
 
     def test_samples_are_drawn_apart(self) -> None:
-        """Equal images in a batch come out different."""
+        """Equal images in a batch give different views."""
         augmentation = self.make_augmentation()
         images = self._images()[:1].expand(self.batch, -1, -1, -1)
         apart = any(
@@ -119,7 +119,7 @@ class AugmentationConformance:
             for seed in range(8)
             for view in self._views(augmentation, images, seed)
         )
-        assert apart, "every sample of a batch gets the same change; draw one for each"
+        assert apart, "all samples of a batch get the same change; draw one for each sample"
 
     def test_memory_format_does_not_matter(self) -> None:
         """Images in channels_last give the same views."""
@@ -132,51 +132,51 @@ class AugmentationConformance:
     # Random numbers
 
     def test_generator_decides(self) -> None:
-        """One seed gives the same views, and global generators stay where they were."""
+        """A seed gives the same views, and global generators do not advance."""
         augmentation, images = self.make_augmentation(), self._images()
         for seed in range(4):
             once = self._views(augmentation, images, seed)
             before = random_state()
             again = self._views(augmentation, images, seed)
             assert random_state() == before, (
-                "numbers are drawn past the generator that was given; hand it to every draw"
+                "a global generator is used beside the given one; pass the given one to every draw"
             )
             assert all(map(same, once, again)), (
-                "one seed gives different views; draw everything from the generator"
+                "a seed gives different views; draw everything from the generator"
             )
 
     def test_seeds_differ(self) -> None:
-        """Another seed gives other views."""
+        """Other seeds give other views."""
         augmentation, images = self.make_augmentation(), self._images()
         first = self._views(augmentation, images, 0)
         others = (self._views(augmentation, images, seed) for seed in range(1, 8))
         differ = not all(all(map(same, first, views)) for views in others)
-        assert differ, "eight seeds give the same views; draw from the generator that is given"
+        assert differ, "eight seeds give the same views; draw from the given generator"
 
     def test_eval_draws_nothing(self) -> None:
-        """In ``eval()`` every seed gives the same views, and no number is drawn."""
+        """In ``eval()`` all seeds give the same views, and nothing is drawn."""
         augmentation, images = self.make_augmentation().eval(), self._images()
         before = random_state()
         once = self._unpacked(augmentation(images))
-        assert random_state() == before, "eval() draws random numbers; look at self.training"
+        assert random_state() == before, "eval() draws random numbers; draw only if self.training"
         seeded = (self._views(augmentation, images, seed) for seed in range(4))
         assert all(all(map(same, once, views)) for views in seeded), (
-            "eval() gives different views for different seeds; look at self.training"
+            "eval() gives different views for different seeds; draw only if self.training"
         )
 
-    # What forward must not change
+    # Side effects
 
     def test_images_are_left_alone(self) -> None:
-        """``forward`` writes into no image."""
+        """``forward`` does not write to the images."""
         for images in (self._images(), self._images() / 255):
-            with require.unwritten({"images": images}, "forward writes into {}; make a copy first"):
+            with require.unwritten({"images": images}, "forward writes to {}; make a copy first"):
                 self._views(self.make_augmentation(), images)
 
     def test_forward_leaves_state_alone(self) -> None:
-        """No parameter, buffer or attribute changes, in ``train()`` and ``eval()``."""
+        """``forward`` changes no parameter, buffer or attribute."""
         augmentation = self.make_augmentation()
         with require.unchanged(
-            augmentation, "forward changes {}; return it, or keep it in local variables"
+            augmentation, "forward changes {}; return the values, or keep them in local variables"
         ):
             self._views(augmentation, self._images())
 

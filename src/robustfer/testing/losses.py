@@ -1,4 +1,4 @@
-"""What every loss must keep to, as tests to inherit."""
+"""Checks of a loss, as tests to inherit."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from robustfer.testing._state import random_state
 
 
 class LossConformance:
-    """Tests of a loss: subclass under a name that starts with ``Test`` and define two methods.
+    """Test a loss. Subclass it with a name that starts with ``Test``, and define two methods.
 
-    Every check is one test. A check that a loss breaks on purpose is taken out by its name, the
-    reason beside it: ``test_order_of_the_batch_does_not_matter = None  # compares neighbours``.
+    Every check is one test. If a loss breaks a check on purpose, switch it off by its name, and
+    give the reason: ``test_order_of_the_batch_does_not_matter = None  # compares neighbours``.
 
     Attributes:
-        batch: number of samples in a batch. A tensor whose first axis has this size holds one row
-            per sample.
-        classes: number of classes handed to ``make_inputs``. One check sets it to 200 on the
-            instance: where the loss must know the number, ``make_loss`` reads ``self.classes``.
-        per_sample: whether the result holds one value per sample, (B), instead of being a scalar.
-        constants: names of floating-point inputs that receive no gradient (soft labels, teachers,
-            the progress of the training); every other one must receive some.
+        batch: number of samples in a batch. A tensor whose first axis has this size has one row per
+            sample.
+        classes: number of classes that ``make_inputs`` gets. A check sets it to 200. If the loss
+            needs the number, read ``self.classes`` in ``make_loss``.
+        per_sample: whether the result is a value per sample, (B), instead of a scalar.
+        constants: names of floating-point inputs without a gradient (soft labels, teachers, the
+            progress of the training). Every other one must get a gradient.
 
     >>> from robustfer.losses import AttentionConsistencyLoss
     >>> class TestAttention(LossConformance):
@@ -56,9 +56,9 @@ class LossConformance:
     def make_inputs(
         self, *, batch: int, classes: int, dtype: torch.dtype, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Return the tensors of ``forward`` by name: typical ones, drawn from the generator.
+        """Return typical tensors of ``forward`` by name, drawn from the generator.
 
-        Tensors whose first axis has the size ``batch`` are taken to hold one row per sample.
+        A tensor whose first axis has the size ``batch`` must have one row per sample.
         """
         raise NotImplementedError(
             "define make_inputs(self, *, batch, classes, dtype, generator), which returns the "
@@ -67,10 +67,11 @@ class LossConformance:
 
     def update(self, loss: Any, inputs: dict[str, Tensor]) -> None:
         """Change the state of the loss once, as the loop does after ``optimizer.step()``."""
-        stateless = getattr(loss, "proposes", None) == frozenset()  # a composition without state
+        # A composition without state has update too.
+        stateless = getattr(loss, "proposes", None) == frozenset()
         assert stateless or not hasattr(loss, "update"), (
             f"{type(loss).__name__} has update(...), which the test class does not call; define "
-            "update(self, loss, inputs) there"
+            "update(self, loss, inputs) in it"
         )
 
     # How it is made and called
@@ -80,15 +81,15 @@ class LossConformance:
         require.sections(self.make_loss(), "Shape", "Reference")
 
     def test_options_are_keyword_only(self) -> None:
-        """The constructor names its options and takes them by keyword."""
+        """The constructor names its options, and takes them by keyword."""
         require.keyword_options(self.make_loss())
 
     def test_call_is_not_overridden(self) -> None:
-        """``__call__`` is torch's, so that hooks run."""
+        """``__call__`` is torch's. Hooks then run."""
         require.own_call(self.make_loss())
 
     def test_can_be_pickled(self) -> None:
-        """It can be pickled, as spawned workers need."""
+        """It can be pickled, which spawned workers need."""
         require.pickling(self.make_loss())
 
     def test_forward_names_its_tensors(self) -> None:
@@ -96,13 +97,13 @@ class LossConformance:
         require.named_tensors(self.make_loss())
 
     def test_refuses_a_batch_that_does_not_fit(self) -> None:
-        """One row for a whole batch raises a ValueError that names an argument."""
+        """One row beside a whole batch raises a ValueError that names an argument."""
         self._require_refusal_of_one_row(self.make_loss(), self._inputs())
 
-    # What comes out
+    # Its result
 
     def test_result_has_its_shape_and_dtype(self) -> None:
-        """A finite scalar, or (B): float32 for float32 and float64 for float64."""
+        """The result is finite, a scalar or (B), in the dtype of the inputs."""
         for dtype in (torch.float32, torch.float64):
             result = self.make_loss().to(dtype)(**self._inputs(dtype=dtype))
             assert isinstance(result, Tensor), f"forward must return a tensor, got {result!r}"
@@ -115,7 +116,7 @@ class LossConformance:
             assert result.isfinite().all(), f"the result must be finite, got {result}"
 
     def test_terms_sum_to_the_result(self) -> None:
-        """``terms()``, if there is one, gives the weighted terms."""
+        """If there is ``terms()``, the sum of its terms is the result."""
         loss, inputs = self.make_loss(), self._inputs()
         terms = getattr(loss, "terms", None)
         if terms is not None:
@@ -126,14 +127,14 @@ class LossConformance:
             )
 
     def test_batch_of_one(self) -> None:
-        """A batch of one, as an epoch may end with, gives a finite result with a gradient."""
+        """A batch of one, which can end an epoch, gives a finite result with a gradient."""
         loss, inputs = self.make_loss(), self._inputs(batch=1, gradients=True)
-        with require.explained("a batch of one, as an epoch may end with, fails"):
+        with require.explained("a batch of one, which can end an epoch, fails"):
             result = loss(**inputs)
         assert result.isfinite().all(), f"a batch of one must give a finite result, got {result}"
         assert result.requires_grad, (
-            "a batch of one gives a result without a graph, on which backward fails; return a zero "
-            "made of the inputs, as logits.sum() * 0.0"
+            "a batch of one gives a result without a graph, so backward fails; return a zero made "
+            "of the inputs, such as logits.sum() * 0.0"
         )
 
     def test_two_hundred_classes(self) -> None:
@@ -156,26 +157,26 @@ class LossConformance:
         require.close(
             loss(**shuffled),
             expected[order] if self.per_sample else expected,
-            "the result depends on the order of the samples; treat each alike, or take this check "
-            "out where the order has a meaning",
+            "the result depends on the order of the samples; treat all alike, or switch this check "
+            "off if the order has a meaning",
         )
 
     def test_a_nan_stays_a_nan(self) -> None:
-        """A NaN in any input shows in the result: a run that diverged is seen."""
+        """A NaN in any input gives NaN, so a diverged run is seen."""
         for name in self._learning(self._inputs()):
             inputs = self._inputs()
             inputs[name] = torch.full_like(inputs[name], float("nan"))
             with check_values(False):
                 result = self.make_loss()(**inputs)
             assert result.isnan().all(), (
-                f"NaN in {name} gave {result}, which hides a run that diverged; take out "
-                "nan_to_num and comparisons that are false for NaN"
+                f"NaN in {name} gave {result}, which hides a diverged run; remove nan_to_num and "
+                "comparisons that are false for NaN"
             )
 
     # Gradients and precision
 
     def test_gradient_reaches_inputs_and_parameters(self) -> None:
-        """Every input and parameter is used and attached."""
+        """A gradient reaches every input and parameter."""
         loss, inputs = self.make_loss(), self._inputs(gradients=True)
         result = loss(**inputs)
         assert result.requires_grad, (
@@ -187,8 +188,8 @@ class LossConformance:
         for name, tensor in (learning | dict(loss.named_parameters())).items():
             reached = tensor.grad is not None and bool(tensor.grad.any())
             assert reached, (
-                f"no gradient reaches {name}: it is unused or detached, or belongs to `constants` "
-                "of the test class"
+                f"no gradient reaches {name}, which is unused or detached; use it, or add it to "
+                "`constants` of the test class"
             )
 
     def test_gradient_is_right(self) -> None:
@@ -206,28 +207,28 @@ class LossConformance:
 
         with require.explained(
             f"the gradient by {[*names, *parameters]} is not the slope of the result; look for a "
-            "detach, or a backward of your own"
+            "detach, or a custom backward"
         ):
             gradcheck(value, tensors)
 
     def test_half_precision_is_summed_in_single(self) -> None:
-        """float16 and bfloat16 inputs give what their float32 copies give."""
+        """float16 and bfloat16 inputs give the result of their float32 copies."""
         loss = self.make_loss()
         for dtype, half, single in require.in_half_and_single(self._inputs()):
             result = loss(**half)
             assert result.dtype == torch.float32, (
                 f"{dtype} inputs must give a float32 result, got {result.dtype}; convert the "
-                "inputs before anything is computed"
+                "inputs first"
             )
             require.close(
                 result,
                 loss(**single),
                 f"{dtype} inputs are summed, squared or exponentiated in half precision; convert "
-                "them to float32 before anything is computed",
+                "them to float32 first",
             )
 
     def test_autocast_changes_nothing(self) -> None:
-        """Autocast rounds no product inside."""
+        """Autocast does not change the result."""
         loss, inputs = self.make_loss(), self._inputs()
         with torch.autocast("cpu", torch.bfloat16):
             result = loss(**inputs)
@@ -238,18 +239,18 @@ class LossConformance:
             "torch.autocast(tensor.device.type, enabled=False)",
         )
 
-    # What forward must not change
+    # Side effects
 
     def test_inputs_are_left_alone(self) -> None:
-        """``forward`` writes into no input."""
+        """``forward`` does not write to its inputs."""
         inputs = self._inputs()
         with require.unwritten(
-            inputs, "forward writes into {}; use operations that return new ones"
+            inputs, "forward writes to {}; use operations that return new tensors"
         ):
             self.make_loss()(**inputs)
 
     def test_forward_leaves_state_alone(self) -> None:
-        """No parameter, buffer or attribute changes, in ``train()`` and ``eval()``."""
+        """``forward`` changes no parameter, buffer or attribute, in ``train()`` and ``eval()``."""
         for training in (True, False):
             loss = self.make_loss().train(training)
             self.update(loss, self._inputs())
@@ -257,20 +258,20 @@ class LossConformance:
                 loss(**self._inputs())
 
     def test_grad_mode_is_left_alone(self) -> None:
-        """``torch.no_grad()`` still holds afterwards."""
+        """``forward`` does not change the grad mode."""
         for mode in (True, False):
             with torch.set_grad_enabled(mode):
                 self.make_loss()(**self._inputs())
                 kept = torch.is_grad_enabled() == mode
-            assert kept, "forward leaves grad mode changed; use `with torch.no_grad():`"
+            assert kept, "forward changes the grad mode; use `with torch.no_grad():`"
 
     def test_draws_no_random_numbers(self) -> None:
-        """The generators of torch, numpy and Python stay where they were."""
+        """The generators of torch, numpy and Python do not advance."""
         loss, inputs = self.make_loss(), self._inputs()
         before = random_state()
         loss(**inputs)
         assert random_state() == before, (
-            "forward draws random numbers; draw them in the loop or in an augmentation and pass "
+            "forward draws random numbers; draw them in the loop or in an augmentation, and pass "
             "them as a tensor"
         )
 
@@ -283,7 +284,7 @@ class LossConformance:
         require.registered_tensors(loss)
 
     def test_state_dict_restores(self) -> None:
-        """A new loss takes over the state of one that was updated."""
+        """A new loss loads the state of an updated one."""
         loss, restored = self.make_loss(), self.make_loss()
         for seed in range(3):
             self.update(loss, self._inputs(seed=seed))
@@ -296,14 +297,14 @@ class LossConformance:
         )
 
     def test_state_is_loaded_whole_or_not_at_all(self) -> None:
-        """A state that does not fit is refused, and nothing of it is loaded."""
+        """A state that does not fit raises an error, and nothing of it is loaded."""
         loss, other = self.make_loss(), self.make_loss()
         for seed in range(3):
             self.update(other, self._inputs(seed=seed))
         state = other.state_dict()
         buffers = {name: state[name] for name, _ in other.named_buffers() if name in state}
         for what, wrong in _misfits(state, buffers):
-            kept = f"load_state_dict refuses a state in which {what}, and yet loads {{}}; "
+            kept = f"load_state_dict raises for a state in which {what}, but loads {{}}; "
             with require.unchanged(loss, kept + _LOAD_WHOLE):
                 taken = f"load_state_dict takes a state in which {what}; {_LOAD_WHOLE}"
                 require.failure(partial(loss.load_state_dict, wrong), taken)
@@ -311,7 +312,7 @@ class LossConformance:
     # On a GPU and compiled
 
     def test_host_waits_for_no_value(self) -> None:
-        """No ``.item()``, ``if tensor`` or boolean index, in ``backward`` neither."""
+        """There is no ``.item()``, ``if tensor`` or boolean index, also in ``backward``."""
         loss, inputs = self.make_loss(), self._inputs(gradients=True)
         with check_values(False), refused_host_synchronisation():
             loss(**inputs).sum().backward()
@@ -320,8 +321,8 @@ class LossConformance:
         """Every new tensor has the device and dtype of the inputs, not torch's defaults."""
         loss, inputs = self.make_loss(), self._inputs()
         mend = (
-            "forward makes a tensor without saying on which device or in which dtype, so that it "
-            "follows torch.set_default_device or set_default_dtype; use logits.new_zeros(...), "
+            "forward makes a tensor without a device or a dtype, which then follows "
+            "torch.set_default_device or set_default_dtype; use logits.new_zeros(...), "
             "device=logits.device with a dtype, or a plain number"
         )
         with require.explained(mend), require.other_defaults():
@@ -330,15 +331,16 @@ class LossConformance:
         require.close(result, loss(**inputs), mend)
 
     def test_compiles_as_one_graph(self) -> None:
-        """Compiled as one graph it gives the same, for two sizes of a batch."""
+        """Compiled as one graph, it gives the same results for two batch sizes."""
         loss = self.make_loss()
         torch.compiler.reset()
         compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-        for batch in (self.batch, self.batch - 1):  # the second as a size that may vary
+        # For the second size torch compiles a graph for varying sizes.
+        for batch in (self.batch, self.batch - 1):
             inputs = self._inputs(batch=batch, gradients=True)
             with require.explained(
-                "torch.compile(fullgraph=True) does not get through forward; look for prints, "
-                "logging and Python that depends on values"
+                "torch.compile(fullgraph=True) fails; look for prints, logging and Python that "
+                "depends on values"
             ):
                 result = compiled(**inputs)
             require.close(result, loss(**inputs), "compiled, forward gives another result")
@@ -351,7 +353,7 @@ class LossConformance:
         seed: int = 0,
         gradients: bool = False,
     ) -> dict[str, Tensor]:
-        """Make inputs, the same for the same arguments and new each time."""
+        """Return new tensors, the same for the same arguments."""
         made = self.make_inputs(
             batch=self.batch if batch is None else batch,
             classes=self.classes,
@@ -364,7 +366,7 @@ class LossConformance:
         return inputs
 
     def _require_refusal_of_one_row(self, call: Any, given: dict[str, Tensor]) -> None:
-        """Require that a call refuses one row of a tensor beside the whole batch of others."""
+        """Require that a call refuses one row of one tensor beside a whole batch of the others."""
         names = [name for name, tensor in given.items() if tensor.shape[:1] == (self.batch,)]
         for name in names if len(names) > 1 else ():
             what = f"{getattr(call, '__name__', 'forward')} with one row of {name}, of the others"
@@ -372,13 +374,13 @@ class LossConformance:
             require.refusal(partial(call, **wrong), f"{what} {self.batch},", given)
 
     def _learning(self, inputs: dict[str, Tensor]) -> list[str]:
-        """Names of the inputs that receive a gradient."""
+        """Return the names of the inputs that must get a gradient."""
         names = [
             name
             for name, tensor in inputs.items()
             if tensor.is_floating_point() and name not in self.constants
         ]
-        assert names, f"make_inputs gives nothing that a gradient could reach: {list(inputs)}"
+        assert names, f"make_inputs must give an input that gets a gradient, got {list(inputs)}"
         return names
 
 
@@ -389,10 +391,10 @@ _LOAD_WHOLE = "call robustfer.authoring.load_whole(self) in the constructor"
 def _misfits(
     state: dict[str, Any], buffers: dict[str, Tensor]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """States that do not fit a loss with these buffers, each with what is wrong in it."""
+    """Yield states that do not fit a loss with these buffers, each with its fault."""
     for name, buffer in buffers.items():
         longer = torch.cat((buffer, buffer[:1])) if buffer.ndim else buffer.repeat(2)
-        yield f"{name} has the shape {tuple(longer.shape)}", {**state, name: longer}
+        yield f"{name} has shape {tuple(longer.shape)}", {**state, name: longer}
         yield f"{name} is missing", {key: state[key] for key in state if key != name}
     if buffers:
-        yield "a name is not the loss's", {**state, "of_another_loss": torch.zeros(1)}
+        yield "a name is unknown", {**state, "of_another_loss": torch.zeros(1)}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 def failing_checks(conformance: type) -> dict[str, Exception]:
-    """Run every check of a conformance class and return those that fail, by name.
+    """Run every check of a conformance class, and return those that fail, by name.
 
     Args:
         conformance: a subclass of :class:`~robustfer.testing.LossConformance` or of another kit.
 
     Returns:
-        Name of the check -> what it raised; empty where all is well.
+        Name of the check -> its error. Empty if all checks pass.
 
     >>> import torch
     >>> from torch import nn
@@ -31,7 +31,7 @@ def failing_checks(conformance: type) -> dict[str, Exception]:
     """
     failures: dict[str, Exception] = {}
     for name in sorted(dir(conformance)):
-        # A check that was taken out by a subclass is None.
+        # A check that a subclass switches off is None.
         if name.startswith("test_") and callable(getattr(conformance, name)):
             try:
                 getattr(conformance(), name)()
