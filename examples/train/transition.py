@@ -23,14 +23,10 @@ Shares = Literal["none", "truth", "uniform"]
 
 
 @dataclass(frozen=True)
-class TransitionOptions:
-    """how labels go wrong
+class VerifiedOptions:
+    """verified labels
 
     Args:
-        transition: how often each class gets each label: none (labels are right), verified (from
-            verified labels), file:PATH (csv with a row per true class and a column per given
-            label), or predictions:PATH (from predictions for the training set, as for robustfer
-            audit)
         verified: number of training faces with a verified label, for data that has true labels
         verified_draw: stratified (equally many of each given label) or random
         verified_seed: seed of that draw; default: the seed of the run
@@ -38,11 +34,24 @@ class TransitionOptions:
             reviewer
     """
 
-    transition: str = "none"
     verified: NonNegativeInt = 0
     verified_draw: Literal["random", "stratified"] = "stratified"
     verified_seed: NonNegativeInt | None = None
     decisions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TransitionOptions(VerifiedOptions):
+    """how labels go wrong
+
+    Args:
+        transition: how often each class gets each label: none (labels are right), verified (from
+            verified labels), file:PATH (csv with a row per true class and a column per given
+            label), or predictions:PATH (from predictions for the training set, as for robustfer
+            audit)
+    """
+
+    transition: str = "none"
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Verification:
     estimate: TransitionEstimate | None
 
 
-def verify(faces: LabeledFaces, options: TransitionOptions, *, seed: int) -> Verification:
+def verify(faces: LabeledFaces, options: VerifiedOptions, *, seed: int) -> Verification:
     """Return the labels to train on, and an estimate of how labels go wrong.
 
     Raises:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from examples.train.methods.base import Network, Task
 from examples.train.methods.cross_entropy import CrossEntropy
-from examples.train.methods.cross_entropy import Options as CrossEntropyOptions
-from examples.train.options import Refused, Share
-from examples.train.transition import TransitionOptions, verify
+from examples.train.options import Momentum, Refused, Share
+from examples.train.transition import VerifiedOptions, verify
 from examples.train.views import Batch
 from robustfer.audit import corrected_labels, read_probabilities
 
 
 @dataclass(frozen=True)
-class Options(TransitionOptions, CrossEntropyOptions):
+class Options(VerifiedOptions):
     """second training
 
     Args:
         first: folder of the first run, on the same training set
         evidence: how much the given labels count besides the predictions of the first run, from 0
             (not at all) to 1 (as much as the transition matrix says)
+        label_smoothing: share of the target spread over all classes
     """
 
     first: str = ""
     evidence: Share = 0.5
+    label_smoothing: Momentum = 0.0
 
 
 class Retrain(CrossEntropy):
@@ -40,15 +42,10 @@ class Retrain(CrossEntropy):
 
     soft_label: Tensor
 
-    def __init__(self, task: Task, options: Options) -> None:
+    def __init__(self, task: Task, options: Any) -> None:
         super().__init__(task, options)
         if not options.first:
             raise Refused("retrain needs a first run on the same faces; add --first FOLDER")
-        if options.transition != "none":
-            raise Refused(
-                "--transition does not apply to retrain, which takes it from verified labels; "
-                "remove it"
-            )
         faces = task.faces
         known = verify(faces, options, seed=task.settings.run.seed)
         rows = read_probabilities(options.first)

@@ -41,5 +41,3 @@ def test_a_second_training_refuses_a_first_one_on_other_labels(tmp_path):
         Training(settings_of("retrain", f"--first={tmp_path}/first", *other))
     with pytest.raises(Refused, match="--first FOLDER"):
         Training(settings_of("retrain", "--first=", *other))
-    with pytest.raises(Refused, match="--transition"):
-        Training(settings_of("retrain", "--transition=verified", *other))

@@ -44,7 +44,7 @@ def review(page: Path) -> None:
 def test_the_page_has_the_whole_way():
     way = r"(?:robustfer(?: audit(?= apply))?|python -m examples\.train) (\w+)"
     steps = [re.match(way, command)[1] for command in COMMANDS]
-    assert steps == ["noise", "ce", "audit", "apply", "forward", "audit", "eac"]
+    assert steps == ["noise", "ce", "audit", "apply", "retrain", "audit", "eac"]
 
 
 def test_the_commands_of_the_page_run_in_their_order(capsys):
