@@ -96,7 +96,7 @@ def test_wrong_use(command, capsys, arguments, message):
 def test_a_folder_without_images(command, capsys):
     Path("none").mkdir()
     assert command("none", "points.npz") == 1
-    assert capsys.readouterr().err == "robustfer-mediapipe: none holds no image\n"
+    assert capsys.readouterr().err == "robustfer-mediapipe: none has no image\n"
 
 
 def test_robustfer_and_torch_are_imported_nowhere():

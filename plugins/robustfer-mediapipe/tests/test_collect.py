@@ -195,7 +195,7 @@ def test_no_image_can_be_read(tmp_path, output):
 
 
 def test_no_image(tmp_path, output):
-    with pytest.raises(ValueError, match="holds no image"):
+    with pytest.raises(ValueError, match="has no image"):
         run(tmp_path, output)
 
 

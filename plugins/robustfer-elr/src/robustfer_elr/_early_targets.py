@@ -1,4 +1,4 @@
-"""The state that both losses keep: a running average of each sample's predictions."""
+"""Keep a running average of the predictions for each sample, the state of both losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robustfer_elr.functional import moved_early_target
 
 
 class EarlyTargets(nn.Module):
-    """Averages that start at 0, moved by :func:`~robustfer_elr.functional.moved_early_target`."""
+    """Hold averages that start at 0. See :func:`~robustfer_elr.functional.moved_early_target`."""
 
     early_targets: Tensor
 
@@ -35,14 +35,14 @@ class EarlyTargets(nn.Module):
         load_whole(self, _check_saved)
 
     def propose(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Return the averages of these samples with their prediction in it, and write nothing.
+        """Return the averages with the new predictions of a batch. This writes nothing.
 
         Args:
             logits: scores of the classes, ``(B, C)``.
             index: rows of the samples in the data set, ``(B)`` int64.
 
         Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            IndexError: an index is outside the data set (on CUDA a device-side assertion).
             ValueError: an argument does not fit.
         """
         check_shapes(logits=(logits, f"B* {self.num_classes}"), index=(index, "B*"))
@@ -50,17 +50,17 @@ class EarlyTargets(nn.Module):
         return moved_early_target(old, logits, momentum=self.momentum)
 
     def update(self, index: Tensor, early_target: Tensor, *, gather: bool = True) -> None:
-        """Keep what :meth:`propose` returned; after the optimizer's step. No host waits.
+        """Write the result of :meth:`propose`. Call it after the optimizer's step. No host waits.
 
         Args:
-            index: rows of the samples in the data set, ``(B)`` int64; where one comes twice, its
-                last row stays.
-            early_target: what ``propose`` returned for them, ``(B, C)``.
-            gather: join the rows of all processes, each of which must then call this at the same
-                point; nothing to do without ``torch.distributed``.
+            index: rows of the samples in the data set, ``(B)`` int64. If a sample comes twice, its
+                last row wins.
+            early_target: the result of ``propose`` for them, ``(B, C)``.
+            gather: join the rows of all processes. Each must then call this at the same point. With
+                one process it has no effect.
 
         Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            IndexError: an index is outside the data set (on CUDA a device-side assertion).
             TypeError: ``gather`` is not a bool.
             ValueError: an argument does not fit.
         """

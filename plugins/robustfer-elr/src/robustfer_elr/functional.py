@@ -19,24 +19,24 @@ from robustfer.authoring import (
     reduce,
 )
 
-# Keeps the logarithm of 1 - <t, p> away from that of 0.
+# Keeps 1 - <t, p> above 0, for its logarithm.
 _LEAST_PROBABILITY = 1e-4
 
 
 def moved_early_target(early_target: Tensor, logits: Tensor, *, momentum: float = 0.7) -> Tensor:
-    r"""Running average of what the network predicted for each sample, one step further.
+    r"""Return the running average of the predictions for each sample after one more step.
 
     .. math::
         t_n' = \beta\, t_n + (1 - \beta)\, \frac{\tilde p_n}{\sum_k \tilde p_{n,k}}, \qquad
         \tilde p_n = \operatorname{clamp}\bigl(\operatorname{softmax}(z_n),
             10^{-4}, 1 - 10^{-4}\bigr)
 
-    It is a constant: no gradient runs through the prediction.
+    It is a constant, without a gradient.
 
     Args:
-        early_target: :math:`t`, the average so far; at first 0.
+        early_target: :math:`t`, the average so far, 0 at first.
         logits: :math:`z`, scores of the classes, before softmax.
-        momentum: :math:`\beta` in [0, 1), share of the average so far.
+        momentum: :math:`\beta` in [0, 1), the weight of the average so far.
 
     Shape:
         early_target, logits ``(B, C)`` -> ``(B, C)``; float32 for half inputs. From 0 on the rows
@@ -60,18 +60,18 @@ def moved_early_target(early_target: Tensor, logits: Tensor, *, momentum: float 
 
 
 def early_learning_regularization(logits: Tensor, early_target: Tensor) -> Tensor:
-    r"""Reward for agreeing with what was predicted before; the unweighted second term of ELR.
+    r"""Return a loss that is lower if predictions agree with earlier ones: ELR's second term.
 
     .. math:: R = \frac{1}{B} \sum_n \log\bigl(1 - \langle t_n, \tilde p_n \rangle\bigr)
 
-    Its gradient pulls towards the classes of :math:`t_n`, which cancels that of a wrong label once
-    the network has begun to see through it. It lies between
-    :math:`\log 10^{-4} = -9.21`, where both are sure of one class, and 0.
+    Its gradient favours the classes of :math:`t_n`. This cancels the gradient of a wrong label that
+    earlier predictions contradicted. Its value is between :math:`\log 10^{-4} = -9.21`, if both are
+    sure of one class, and 0.
 
     Args:
         logits: scores of the classes, before softmax.
-        early_target: :math:`t` from :func:`moved_early_target`, this step's prediction in it
-            already; a constant.
+        early_target: :math:`t` from :func:`moved_early_target`, which includes this step's
+            prediction; a constant.
 
     Shape:
         logits, early_target ``(B, C)`` -> scalar; float32 for half inputs.
@@ -99,7 +99,7 @@ def memory_cross_entropy(
     weight: float = 0.6,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Cross entropy with the label, of which what was predicted before takes a share.
+    r"""Return the cross entropy with a mixture of the label and earlier predictions.
 
     .. math:: \ell_n = -\sum_k \bigl[(1 - w\, s_n)\, y_{n,k} + w\, t_{n,k}\bigr]
         \log \operatorname{softmax}(z_n)_k, \qquad s_n = \sum_k t_{n,k}
@@ -108,7 +108,7 @@ def memory_cross_entropy(
         logits: scores of the classes, before softmax.
         target: :math:`y`, classes or probabilities.
         early_target: :math:`t` from :func:`moved_early_target`; a constant.
-        weight: :math:`w` in [0, 1], share of a full memory in the target.
+        weight: :math:`w` in [0, 1], share of earlier predictions in the target, once full.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

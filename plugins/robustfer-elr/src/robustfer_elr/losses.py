@@ -1,4 +1,4 @@
-"""Two losses that remember what was predicted: early-learning regularization, memory targets."""
+"""Losses that remember earlier predictions: early-learning regularization, memory targets."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from robustfer_elr.functional import early_learning_regularization, memory_cross
 
 
 class EarlyLearningLoss(EarlyTargets):
-    r"""Cross entropy that is held to what the network predicted before it memorized labels.
+    r"""Cross entropy plus agreement with predictions from before labels were memorized.
 
     .. math:: L = \operatorname{CE}(z, y) + \lambda\, \frac{1}{B}
         \sum_n \log\bigl(1 - \langle t_n, \tilde p_n \rangle\bigr)
 
-    Each sample's :math:`t_n` is a running average of its predictions, this step's among them: ask
-    :meth:`propose` for it, give it to the loss, and have it kept with :meth:`update` after the
-    optimizer's step. The two terms are :func:`~robustfer_elr.functional.moved_early_target`
-    and :func:`~robustfer_elr.functional.early_learning_regularization`.
+    Each sample's :math:`t_n` is a running average of its predictions, including this step's. Call
+    :meth:`propose` to get it, pass it to the loss, and call :meth:`update` after the optimizer's
+    step. See :func:`~robustfer_elr.functional.moved_early_target` and
+    :func:`~robustfer_elr.functional.early_learning_regularization`.
 
     A sample takes 4 bytes per class, on the CPU until the loss is moved. All of it is in the
-    ``state_dict``. An average with NaN or infinity in it is not kept. With several processes each
-    holds the whole of it, outside ``DistributedDataParallel``; :meth:`update` keeps them equal.
+    ``state_dict``. An average with NaN or infinity is skipped. With several processes each holds
+    all averages, outside ``DistributedDataParallel``, and :meth:`update` keeps them equal.
 
     Args:
         num_samples: number of samples in the data set.
         num_classes: number of classes.
-        momentum: :math:`\beta` in [0, 1), share of the average so far.
+        momentum: :math:`\beta` in [0, 1), the weight of the average so far.
         weight: :math:`\lambda`, the weight of the regularization.
 
     Attributes:
-        early_targets: the averages :math:`t`, ``(N, C)``, at first 0.
+        early_targets: the averages :math:`t`, ``(N, C)``, 0 at first.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, early_target
@@ -83,28 +83,27 @@ class EarlyLearningLoss(EarlyTargets):
 
 
 class MemoryTargetLoss(EarlyTargets):
-    r"""Train on the label mixed with what was predicted for the sample so far.
+    r"""Cross entropy with a mixture of the label and the earlier predictions for the sample.
 
     .. math:: L = \operatorname{CE}\bigl(z,\; (1 - w\, s_n)\, y_n + w\, t_n\bigr), \qquad
         s_n = \sum_k t_{n,k}
 
     Each sample's :math:`t_n` is the same running average as in :class:`EarlyLearningLoss`, used in
     the same way. It starts at 0, and after k visits its sum is :math:`s_n = 1 - \beta^k`. So the
-    target is the label at first and turns into :math:`(1 - w)\, y_n + w\, t_n`. That is a memory
-    which starts at the label, :class:`robustfer.state.LabelDistributionBank`, in the share
-    :math:`w`.
+    target is the label at first, and later :math:`(1 - w)\, y_n + w\, t_n`. A
+    :class:`robustfer.state.LabelDistributionBank` starts at the label instead.
 
-    Give :meth:`propose` a teacher's logits to remember those. The loop may change :attr:`weight`:
-    early predictions are poor, and with a momentum of 0.7 they soon fill the memory.
+    Pass a teacher's logits to :meth:`propose` to remember its predictions. The loop may change
+    :attr:`weight`: early predictions are poor, and with a momentum of 0.7 they soon fill :math:`t`.
 
     Args:
         num_samples: number of samples in the data set.
         num_classes: number of classes.
-        momentum: :math:`\beta` in [0, 1), share of the average so far.
-        weight: :math:`w` in [0, 1], share of the memory in the target.
+        momentum: :math:`\beta` in [0, 1), the weight of the average so far.
+        weight: :math:`w` in [0, 1], share of earlier predictions in the target.
 
     Attributes:
-        early_targets: the averages :math:`t`, ``(N, C)``, at first 0.
+        early_targets: the averages :math:`t`, ``(N, C)``, 0 at first.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, early_target

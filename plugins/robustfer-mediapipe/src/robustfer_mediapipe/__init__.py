@@ -1,7 +1,7 @@
-"""Landmarks for a folder of faces by MediaPipe's face mesh.
+"""Find landmarks in a folder of faces with MediaPipe's face mesh.
 
-A program apart, in an environment apart: it imports neither robustfer nor torch, and hands
-robustfer a file.
+It is a separate program for a separate environment. It imports neither robustfer nor torch, and
+writes a file that robustfer reads.
 """
 
 __version__ = "0.1.0"

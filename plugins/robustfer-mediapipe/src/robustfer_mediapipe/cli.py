@@ -18,10 +18,10 @@ SHOWN = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, that of the process by default, and return the exit status.
+    """Run a command line, by default that of the process, and return the exit status.
 
-    It is 0; 1 where images could not be read or nothing was written; 2 for wrong use; 130 when
-    interrupted.
+    The status is 0 for success, 1 if an image could not be read or nothing was written, 2 for wrong
+    arguments, and 130 after an interrupt.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="robustfer-mediapipe",
-        description="Write 68 landmarks of the face in each image below FOLDER to OUTPUT, for "
-        "robustfer's LandmarkFile. Started again, it goes on where it was stopped, and looks at "
-        "new and changed images only.",
+        description="Find 68 landmarks of the face in each image below FOLDER, and write them to "
+        "OUTPUT for robustfer's LandmarkFile. Run it again to continue after a stop, or to add new "
+        "and changed images.",
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="images, or folders of images")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="a file, .npz")
@@ -62,14 +62,14 @@ def _parser() -> argparse.ArgumentParser:
         "--margin",
         type=partial(_between, 0.0, 4.0),
         default=0.25,
-        help="continue an image on each side by this share of its size, as faces are found more "
-        "often with something around them (default: %(default)s)",
+        help="extend each side of an image by this share of its size, because the detector expects "
+        "something around a face (default: %(default)s)",
     )
     parser.add_argument(
         "--confidence",
         type=partial(_between, 0.0, 1.0),
         default=0.5,
-        help="how sure the detector must be of a face (default: %(default)s)",
+        help="least confidence of the detector in a face (default: %(default)s)",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser

@@ -1,4 +1,4 @@
-"""Landmarks of all images of a folder, kept from time to time, so that a stopped run goes on."""
+"""Find the landmarks of all images of a folder. A stopped run can continue."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tqdm.auto import tqdm
 from robustfer_mediapipe.images import find_images, read_image
 from robustfer_mediapipe.table import Settings, Table
 
-#: Pixels (H, W, 3) -> points (68, 2), or None where there is no face.
+#: Pixels (H, W, 3) -> points (68, 2), or None without a face.
 Finder: TypeAlias = Callable[[NDArray[np.uint8]], "NDArray[np.float32] | None"]
 
 
 class Summary(NamedTuple):
-    """What the file holds, and what was done for it."""
+    """The contents of the file, and what this run added."""
 
     images: int
     faces: int
-    #: Images looked at in this run.
+    #: Images examined in this run.
     new: int
     #: Name -> what is wrong with it.
     unreadable: dict[str, str]
@@ -39,25 +39,23 @@ def collect(
 ) -> Summary:
     """Write the landmarks of all images below a folder to a file.
 
-    What the file has of images that did not change since is kept, images that are gone are dropped
-    from it, and images that cannot be read are not in it. ``output`` is written at the end; until
-    then what was found is kept in ``output.partial`` beside it.
+    An existing file keeps its unchanged images. Images that were deleted or cannot be read are not
+    in it. ``output`` is written at the end. Until then the results are in ``output.partial``.
 
     Args:
-        folder: where the images lie, or folders of them.
+        folder: the folder of the images, which can be in subfolders.
         output: the npz file.
-        make_finder: makes what finds the points; not called where nothing is left to do.
-        settings: what the points depend on. A file made with others is refused.
-        seconds: how often what was found is kept; less often where that takes long, so that it
-            costs at most about a twentieth of the time.
+        make_finder: makes the function that finds points. It is called only if there is work.
+        settings: what the points depend on. A file made with other settings is an error.
+        seconds: time between two saves. It is longer if a save takes more than a twentieth of it.
 
     Raises:
-        ValueError: there is no image, none can be read, or a file from before does not fit.
-        KeyboardInterrupt: interrupted; the message says what is kept.
+        ValueError: there is no image, none can be read, or an existing file does not fit.
+        KeyboardInterrupt: interrupted. The message says what is kept.
     """
     names = find_images(folder)
     if not names:
-        raise ValueError(f"{folder} holds no image")
+        raise ValueError(f"{folder} has no image")
     table = Table(folder, names)
     partial = output.with_name(f"{output.name}.partial")
     from_before = [table.take_over(path, settings) for path in (output, partial) if path.exists()]
@@ -99,7 +97,7 @@ def collect(
 def _saving(
     table: Table, path: Path, settings: Settings, rows: list[int], seconds: float
 ) -> Iterator[int]:
-    """Yield the rows to look at, under a progress bar, and write the table every some seconds."""
+    """Yield the rows to examine with a progress bar, and save the table from time to time."""
     total = len(table.names)
     due = time.monotonic() + seconds
     for row in tqdm(rows, initial=total - len(rows), total=total, unit="image", disable=None):

@@ -1,22 +1,21 @@
-"""Which vertices of MediaPipe's face mesh stand for the 68 points of the iBUG layout.
+"""Choose the vertices of MediaPipe's face mesh for the 68 points of the iBUG layout.
 
-Derived, not copied. MediaPipe names the vertices along eyes, lips, brows, nose and the oval of the
-face (its lists ``FACEMESH_*``), and the iBUG points divide such lines into equal steps. So of each
-line
+They are derived, not copied. MediaPipe names the vertices along eyes, lips, brows, nose and the
+oval of the face (its lists ``FACEMESH_*``). The iBUG points divide such lines into equal steps.
 
-- the ends are the corners of eyes and mouth; for the jaw, the vertex of the oval nearest to the
-  level of the eyes' outer corners, and the chin; for the bridge of the nose, the vertex nearest to
-  the level of the eyes' corners, and the tip, where the outline of the wings crosses it;
-- what lies between is divided into equal steps of arc length, averaged over many faces: 8 from
-  eye level to chin, 3 along the bridge, 3 along a lid, 6 along the outer and 4 along the inner edge
-  of a lip; each point is the vertex nearest to its place.
+- The ends of the lines are the corners of eyes and mouth. The jaw goes from the vertex of the oval
+  nearest to the level of the eyes' outer corners to the chin. The bridge of the nose goes from the
+  vertex nearest to the level of the eyes' corners to the tip, where the outline of the wings
+  crosses it.
+- A line is divided into equal steps of arc length, averaged over many faces: 8 from eye level to
+  chin, 3 along the bridge, 3 along a lid, 6 along the outer and 4 along the inner edge of a lip.
+  Each point is the vertex nearest to its place.
+- A brow is the upper one of its two lines, which has five vertices. The base of the nose is the
+  five vertices of its line below the nostrils.
 
-A brow is the upper one of its two lines, which has five vertices; the base of the nose is the five
-vertices that its line has below the nostrils.
-
-``tests/test_ibug_mesh.py`` derives this anew from the lists of the installed mediapipe. As points
-are vertices, the steps are not quite equal: points of the jaw lie up to 9 % and all others up to
-3 % of the distance between the eyes' outer corners away from their places, along the line.
+``tests/test_ibug_mesh.py`` derives them again from the lists of the installed mediapipe. Points are
+vertices, so the steps are not quite equal. Points of the jaw are up to 9 %, all others up to 3 % of
+the distance between the eyes' outer corners away from their places, along the line.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-#: Vertex of the mesh for each of the 68 points; left is that of the picture.
+#: Vertex of the mesh for each of the 68 points. Left is that of the image.
 IBUG_68: Final = np.array(
     [
         *(127, 234, 132, 58, 172, 136, 149, 148),  # jaw, from the left
@@ -44,7 +43,7 @@ IBUG_68: Final = np.array(
     ]
 )
 
-#: For each point the one that takes its place when the picture is mirrored.
+#: For each point, the point at its place in the mirrored image.
 SWAP: Final = np.array(
     [
         *range(16, -1, -1),
@@ -57,7 +56,7 @@ SWAP: Final = np.array(
     ]
 )
 
-#: Parts of the face: their points, from the first to before the last.
+#: The points of each part of the face.
 PARTS: Final = {
     "jaw": slice(0, 17),
     "brows": slice(17, 27),

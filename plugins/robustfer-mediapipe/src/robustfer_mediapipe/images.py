@@ -1,4 +1,4 @@
-"""The image files of a folder, and their pixels as robustfer reads them."""
+"""Find the image files of a folder, and read their pixels as robustfer does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-#: File name endings that are taken for images; robustfer's own.
+#: Suffixes of files that are read as images, the same as in robustfer.
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
     | {".jpe", ".jfif", ".pbm", ".pnm"}
@@ -21,7 +21,7 @@ MAX_MEGAPIXELS = 50
 def find_images(folder: Path) -> list[str]:
     """Return the paths of all images below a folder, relative to it, with ``/``, sorted.
 
-    Files and folders whose names begin with a dot are left out.
+    Files and folders whose names start with a dot are left out.
     """
     below = (path.relative_to(folder) for path in folder.rglob("*"))
     return sorted(
@@ -34,24 +34,27 @@ def find_images(folder: Path) -> list[str]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image upright as its EXIF data say, (H, W, 3), RGB; transparency is dropped.
+    """Read an image as RGB (H, W, 3), turned upright by its EXIF data, without transparency.
 
     Raises:
-        ValueError: unreadable, truncated, of more than 50 megapixels or 8 bits per channel.
+        ValueError: the image is damaged, or has more than 50 megapixels or 8 bits per channel.
     """
     try:
-        # Opened here: by its path, Pillow maps an uncompressed TIFF that lies on its side into
-        # memory with width for height.
+        # Given a path, Pillow memory-maps uncompressed TIFF files, and confuses width and height if
+        # the image is turned.
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MAX_MEGAPIXELS * 1e6:
                 raise ValueError(f"more than {MAX_MEGAPIXELS} megapixels")
             if image.mode.split(";")[0] in _DEEP_MODES:
                 raise ValueError(f"more than 8 bits per channel (Pillow's mode {image.mode})")
             ImageOps.exif_transpose(image, in_place=True)
-            # Pillow warns when it drops the transparency of a palette, unless by way of RGBA.
+            # Pillow warns about dropped transparency of a palette. Converting to RGBA first avoids
+            # that.
             colour = image.convert("RGBA") if "transparency" in image.info else image
             return np.array(colour.convert("RGB"))
-    except UnidentifiedImageError:  # its text shows the open file as an object
+    except UnidentifiedImageError:
+        # Its message only shows the file object.
         raise ValueError(f"it is damaged, or not {', '.join(_FORMATS)}") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files.
+    except Exception as error:
+        # Pillow's decoders raise many kinds of errors for damaged files.
         raise ValueError(str(error) or type(error).__name__) from error

@@ -1,4 +1,4 @@
-"""The 68 points of a face, from MediaPipe's face mesh."""
+"""Find the 68 points of a face with MediaPipe's face mesh."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from robustfer_mediapipe.ibug import IBUG_68
 
 
 class FaceMesh:
-    """Finds the face in a picture: called with pixels, it returns 68 points or ``None``.
+    """Find the face in an image. A call with pixels returns 68 points, or ``None``.
 
-    Of several faces it takes the one with MediaPipe's highest confidence: cut out the faces of
-    groups first. Equal pixels give equal points, in every order of the images.
+    Of several faces it takes the one with MediaPipe's highest confidence, so crop the faces of
+    groups first. Equal pixels give equal points, in any order of the images.
 
     Args:
-        margin: how far the picture is continued on each side, as a share of its size, by repeating
-            its edge. The detector expects to see what is around a face, and finds fewer in
-            tightly cut pictures.
-        confidence: how sure the detector must be, from 0 to 1.
+        margin: how far each side of the image is extended, as a share of its size, by repeating its
+            edge. The detector expects something around a face, and finds fewer faces in tightly
+            cropped images.
+        confidence: least confidence of the detector, from 0 to 1.
 
     Shape:
-        uint8 ``(H, W, 3)``, RGB -> float32 ``(68, 2)``: (x, y) in pixels of the picture, the middle
-        of the first one being (0, 0). Points may lie outside the picture.
+        uint8 ``(H, W, 3)``, RGB -> float32 ``(68, 2)``: (x, y) in pixels of the image. (0, 0) is
+        the middle of the upper left pixel. Points can be outside the image.
     """
 
     def __init__(self, *, margin: float = 0.25, confidence: float = 0.5) -> None:
-        # Imported here, because it takes seconds: --help does not have to wait.
+        # Imported here, because it takes seconds, which --help should not need.
         from mediapipe.python.solutions.face_mesh import FaceMesh as Solution
 
         self.margin = margin
         self._solution = Solution(
-            static_image_mode=True,  # no memory of the picture before
+            static_image_mode=True,  # ignores the image before
             refine_landmarks=True,
             max_num_faces=1,
             min_detection_confidence=confidence,
         )
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Return the points of a face in the picture."""
+        """Return the points of the face in an image."""
         vertices = self.vertices(pixels)
         return None if vertices is None else vertices[IBUG_68]
 
@@ -51,7 +51,7 @@ class FaceMesh:
             return None
         shares = np.array([(vertex.x, vertex.y) for vertex in faces[0].landmark])
         # MediaPipe's share of the width, times the width, is 0 in the middle of the first pixel,
-        # not at its edge: with half a pixel taken off, points would move as a picture is enlarged.
+        # not at its edge. Half a pixel less would move the points of an enlarged image.
         height, width = wide.shape[:2]
         vertices: NDArray[np.float32] = np.asarray(
             shares * (width, height) - (left, above), dtype=np.float32

@@ -1,4 +1,4 @@
-"""What is known of each image so far, and the npz file it is kept in."""
+"""Keep the results of each image, in memory and in an npz file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Settings = Mapping[str, object]
 
 
 class Table:
-    """Landmarks of the images of a folder, a row each; unknown ones are NaN.
+    """Landmarks of the images of a folder, with a row per image. Unknown ones are NaN.
 
     Args:
-        folder: where the images lie.
+        folder: the folder of the images.
         names: their paths below it.
 
     Attributes:
         landmarks: float32 (N, 68, 2).
-        detected: bool (N), is there a face?
-        done: bool (N), has the image been looked at?
-        stamps: int64 (N, 2), size in bytes and time of the last change in nanoseconds of the file,
-            by which a file that changed later is known.
+        detected: bool (N), whether the image has a face.
+        done: bool (N), whether the image was examined.
+        stamps: int64 (N, 2), size of the file in bytes, and time of its last change in nanoseconds.
+            They show whether the file changed later.
     """
 
     def __init__(self, folder: Path, names: list[str]) -> None:
@@ -39,16 +39,17 @@ class Table:
         self.stamps = np.array([(f.st_size, f.st_mtime_ns) for f in files], np.int64).reshape(-1, 2)
 
     def put(self, row: int, points: NDArray[np.float32] | None) -> None:
-        """Note what was found in an image: points, or no face."""
+        """Store the result of an image: points, or ``None`` without a face."""
         if points is not None:
             self.landmarks[row], self.detected[row] = points, True
-        self.done[row] = True  # last: an interrupt may come in between
+        # Last, because an interrupt can come in between.
+        self.done[row] = True
 
     def take_over(self, path: Path, settings: Settings) -> int:
-        """Note what a file knows of these images, as they are now; return how many images it has.
+        """Take the results of unchanged images from a file. Return how many images it has.
 
         Raises:
-            ValueError: it is not a file of this program, or was made with other settings.
+            ValueError: the file is not one of this program, or was made with other settings.
         """
         stored = _read(path)
         made_with = json.loads(str(stored["settings"]))
@@ -68,12 +69,12 @@ class Table:
         return len(images)
 
     def write(self, path: Path, settings: Settings) -> None:
-        """Write the images that are done, so that the file is there wholly or not at all.
+        """Write the examined images, whole or not at all.
 
-        A file that is replaced keeps its mode, and a symbolic link stays a link.
+        A replaced file keeps its mode. A symbolic link stays a link.
         """
         target = Path(os.path.realpath(path))
-        # Always the same name, so that the next write takes the place of one that was killed.
+        # Always the same name. A later write then replaces the file of a killed one.
         temporary = target.with_name(f".{target.name}.tmp")
         try:
             with temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Extra knowledge for rare classes, offered to robustfer by name: listing it loads no torch."""
+"""Offer the loss of MEK to robustfer by its place, so listing it does not load torch."""
 
 from __future__ import annotations
 

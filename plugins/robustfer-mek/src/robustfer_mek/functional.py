@@ -26,20 +26,20 @@ def rebalanced_cross_entropy(
     smoothing: float = 0.3,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Cross entropy with a label that gives the other classes a share, rare ones the most of it.
+    r"""Return the cross entropy with a smooth label, in which rare classes get larger shares.
 
     .. math::
         \ell_n = -\sum_k y'_{n,k} \log \operatorname{softmax}(z_n)_k, \qquad
         y'_{n,k} = (1 - \epsilon)\, [k = y_n] + \epsilon\, \frac{[k \ne y_n]\, b_k}
             {\sum_{c \ne y_n} b_c}, \qquad b_c = \frac{\sum_k n_k}{10\, n_c}
 
-    The loss of probabilities is its mean over labels drawn from them. A class without samples gets
-    no share. Where all other classes are empty, the label stays whole.
+    The loss of probabilities is the mean over labels drawn from them. A class without samples gets
+    no share. If all other classes are empty, the label is not smoothed.
 
     Args:
         logits: scores of the classes, before softmax.
         target: classes, or probabilities.
-        class_counts: :math:`n`, how many samples each class has, or its share; only ratios count.
+        class_counts: :math:`n`, the samples of each class, or their shares. Only ratios count.
         smoothing: :math:`\epsilon` in [0, 1), the share of the other classes.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
@@ -48,7 +48,7 @@ def rebalanced_cross_entropy(
         any dtype -> scalar, or ``(B)``; float32 for half inputs.
 
     Raises:
-        IndexError: a target that is not a class (on CUDA an assertion of the device).
+        IndexError: a target is not a class (on CUDA a device-side assertion).
         ValueError: an option, a shape, a dtype or a device does not fit.
 
     Reference:
@@ -75,7 +75,7 @@ def rebalanced_cross_entropy(
 def rebalanced_attention_consistency(
     attention: Tensor, attention_flipped: Tensor, class_counts: Tensor
 ) -> Tensor:
-    r"""Attention consistency in which the maps of a class weigh as much as the class is rare.
+    r"""Return the attention consistency, with larger weights for the maps of rare classes.
 
     .. math::
         R = \frac{1}{B} \sum_n \sum_c b_c\, \frac{1}{HW} \sum_{h,w}
@@ -86,8 +86,8 @@ def rebalanced_attention_consistency(
 
     Args:
         attention: class maps of the images.
-        attention_flipped: class maps of the mirrored images, as they come (not mirrored back).
-        class_counts: :math:`n`, how many samples each class has, or its share; only ratios count. A
+        attention_flipped: class maps of the mirrored images, not mirrored back.
+        class_counts: :math:`n`, the samples of each class, or their shares. Only ratios count. A
             class without samples has weight 0.
 
     Shape:
@@ -124,12 +124,12 @@ def _labels(class_counts: Tensor, smoothing: float, dtype: torch.dtype) -> Tenso
 
 
 def _rarity(class_counts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the weight of each class: 1 over ten times its share, 0 where it has no sample."""
+    """Return the weight of each class: 1 over ten times its share, or 0 without a sample."""
     if values_are_checked():
         counted = class_counts.isfinite() & (class_counts >= 0)
         if not bool(counted.all()) or not bool(class_counts.any()):
             raise ValueError(
-                "class_counts must be finite counts from 0 on, not all of them 0, got "
+                "class_counts must be finite counts of at least 0, and not all 0, got "
                 f"{class_counts}"
             )
     counts = class_counts.detach().to(dtype)

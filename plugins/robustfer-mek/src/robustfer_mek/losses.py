@@ -1,4 +1,4 @@
-"""MEK, mine extra knowledge: the whole method's loss."""
+"""The loss of MEK, mine extra knowledge."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from robustfer_mek.functional import rebalanced_attention_consistency, rebalance
 
 
 class ExtraKnowledgeLoss(nn.Module):
-    r"""Let rare classes learn from every face: what it shows of them is extra knowledge.
+    r"""Rebalanced cross entropy plus attention consistency: rare classes learn from every face.
 
     .. math::
         L = \mathrm{CE}(z, y') + \lambda\, \frac{1}{B} \sum_n \sum_c b_c\, \frac{1}{HW}
             \sum_{h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2, \qquad b_c = \frac{\sum_k n_k}{10\, n_c}
 
-    The maps of all classes agree with the mirror image's, as in EAC, those of rare classes most of
-    all. The smooth label :math:`y'` gives the other classes the share :math:`\epsilon`, the rarer
-    ones more of it. The two parts are
+    As in EAC, class maps must agree with those of the mirror image. The maps of rare classes have
+    larger weights. The smooth label :math:`y'` gives the other classes the share :math:`\epsilon`,
+    and rare ones more of it. The two parts are
     :func:`~robustfer_mek.functional.rebalanced_attention_consistency` and
     :func:`~robustfer_mek.functional.rebalanced_cross_entropy`.
 
-    The counts are an argument, since noisy labels count wrongly: a class that wrong labels have
-    made rare gets more weight than it should. Take them from a
-    :class:`robustfer.state.LabelStore`, which follows corrected labels, or from verified shares.
+    The counts are an argument, because counts of noisy labels are wrong: a class that wrong labels
+    make rare gets too much weight. Take them from a :class:`robustfer.state.LabelStore`, which has
+    the corrected labels, or from verified shares.
 
     Args:
         consistency_weight: :math:`\lambda`, the weight of the attention consistency.

@@ -1,4 +1,4 @@
-"""Noise-aware weighting, offered to robustfer by name: listing it loads no torch."""
+"""Offer noise-aware weighting to robustfer by its place, so listing it does not load torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="noise_aware_weighting",
             factory="robustfer_nla.losses:NoiseAwareWeightingLoss",
-            summary="Cross entropy that weighs ambiguous faces more, and mirror images that agree",
+            summary="Cross entropy weighted by ambiguity, and consistency of mirror images",
             reference=(
                 "Lee et al., Navigating Label Ambiguity for Facial Expression Recognition in the "
                 "Wild, AAAI 2025"

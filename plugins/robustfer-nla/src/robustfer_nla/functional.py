@@ -1,4 +1,4 @@
-"""Noise-aware weights and the divergence of two predictions, as functions of tensors."""
+"""Noise-aware weights, and the divergence of two predictions, as functions of tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RATE = 15.0
 def noise_aware_weights(
     logits: Tensor, target: Tensor, progress: Tensor, *, agreed_weight: float = 1.0
 ) -> Tensor:
-    r"""Weigh samples by how ambiguous they are: much where two classes compete, little for noise.
+    r"""Return a weight per sample: large if two classes compete, small for probable noise.
 
     .. math::
         w_n = \begin{cases}
@@ -46,15 +46,14 @@ def noise_aware_weights(
         \end{aligned}
 
     Both are densities of a normal distribution. The first is round at the start of the training. It
-    soon becomes long where the two probabilities sum to 1, so that only two classes compete. A
-    gradient runs through the weights: detach them to use them as constants.
+    soon stretches along the line where the two probabilities sum to 1: there only two classes
+    compete. The weights have a gradient. Detach them to use them as constants.
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong. Of probabilities, the most probable class
-            counts.
+        target: the given label, possibly wrong. Of probabilities, the most probable class counts.
         progress: :math:`s`, the share of the training that is done, from 0 to 1.
-        agreed_weight: :math:`\lambda_t`, a factor where the prediction is the label.
+        agreed_weight: :math:`\lambda_t`, a factor for samples whose prediction is the label.
 
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, progress ``()`` ->
@@ -88,14 +87,14 @@ def noise_aware_weights(
 def jensen_shannon(
     logits: Tensor, logits_flipped: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Measure how far apart two predictions for the same sample are.
+    r"""Return the Jensen-Shannon divergence of two predictions for the same sample.
 
     .. math::
         \ell_n = \tfrac12 \mathrm{KL}(p_n \,\|\, m_n) + \tfrac12 \mathrm{KL}(q_n \,\|\, m_n),
         \qquad m_n = \tfrac12 (p_n + q_n)
 
-    It lies between 0 and :math:`\log 2`. Logarithms are taken of the logits, never of a
-    probability.
+    It is between 0 and :math:`\log 2`. It is computed from the logits, so no logarithm of a zero
+    occurs.
 
     Args:
         logits: scores of the classes for an image, before softmax; :math:`p`.
@@ -123,15 +122,15 @@ def jensen_shannon(
 def geometric_jensen_shannon(
     logits: Tensor, logits_flipped: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Measure how far apart two predictions are, from the prediction of their mean logits.
+    r"""Return the mean divergence of two predictions from the prediction of their mean logits.
 
     .. math::
         \ell_n = \tfrac12 \mathrm{KL}(p_n \,\|\, g_n) + \tfrac12 \mathrm{KL}(q_n \,\|\, g_n),
         \qquad g_n = \operatorname{softmax}\bigl(\tfrac12 (z_n + z'_n)\bigr)
 
-    This is the public form of NLA's consistency. Softmax of the mean logits is the geometric mean
-    of the two predictions, scaled to sum to 1. So this is not the Jensen-Shannon divergence, and it
-    has no upper bound.
+    This is the consistency of NLA's public program. The softmax of the mean logits is the geometric
+    mean of the two predictions, scaled to sum to 1. So this is not the Jensen-Shannon divergence,
+    and it has no upper bound.
 
     Args:
         logits: scores of the classes for an image, before softmax; :math:`z`.
@@ -163,7 +162,7 @@ def _bell(
     along: Tensor | float,
     across: Tensor | float,
 ) -> Tensor:
-    """Normal density whose covariance has the eigenvalues along (1, 1) and across, (1, -1)."""
+    """Return a normal density. Its covariance has eigenvalues along (1, 1) and across it."""
     x, y = own - mean[0], other - mean[1]
     distance = (x + y).square() / (2 * along) + (x - y).square() / (2 * across)
     return (-0.5 * distance).exp() / (2 * math.pi * (along * across) ** 0.5)

@@ -1,4 +1,4 @@
-"""Noise-aware weighting as a loss: weighted cross entropy and two views that agree."""
+"""Noise-aware weighting as a loss: weighted cross entropy, and consistency of two views."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from robustfer_nla.functional import (
 
 
 class NoiseAwareWeightingLoss(nn.Module):
-    r"""Cross entropy that weighs ambiguous samples more, and two views that agree.
+    r"""Cross entropy with more weight for ambiguous samples, plus consistency of two views.
 
     .. math::
         L = \frac{1}{B} \sum_n \lambda\, (1 + w_n)\, \mathrm{CE}(z_n, y_n)
@@ -32,16 +32,16 @@ class NoiseAwareWeightingLoss(nn.Module):
     The weights :math:`w` are :func:`~robustfer_nla.functional.noise_aware_weights`. The divergence
     is :func:`~robustfer_nla.functional.jensen_shannon`.
 
-    With ``variant="paper"`` the weights are constants and the divergence is a mean over the batch.
-    With ``variant="official"``, the public program's way, a gradient runs through the weights, and
-    the divergence is :func:`~robustfer_nla.functional.geometric_jensen_shannon`, summed over the
-    batch: it counts for more in larger batches.
+    With ``variant="paper"`` the weights are constants, and the divergence is a mean over the batch.
+    ``variant="official"`` follows the authors' code. There the weights have a gradient. The
+    divergence is :func:`~robustfer_nla.functional.geometric_jensen_shannon`, summed over the batch,
+    so it counts more in larger batches.
 
     Args:
-        label_weight: :math:`\lambda` in [0, 1], the weight of the label; the consistency has the
+        label_weight: :math:`\lambda` in [0, 1], the weight of the label. The consistency gets the
             rest.
-        agreed_weight: :math:`\lambda_t`, a factor of :math:`w` where the prediction is the label.
-        variant: ``"paper"``, or ``"official"``.
+        agreed_weight: :math:`\lambda_t`, a factor of :math:`w` if the prediction is the label.
+        variant: ``"paper"`` or ``"official"``, see above.
 
     Shape:
         logits ``(B, C)``, logits_flipped ``(B, C)`` of the mirror image, target ``(B)`` int64 or

@@ -1,7 +1,7 @@
-"""Losses that forgive wrong labels, offered to robustfer.
+"""Offer losses that tolerate wrong labels to robustfer by their places.
 
-Nothing slow is imported here, so that robustfer can list what is installed without torch; the
-losses themselves are in :mod:`robustfer_robust_losses.losses`.
+robustfer imports this module to list the installed plugins. So it does not import torch. The losses
+are in :mod:`robustfer_robust_losses.losses`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="hard_bootstrapping",
             factory="robustfer_robust_losses.losses:HardBootstrappingLoss",
-            summary="Cross entropy with the label and, in part, with the class thought likeliest",
+            summary="Cross entropy with a mixture of the label and the most probable class",
             reference=_REED,
         ),
         Component(
             name="mean_absolute_error",
             factory="robustfer_robust_losses.losses:MeanAbsoluteErrorLoss",
-            summary="What is not believed of the label: robust, and slow to learn",
+            summary="One minus the probability of the label: robust, but slow to learn",
             reference=_GHOSH,
         ),
         Component(
@@ -64,19 +64,19 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="soft_bootstrapping",
             factory="robustfer_robust_losses.losses:SoftBootstrappingLoss",
-            summary="Cross entropy with the label and, in part, with the prediction itself",
+            summary="Cross entropy with a mixture of the label and the prediction",
             reference=_REED,
         ),
         Component(
             name="symmetric_cross_entropy",
             factory="robustfer_robust_losses.losses:SymmetricCrossEntropyLoss",
-            summary="A little cross entropy, which learns fast, and its reverse, which forgives",
+            summary="Cross entropy, which learns fast, plus its reverse, which is robust",
             reference=_WANG,
         ),
         Component(
             name="truncated_generalized_cross_entropy",
             factory="robustfer_robust_losses.losses:TruncatedGeneralizedCrossEntropyLoss",
-            summary="Generalized cross entropy that leaves out the labels believed too little",
+            summary="Generalized cross entropy without the labels of low probability",
             reference=_ZHANG,
         ),
     ]

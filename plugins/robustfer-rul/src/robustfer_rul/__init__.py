@@ -1,7 +1,6 @@
-"""Relative uncertainty learning, offered to robustfer.
+"""Offer relative uncertainty learning to robustfer by its place.
 
-robustfer imports this module to list what is installed, so that it names the loss as text and
-loads no torch.
+robustfer imports this module to list the installed plugins. So it does not import torch.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="relative_uncertainty",
             factory="robustfer_rul.losses:RelativeUncertaintyLoss",
-            summary="Two faces' features mixed by how uncertain each is, to be told apart as both",
+            summary="Cross entropy of two mixed faces, with a learnt uncertainty of each",
             reference=(
                 "Zhang, Wang and Deng, Relative Uncertainty Learning for Facial Expression "
                 "Recognition, NeurIPS 2021"

@@ -1,4 +1,4 @@
-"""The linear layer that reads an uncertainty, made and applied alike by the loss and the head."""
+"""The linear layer of the uncertainty, shared by the loss and the head."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from robustfer.authoring import (
 
 
 def make_uncertainty_branch(num_features: int, dim: int) -> nn.Linear:
-    """Linear layer from embeddings to log variances, all of which are near 0 at first.
+    """Return a linear layer from embeddings to log variances, which are near 0 at first.
 
-    So all uncertainties are nearly equal and the first mixtures nearly halves. Not quite: rows of
-    a layer of zeros would receive equal gradients and stay copies of one another for good.
+    All uncertainties are then nearly equal, and the first mixtures are nearly halves. The weights
+    are not exactly 0, because equal rows would get equal gradients and stay equal.
     """
     num_features = check_whole_number("num_features", num_features, 1)
     branch = nn.Linear(num_features, check_whole_number("dim", dim, 1))
@@ -28,7 +28,7 @@ def make_uncertainty_branch(num_features: int, dim: int) -> nn.Linear:
 
 
 def apply_branch(branch: nn.Linear, embeddings: Tensor) -> Tensor:
-    """Apply a linear layer in float32 to half embeddings and under autocast; (B, D) -> (B, dim)."""
+    """Apply a linear layer, in float32 for half embeddings and under autocast."""
     check_shapes(embeddings=(embeddings, f"B {branch.in_features}"))
     check_floating(embeddings=embeddings)
     embeddings = full_precision(embeddings)

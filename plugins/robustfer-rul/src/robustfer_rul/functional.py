@@ -20,12 +20,12 @@ from robustfer.authoring import (
 
 
 def log_uncertainty(log_variance: Tensor) -> Tensor:
-    r"""Logarithm of the mean variance of each sample, without leaving logarithms.
+    r"""Return the logarithm of the mean variance of each sample, without overflow.
 
     .. math:: \log a_n = \log \frac{1}{D} \sum_d e^{v_{n,d}}
 
     Args:
-        log_variance: :math:`v`, what an uncertainty branch gives.
+        log_variance: :math:`v`, the output of an uncertainty branch.
 
     Shape:
         log_variance ``(B, D)`` -> ``(B)``; float32 for half inputs.
@@ -46,18 +46,18 @@ def log_uncertainty(log_variance: Tensor) -> Tensor:
 
 
 def relative_uncertainty_weights(log_uncertainty: Tensor, permutation: Tensor) -> Tensor:
-    r"""Share that each sample has in the mixture with its partner: the more uncertain, the more.
+    r"""Return the share of each sample in the mixture with its partner, larger if more uncertain.
 
     .. math:: w_n = \frac{a_n}{a_n + a_{\pi(n)}}
 
-    The partner has the rest, :math:`1 - w_n`. Computed as the logistic function of
-    :math:`\log a_n - \log a_{\pi(n)}`, which no uncertainty is too large or too small for.
+    The partner has the rest, :math:`1 - w_n`. It is computed as the logistic function of
+    :math:`\log a_n - \log a_{\pi(n)}`, which does not overflow.
 
     Args:
         log_uncertainty: :math:`\log a` of each sample.
-        permutation: :math:`\pi`, the partner of each sample, drawn anew by the loop in each step:
-            ``torch.randperm(B)``. That it is a permutation is looked at under
-            ``robustfer.losses.check_values()`` only.
+        permutation: :math:`\pi`, the partner of each sample. The loop draws a new one in each step:
+            ``torch.randperm(B)``. Its values are checked only under
+            ``robustfer.losses.check_values()``.
 
     Shape:
         log_uncertainty ``(B)``, permutation ``(B)`` int64 -> ``(B)`` in [0, 1]; float32 for half
@@ -88,12 +88,12 @@ def mix_by_uncertainty(embeddings: Tensor, log_uncertainty: Tensor, permutation:
 
     .. math:: \tilde\mu_n = w_n\, \mu_n + (1 - w_n)\, \mu_{\pi(n)}
 
-    The weight of a sample multiplies its own embedding. So an embedding that is uncertain needs,
-    and gets, more of the mixture, for the classifier to see both faces in it; that is how the
-    uncertainty is learnt, without a label of its own.
+    The weight of a sample multiplies its own embedding. The classifier must recognize both faces in
+    the mixture, so an uncertain embedding needs a larger share. This trains the uncertainty without
+    labels for it.
 
     Args:
-        embeddings: :math:`\mu`, what the classifier reads.
+        embeddings: :math:`\mu`, the input of the classifier.
         log_uncertainty: :math:`\log a` of each sample.
         permutation: :math:`\pi`, the partner of each sample; see
             :func:`robustfer_rul.functional.relative_uncertainty_weights`.
@@ -131,7 +131,7 @@ def relative_uncertainty(
     *,
     bias: Tensor | None = None,
 ) -> Tensor:
-    r"""Cross entropy of mixed embeddings with the labels of both samples, half each.
+    r"""Return the cross entropy of mixed embeddings with the labels of both samples, half each.
 
     .. math::
         L = \frac{1}{B} \sum_n \tfrac12 \mathrm{CE}(W \tilde\mu_n + b,\; y_n)
@@ -142,13 +142,13 @@ def relative_uncertainty(
     permutation.
 
     Args:
-        embeddings: :math:`\mu`, what the classifier reads.
+        embeddings: :math:`\mu`, the input of the classifier.
         log_uncertainty: :math:`\log a` of each sample.
-        target: the label as given, possibly wrong.
-        classifier_weight: :math:`W` of the network's classifier, its parameter itself.
+        target: the given label, possibly wrong.
+        classifier_weight: :math:`W`, the parameter of the network's classifier.
         permutation: :math:`\pi`, the partner of each sample; see
             :func:`robustfer_rul.functional.relative_uncertainty_weights`.
-        bias: :math:`b` of the network's classifier, its parameter itself, where it has one.
+        bias: :math:`b`, the parameter of the network's classifier, if it has one.
 
     Shape:
         embeddings ``(B, D)``, log_uncertainty ``(B)``, target ``(B)`` int64 or ``(B, C)``
@@ -184,7 +184,7 @@ def _check(
     permutation: Tensor,
     bias: Tensor | None,
 ) -> None:
-    """Shapes that must fit before there are logits to look at; their values come later."""
+    """Check shapes before the logits are computed. Values are checked after that."""
     soft = isinstance(target, Tensor) and target.ndim == 2
     check_shapes(
         embeddings=(embeddings, "B D"),

@@ -1,4 +1,4 @@
-"""The paper's two branches, for a network that is built for them."""
+"""The paper's two branches, for a network that is built with them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from robustfer_rul.functional import log_uncertainty
 
 
 class RelativeUncertaintyOutput(NamedTuple):
-    """What a :class:`RelativeUncertaintyHead` makes of the features of a face.
+    """Output of a :class:`RelativeUncertaintyHead`.
 
     Attributes:
-        embeddings: (B, dim) the means, which a classifier is to read, at inference too.
-        log_uncertainty: (B) what they are mixed by in training.
+        embeddings: (B, dim) the means, the input of a classifier, also at inference.
+        log_uncertainty: (B) log uncertainties, for mixing in training.
     """
 
     embeddings: Tensor
@@ -24,14 +24,14 @@ class RelativeUncertaintyOutput(NamedTuple):
 
 
 class RelativeUncertaintyHead(nn.Module):
-    r"""Two linear layers on the features: one for the mean, one for the uncertainty.
+    r"""Compute mean and uncertainty from features, with a linear layer each.
 
     .. math::
         \mu_n = M f_n + m, \qquad \log a_n = \log \frac{1}{d} \sum_k \exp\, (U f_n + u)_k
 
     Train with :func:`robustfer_rul.functional.relative_uncertainty` and a classifier of ``dim``
-    inputs. Where the network's own embeddings and classifier are to stay,
-    :class:`robustfer_rul.losses.RelativeUncertaintyLoss` needs none of this.
+    inputs. To keep the network's own embeddings and classifier, use
+    :class:`robustfer_rul.losses.RelativeUncertaintyLoss` instead, which does not need this head.
 
     Args:
         num_features: D, the width of the features.

@@ -1,4 +1,4 @@
-"""Relative uncertainty learning as a loss that holds the branch it trains with."""
+"""Relative uncertainty learning as a loss that contains the uncertainty branch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class RelativeUncertaintyLoss(nn.Module):
         L = \frac{1}{B} \sum_n \tfrac12 \mathrm{CE}(W \tilde\mu_n + b,\; y_n)
             + \tfrac12 \mathrm{CE}(W \tilde\mu_n + b,\; y_{\pi(n)})
 
-    The method's drop-in form: :math:`\mu` are the network's own embeddings, :math:`W` and
-    :math:`b` its own classifier, and the uncertainty branch :math:`U, u`, which only training
-    needs, belongs to the loss. So the network trained is the network as it was. The paper puts
-    the two branches of :class:`robustfer_rul.heads.RelativeUncertaintyHead` on the features.
+    This form fits any network: :math:`\mu` are its embeddings, :math:`W` and :math:`b` its
+    classifier. The uncertainty branch :math:`U, u` belongs to the loss, because inference does not
+    need it. The paper puts the two branches of
+    :class:`robustfer_rul.heads.RelativeUncertaintyHead` on the features instead.
 
     The loss has parameters: build the optimizer from ``robustfer.losses.param_groups(model,
-    criterion)``. At first all uncertainties are nearly equal: the layer's weights are drawn with a
-    standard deviation of 0.01, its biases are 0.
+    criterion)``. At first all uncertainties are nearly equal: the weights of the branch have a
+    standard deviation of 0.01, and its biases are 0.
 
     Args:
         num_features: D, the width of the embeddings.

@@ -1,4 +1,4 @@
-"""Sparse over-parameterization, offered to robustfer by name: listing it loads no torch."""
+"""Offer sparse over-parameterization to robustfer by its place, so listing does not load torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def robustfer_losses() -> list[Component]:
         Component(
             name="sparse_over_parameterization_plus",
             factory="robustfer_sop.losses:SparseOverParameterizationPlusLoss",
-            summary="The same, with two views that agree and no class given up",
+            summary="The same, with consistency of two views and balanced classes",
             reference=_REFERENCE,
         ),
     ]

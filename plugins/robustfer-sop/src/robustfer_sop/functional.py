@@ -38,7 +38,7 @@ def corrected_cross_entropy(
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
+        target: the given label, possibly wrong.
         u: root of what is added at the label.
         v: roots of what is taken away at each other class.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
@@ -79,7 +79,7 @@ def noise_error(
 
     Args:
         logits: scores of the classes, before softmax; constants.
-        target: the label as given, possibly wrong.
+        target: the given label, possibly wrong.
         u: root of what is added at the label.
         v: roots of what is taken away at each other class.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.

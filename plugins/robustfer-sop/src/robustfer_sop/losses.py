@@ -19,7 +19,7 @@ from robustfer.authoring import (
 from robustfer.functional import self_distillation
 from robustfer_sop.functional import class_balance, corrected_cross_entropy, noise_error
 
-# Of the paper's experiments, whose learning rates are known.
+# The batch size of the paper's learning rates.
 _PUBLISHED_BATCH_SIZE = 128
 
 
@@ -36,7 +36,7 @@ class SparseOverParameterizationLoss(nn.Module):
 
     The terms are :func:`~robustfer_sop.functional.corrected_cross_entropy` and
     :func:`~robustfer_sop.functional.noise_error`. Each sample has its own :math:`u` and :math:`v`.
-    They must learn by plain gradient descent at rates of their own, as :meth:`param_groups` says::
+    They need plain gradient descent with separate learning rates, from :meth:`param_groups`::
 
         torch.optim.SGD(criterion.param_groups())
 
@@ -63,7 +63,7 @@ class SparseOverParameterizationLoss(nn.Module):
         rows of the samples in the data set -> scalar; float32 for half logits.
 
     Raises:
-        IndexError: a row outside the data set (on CUDA an assertion of the device).
+        IndexError: an index is outside the data set (on CUDA a device-side assertion).
         ValueError: an option or an argument does not fit.
 
     Reference:
@@ -101,11 +101,11 @@ class SparseOverParameterizationLoss(nn.Module):
         load_whole(self)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Return how its parameters learn: plain gradient descent at rates of their own.
+        """Return the groups of its parameters: plain gradient descent, a rate for each.
 
-        ``robustfer.losses.param_groups(model, criterion)`` has these groups too, for one optimizer
-        if that is ``torch.optim.SGD``. Beside any other optimizer, and with a schedule, make one of
-        these groups only: ``torch.optim.SGD(criterion.param_groups())``.
+        ``robustfer.losses.param_groups(model, criterion)`` has these groups too, for one
+        ``torch.optim.SGD``. With any other optimizer or a schedule, use a separate optimizer:
+        ``torch.optim.SGD(criterion.param_groups())``.
         """
         scale = self.batch_size / _PUBLISHED_BATCH_SIZE
         plain = {"momentum": 0.0, "weight_decay": 0.0}
@@ -122,7 +122,7 @@ class SparseOverParameterizationLoss(nn.Module):
             index: rows of the samples in the data set, ``(B)`` int64; by default all.
 
         Raises:
-            IndexError: a row outside the data set (on CUDA an assertion of the device).
+            IndexError: an index is outside the data set (on CUDA a device-side assertion).
             ValueError: ``index`` does not fit.
         """
         u = self.u if index is None else read_rows(self.u, index)
@@ -148,7 +148,7 @@ class SparseOverParameterizationLoss(nn.Module):
 
 
 class SparseOverParameterizationPlusLoss(SparseOverParameterizationLoss):
-    r"""SOP+: sparse over-parameterization, two views that agree, and no class given up.
+    r"""Sparse over-parameterization with consistency of two views and balanced classes (SOP+).
 
     .. math:: L = L_{\mathrm{SOP}} + \lambda_c\, \frac{1}{B} \sum_n
         \mathrm{KL}\bigl(\mathrm{sg}(p_n) \,\|\, p'_n\bigr) + \lambda_b\, L_{\mathrm{balance}}
@@ -166,7 +166,7 @@ class SparseOverParameterizationPlusLoss(SparseOverParameterizationLoss):
         lr_v: learning rate of :math:`v` for the paper's batch of 128.
         init_std: standard deviation of the first values. The paper has 1e-8.
         consistency_weight: :math:`\lambda_c`.
-        balance_weight: :math:`\lambda_b`; 0 where the classes are of very different sizes.
+        balance_weight: :math:`\lambda_b`; 0 if the classes have very different sizes.
 
     Shape:
         logits ``(B, C)``, logits_flipped ``(B, C)`` of the other view, target ``(B)`` int64 or
@@ -174,7 +174,7 @@ class SparseOverParameterizationPlusLoss(SparseOverParameterizationLoss):
         scalar; float32 for half logits.
 
     Raises:
-        IndexError: a row outside the data set (on CUDA an assertion of the device).
+        IndexError: an index is outside the data set (on CUDA a device-side assertion).
         ValueError: an option or an argument does not fit.
 
     Reference:

@@ -1,4 +1,4 @@
-"""What the votes of several people ask of a prediction, as pure functions."""
+"""Losses against the votes of several people, as pure functions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def vote_shares(votes: Tensor, *, smoothing: float = 0.0, drop_single: bool = Fa
 
     Args:
         votes: :math:`v`, how many people saw each class.
-        smoothing: :math:`a`, pseudo votes for each class (the mean of a Dirichlet posterior); few
-            votes then say less than many.
+        smoothing: :math:`a`, pseudo votes for each class (the mean of a Dirichlet posterior). Few
+            votes then count less than many.
         drop_single: drop the votes for a class that only one person saw, as FERPlus does.
 
     Shape:
@@ -65,7 +65,7 @@ def vote_cross_entropy(
     weighted: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Cross entropy with the shares of the votes.
+    r"""Return the cross entropy with the shares of the votes.
 
     .. math::
         \ell_n = -\sum_k \frac{v_{n,k} + a}{\sum_c v_{n,c} + C a}
@@ -146,7 +146,7 @@ def drawn_vote_cross_entropy(
     weighted: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Cross entropy with one vote of each face: that of :func:`drawn_vote`.
+    r"""Return the cross entropy with one vote of each face, see :func:`drawn_vote`.
 
     .. math::
         \ell_n = -\log \operatorname{softmax}(z_n)_{y_n}, \qquad

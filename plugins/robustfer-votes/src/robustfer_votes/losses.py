@@ -12,14 +12,15 @@ from robustfer_votes.functional import drawn_vote_cross_entropy, partial_label, 
 
 
 class _VoteLoss(nn.Module):
-    """The options that all losses for votes have."""
+    """Hold the options of all losses for votes."""
 
     __call__: Callable[..., Tensor]
 
     def __init__(self, *, drop_single: bool, weighted: bool, reduction: Reduction) -> None:
         super().__init__()
         for name, value in (("drop_single", drop_single), ("weighted", weighted)):
-            if not isinstance(value, bool):  # every word, "false" too, is true in Python
+            # Python takes every text for true, also "false".
+            if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, got {value!r}")
         self.drop_single, self.weighted = drop_single, weighted
         self.reduction = check_choice("reduction", reduction, get_args(Reduction))
@@ -35,8 +36,8 @@ class VoteCrossEntropyLoss(_VoteLoss):
     """Module form of :func:`robustfer_votes.functional.vote_cross_entropy`.
 
     Args:
-        smoothing: pseudo votes for each class, so that few votes say less than many; 0 takes the
-            shares as they are.
+        smoothing: pseudo votes for each class, which make few votes count less than many; 0 keeps
+            the shares.
         drop_single: drop the votes for a class that only one person saw, as FERPlus does.
         weighted: weigh each face by the number of its votes.
         reduction: ``"mean"`` by the weights, ``"sum"`` of the weighted values over the batch, or

@@ -1,4 +1,4 @@
-"""The losses: a function with the mathematics each, and a module with the options."""
+"""The losses, each as a function with the mathematics and a module with the options."""
 
 from robustfer_robust_losses.losses.active_passive import ActivePassiveLoss
 from robustfer_robust_losses.losses.bootstrapping import (

@@ -1,4 +1,4 @@
-"""Active passive loss: a normalized loss together with one of the absolute error's kind."""
+"""Active passive loss: a normalized loss plus one like the absolute error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Passive = Literal["mean_absolute_error", "reverse_cross_entropy"]
 
 
 class ActivePassiveLoss(nn.Module):
-    r"""A robust loss that raises the label's probability, and one that lowers all others'.
+    r"""Add a robust loss of the label's probability and one that lowers the other probabilities.
 
     .. math:: \ell_n = \alpha\, \ell^{\text{active}}_n + \beta\, \ell^{\text{passive}}_n
 
@@ -38,8 +38,8 @@ class ActivePassiveLoss(nn.Module):
         active: ``"normalized_cross_entropy"`` or ``"normalized_generalized_cross_entropy"``.
         passive: ``"mean_absolute_error"``, which is half the paper's, or
             ``"reverse_cross_entropy"``, which is 9.21 times as large.
-        active_weight: :math:`\alpha`, the weight of the active loss, which is the smaller the more
-            classes there are.
+        active_weight: :math:`\alpha`, the weight of the active loss, whose size falls with the
+            number of classes.
         passive_weight: :math:`\beta`, the weight of the passive loss.
         q: only for the normalized generalized cross entropy.
         floor: only for the reverse cross entropy.

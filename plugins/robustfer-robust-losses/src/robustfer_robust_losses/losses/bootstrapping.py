@@ -14,18 +14,18 @@ from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 def soft_bootstrapping(
     logits: Tensor, target: Tensor, *, label_weight: float = 0.95, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Cross entropy with a mixture of the label and the prediction itself.
+    r"""Return the cross entropy with a mixture of the label and the prediction.
 
     .. math:: \ell_n = -\sum_k \bigl(\beta\, t_{n,k} + (1 - \beta)\, p_{n,k}\bigr) \log p_{n,k}
 
-    The gradient runs through the prediction on both sides of the logarithm: the loss is
-    cross entropy plus entropy, which it lowers, and no pseudo label that is held constant (with
-    that, the second half would have no gradient at all). With ``label_weight=1`` it is cross
-    entropy. The formula is the one commonly stated; the paper itself was not at hand.
+    The prediction has a gradient both as label and inside the logarithm. So the loss is cross
+    entropy plus the entropy of the prediction. With a constant prediction as label, the second part
+    would have no gradient. With ``label_weight=1`` it is cross entropy. We could not obtain the
+    paper, so this is the formula that others state.
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
+        target: the given label, possibly wrong.
         label_weight: :math:`\beta`, the weight of the label, in [0, 1].
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
@@ -54,16 +54,16 @@ def soft_bootstrapping(
 def hard_bootstrapping(
     logits: Tensor, target: Tensor, *, label_weight: float = 0.8, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Cross entropy with a mixture of the label and the class that the network thinks likeliest.
+    r"""Return the cross entropy with a mixture of the label and the most probable class.
 
     .. math:: \ell_n = -\beta \sum_k t_{n,k} \log p_{n,k} - (1 - \beta) \log \max_k p_{n,k}
 
-    With ``label_weight=1`` it is cross entropy. The formula is the one commonly stated; the paper
-    itself was not at hand.
+    With ``label_weight=1`` it is cross entropy. We could not obtain the paper, so this is the
+    formula that others state.
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
+        target: the given label, possibly wrong.
         label_weight: :math:`\beta`, the weight of the label, in [0, 1].
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
@@ -92,7 +92,7 @@ class SoftBootstrappingLoss(nn.Module):
     """Module form of :func:`robustfer_robust_losses.losses.soft_bootstrapping`.
 
     Args:
-        label_weight: weight of the label, the rest being the prediction's, in [0, 1].
+        label_weight: weight of the label, in [0, 1]. The prediction has the rest.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -131,7 +131,7 @@ class HardBootstrappingLoss(nn.Module):
     """Module form of :func:`robustfer_robust_losses.losses.hard_bootstrapping`.
 
     Args:
-        label_weight: weight of the label, the rest being that of the likeliest class, in [0, 1].
+        label_weight: weight of the label, in [0, 1]. The most probable class has the rest.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

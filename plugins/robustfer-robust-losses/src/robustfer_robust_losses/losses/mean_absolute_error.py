@@ -13,19 +13,19 @@ from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 
 
 def mean_absolute_error(logits: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Half the absolute difference between the prediction and the label.
+    r"""Return half the absolute difference between the prediction and the label.
 
     .. math:: \ell_n = 1 - p_{n,y_n} = \tfrac{1}{2} \sum_k |p_{n,k} - [k = y_n]|
 
-    It sums to :math:`C - 1` over all labels for every prediction. Symmetric noise therefore
-    leaves its minimum where it is, as long as no wrong class is likelier than the right one; but
-    a label that is not believed hardly moves the network, which makes it slow to learn. The paper
-    takes the whole difference, :math:`2 - 2 p_{n,y_n}`. Of probabilities it is the mean over
-    labels drawn from them, which is not the difference from their distribution.
+    It sums to :math:`C - 1` over all labels for every prediction. Symmetric noise therefore does
+    not move its minimum, as long as no wrong class is more likely than the right one. But a label
+    of low probability has a small gradient, so it learns slowly. The paper takes the whole
+    difference, :math:`2 - 2 p_{n,y_n}`. For probabilities it is the mean over labels drawn from
+    them, not the difference from their distribution.
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
+        target: the given label, possibly wrong.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

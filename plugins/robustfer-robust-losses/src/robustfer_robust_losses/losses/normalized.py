@@ -14,7 +14,7 @@ from robustfer_robust_losses.losses._log_probabilities import box_cox, log_proba
 def normalized_cross_entropy(
     logits: Tensor, target: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Cross entropy as a share of its sum over all labels.
+    r"""Return the cross entropy as a share of its sum over all labels.
 
     .. math:: \ell_n = \frac{-\log p_{n,y_n}}{-\sum_k \log p_{n,k}}
 
@@ -25,7 +25,7 @@ def normalized_cross_entropy(
 
     Args:
         logits: scores of the classes, before softmax; two classes or more.
-        target: the label as given, possibly wrong.
+        target: the given label, possibly wrong.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -49,19 +49,19 @@ def normalized_cross_entropy(
 def normalized_generalized_cross_entropy(
     logits: Tensor, target: Tensor, *, q: float = 0.7, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Generalized cross entropy as a share of its sum over all labels.
+    r"""Return the generalized cross entropy as a share of its sum over all labels.
 
     .. math:: \ell_n = \frac{1 - p_{n,y_n}^q}{C - \sum_k p_{n,k}^q}
 
-    As robust as :func:`normalized_cross_entropy`, which it is near ``q = 0``; at ``q = 1`` it is
-    the mean absolute error divided by :math:`C - 1`. The paper normalizes any loss in this way;
-    the choice of this one is its public program's. Of probabilities it is the mean over labels
-    drawn from them, as cross entropy is.
+    It is as robust as :func:`normalized_cross_entropy`, and near ``q = 0`` equals it. At ``q = 1``
+    it is the mean absolute error divided by :math:`C - 1`. The paper normalizes any loss in this
+    way. Its public program chooses this one. For probabilities it is the mean over labels drawn
+    from them, as in cross entropy.
 
     Args:
         logits: scores of the classes, before softmax; two classes or more.
-        target: the label as given, possibly wrong.
-        q: where between normalized cross entropy (near 0) and absolute error (1), in (0, 1].
+        target: the given label, possibly wrong.
+        q: from normalized cross entropy (near 0) to absolute error (1), in (0, 1].
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -84,9 +84,9 @@ def normalized_generalized_cross_entropy(
 
 
 def _share(losses: Tensor, target: Tensor) -> Tensor:
-    """The loss of the label, of the losses (B, C) of all."""
+    """Return the loss of the label divided by the sum of the losses (B, C) of all."""
     if losses.shape[1] == 1:
-        raise ValueError("logits must have two classes or more, got 1: the loss of one is 0 of 0")
+        raise ValueError("logits must have two classes or more, got 1, whose share would be 0 of 0")
     return at_label(losses, target) / losses.sum(dim=1)
 
 
@@ -128,7 +128,7 @@ class NormalizedGeneralizedCrossEntropyLoss(nn.Module):
     """Module form of :func:`robustfer_robust_losses.losses.normalized_generalized_cross_entropy`.
 
     Args:
-        q: where between normalized cross entropy (near 0) and absolute error (1), in (0, 1].
+        q: from normalized cross entropy (near 0) to absolute error (1), in (0, 1].
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

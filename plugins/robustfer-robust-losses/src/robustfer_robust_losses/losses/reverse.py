@@ -1,4 +1,4 @@
-"""Reverse cross entropy: prediction and label have changed places."""
+"""Reverse cross entropy, with prediction and label exchanged."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 def reverse_cross_entropy(
     logits: Tensor, target: Tensor, *, floor: float = 1e-4, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Cross entropy with the prediction in the place of the label, and the label in its place.
+    r"""Return the cross entropy with prediction and label exchanged.
 
     .. math::
         \ell_n = -\sum_k p_{n,k} \log \max(t_{n,k}, f), \qquad
         \ell_n = -\log f \cdot (1 - p_{n,y_n}) \text{ of a class } y_n
 
-    The floor :math:`f` stands for the zeros of the label :math:`t`, whose logarithm would be
-    infinite; the paper writes a constant :math:`A = \log f` for it. So of classes it is the mean
-    absolute error times :math:`-A`, 9.21 by default, and as robust. Of probabilities it is the sum
-    as it stands, not the mean over labels drawn from them.
+    The floor :math:`f` replaces the zeros of the label :math:`t`, whose logarithm would be
+    infinite. The paper writes a constant :math:`A = \log f` for it. For classes it is the mean
+    absolute error times :math:`-A`, 9.21 by default, and as robust. For probabilities it is this
+    sum, not the mean over labels drawn from them.
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
-        floor: what the zeros of a label are raised to, in (0, 1).
+        target: the given label, possibly wrong.
+        floor: replaces the zeros of a label, in (0, 1).
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -60,7 +60,7 @@ class ReverseCrossEntropyLoss(nn.Module):
     """Module form of :func:`robustfer_robust_losses.losses.reverse_cross_entropy`.
 
     Args:
-        floor: what the zeros of a label are raised to, in (0, 1).
+        floor: replaces the zeros of a label, in (0, 1).
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

@@ -20,16 +20,16 @@ def symmetric_cross_entropy(
     floor: float = 1e-4,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Cross entropy, which learns fast, and reverse cross entropy, which forgives.
+    r"""Return cross entropy, which learns fast, plus reverse cross entropy, which is robust.
 
     .. math:: \ell_n = -\alpha \log p_{n,y_n} - \beta \sum_k p_{n,k} \log \max(t_{n,k}, f)
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
-        cross_entropy_weight: :math:`\alpha`; more of it learns harder tasks, and wrong labels.
+        target: the given label, possibly wrong.
+        cross_entropy_weight: :math:`\alpha`. A larger one learns hard tasks, but also wrong labels.
         reverse_weight: :math:`\beta`, the weight of the reverse cross entropy.
-        floor: f, what the zeros of a label are raised to, in (0, 1).
+        floor: f, replaces the zeros of a label, in (0, 1).
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -48,7 +48,7 @@ def symmetric_cross_entropy(
     """
     check_range("cross_entropy_weight", cross_entropy_weight, 0.0)
     check_range("reverse_weight", reverse_weight, 0.0)
-    # First, since it checks the tensors.
+    # First, because it checks the tensors.
     reverse = reverse_cross_entropy(logits, target, floor=floor, reduction=reduction)
     entropy = cross_entropy(logits, target, reduction=reduction)
     return cross_entropy_weight * entropy + reverse_weight * reverse
@@ -59,8 +59,8 @@ class SymmetricCrossEntropyLoss(nn.Module):
 
     Args:
         cross_entropy_weight: weight of the cross entropy, which learns fast.
-        reverse_weight: weight of the reverse cross entropy, which forgives.
-        floor: what the zeros of a label are raised to in the reverse one, in (0, 1).
+        reverse_weight: weight of the reverse cross entropy, which is robust.
+        floor: replaces the zeros of a label in the reverse cross entropy, in (0, 1).
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

@@ -1,4 +1,4 @@
-"""Truncated generalized cross entropy, without the memory that the paper's pruning keeps."""
+"""Truncated generalized cross entropy, without the state of the paper's pruning."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def truncated_generalized_cross_entropy(
     threshold: float = 0.5,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Generalized cross entropy, constant where a label is believed too little.
+    r"""Return generalized cross entropy that is constant for labels of low probability.
 
     .. math::
         \ell_n = L_q\bigl(\max(p_{n,y_n}, k)\bigr), \qquad L_q(p) = \frac{1 - p^q}{q}
 
-    A label that the network gives no more than the threshold :math:`k` has no gradient: it is
-    left out. What the network believes now decides, in every batch anew, and nothing is
-    remembered. **An untrained network believes no label as much as 0.5 and would never begin to
-    learn.** Train with ``threshold=0``, which is generalized cross entropy, until it tells the
-    classes apart, then raise the threshold.
+    A label with a probability of at most the threshold :math:`k` has no gradient, so it is left
+    out. The present prediction decides this in every batch. Nothing is remembered. **An untrained
+    network gives no label a probability of 0.5, and would never start to learn.** Train with
+    ``threshold=0``, which is generalized cross entropy, until it can classify. Then raise the
+    threshold.
 
-    The paper goes on from here: every few epochs it decides, for each sample of the training set,
-    whether it counts (:math:`w_i = 1` where :math:`L_q(p_{y_i}) < L_q(k)`), and between these
-    rounds the samples that count do so wherever their belief goes. That takes state by sample.
-    Right after a round both have the same gradient. The paper defines the loss for classes. Of
-    probabilities it is the mean over labels drawn from them, as cross entropy is.
+    The paper goes further. Every few epochs it decides for each sample of the training set whether
+    it counts (:math:`w_i = 1` if :math:`L_q(p_{y_i}) < L_q(k)`). Until the next decision these
+    samples count for any prediction. That needs a state per sample. Just after a decision both have
+    the same gradient. The paper defines the loss for classes. For probabilities it is the mean over
+    labels drawn from them, as in cross entropy.
 
     Args:
         logits: scores of the classes, before softmax.
-        target: the label as given, possibly wrong.
-        q: where between cross entropy (near 0) and absolute error (1), in (0, 1].
-        threshold: the belief k up to which a label is left out, in [0, 1).
+        target: the given label, possibly wrong.
+        q: from cross entropy (near 0) to absolute error (1), in (0, 1].
+        threshold: the probability k up to which a label is left out, in [0, 1).
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
@@ -71,11 +71,11 @@ def truncated_generalized_cross_entropy(
 class TruncatedGeneralizedCrossEntropyLoss(nn.Module):
     """Module form of :func:`robustfer_robust_losses.losses.truncated_generalized_cross_entropy`.
 
-    ``threshold`` is an attribute that the loop sets: begin with 0, as an untrained network
-    believes no label enough to learn from it.
+    ``threshold`` is an attribute that the loop sets. Start with 0, because an untrained network
+    gives all labels a low probability.
 
     Args:
-        q: where between cross entropy (near 0) and absolute error (1), in (0, 1].
+        q: from cross entropy (near 0) to absolute error (1), in (0, 1].
         threshold: the belief up to which a label is left out, in [0, 1); 0 leaves out none.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
