@@ -15,7 +15,7 @@ from robustfer.augmentations import SingleView
 from robustfer.data import LabeledFaces
 from robustfer.noise import TransitionEstimate
 
-NAMES = {"ce": "cross entropy", "eac": "EAC", "forward": "verified labels, forward correction"}
+NAMES = {"ce": "cross entropy", "eac": "EAC", "retrain": "verified labels, second training"}
 
 
 @dataclass(frozen=True)
