@@ -111,7 +111,7 @@ def test_what_lies_beside_the_arrays(tmp_path):
     assert faces.ids == ["0.PNG", "2.jpg"]
     assert faces.excluded == {"hidden": 1, "without an image": 1}
     write_image(images / "more" / "0.jpg")
-    with pytest.raises(ValueError, match=r"more/0\.jpg lies in a folder of its own"):
+    with pytest.raises(ValueError, match=r"more/0\.jpg is in a subfolder"):
         AffectNet(tmp_path)
     (images / "more" / "0.jpg").unlink()
     (tmp_path / "train_set" / "annotations" / "2_exp.npy").unlink()

@@ -204,8 +204,7 @@ def _read_annotations(annotations: Path, images: Path, excluded: Counter[str]) -
     inner = next((parts for parts in paths if len(parts) > 1), None)
     if inner is not None:
         raise ValueError(
-            f"{images.joinpath(*inner)} lies in a folder of its own; put all images directly into "
-            f"{images}"
+            f"{images.joinpath(*inner)} is in a subfolder; put all images directly into {images}"
         )
     if not paths:
         raise ValueError(f"{images} has no image, expected files like {images / '0.jpg'}")
