@@ -14,15 +14,15 @@ from pathlib import Path
 import tomllib
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ["testing", "train", "onnx", "dev"]
+EXTRAS = ["testing", "train", "onnx", "docs", "dev"]
 ADAPTERS = {
     "tests/examples/test_adapters.py",
     "tests/models/test_transformers.py",
     "tests/data/test_sampling.py",
 }
 BOUND = re.compile(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)")
-# They check how the code is written, and no test needs them.
-STYLE = {"mypy", "ruff"}
+# It checks types, and no test needs it.
+TYPES = {"mypy"}
 
 
 def projects() -> dict[Path, dict]:
@@ -46,7 +46,7 @@ def main(python: str, folder: Path, arguments: list[str]) -> None:
     extras = projects()[ROOT]["optional-dependencies"]
     core = [line for project in projects().values() for line in project["dependencies"]]
     core += [line for extra in EXTRAS for line in extras[extra]]
-    tools = [pin for pin in lowest(extras["dev"]) if pin.split("==")[0] not in STYLE]
+    tools = [pin for pin in lowest(extras["dev"]) if pin.split("==")[0] not in TYPES]
     plugins = [part for path in projects() if path != ROOT for part in ("--editable", str(path))]
 
     def run(*command: str) -> None:

@@ -40,7 +40,9 @@ def peak_bytes(call, device):
         peak = torch.cuda.max_memory_allocated() - before
         del results
         return peak
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    # Without acc_events older torch warns.
+    cpu = [ProfilerActivity.CPU]
+    with profile(activities=cpu, profile_memory=True, acc_events=True) as record:
         results = call()
     del results
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]

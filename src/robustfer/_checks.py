@@ -317,15 +317,16 @@ def check_whole_number(
     ...
     ValueError: num_classes must be a whole number from 2 on, got 7.0
     """
+    # An array's dtype equals the name "bool", and a tensor's does not.
+    truth = isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, "bool")
     try:
-        number = value.__index__()
+        number = None if truth else value.__index__()
     except (AttributeError, TypeError):
         number = None
-    truth = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
     least = -math.inf if low is None else low
     # A size must fit into torch's int64. A number without a lower bound is not a size.
     greatest = high if high is not None else math.inf if low is None else 2**63 - 1
-    if number is None or truth or not least <= number <= greatest:
+    if number is None or not least <= number <= greatest:
         beyond = high is not None or (number is not None and number > greatest)
         bounds = f" from {low} to {greatest}" if beyond else f" from {low} on"
         bounds = "" if low is None else bounds

@@ -264,7 +264,9 @@ def test_samples_do_not_depend_on_their_batch():
 def test_memory_is_that_of_slope_and_gradient(form):
     heatmaps = torch.zeros(48, 19, 56, 56, requires_grad=True)
     loss = form(heatmaps.shape)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    # Without acc_events older torch warns.
+    cpu = [ProfilerActivity.CPU]
+    with profile(activities=cpu, profile_memory=True, acc_events=True) as record:
         torch.autograd.grad(loss(heatmaps).sum(), heatmaps)
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda e: e.start_ns())]

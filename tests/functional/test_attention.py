@@ -134,7 +134,9 @@ def test_mixed_dtypes_follow_the_features():
 def test_no_product_over_classes_and_channels_is_made():
     features = maps(0, 4, 64, 7, 7, dtype=torch.float32).requires_grad_()
     weight = maps(1, 7, 64, dtype=torch.float32)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    # Without acc_events older torch warns.
+    cpu = [ProfilerActivity.CPU]
+    with profile(activities=cpu, profile_memory=True, acc_events=True) as record:
         class_attention(features, weight).square().sum().backward()
     largest = max(event.cpu_memory_usage for event in record.events())
     assert largest <= features.nbytes + 1024  # the gradient; the product would be 7 times that

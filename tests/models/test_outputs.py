@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from robustfer.models import CAMOutput, cam_outputs
+from tests.other_device import OtherDevice
 
 
 def make(batch=3, channels=6, height=4, width=5, classes=7, *, norm=None, dtype=torch.float64):
@@ -177,3 +178,15 @@ def test_refusals(changed, message):
     }
     with pytest.raises(ValueError, match=message):
         cam_outputs(**(good | changed))
+
+
+@pytest.mark.parametrize("device", ["meta", "lazy"])
+def test_devices_without_autocast(device):
+    """torch raises when it is asked whether autocast is on for one of these."""
+    with OtherDevice():
+        features = torch.ones(2, 6, 4, 5, device=device)
+        weight = torch.ones(7, 6, device=device)
+        output = cam_outputs(features, weight, None)
+    assert output.logits.shape == (2, 7)
+    assert output.attention.shape == (2, 7, 4, 5)
+    assert {tensor.device.type for tensor in output} == {device}

@@ -21,6 +21,9 @@ from robustfer.augmentations._points import Points
 from robustfer.augmentations.erasing import check_erasing, fill_boxes_, sample_boxes
 from robustfer.augmentations.pipeline import KorniaPipeline, carried
 
+# Some versions of torch refuse 0. Next to the square of a standard deviation this rounds to it.
+_NOTHING = torch.finfo(torch.float32).tiny
+
 
 class Preparation(nn.Module):
     """The steps and options that ``SingleView`` and ``MirroredPair`` share.
@@ -109,7 +112,7 @@ class Preparation(nn.Module):
         )
         if pixels.is_cpu and not from_bytes:
             # One pass over memory, where subtraction and division take two.
-            return F.batch_norm(pixels, mean, std.square(), eps=0.0)
+            return F.batch_norm(pixels, mean, std.square(), eps=_NOTHING)
         mean, std = mean[:, None, None], std[:, None, None]
         # In place on the copy that the conversion or the subtraction makes.
         centred = pixels.float().sub_(mean) if from_bytes else pixels.sub(mean)

@@ -24,6 +24,18 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def autocasts(tensor: Tensor) -> bool:
+    """Tell whether autocast is on for the device of ``tensor``.
+
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     autocasts(torch.eye(2)), autocasts(torch.eye(2, device="meta"))
+    (True, False)
+    """
+    # torch raises when asked about these, and older torch cannot compile is_autocast_available.
+    device_type = tensor.device.type
+    return device_type not in ("meta", "lazy") and torch.is_autocast_enabled(device_type)
+
+
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Switch autocast off, so it does not round products of ``tensor`` to half precision.
 
@@ -31,9 +43,8 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     ...     (torch.eye(2) @ torch.eye(2)).dtype
     torch.float32
     """
-    device_type = tensor.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
+    if autocasts(tensor):
+        return torch.autocast(tensor.device.type, enabled=False)
     # Entering autocast has a cost, so skip it where autocast is off already.
     return _NOTHING
 

@@ -181,7 +181,7 @@ class CompositeLoss(nn.Module):
         return ((routes, loss) for routes, loss in pairs if routes.proposed)
 
     def _check_known(self, tensors: Mapping[str, Tensor]) -> None:
-        unknown = sorted(tensors.keys() - self.accepts)
+        unknown = sorted(set(tensors) - self.accepts)
         if unknown:
             near = [match for name in unknown for match in get_close_matches(name, self.accepts, 1)]
             hint = f"; did you mean {near}?" if near else ""

@@ -194,7 +194,10 @@ def _layout_of(name: str, backbone: nn.Module, features: object, images: Tensor)
             "set self.num_features to the number of channels"
         )
     if len(shape) == 3 and shape[2] == channels:
-        return Layout("NLC", shape[2], prefix=getattr(backbone, "num_prefix_tokens", 0) or 0)
+        # Older timm does not count the class token of some networks.
+        class_token = shape[1] > 1 and getattr(backbone, "cls_token", None) is not None
+        prefix = getattr(backbone, "num_prefix_tokens", int(class_token)) or 0
+        return Layout("NLC", shape[2], prefix)
     if len(shape) == 4:
         declared = str(getattr(backbone, "output_fmt", ""))
         first, last = shape[1] == channels, shape[3] == channels

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_shapes
 from robustfer.functional import class_attention
+from robustfer.functional._precision import autocasts
 
 
 class CAMOutput(NamedTuple):
@@ -140,7 +141,7 @@ def class_bias(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None) -
 def _check_dtypes(
     features: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None
 ) -> None:
-    if torch.is_autocast_enabled(features.device.type):
+    if autocasts(features):
         return
     scale = None if norm is None else norm.weight
     for name, tensor in (("weight", weight), ("bias", bias), ("the scale of norm", scale)):
