@@ -54,7 +54,7 @@ def corrected_labels(
     labels, rows = checked(given, probabilities)
     matrix, shares = transition_and_shares(transition, labels, rows)
     factors = (matrix**evidence * shares[:, None]).to(rows.dtype).T
-    found = rows * factors[labels]
+    found = factors[labels].mul_(rows)
     total = found.sum(dim=1, keepdim=True)
     # Where prediction and label exclude each other, the prediction is kept.
-    return (found / total).where(total > 0, rows)
+    return found.div_(total).where(total > 0, rows)
