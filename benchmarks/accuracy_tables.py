@@ -340,7 +340,7 @@ def shares_table(rows: Rows) -> str:
     """Accuracy and mean class as they are, and with the shares that verified labels tell."""
     lines = []
     for scale, own in scales_of(groups_of(rows)).items():
-        for task, name in TASKS.items():
+        for task, name in sorted(TASKS.items(), key=lambda one: one[0] != REAL):
             shown = []
             for group in sorted(own, key=lambda g: (g.title, g.epochs)):
                 runs = [row for row in group.runs.values() if "adjusted" in row]
