@@ -342,7 +342,7 @@ def shares_table(rows: Rows) -> str:
     for scale, own in scales_of(groups_of(rows)).items():
         for task, name in sorted(TASKS.items(), key=lambda one: one[0] != REAL):
             shown = []
-            for group in sorted(own, key=lambda g: (g.title, g.epochs)):
+            for group in sorted(own, key=lambda g: (g.method != BASELINE, g.title, g.epochs)):
                 runs = [row for row in group.runs.values() if "adjusted" in row]
                 if group.task != task or not runs:
                     continue
