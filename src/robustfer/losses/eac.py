@@ -28,7 +28,8 @@ class EACLoss(nn.Module):
     on the number of classes and on the scale of the features.
 
     Args:
-        consistency_weight: :math:`\lambda`, the weight of the attention consistency.
+        consistency_weight: :math:`\lambda`, the weight of the attention consistency. The paper's is
+            5. In short trainings 1 learnt faster and was more accurate.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
             default: all 1. It moves with the module, but is not in its ``state_dict``.
