@@ -36,6 +36,7 @@ LABELS = {
 }
 # Colours of methods with and without verified labels.
 VERIFIED, UNVERIFIED = "#d1651b", "#1f6fb4"
+SMALL = "cpu"  # the runs of another scale have other epochs
 RELABELLED = ("symmetric30", "fer2013")
 Rows = Sequence[Mapping[str, Any]]
 
@@ -102,7 +103,7 @@ def _short(group: Group) -> str:
 
 def relabelling(rows: Rows, path: Path) -> None:
     """Draw precision and recall of changed labels by epoch: each seed thin, the mean thick."""
-    rows = [row for row in rows if any(row.get("recall_by_epoch") or ())]
+    rows = [row for row in rows if any(row.get("recall_by_epoch") or ()) and row["scale"] == SMALL]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure = Figure(figsize=(11, 3.8 * len(methods)), layout="constrained")
     FigureCanvasAgg(figure)

@@ -171,9 +171,9 @@ def summary_table(rows: Rows) -> str:
     papers = [group for group in own if group.method in ("eac", "scn", "gsmc", "lanet")]
     best = sorted(papers, key=lambda group: -group.mean(prediction))[:1]
     shown = [_summary(group, floor, prediction) for group in (floor, *best)]
-    for group in own:
-        if group.method == RECIPE:
-            shown += [_summary(group, floor, prediction), _moved(group, floor, prediction)]
+    recipes = [group for group in own if group.method == RECIPE]
+    for group in sorted(recipes, key=lambda group: -len(group.runs))[:1]:
+        shown += [_summary(group, floor, prediction), _moved(group, floor, prediction)]
     return f"{markdown_table(shown)}\n\n{SCALES[scale]}. {_faces(own)}\n"
 
 
