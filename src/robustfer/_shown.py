@@ -16,7 +16,9 @@ def value(given: object) -> str:
     >>> value("a" * 1000)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... (1002 characters)"
     """
-    text = _text(repr, given, f"{type(given).__name__} whose repr cannot be made")
+    # Python refuses to convert an integer of thousands of digits.
+    what = "of thousands of digits" if isinstance(given, int) else "whose repr cannot be made"
+    text = _text(repr, given, f"{type(given).__name__} {what}")
     cut = f"{text[:60]}... ({len(text)} characters)"
     return text if len(text) <= _LONGEST_VALUE else cut
 
