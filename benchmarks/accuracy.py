@@ -53,7 +53,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks import accuracy_pictures, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
-from benchmarks.accuracy_shares import adjusted_figures
+from benchmarks.accuracy_shares import adjusted_figures, figures_of
 from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
@@ -64,7 +64,6 @@ from examples.train.views import Views
 from examples.train.weights import pixels_of
 from robustfer.checkpoint import load_model
 from robustfer.data import FERPlus, LabeledFaces
-from robustfer.metrics import accuracy, confusion_matrix, mean_class_accuracy
 from robustfer.models import CAMClassifier
 from robustfer.noise import NoiseProfile, with_noise_like, with_symmetric_noise
 
@@ -295,15 +294,6 @@ def predictions(
         said = [own.float().softmax(1) for own in logits]
         parts.append(torch.stack(said).mean(0).cpu())
     return torch.cat(parts)
-
-
-def figures_of(probabilities: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
-    """Return the accuracy of predictions (N, C), and the mean over the classes."""
-    confusion = confusion_matrix(probabilities.argmax(1), targets, probabilities.shape[1])
-    return {
-        "accuracy": float(accuracy(confusion)),
-        "mean_class_accuracy": float(mean_class_accuracy(confusion)),
-    }
 
 
 def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float | None:

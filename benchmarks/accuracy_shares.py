@@ -54,9 +54,14 @@ def adjusted_figures(
     found = {}
     for name, way in TARGETS.items():
         moved = adjust_to_shares(probabilities.double(), learnt, estimate.shares, equal=way)
-        confusion = confusion_matrix(moved.argmax(1), targets, num_classes=size)
-        found[name] = {
-            "accuracy": float(accuracy(confusion)),
-            "mean_class_accuracy": float(mean_class_accuracy(confusion)),
-        }
+        found[name] = figures_of(moved, targets)
     return found
+
+
+def figures_of(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+    """Return the accuracy of predictions (N, C), and the mean over the classes."""
+    confusion = confusion_matrix(probabilities.argmax(1), targets, probabilities.shape[1])
+    return {
+        "accuracy": float(accuracy(confusion)),
+        "mean_class_accuracy": float(mean_class_accuracy(confusion)),
+    }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from examples.train.methods.base import Network, Task
@@ -58,7 +59,8 @@ class Retrain(CrossEntropy):
         soft = corrected_labels(
             faces.targets, predicted, transition=known.estimate, evidence=options.evidence
         )
-        soft[known.verified] = torch.eye(len(faces.classes)).to(soft)[known.label[known.verified]]
+        said = F.one_hot(known.label[known.verified], len(faces.classes))
+        soft[known.verified] = said.to(soft)
         self.register_buffer("soft_label", soft.to(torch.get_default_dtype()), persistent=False)
 
     def labels_now(self) -> Tensor:
