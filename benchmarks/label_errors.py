@@ -14,8 +14,10 @@ The protocol was fixed before any row was made:
 - All scores use the same networks: the last and the averaged weights. cleanlab's row is the best of
   its scores with either, chosen by the true labels.
 - Ours is the default of ``robustfer audit``: the mean over all visits, and the averaged weights.
-- A hundred verified labels are drawn at random, five times per seed. They are excluded from the
-  ranking that is judged.
+- A hundred verified labels are drawn five times per seed, uniformly or as many of each given label.
+  They are excluded from the ranking that is judged.
+- The second training is that of ``accuracy.py``, with the hundred labels that it drew. It is kept
+  if ``accuracy.py`` has run it.
 - ``run`` saves predictions in a folder that git ignores. ``score`` makes the rows from all saved
   predictions. Rows only have figures of whole data sets.
 """
@@ -28,7 +30,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -41,12 +43,13 @@ from torch import Tensor
 from benchmarks import accuracy, accuracy_tables
 from benchmarks.accuracy import SCALES, SEEDS, Scale
 from benchmarks.accuracy_methods import METHODS
+from benchmarks.accuracy_shares import VERIFIED, verify
+from examples.train.data import seed_of
 from examples.train.engine import train
 from examples.train.recording import DYNAMICS
 from examples.train.tables import markdown_table
 from robustfer.audit import audit
 from robustfer.data import LabeledFaces
-from robustfer.noise import transition_from_verified
 
 RESULTS = Path(__file__).parent / "results" / "label_errors.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "label_errors.md"
@@ -57,7 +60,7 @@ SETTINGS: Mapping[str, Mapping[str, float | str]] = {
     "look": {"learning-rate": 0.002, "weight-decay": 0.5},
     "face": {},
 }
-VERIFIED, DRAWS = 100, 5
+DRAWS = 5
 # cleanlab cannot adjust the last one.
 CLEANLAB = (
     ("self_confidence", False),
@@ -72,10 +75,16 @@ CLEANLAB_TITLES = [
     for method, adjusted in CLEANLAB
     for window in NETWORKS
 ]
+WITHOUT = "posterior, mean and ema"
+UNIFORM = f"posterior of {VERIFIED} verified"
+STRATIFIED = f"posterior of {VERIFIED} stratified"
 OURS = {
-    "robustfer": "posterior, mean and ema",
-    f"robustfer, {VERIFIED} verified": f"posterior of {VERIFIED} verified, mean and ema",
+    "robustfer": WITHOUT,
+    f"robustfer, {VERIFIED} verified": f"{UNIFORM}, mean and ema",
+    f"robustfer, {VERIFIED} verified, stratified": f"{STRATIFIED}, mean and ema",
 }
+AGAIN = {"robustfer, the same after a second training": f"{STRATIFIED}, mean and ema"}
+FIRST_METHOD, SECOND_METHOD = "ce", "retrain-verified"
 TITLES = {"look": "A small network from nothing", "face": "A network that recognises faces"}
 FIRST, RECALL = 200, 0.25
 FEW = 64
@@ -112,8 +121,8 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
-def record_path(scale: Scale, task: str, seed: int, folds: int) -> Path:
-    """Return the path of the saved predictions of a training, or of its folds."""
+def record_path(scale: Scale, task: str, seed: int, folds: int | str) -> Path:
+    """Return the path of the saved predictions of a training, of its folds, or of the second."""
     return RECORDS / f"{scale.name}-{task}-{seed}-{folds}.safetensors"
 
 
@@ -125,11 +134,10 @@ def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: s
         return
     faces, judged = accuracy.load(root, task, "try", scale, seed)
     judged = judged.subset(list(range(min(FEW, len(judged)))))  # the program must judge some faces
-    assert faces.true_targets is not None
     start = time.perf_counter()
     seconds = None
     if folds == 1:
-        found, seconds = recorded(task, seed, scale)
+        found, seconds = recorded(FIRST_METHOD, SETTINGS[scale.name], task, seed, scale)
         if not found:
             found = one_training(faces, judged, seed=seed, scale=scale, root=root, device=device)
     else:
@@ -144,12 +152,41 @@ def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: s
             for name in NETWORKS:
                 whole = found.setdefault(name, torch.zeros(len(faces), len(faces.classes)))
                 whole[others] = parts[name]
+    seconds = seconds or round(time.perf_counter() - start, 1)
+    about = {"method": FIRST_METHOD, "folds": folds, "seconds": seconds}
+    keep(path, faces, found, about, task=task, seed=seed, scale=scale, device=device)
+
+
+def keep_second(task: str, *, seed: int, scale: Scale, root: Path, device: str) -> None:
+    """Save the predictions of the second training, if ``accuracy.py`` has run it."""
+    path = record_path(scale, task, seed, "second")
+    [setting] = accuracy.grid(SECOND_METHOD, scale)
+    found, seconds = recorded(SECOND_METHOD, setting, task, seed, scale)
+    if path.exists() or not found:
+        return
+    faces, _ = accuracy.load(root, task, "try", scale, seed)
+    about = {"method": SECOND_METHOD, "folds": 1, "seconds": seconds}
+    keep(path, faces, found, about, task=task, seed=seed, scale=scale, device=device)
+
+
+def keep(
+    path: Path,
+    faces: LabeledFaces,
+    found: dict[str, Tensor],
+    about: Mapping[str, Any],
+    *,
+    task: str,
+    seed: int,
+    scale: Scale,
+    device: str,
+) -> None:
+    """Save predictions, the labels, and a description of the training."""
     about = {
-        "scale": scale.name, "task": task, "seed": seed, "folds": folds, "epochs": scale.epochs,
-        "seconds": seconds or round(time.perf_counter() - start, 1), "device": device,
-        "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "scale": scale.name, "task": task, "seed": seed, **about, "epochs": scale.epochs,
+        "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
         "machine": platform.machine(), "commit": accuracy.commit(),
     }  # fmt: skip
+    assert faces.true_targets is not None
     found |= {"given": faces.targets, "true": faces.true_targets}
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in found.items()}
@@ -157,10 +194,12 @@ def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: s
     print(f"kept {path.name} after {about['seconds']} seconds")
 
 
-def recorded(task: str, seed: int, scale: Scale) -> tuple[dict[str, Tensor], float | None]:
-    """Return the record and the duration of the same training by ``accuracy.py``, if it exists."""
+def recorded(
+    method: str, setting: Mapping[str, float | str], task: str, seed: int, scale: Scale
+) -> tuple[dict[str, Tensor], float | None]:
+    """Return the record and the duration of a run by ``accuracy.py``, if it exists."""
     own = {
-        "method": "ce", "task": task, "phase": "report", "setting": dict(SETTINGS[scale.name]),
+        "method": method, "task": task, "phase": "report", "setting": dict(setting),
         "seed": seed, "epochs": scale.epochs, "scale": scale.name,
     }  # fmt: skip
     folder = accuracy.record_folder(own)
@@ -192,7 +231,7 @@ def one_training(
             "--precision=bf16-mixed", f"--device={device}", f"--output={folder}",
         ]  # fmt: skip
         settings = accuracy.settings_of(
-            METHODS["ce"], SETTINGS[scale.name], root, shared, first=scale.arguments
+            METHODS[FIRST_METHOD], SETTINGS[scale.name], root, shared, first=scale.arguments
         )
         outcome = train(settings, (faces, judged))
         networks = accuracy.networks_of(outcome, faces)
@@ -277,15 +316,7 @@ def score_of_cleanlab(kept: Kept) -> dict[str, Figures]:
 
 def score_of_ours(kept: Kept, *, seed: int) -> dict[str, Figures]:
     """Judge each of our scores with each prediction, without and with verified labels."""
-    found: dict[str, Figures] = {}
-
-    def all_of(**options: Any) -> Iterator[tuple[str, Any]]:
-        for window, rows in kept.windows.items():
-            yield window, audit(kept.given, rows, **options)
-
-    for score in ("posterior", "log_margin"):
-        for window, result in all_of(score=score):
-            found[f"{score}, {window}"] = judge(kept, result.ranking, result.suggestion)
+    found = score_of_windows(kept)
     suggestion = likeliest_other(kept.given, kept.windows.get("mean", kept.windows["last"]))
     for name, score in kept.scores.items():
         found[name] = judge(kept, score.argsort(descending=True, stable=True), suggestion)
@@ -295,21 +326,41 @@ def score_of_ours(kept: Kept, *, seed: int) -> dict[str, Figures]:
         ranks = torch.stack([score.argsort().argsort() for score in both]).sum(dim=0)
         order = ranks.argsort(descending=True, stable=True)
         found["mean rank of posterior and margin"] = judge(kept, order, best.suggestion)
-    several: dict[str, list[Figures]] = {}
-    for draw in range(DRAWS):
-        generator = torch.Generator().manual_seed(1000 * seed + draw)
-        drawn = torch.randperm(len(kept.given), generator=generator)[:VERIFIED]
-        estimate = transition_from_verified(
-            kept.true[drawn], kept.given[drawn], num_classes=kept.windows["last"].shape[1]
-        )
-        for window, result in all_of(transition=estimate):
-            others = result.ranking[~torch.isin(result.ranking, drawn)]
-            figures = judge(kept, others, result.suggestion)
-            several.setdefault(f"posterior of {VERIFIED} verified, {window}", []).append(figures)
-    for title, draws in several.items():
-        found[title] = {
-            name: statistics.mean(figures[name] for figures in draws) for name in draws[0]
-        }
+    for name, stratified in ((UNIFORM, False), (STRATIFIED, True)):
+        draws = [
+            score_of_verified(kept, name, seed=1000 * seed + draw, stratified=stratified)
+            for draw in range(DRAWS)
+        ]
+        for title in draws[0]:
+            found[title] = {
+                figure: statistics.mean(draw[title][figure] for draw in draws)
+                for figure in draws[0][title]
+            }
+    return found
+
+
+def score_of_windows(kept: Kept) -> dict[str, Figures]:
+    """Judge the scores of ``audit`` with each prediction."""
+    found = {}
+    for score in ("posterior", "log_margin"):
+        for window, rows in kept.windows.items():
+            result = audit(kept.given, rows, score=score)
+            found[f"{score}, {window}"] = judge(kept, result.ranking, result.suggestion)
+    return found
+
+
+def score_of_verified(
+    kept: Kept, name: str, *, seed: int, stratified: bool = True
+) -> dict[str, Figures]:
+    """Judge the posterior of a draw of verified labels with each prediction, on the other faces."""
+    drawn, estimate = verify(
+        kept.given, kept.true, kept.windows["last"].shape[1], seed=seed, stratified=stratified
+    )
+    found = {}
+    for window, rows in kept.windows.items():
+        result = audit(kept.given, rows, transition=estimate)
+        others = result.ranking[~torch.isin(result.ranking, drawn)]
+        found[f"{name}, {window}"] = judge(kept, others, result.suggestion)
     return found
 
 
@@ -318,9 +369,12 @@ def score() -> None:
     made = {}
     for path in sorted(RECORDS.glob("*.safetensors")):
         kept, about = read(path)
-        one = about["folds"] == 1
-        found = score_of_ours(kept, seed=about["seed"])
-        if not one:
+        if about["method"] == SECOND_METHOD:
+            drawn = seed_of(about["seed"], 0)  # the labels that it was trained with
+            found = score_of_windows(kept) | score_of_verified(kept, STRATIFIED, seed=drawn)
+        else:
+            found = score_of_ours(kept, seed=about["seed"])
+        if about["folds"] > 1:
             found |= score_of_cleanlab(kept)
         row = {
             **about,
@@ -342,9 +396,9 @@ def score() -> None:
     print(f"{len(made)} rows made, {len(whole)} in all")
 
 
-def identity(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
+def identity(row: Mapping[str, Any]) -> tuple[str, str, str, int, int]:
     """Return what identifies a row."""
-    return row["scale"], row["task"], row["folds"], row["seed"]
+    return row["scale"], row["task"], row["method"], row["folds"], row["seed"]
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
@@ -353,7 +407,9 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     for scale, task in dict.fromkeys((row["scale"], row["task"]) for row in found):
         runs = [row for row in found if (row["scale"], row["task"]) == (scale, task)]
         first = runs[0]
-        one = [row for row in runs if row["folds"] == 1]
+        single = [row for row in runs if row["folds"] == 1]
+        one = [row for row in single if row["method"] == FIRST_METHOD]
+        second = [row for row in single if row["method"] == SECOND_METHOD]
         folds = {
             number: [row for row in runs if row["folds"] == number]
             for number in sorted({row["folds"] for row in runs} - {1})
@@ -367,14 +423,17 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
             line(f"cleanlab: {best[number]}", own, best[number]) for number, own in folds.items()
         ]
         held += [line(name, one, title) for name, title in OURS.items() if one]
+        held += [line(name, second, title) for name, title in AGAIN.items() if second]
         parts.append(markdown_table(held))
         sets = [
             set_line(number, own, window) for number, own in folds.items() for window in NETWORKS
         ]
         if sets:
             parts.append(markdown_table(sets))
-        if one:
-            parts.append(markdown_table([line(title, one, title) for title in one[0]["figures"]]))
+        for name, own in (("All scores", one), ("All scores of the second training", second)):
+            if own:
+                whole = markdown_table([line(title, own, title) for title in own[0]["figures"]])
+                parts.append("\n".join(accuracy_tables.folded(name, whole)).rstrip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -400,7 +459,7 @@ def line(name: str, own: Sequence[Mapping[str, Any]], title: str) -> dict[str, s
     figures = [row["figures"][title] for row in own]
     return {
         "score": name,
-        "trainings": str(own[0]["folds"]),
+        "trainings": str(own[0]["folds"] + (own[0]["method"] == SECOND_METHOD)),
         "seeds": str(len(own)),
         "average precision": spread([each["average_precision"] for each in figures]),
         f"wrong of the first {FIRST}": spread([each["first_wrong"] for each in figures]),
@@ -451,11 +510,13 @@ def main() -> None:
             parser.error("--root (or ROBUSTFER_FERPLUS) is needed")
         for seed in options.seeds:
             for task in options.task:
+                where = {
+                    "seed": seed, "scale": SCALES[options.scale], "root": options.root,
+                    "device": options.device,
+                }  # fmt: skip
                 for folds in options.folds:
-                    run(
-                        task, seed=seed, folds=folds, scale=SCALES[options.scale],
-                        root=options.root, device=options.device,
-                    )  # fmt: skip
+                    run(task, folds=folds, **where)
+                keep_second(task, **where)
     elif options.phase == "score":
         score()
     else:

@@ -22,7 +22,7 @@ _DECODED_AT_ONCE = 256
 
 def seed_of(*numbers: int) -> int:
     """Return a seed made from numbers such as seed, epoch and step."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
