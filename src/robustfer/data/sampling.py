@@ -101,7 +101,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         labels = self._labels()
         state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        generator = torch.Generator().manual_seed(int(state[0]) >> 1)
         parts = []
         for number, count in enumerate(self._counts(labels)):
             if not count:
