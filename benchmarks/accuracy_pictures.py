@@ -5,6 +5,7 @@ They show the rows of ``benchmarks/results/accuracy.jsonl``.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from benchmarks.accuracy_tables import (
     ADJUSTED,
     PREDICTIONS,
+    REAL,
     RECIPE,
     SCALES,
     TASKS,
@@ -36,6 +39,7 @@ LABELS = {
 }
 # Colours of methods with and without verified labels.
 VERIFIED, UNVERIFIED = "#d1651b", "#1f6fb4"
+MANY = 3  # seeds that a training needs to be drawn with its balance
 SMALL = "cpu"  # the runs of another scale have other epochs
 RELABELLED = ("symmetric30", "fer2013")
 Rows = Sequence[Mapping[str, Any]]
@@ -58,8 +62,10 @@ def gains(rows: Rows, path: Path) -> None:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     for axes, (scale, task, prediction, found) in zip(grid, panels, strict=False):
-        _panel(axes, found, prediction)
-        axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}", fontsize=10)
+        floor = floor_of(found, prediction)
+        _panel(axes, found, floor, prediction)
+        level = f"0 is cross entropy, {floor.epochs} epochs: {floor.mean(prediction):.1f} %"
+        axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}\n{level}", fontsize=10)
         axes.set_xlabel(f"points ahead ({PREDICTIONS[prediction]})")
     marks = [
         Patch(color=colour, alpha=0.5, label=label)
@@ -69,10 +75,9 @@ def gains(rows: Rows, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def _panel(axes: Any, groups: Sequence[Group], prediction: str) -> None:
-    floor = floor_of(groups, prediction)
+def _panel(axes: Any, groups: Sequence[Group], floor: Group, prediction: str) -> None:
     bars = [
-        (f"{_short(group)}, {group.epochs} epochs", group.gains(floor, prediction), group.verified)
+        (_short(group), group.gains(floor, prediction), group.verified)
         for group in groups
         if group is not floor
     ]
@@ -89,16 +94,61 @@ def _panel(axes: Any, groups: Sequence[Group], prediction: str) -> None:
         axes.barh(height, np.mean(values), height=0.6, color=colour, alpha=0.35)
         axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=4)
     axes.axvline(0, color="#222222", linewidth=1.5)
-    level = f"floor: cross entropy, {floor.epochs} epochs, {floor.mean(prediction):.1f} %"
-    axes.text(0, len(found) - 0.35, level, fontsize=8, ha="center", va="bottom")
     axes.set_yticks(range(len(found)), [name for name, *_ in found], fontsize=8)
-    axes.set_ylim(-0.6, len(found) + 0.2)
+    axes.set_ylim(-0.6, len(found) - 0.4)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def _short(group: Group) -> str:
-    return group.title.removesuffix(", 100 verified")  # which the colour says
+    method = group.title.removesuffix(", 100 verified")  # which the colour says
+    return f"{method}, {group.epochs} epochs"
+
+
+def balance(rows: Rows, path: Path) -> None:
+    """Draw accuracy over the mean of the classes, with real noise: a line per training.
+
+    Its large mark is the training as it is, and its small ones have other class shares.
+    """
+    groups = [group for group in groups_of(rows) if group.task == REAL]
+    _, own = next(iter(scales_of(groups).items()))
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for group in own:
+        runs = [row for row in group.runs.values() if "adjusted" in row]
+        if len(runs) < MANY:
+            continue
+        truth, half = (_point([row["adjusted"][way] for row in runs]) for way in ("truth", "half"))
+        itself = _point([row["last"] for row in runs], "_ema_mirrored")
+        colour = VERIFIED if group.verified else UNVERIFIED
+        axes.plot(*np.transpose([truth, itself, half]), color=VERIFIED, alpha=0.4, zorder=1)
+        axes.plot(*truth, "^", *half, "s", color=VERIFIED, markersize=5)
+        axes.plot(*itself, "o", color=colour, markersize=10)
+        axes.annotate(_short(group), itself, (10, -4), textcoords="offset points", fontsize=9)
+    marks = [
+        Line2D([], [], color=colour, marker=mark, linestyle="", label=label)
+        for colour, mark, label in (
+            (UNVERIFIED, "o", "no verified label"),
+            (VERIFIED, "o", "100 verified labels"),
+            (VERIFIED, "^", ADJUSTED["truth"]),
+            (VERIFIED, "s", ADJUSTED["half"]),
+        )
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    axes.set(xlabel="mean of the classes, %", ylabel="accuracy, %")
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90)
+
+
+def _point(figures: Sequence[Mapping[str, float]], prediction: str = "") -> list[float]:
+    """Return the mean over the seeds of the mean of the classes and of the accuracy, in percent."""
+    return [
+        100 * statistics.mean(one[name + prediction] for one in figures)
+        for name in ("mean_class_accuracy", "accuracy")
+    ]
 
 
 def relabelling(rows: Rows, path: Path) -> None:
@@ -142,7 +192,8 @@ def _curves(axes: Any, curves: Sequence[np.ndarray], name: str, colour: str) -> 
 
 
 def draw(rows: Rows, folder: Path) -> None:
-    """Draw both pictures into a folder."""
+    """Draw the pictures into a folder."""
     reported = [row for row in rows if row["phase"] == "report"]
     gains(reported, folder / "accuracy.png")
+    balance(reported, folder / "balance.png")
     relabelling(reported, folder / "relabelling.png")

@@ -172,7 +172,7 @@ def summary_table(rows: Rows) -> str:
     best = sorted(papers, key=lambda group: -group.mean(prediction))[:1]
     shown = [_summary(group, floor, prediction) for group in (floor, *best)]
     recipes = [group for group in own if group.method == RECIPE]
-    for group in sorted(recipes, key=lambda group: -len(group.runs))[:1]:
+    for group in sorted(recipes, key=lambda group: (-len(group.runs), -group.epochs))[:1]:
         shown += [_summary(group, floor, prediction), _moved(group, floor, prediction)]
     return f"{markdown_table(shown)}\n\n{SCALES[scale]}. {_faces(own)}\n"
 
@@ -180,6 +180,7 @@ def summary_table(rows: Rows) -> str:
 def _summary(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
     return {
         "training": group.title,
+        "epochs": _epochs(group),
         "accuracy, %": spread(group.values(prediction)),
         "gain": "" if group is floor else _gain(group, floor, prediction),
         "mean of classes, %": spread(group.values(prediction, figure="mean_class_accuracy")),
@@ -187,13 +188,20 @@ def _summary(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
     }
 
 
+def _epochs(group: Group) -> str:
+    """The epochs of a training, or of both."""
+    again = METHODS[group.method].again
+    return f"{group.epochs} + {group.epochs}" if again else str(group.epochs)
+
+
 def _moved(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
-    """The same group, with its predictions moved half way to equal shares."""
-    found = [row["adjusted"]["half"] for row in group.runs.values()]
+    """The same group, with its predictions moved to the true shares."""
+    found = [row["adjusted"]["truth"] for row in group.runs.values()]
     return {
-        "training": f"the same, moved {ADJUSTED['half']}",
+        "training": "the same, moved to the true shares",
+        "epochs": _epochs(group),
         "accuracy, %": spread([100 * one["accuracy"] for one in found]),
-        "gain": _mean_and_error(adjusted_gains(group, "half", floor, prediction)),
+        "gain": _mean_and_error(adjusted_gains(group, "truth", floor, prediction)),
         "mean of classes, %": spread([100 * one["mean_class_accuracy"] for one in found]),
         "seeds": len(found),
     }
