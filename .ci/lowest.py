@@ -60,9 +60,10 @@ def main(python: str, folder: Path, arguments: list[str]) -> None:
     editable = [f"--editable={ROOT}[{','.join(EXTRAS[:-1])}]", *plugins]
     run(*pip, "--no-build-isolation", *editable)
     tests = arguments or ["tests", *(str(path) for path in projects() if path != ROOT)]
-    run("pytest", "-q", *tests, *(f"--ignore={path}" for path in ADAPTERS))
+    both = ["pytest", "-q", "--numprocesses", "2", "--dist", "loadfile"]
+    run(*both, *tests, *(f"--ignore={path}" for path in ADAPTERS))
     run("pip", "install", "--quiet", *lowest(extras["adapters"]))
-    run("pytest", "-q", *sorted(ADAPTERS))
+    run(*both, *sorted(ADAPTERS))
 
 
 if __name__ == "__main__":

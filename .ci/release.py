@@ -35,7 +35,7 @@ blocks = re.findall(r"^```python\\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 names = {"__name__": "readme"}
 for block in blocks:
     exec(compile(block, sys.argv[1], "exec"), names)
-print(f"{len(blocks)} blocks of code run")
+print(f"blocks of code run: {len(blocks)}")
 """
 COMPONENTS = """
 import sys
