@@ -5,7 +5,8 @@
     python -m benchmarks.label_errors score
     python -m benchmarks.label_errors table --write
 
-The protocol was fixed before any row was made:
+The protocol was fixed before any row was made, except for the second training and the stratified
+draws, which came later:
 
 - Faces, tasks, scales and seeds are those of ``accuracy.py``. The network is trained with cross
   entropy on the given labels, with the setting that was tuned there.
