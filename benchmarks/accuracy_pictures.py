@@ -56,7 +56,7 @@ def gains(rows: Rows, path: Path) -> None:
                 panels.append((scale, task, prediction, found))
     most = 1 + max(len(found) for *_, found in panels)
     lines = (len(panels) + 1) // 2
-    figure = Figure(figsize=(12, lines * (1.1 + 0.27 * most)), layout="constrained")
+    figure = Figure(figsize=(10.5, lines * (1.1 + 0.27 * most)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(lines, 2, squeeze=False).flat)
     for axes in grid[len(panels) :]:
@@ -81,11 +81,16 @@ def _panel(axes: Any, groups: Sequence[Group], floor: Group, prediction: str) ->
         for group in groups
         if group is not floor
     ]
-    # With other class shares only the floor and the recipe: the table has the others.
+    # With other class shares only the floor and the recipe: the table has the others. They are
+    # averaged and mirrored, so the floor must be too.
     bars += [
-        (f"{_short(group)}, {title}", adjusted_gains(group, way, floor, prediction), True)
+        (
+            f"{_short(group)}, {title.partition(' to ')[0]}",
+            adjusted_gains(group, way, floor, prediction),
+            True,
+        )
         for group in groups
-        if group is floor or group.method == RECIPE
+        if prediction == "_ema_mirrored" and (group is floor or group.method == RECIPE)
         for way, title in ADJUSTED.items()
     ]
     found = sorted((bar for bar in bars if bar[1]), key=lambda bar: np.mean(bar[1]))
