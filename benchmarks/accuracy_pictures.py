@@ -84,14 +84,10 @@ def _panel(axes: Any, groups: Sequence[Group], floor: Group, prediction: str) ->
     # With other class shares only the floor and the recipe: the table has the others. They are
     # averaged and mirrored, so the floor must be too.
     bars += [
-        (
-            f"{_short(group)}, {title.partition(' to ')[0]}",
-            adjusted_gains(group, way, floor, prediction),
-            True,
-        )
+        (f"{_short(group)}, {words}", adjusted_gains(group, way, floor, prediction), True)
         for group in groups
         if prediction == "_ema_mirrored" and (group is floor or group.method == RECIPE)
-        for way, title in ADJUSTED.items()
+        for way, words in (("truth", "true shares"), ("half", "half way"))
     ]
     found = sorted((bar for bar in bars if bar[1]), key=lambda bar: np.mean(bar[1]))
     for height, (_, values, verified) in enumerate(found):
