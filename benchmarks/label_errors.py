@@ -31,7 +31,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -41,14 +41,25 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks import accuracy, accuracy_tables
+from benchmarks import accuracy
 from benchmarks.accuracy import SCALES, SEEDS, Scale
 from benchmarks.accuracy_methods import METHODS
-from benchmarks.accuracy_shares import VERIFIED, verify
+from benchmarks.accuracy_shares import verify
+from benchmarks.label_errors_tables import (
+    CLEANLAB,
+    FIRST,
+    FIRST_METHOD,
+    NETWORKS,
+    SECOND_METHOD,
+    STRATIFIED,
+    UNIFORM,
+    table,
+    title_of_cleanlab,
+    with_table,
+)
 from examples.train.data import seed_of
 from examples.train.engine import train
 from examples.train.recording import DYNAMICS
-from examples.train.tables import markdown_table
 from robustfer.audit import audit
 from robustfer.data import LabeledFaces
 
@@ -62,32 +73,7 @@ SETTINGS: Mapping[str, Mapping[str, float | str]] = {
     "face": {},
 }
 DRAWS = 5
-# cleanlab cannot adjust the last one.
-CLEANLAB = (
-    ("self_confidence", False),
-    ("self_confidence", True),
-    ("normalized_margin", False),
-    ("normalized_margin", True),
-    ("confidence_weighted_entropy", False),
-)
-NETWORKS = ("last", "ema")  # the last weights, and the average of the weights
-CLEANLAB_TITLES = [
-    f"{method}{', adjusted' if adjusted else ''}, {window}"
-    for method, adjusted in CLEANLAB
-    for window in NETWORKS
-]
-WITHOUT = "posterior, mean and ema"
-UNIFORM = f"posterior of {VERIFIED} verified"
-STRATIFIED = f"posterior of {VERIFIED} stratified"
-OURS = {
-    "robustfer": WITHOUT,
-    f"robustfer, {VERIFIED} verified": f"{UNIFORM}, mean and ema",
-    f"robustfer, {VERIFIED} verified, stratified": f"{STRATIFIED}, mean and ema",
-}
-AGAIN = {"robustfer, the same after a second training": f"{STRATIFIED}, mean and ema"}
-FIRST_METHOD, SECOND_METHOD = "ce", "retrain-verified"
-TITLES = {"look": "A small network from nothing", "face": "A network that recognises faces"}
-FIRST, RECALL = 200, 0.25
+RECALL = 0.25
 FEW = 64
 RECORDED = ("mean", "early_mean", "visits", "margin_sum", "forgotten")
 
@@ -304,8 +290,7 @@ def score_of_cleanlab(kept: Kept) -> dict[str, Figures]:
                 given, rows.numpy(), method=method, adjust_pred_probs=adjusted
             )
             ranking = torch.from_numpy(quality).argsort(stable=True)
-            title = f"{method}{', adjusted' if adjusted else ''}, {window}"
-            found[title] = judge(kept, ranking, suggestion)
+            found[title_of_cleanlab(method, adjusted, window)] = judge(kept, ranking, suggestion)
         issues = torch.from_numpy(find_label_issues(given, rows.numpy(), n_jobs=1))
         found[f"find_label_issues, {window}"] = {
             "found": float(issues.double().mean()),
@@ -400,96 +385,6 @@ def score() -> None:
 def identity(row: Mapping[str, Any]) -> tuple[str, str, str, int, int]:
     """Return what identifies a row."""
     return row["scale"], row["task"], row["method"], row["folds"], row["seed"]
-
-
-def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Make the tables of the docs: ours and cleanlab's, then all scores."""
-    parts = []
-    for scale, task in dict.fromkeys((row["scale"], row["task"]) for row in found):
-        runs = [row for row in found if (row["scale"], row["task"]) == (scale, task)]
-        first = runs[0]
-        single = [row for row in runs if row["folds"] == 1]
-        one = [row for row in single if row["method"] == FIRST_METHOD]
-        second = [row for row in single if row["method"] == SECOND_METHOD]
-        folds = {
-            number: [row for row in runs if row["folds"] == number]
-            for number in sorted({row["folds"] for row in runs} - {1})
-        }
-        parts.append(
-            f"### {TITLES[scale]}, {accuracy_tables.TASKS[task]}\n\n{first['faces']:,} faces, "
-            f"{first['wrong_labels']:.0%} of their labels wrong, {first['epochs']} epochs."
-        )
-        best = {number: best_of(own, CLEANLAB_TITLES) for number, own in folds.items()}
-        held = [
-            line(f"cleanlab: {best[number]}", own, best[number]) for number, own in folds.items()
-        ]
-        held += [line(name, one, title) for name, title in OURS.items() if one]
-        held += [line(name, second, title) for name, title in AGAIN.items() if second]
-        parts.append(markdown_table(held))
-        sets = [
-            set_line(number, own, window) for number, own in folds.items() for window in NETWORKS
-        ]
-        if sets:
-            parts.append(markdown_table(sets))
-        for name, own in (("All scores", one), ("All scores of the second training", second)):
-            if own:
-                whole = markdown_table([line(title, own, title) for title in own[0]["figures"]])
-                parts.append("\n".join(accuracy_tables.folded(name, whole)).rstrip())
-    return "\n\n".join(parts) + "\n"
-
-
-def set_line(number: int, own: Sequence[Mapping[str, Any]], window: str) -> dict[str, str]:
-    """The set of labels that cleanlab takes for wrong."""
-    figures = [row["figures"][f"find_label_issues, {window}"] for row in own]
-    return {
-        "cleanlab's set": f"find_label_issues, {window}",
-        "trainings": str(number),
-        **{
-            title: spread([each[name] for each in figures])
-            for title, name in (
-                ("share of the labels", "found"),
-                ("of these wrong", "precision"),
-                ("of the wrong ones in it", "recall"),
-            )
-        },
-    }
-
-
-def line(name: str, own: Sequence[Mapping[str, Any]], title: str) -> dict[str, str]:
-    """Return a row of a table, with mean and standard deviation over the seeds."""
-    figures = [row["figures"][title] for row in own]
-    return {
-        "score": name,
-        "trainings": str(own[0]["folds"] + (own[0]["method"] == SECOND_METHOD)),
-        "seeds": str(len(own)),
-        "average precision": spread([each["average_precision"] for each in figures]),
-        f"wrong of the first {FIRST}": spread([each["first_wrong"] for each in figures]),
-        "suggestions right": spread([each["suggestions_right"] for each in figures]),
-    }
-
-
-def best_of(own: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> str:
-    """Return the title with the best average precision, averaged over the seeds."""
-
-    def mean(title: str) -> float:
-        return statistics.mean(row["figures"][title]["average_precision"] for row in own)
-
-    return max(titles, key=mean)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return the mean and the standard deviation as text."""
-    text = f"{statistics.mean(values):.3f}"
-    return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
-
-
-def with_table(page: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """Return the docs page with its tables updated from the rows."""
-    start, end = "<!-- label errors:start -->", "<!-- label errors:end -->"
-    if page.count(start) != 1 or page.count(end) != 1:
-        raise ValueError(f"the page must have one {start} and one {end}")
-    before, rest = page.split(start)
-    return f"{before}{start}\n\n{table(found)}\n{end}{rest.split(end)[1]}"
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, accuracy_shares, label_errors
+from benchmarks import accuracy, accuracy_shares, label_errors, label_errors_tables
 from tests.data.trees import vote_row, write_ferplus
 from tests.reference import audit as reference
 
@@ -47,9 +47,9 @@ def test_runs_become_rows_and_rows_become_tables(root):
         ("look", "symmetric30", "ce", 1, 1), ("look", "symmetric30", "ce", 2, 1)
     ]  # fmt: skip
     assert one["wrong_labels"] == pytest.approx(0.3, abs=0.12)
-    ours = set(label_errors.OURS.values()) | {"log_margin, mean", "area under the margin"}
+    ours = set(label_errors_tables.OURS.values()) | {"log_margin, mean", "area under the margin"}
     assert set(one["figures"]) >= ours
-    assert set(two["figures"]) >= set(label_errors.CLEANLAB_TITLES)
+    assert set(two["figures"]) >= set(label_errors_tables.CLEANLAB_TITLES)
     for row in (one, two):
         for title, figures in row["figures"].items():
             kind = {"found", "precision", "recall"} if "issues" in title else FIGURES
@@ -108,8 +108,8 @@ def test_the_second_training_is_kept_once_it_was_run(root, monkeypatch, results)
     for title, figures in second["figures"].items():
         assert figures["average_precision"] == pytest.approx(1), title
         assert figures["suggestions_right"] == 1, title
-    [again] = label_errors.AGAIN
-    shown = label_errors.table(label_errors.rows())
+    [again] = label_errors_tables.AGAIN
+    shown = label_errors_tables.table(label_errors.rows())
     assert re.search(rf"\| {again} +\| 2 +\| 1 +\| 1\.000 ", shown)
 
 
@@ -120,7 +120,7 @@ def test_tables_are_those_of_the_rows():
     """Run ``python -m benchmarks.label_errors table --write`` after adding rows."""
     assert COMMITTED, "no results"
     page = label_errors.PAGE.read_text()
-    assert label_errors.with_table(page, COMMITTED) == page
+    assert label_errors_tables.with_table(page, COMMITTED) == page
 
 
 def test_rows_hold_figures_of_whole_data_sets_and_name_their_commit():
