@@ -406,12 +406,17 @@ def with_tables(page: str, rows: Rows) -> str:
     if not found:
         raise ValueError(f"the page must mark one of the tables {', '.join(MADE)}")
     for name in found:
-        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        if page.count(start) != 1 or page.count(end) != 1:
-            raise ValueError(f"the page must have one {start} and one {end}")
-        before, rest = page.split(start)
-        page = f"{before}{start}\n\n{MADE[name](rows)}\n{end}{rest.split(end)[1]}"
+        page = with_marked(page, name, MADE[name](rows))
     return page
+
+
+def with_marked(page: str, name: str, text: str) -> str:
+    """Return a page with the text between two marks replaced."""
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    if page.count(start) != 1 or page.count(end) != 1:
+        raise ValueError(f"the page must have one {start} and one {end}")
+    before, rest = page.split(start)
+    return f"{before}{start}\n\n{text}\n{end}{rest.split(end)[1]}"
 
 
 def folded(title: str, text: str) -> list[str]:

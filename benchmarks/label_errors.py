@@ -147,9 +147,11 @@ def run(task: str, *, seed: int, folds: int, scale: Scale, root: Path, device: s
 def keep_second(task: str, *, seed: int, scale: Scale, root: Path, device: str) -> None:
     """Save the predictions of the second training, if ``accuracy.py`` has run it."""
     path = record_path(scale, task, seed, "second")
+    if path.exists():
+        return
     [setting] = accuracy.grid(SECOND_METHOD, scale)
     found, seconds = recorded(SECOND_METHOD, setting, task, seed, scale)
-    if path.exists() or not found:
+    if not found:
         return
     faces, _ = accuracy.load(root, task, "try", scale, seed)
     about = {"method": SECOND_METHOD, "folds": 1, "seconds": seconds}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.accuracy_shares import VERIFIED
-from benchmarks.accuracy_tables import TASKS, folded
+from benchmarks.accuracy_tables import TASKS, folded, with_marked
 from examples.train.tables import markdown_table
 
 TITLES = {"look": "A small network from nothing", "face": "A network that recognises faces"}
@@ -131,8 +131,4 @@ def spread(values: Sequence[float]) -> str:
 
 def with_table(page: str, found: Sequence[Mapping[str, Any]]) -> str:
     """Return the docs page with its tables updated from the rows."""
-    start, end = "<!-- label errors:start -->", "<!-- label errors:end -->"
-    if page.count(start) != 1 or page.count(end) != 1:
-        raise ValueError(f"the page must have one {start} and one {end}")
-    before, rest = page.split(start)
-    return f"{before}{start}\n\n{table(found)}\n{end}{rest.split(end)[1]}"
+    return with_marked(page, "label errors", table(found))
