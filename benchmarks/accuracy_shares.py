@@ -10,9 +10,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from examples.train.data import seed_of
+from examples.train.transition import draw_verified
 from robustfer.data import LabeledFaces
 from robustfer.metrics import accuracy, adjust_to_shares, confusion_matrix, mean_class_accuracy
-from robustfer.noise import TransitionEstimate, rows_to_verify, transition_from_verified
 
 VERIFIED = 100
 # How far to go from the true shares to equal ones.
@@ -43,7 +43,8 @@ def adjusted_figures(
     given, true = train_set.targets, train_set.true_targets
     assert true is not None
     size = probabilities.shape[1]
-    _, estimate = verify(given, true, size, seed=seed_of(seed, 0))
+    count = min(VERIFIED, len(given))
+    _, estimate = draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
     counts = given.bincount(minlength=size)
     given_shares = counts.clamp(min=1) / counts.clamp(min=1).sum()
     if learnt is None:
@@ -53,18 +54,6 @@ def adjusted_figures(
         moved = adjust_to_shares(probabilities.double(), learnt, estimate.shares, equal=way)
         found[name] = figures_of(moved, targets)
     return found
-
-
-def verify(
-    given: Tensor, true: Tensor, num_classes: int, *, seed: int, stratified: bool = True
-) -> tuple[Tensor, TransitionEstimate]:
-    """Draw labels to verify. Return their rows, and how labels go wrong by them."""
-    rows = rows_to_verify(given, min(VERIFIED, len(given)), stratified=stratified, seed=seed)
-    counts = given.bincount(minlength=num_classes) if stratified else None
-    estimate = transition_from_verified(
-        true[rows], given[rows], num_classes=num_classes, given_counts=counts
-    )
-    return rows, estimate
 
 
 def figures_of(probabilities: Tensor, targets: Tensor) -> dict[str, float]:

@@ -44,7 +44,7 @@ from torch import Tensor
 from benchmarks import accuracy
 from benchmarks.accuracy import SCALES, SEEDS, Scale
 from benchmarks.accuracy_methods import METHODS
-from benchmarks.accuracy_shares import verify
+from benchmarks.accuracy_shares import VERIFIED
 from benchmarks.label_errors_tables import (
     CLEANLAB,
     FIRST,
@@ -60,6 +60,7 @@ from benchmarks.label_errors_tables import (
 from examples.train.data import seed_of
 from examples.train.engine import train
 from examples.train.recording import DYNAMICS
+from examples.train.transition import draw_verified
 from robustfer.audit import audit
 from robustfer.data import LabeledFaces
 
@@ -341,9 +342,10 @@ def score_of_verified(
     kept: Kept, name: str, *, seed: int, stratified: bool = True
 ) -> dict[str, Figures]:
     """Judge the posterior of a draw of verified labels with each prediction, on the other faces."""
-    drawn, estimate = verify(
-        kept.given, kept.true, kept.windows["last"].shape[1], seed=seed, stratified=stratified
-    )
+    drawn, estimate = draw_verified(
+        kept.given, kept.true, VERIFIED, num_classes=kept.windows["last"].shape[1],
+        seed=seed, stratified=stratified,
+    )  # fmt: skip
     found = {}
     for window, rows in kept.windows.items():
         result = audit(kept.given, rows, transition=estimate)

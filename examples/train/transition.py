@@ -100,12 +100,11 @@ def verify(faces: LabeledFaces, options: VerifiedOptions, *, seed: int) -> Verif
                 f"--verified {options.verified} is more than the {len(given)} training images; "
                 "choose a smaller number"
             )
-        rows = rows_to_verify(given, options.verified, stratified=stratified, seed=seed_of(own, 0))
-        true, classes = faces.true_targets[rows], len(faces.classes)
-        estimate = transition_from_verified(
-            true, given[rows], num_classes=classes,
-            given_counts=given.bincount(minlength=classes) if stratified else None,
+        rows, estimate = draw_verified(
+            given, faces.true_targets, options.verified, num_classes=len(faces.classes),
+            stratified=stratified, seed=seed_of(own, 0),
         )  # fmt: skip
+        true = faces.true_targets[rows]
     else:
         return Verification(given, torch.zeros(len(given), dtype=torch.bool), None)
     clear = true >= 0  # an ambiguous face keeps its label
@@ -113,6 +112,27 @@ def verify(faces: LabeledFaces, options: VerifiedOptions, *, seed: int) -> Verif
     label[rows[clear]] = true[clear]
     verified[rows[clear]] = True
     return Verification(label, verified, estimate)
+
+
+def draw_verified(
+    given: Tensor,
+    true: Tensor,
+    count: int,
+    *,
+    num_classes: int,
+    seed: int,
+    stratified: bool = True,
+) -> tuple[Tensor, TransitionEstimate]:
+    """Draw labels to verify with known true ones.
+
+    Returns:
+        Their rows, and how labels go wrong by them.
+    """
+    rows = rows_to_verify(given, count, stratified=stratified, seed=seed)
+    counts = given.bincount(minlength=num_classes) if stratified else None
+    return rows, transition_from_verified(
+        true[rows], given[rows], num_classes=num_classes, given_counts=counts
+    )
 
 
 def find_transition(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, accuracy_shares, label_errors, label_errors_tables
+from benchmarks import accuracy, label_errors, label_errors_tables
 from tests.data.trees import vote_row, write_ferplus
 from tests.reference import audit as reference
 
@@ -21,7 +21,7 @@ FIGURES = {"average_precision", "first_wrong", "suggestions_right"}
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(label_errors, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(label_errors, "RESULTS", tmp_path / "results" / "rows.jsonl")
-    monkeypatch.setattr(accuracy_shares, "VERIFIED", 20)
+    monkeypatch.setattr(label_errors, "VERIFIED", 20)
 
 
 @pytest.fixture(scope="module")

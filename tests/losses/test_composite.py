@@ -80,7 +80,7 @@ def test_whole_methods_compose_too(tensors):
 
 def test_a_tensor_nobody_takes_is_refused_with_the_near_name(tensors):
     tensors["attnetion"] = tensors.pop("attention")
-    message = r"no term takes \['attnetion'\]; the terms take .*did you mean \['attention'\]"
+    message = r"no term takes \['attnetion'\]; the terms take .*did you mean 'attention'\?"
     with pytest.raises(TypeError, match=message):
         eac_of_parts()(**tensors)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
 
 from robustfer._checks import check_bool, check_range
 from robustfer._saved_state import load_whole
+from robustfer._shown import near
 from robustfer.losses._routes import Routes, routes_of
 from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.parameters import warn_if_not_optimized
@@ -183,6 +183,5 @@ class CompositeLoss(nn.Module):
     def _check_known(self, tensors: Mapping[str, Tensor]) -> None:
         unknown = sorted(set(tensors) - self.accepts)
         if unknown:
-            near = [match for name in unknown for match in get_close_matches(name, self.accepts, 1)]
-            hint = f"; did you mean {near}?" if near else ""
+            hint = "".join(near(name, self.accepts) for name in unknown)
             raise TypeError(f"no term takes {unknown}; the terms take {sorted(self.accepts)}{hint}")
