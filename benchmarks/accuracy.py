@@ -242,7 +242,7 @@ def run(
             train_set,
             seed=seed,
             corrected=getattr(settings.own, "transition", "none") != "none",
-            learnt=final.double().mean(0) if method.again else None,
+            learnt=final.double().mean(0) if method.again or method.told == "votes" else None,
         ),
         "train_faces": len(train_set),
         "wrong_labels": float((train_set.targets != train_set.true_targets).float().mean()),

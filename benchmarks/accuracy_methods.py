@@ -14,24 +14,31 @@ class Method:
     Attributes:
         command: its command in ``examples.train``.
         passes: image passes per step.
-        title: its name in tables. Default: the key of the method.
+        title: its name in tables.
         grid: settings to tune over.
         arguments: arguments of all its runs.
         losses: losses of the command ``compose``. A setting of this name is the loss's weight, or
             its weight and options, such as ``"1,momentum=0.9"``.
         parts: changes of the tuned setting for an ablation, one at a time.
+        told: what the training knows besides the given labels: ``"100 verified"`` or ``"votes"``.
         again: whether it is a second training, after the reported run of cross entropy with the
             same task, seed and epochs.
     """
 
+    title: str
     command: str
     passes: int
-    title: str = ""
     grid: tuple[Mapping[str, float | str], ...]
     arguments: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     parts: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
+    told: str = ""
     again: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its title, and what its training knows besides the given labels."""
+        return f"{self.title}, {self.told}" if self.told else self.title
 
     def arguments_of(self, setting: Mapping[str, float | str], root: Path) -> list[str]:
         """Return the arguments of the command for a setting."""
@@ -186,6 +193,7 @@ METHODS = {
         ),
     ),
     "extra_knowledge": Method(
+        title="MEK",
         command="compose",
         losses=("extra_knowledge",),
         passes=2,
@@ -197,6 +205,7 @@ METHODS = {
     ),
     # Mixes labels with the network's own predictions from the start.
     "memory_targets": Method(
+        title="memory targets",
         command="compose",
         losses=("memory_targets",),
         passes=1,
@@ -208,6 +217,7 @@ METHODS = {
     ),
     # The same with a teacher's predictions. Their weight rises later.
     "memory_of_teacher": Method(
+        title="memory of a teacher",
         command="robust",
         passes=1,
         grid=(
@@ -216,8 +226,10 @@ METHODS = {
             {**_SMALL, "memory-weight": 0.7, "memory-momentum": 0.9},
         ),
     ),
-    # These three also see the crowd's votes, which contain the true labels.
+    # The crowd's votes contain the true labels.
     "vote_cross_entropy": Method(
+        title="cross entropy",
+        told="votes",
         command="compose",
         losses=("vote_cross_entropy",),
         passes=1,
@@ -228,6 +240,8 @@ METHODS = {
         ),
     ),
     "drawn_vote": Method(
+        title="drawn vote",
+        told="votes",
         command="compose",
         losses=("drawn_vote",),
         passes=1,
@@ -237,6 +251,8 @@ METHODS = {
         ),
     ),
     "partial_label": Method(
+        title="partial labels",
+        told="votes",
         command="compose",
         losses=("partial_label",),
         passes=1,
@@ -319,7 +335,8 @@ METHODS = {
         grid=({**_SMALL, "distillation-weight": 0.5},),
     ),
     "forward": Method(
-        title="forward correction, 100 verified",
+        title="forward correction",
+        told="100 verified",
         command="forward",
         arguments=("--verified=100",),
         passes=1,
@@ -330,7 +347,8 @@ METHODS = {
         ),
     ),
     "robust-verified": Method(
-        title="composition, 100 verified",
+        title="composition",
+        told="100 verified",
         command="robust",
         arguments=(
             "--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48",
@@ -348,7 +366,8 @@ METHODS = {
         grid=({"learning-rate": 0.002, "weight-decay": 0.5, "evidence": 0.25},),
     ),
     "retrain-verified": Method(
-        title="second training, 100 verified",
+        title="second training",
+        told="100 verified",
         command="retrain",
         arguments=("--verified=100",),
         passes=2,

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from benchmarks.accuracy_methods import METHODS
 from benchmarks.accuracy_tables import (
     ADJUSTED,
     PREDICTIONS,
@@ -37,8 +38,10 @@ LABELS = {
     "recall": "recall: of the wrong labels, those now right",
     "changed": "share of all labels that is changed",
 }
-# Colours of methods with and without verified labels.
-VERIFIED, UNVERIFIED = "#d1651b", "#1f6fb4"
+# Colours by what a training knows besides the given labels.
+TOLD = {"": "#1f6fb4", "100 verified": "#d1651b", "votes": "#3f8f4f"}
+MEANING = {"": "given labels", "100 verified": "100 verified labels", "votes": "the crowd's votes"}
+MOVED = TOLD["100 verified"]
 MANY = 3  # seeds that a training needs to be drawn with its balance
 SMALL = "cpu"  # the runs of another scale have other epochs
 RELABELLED = ("symmetric30", "fer2013")
@@ -67,31 +70,28 @@ def gains(rows: Rows, path: Path) -> None:
         level = f"0 is cross entropy, {floor.epochs} epochs: {floor.mean(prediction):.1f} %"
         axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}\n{level}", fontsize=10)
         axes.set_xlabel(f"points ahead ({PREDICTIONS[prediction]})")
-    marks = [
-        Patch(color=colour, alpha=0.5, label=label)
-        for colour, label in ((UNVERIFIED, "no verified label"), (VERIFIED, "100 verified labels"))
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False)
+    marks = [Patch(color=TOLD[told], alpha=0.5, label=label) for told, label in MEANING.items()]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=90)
 
 
 def _panel(axes: Any, groups: Sequence[Group], floor: Group, prediction: str) -> None:
     bars = [
-        (_short(group), group.gains(floor, prediction), group.verified)
+        (_short(group), group.gains(floor, prediction), METHODS[group.method].told)
         for group in groups
         if group is not floor
     ]
     # With other class shares only the floor and the recipe: the table has the others. They are
     # averaged and mirrored, so the floor must be too.
     bars += [
-        (f"{_short(group)}, {words}", adjusted_gains(group, way, floor, prediction), True)
+        (f"{_short(group)}, {words}", adjusted_gains(group, way, floor, prediction), "100 verified")
         for group in groups
         if prediction == "_ema_mirrored" and (group is floor or group.method == RECIPE)
         for way, words in (("truth", "true shares"), ("half", "half way"))
     ]
     found = sorted((bar for bar in bars if bar[1]), key=lambda bar: np.mean(bar[1]))
-    for height, (_, values, verified) in enumerate(found):
-        colour = VERIFIED if verified else UNVERIFIED
+    for height, (_, values, told) in enumerate(found):
+        colour = TOLD[told]
         axes.barh(height, np.mean(values), height=0.6, color=colour, alpha=0.35)
         axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=4)
     axes.axvline(0, color="#222222", linewidth=1.5)
@@ -102,8 +102,7 @@ def _panel(axes: Any, groups: Sequence[Group], floor: Group, prediction: str) ->
 
 
 def _short(group: Group) -> str:
-    method = group.title.removesuffix(", 100 verified")  # which the colour says
-    return f"{method}, {group.epochs} epochs"
+    return f"{METHODS[group.method].title}, {group.epochs} epochs"
 
 
 def balance(rows: Rows, path: Path) -> None:
@@ -122,18 +121,18 @@ def balance(rows: Rows, path: Path) -> None:
             continue
         truth, half = (_point([row["adjusted"][way] for row in runs]) for way in ("truth", "half"))
         itself = _point([row["last"] for row in runs], "_ema_mirrored")
-        colour = VERIFIED if group.verified else UNVERIFIED
-        axes.plot(*np.transpose([truth, itself, half]), color=VERIFIED, alpha=0.4, zorder=1)
-        axes.plot(*truth, "^", *half, "s", color=VERIFIED, markersize=5)
+        colour = TOLD[METHODS[group.method].told]
+        axes.plot(*np.transpose([truth, itself, half]), color=MOVED, alpha=0.4, zorder=1)
+        axes.plot(*truth, "^", *half, "s", color=MOVED, markersize=5)
         axes.plot(*itself, "o", color=colour, markersize=10)
         axes.annotate(_short(group), itself, (10, -4), textcoords="offset points", fontsize=9)
     marks = [
         Line2D([], [], color=colour, marker=mark, linestyle="", label=label)
         for colour, mark, label in (
-            (UNVERIFIED, "o", "no verified label"),
-            (VERIFIED, "o", "100 verified labels"),
-            (VERIFIED, "^", ADJUSTED["truth"]),
-            (VERIFIED, "s", ADJUSTED["half"]),
+            (TOLD[""], "o", MEANING[""]),
+            (MOVED, "o", MEANING["100 verified"]),
+            (MOVED, "^", ADJUSTED["truth"]),
+            (MOVED, "s", ADJUSTED["half"]),
         )
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

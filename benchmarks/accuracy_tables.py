@@ -59,13 +59,8 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The title of the method."""
-        return METHODS[self.method].title or self.method
-
-    @property
-    def verified(self) -> bool:
-        """Whether the training knows a hundred verified labels."""
-        return any("verified" in text for text in METHODS[self.method].arguments)
+        """The title of the method, and what it is told."""
+        return METHODS[self.method].name
 
     def values(self, prediction: str, *, figure: str = "accuracy") -> dict[int, float]:
         """Return a figure of the last epoch by seed, in percent, for the runs that have it."""
@@ -249,7 +244,7 @@ def ablation_table(rows: Rows) -> str:
             for part, change in method.parts.items()
         }
         for part, runs in {"whole": whole, **parts}.items():
-            shown.append({"method": method.title or name, "part": part, **_outcome(runs)})
+            shown.append({"method": method.name, "part": part, **_outcome(runs)})
     return markdown_table(shown) + "\n" if shown else ""
 
 
@@ -281,7 +276,7 @@ def rank_table(rows: Rows) -> str:
             for task in COPIES
         ]
         shown += _between_seeds([by_task[REAL] for by_task in whole.values()], prediction)
-        titles = [METHODS[method].title or method for method in whole]
+        titles = [METHODS[method].name for method in whole]
         orders = []
         for task in (REAL, *COPIES):
             best_first = sorted(zip(means[task], titles, strict=True), reverse=True)
@@ -330,7 +325,7 @@ def ladder_table(rows: Rows) -> str:
             last = row["last"]
             shown.append({
                 "task": TASKS[row["task"]],
-                "method": METHODS[row["method"]].title or row["method"],
+                "method": METHODS[row["method"]].name,
                 **{
                     title: f"{100 * last['accuracy' + form]:.1f}"
                     for form, title in PREDICTIONS.items()
@@ -374,7 +369,7 @@ def tuning_table(rows: Rows) -> str:
     """Make the table of the settings that were tuned over."""
     shown = [
         {
-            "method": METHODS[row["method"]].title or row["method"],
+            "method": METHODS[row["method"]].name,
             "last epoch": f"{100 * row['last']['accuracy']:.1f}",
             "best epoch": f"{100 * row['best']['accuracy']:.1f}",
             "scale": row["scale"],
