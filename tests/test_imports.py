@@ -34,7 +34,8 @@ MAY_IMPORT = {
     },
     "robustfer.functional": {"torch", "robustfer._checks", "robustfer.landmarks"},
     "robustfer.losses": {
-        *("torch", "robustfer._checks", "robustfer._saved_state", "robustfer.functional"),
+        *("torch", "robustfer._checks", "robustfer._saved_state", "robustfer._shown"),
+        "robustfer.functional",
     },
     "robustfer.authoring": {
         *("robustfer._checks", "robustfer._saved_state", "robustfer.functional"),
@@ -112,8 +113,8 @@ MAY_IMPORT = {
     # For authors of losses, in their tests.
     "robustfer.testing": {
         *("torch", "numpy", "pytest", "hypothesis", "robustfer._checks"),
-        *("robustfer._docstrings", "robustfer.hookspecs", "robustfer.registry"),
-        "robustfer.losses",
+        *("robustfer._docstrings", "robustfer.hookspecs", "robustfer.plugins"),
+        *("robustfer.registry", "robustfer.losses"),
     },
 }
 

@@ -10,6 +10,7 @@ from robustfer.testing import (
     AugmentationConformance,
     LossConformance,
     ParametricLossConformance,
+    PluginConformance,
     StatefulLossConformance,
     failing_checks,
 )
@@ -18,6 +19,7 @@ KITS = [
     LossConformance,
     AugmentationConformance,
     ParametricLossConformance,
+    PluginConformance,
     StatefulLossConformance,
 ]
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
@@ -47,3 +49,4 @@ def test_the_components_of_the_page_pass(monkeypatch):
     assert failing_checks(page.TestMyPair) == {}
     assert failing_checks(page.TestTempered) == {}
     assert failing_checks(page.TestTemporalConsistency) == {}
+    assert failing_checks(page.TestInstalled) == {}
