@@ -38,7 +38,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -49,16 +48,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from benchmarks import accuracy_pictures, accuracy_tables
+from benchmarks import accuracy_pictures, accuracy_records, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
 from benchmarks.accuracy_shares import adjusted_figures, figures_of
 from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
-from examples.train.predictions import PREDICTIONS
-from examples.train.recording import DYNAMICS, FINAL
+from examples.train.recording import FINAL
 from examples.train.run_folder import AVERAGE
 from examples.train.views import Views
 from examples.train.weights import pixels_of
@@ -70,7 +68,6 @@ from robustfer.noise import NoiseProfile, with_noise_like, with_symmetric_noise
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (DOCS.parent / "README.md", DOCS / "results.md", DOCS / "robust.md")
-RECORDS = Path(__file__).parents[1] / "runs" / "accuracy"
 SEEDS = (1, 2, 3)
 READ: dict[str, Any] = {"in_memory": True, "duplicates": "drop"}
 NOT_KEPT = ("loss", "learning_rate", "images_per_second")
@@ -215,7 +212,9 @@ def run(
         }
         said = mirrored.get("_ema", mirrored[""])
         final = load_file(outcome.folder / FINAL)["probabilities"]
-        keep(outcome.folder, train_set, own, last=predicted, ema=final, judged=said)
+        accuracy_records.keep(
+            outcome.folder, train_set, own, last=predicted, ema=final, judged=said
+        )
     last = _kept(history.last)
     for name, probabilities in mirrored.items():
         last |= {
@@ -308,7 +307,7 @@ def fitted_wrong_labels(predicted: torch.Tensor, faces: LabeledFaces) -> float |
 def first_record(task: str, *, seed: int, epochs: int, scale: Scale) -> Path:
     """Return the record of the reported run of cross entropy that a second training starts from."""
     setting = tuned(BASELINE, scale, rows())
-    folder = record_folder({
+    folder = accuracy_records.folder_of({
         "method": BASELINE, "task": task, "phase": "report", "seed": seed, "epochs": epochs,
         "setting": {name: value for name, value in setting.items() if name != "epochs"},
         "scale": scale.name,
@@ -328,26 +327,6 @@ def networks_of(outcome: Outcome, faces: LabeledFaces) -> dict[str, CAMClassifie
         networks["_ema"] = copy.deepcopy(outcome.classifier)
         load_model(outcome.folder / AVERAGE, networks["_ema"], classes=faces.classes)
     return networks
-
-
-def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: torch.Tensor) -> None:
-    """Save a run's predictions in a folder that git ignores.
-
-    ``last`` and ``ema`` are predictions for training faces by the last and the averaged weights.
-    ``mean`` and ``early`` are means over all visits in training and over the first ones. ``judged``
-    are mirrored predictions for the evaluation faces by the averaged weights. The whole record of
-    visits is copied too.
-    """
-    folder = record_folder(own)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = load_file(run / DYNAMICS)
-    found |= {"given": faces.targets, "mean": record["mean"], "early": record["early_mean"]}
-    if faces.true_targets is not None:
-        found["true"] = faces.true_targets
-    save_file({k: v.contiguous() for k, v in found.items()}, folder / "training.safetensors")
-    for name in (PREDICTIONS, DYNAMICS, FINAL):
-        shutil.copy(run / name, folder)
-    (folder / "run.json").write_text(json.dumps(own, sort_keys=True))
 
 
 def budgets(name: str, scale: Scale, setting: Mapping[str, float | str]) -> list[int]:
@@ -414,12 +393,6 @@ def commit() -> str:
     """Return the current commit, and whether the code has changed since."""
     dirty = _git("status", "--porcelain", "--", "../src", "../plugins", "../examples", "*.py")
     return _git("rev-parse", "HEAD") + ("+changes" if dirty else "")
-
-
-def record_folder(own: Mapping[str, Any]) -> Path:
-    """Return the folder of a run's predictions, by its identity."""
-    text = json.dumps(own, sort_keys=True)
-    return RECORDS / blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _git(*arguments: str) -> str:

@@ -41,7 +41,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks import accuracy
+from benchmarks import accuracy, accuracy_records
 from benchmarks.accuracy import SCALES, SEEDS, Scale
 from benchmarks.accuracy_methods import METHODS
 from benchmarks.accuracy_shares import VERIFIED
@@ -192,16 +192,11 @@ def recorded(
         "method": method, "task": task, "phase": "report", "setting": dict(setting),
         "seed": seed, "epochs": scale.epochs, "scale": scale.name,
     }  # fmt: skip
-    folder = accuracy.record_folder(own)
     row = next((row for row in accuracy.rows() if accuracy.identity(row) == own), None)
-    if row is None or not (folder / DYNAMICS).exists():
+    record = accuracy_records.read(own)
+    if row is None or record is None:
         return {}, None
-    record = load_file(folder / DYNAMICS)
-    predicted = load_file(folder / "training.safetensors")
-    return {
-        **{name: predicted[name] for name in NETWORKS},
-        **{name: record[name] for name in RECORDED},
-    }, row["seconds"]
+    return {name: record[name] for name in (*NETWORKS, *RECORDED)}, row["seconds"]
 
 
 def one_training(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks import accuracy
+from benchmarks import accuracy, accuracy_records
 from benchmarks.accuracy_methods import FACE_GRIDS, METHODS
 from robustfer.data import DemoFaces
 from robustfer.models import CAMClassifier
@@ -21,7 +21,7 @@ RUN = {"task": "symmetric30", "phase": "tune", "seed": 0, "epochs": 1, "scale": 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results" / "accuracy.jsonl")
-    monkeypatch.setattr(accuracy, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(accuracy_records, "FOLDER", tmp_path / "records")
     return accuracy.RESULTS
 
 
@@ -87,7 +87,7 @@ def test_each_prediction_has_its_last_epoch_and_each_network_its_best(results, r
         assert 0 < row["last"][f"mean_class_{mirrored}"] <= 1
         assert mirrored not in row[f"best{ending}"]
     assert row["wrong_labels"] == pytest.approx(0.2, abs=0.12)
-    (kept,) = accuracy.RECORDS.glob("*/training.safetensors")
+    (kept,) = accuracy_records.FOLDER.glob("*/training.safetensors")
     known = load_file(kept)
     assert known.keys() == {"given", "true", "mean", "early", "last", "ema", "judged"}
     assert known["last"].shape == known["ema"].shape == (64, 7)
