@@ -49,7 +49,8 @@ class SparseOverParameterizationLoss(nn.Module):
         batch_size: samples of a step, those of all processes together. The rates are scaled by
             it, because the loss is a mean over the batch.
         lr_u: learning rate of :math:`u` for the paper's batch of 128. The paper has 10 for
-            symmetric noise of 10 classes, 1 for 100 classes, 0.1 for asymmetric noise.
+            symmetric noise of 10 classes, 1 for 100 classes, 0.1 for asymmetric noise. Use 1 for a
+            network from random weights.
         lr_v: learning rate of :math:`v` for the paper's batch of 128. The paper has 10, and 100
             for asymmetric noise.
         init_std: standard deviation of the first values. The paper has 1e-8.
