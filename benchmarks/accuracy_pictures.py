@@ -23,6 +23,7 @@ from benchmarks.accuracy_tables import (
     REAL,
     RECIPE,
     SCALES,
+    SHOWN,
     TASKS,
     Group,
     adjusted_gains,
@@ -53,7 +54,7 @@ def gains(rows: Rows, path: Path) -> None:
     panels = []
     for scale, own in scales_of(groups_of(rows)).items():
         prediction = prediction_of(own)
-        for task in TASKS:
+        for task in SHOWN:
             found = [group for group in own if group.task == task]
             if len(found) > 1:
                 panels.append((scale, task, prediction, found))
@@ -70,7 +71,12 @@ def gains(rows: Rows, path: Path) -> None:
         level = f"0 is cross entropy, {floor.epochs} epochs: {floor.mean(prediction):.1f} %"
         axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}\n{level}", fontsize=10)
         axes.set_xlabel(f"points ahead ({PREDICTIONS[prediction]})")
-    marks = [Patch(color=TOLD[told], alpha=0.5, label=label) for told, label in MEANING.items()]
+    known = {METHODS[group.method].told for *_, found in panels for group in found}
+    marks = [
+        Patch(color=TOLD[told], alpha=0.5, label=label)
+        for told, label in MEANING.items()
+        if told in known
+    ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=90)
 
