@@ -337,7 +337,7 @@ def ladder_table(rows: Rows) -> str:
                 "epochs": row["epochs"],
                 "setting": shown_setting(row["setting"]),
             })  # fmt: skip
-        faces = f"{own[0]['train_faces']:,} faces, `{own[0]['backbone']}`"
+        faces = f"{own[0]['train_faces']:,} faces, network {own[0]['backbone']}"
         lines += folded(f"Looks, {faces}", markdown_table(shown))
     return "\n".join(lines).strip() + "\n" if lines else ""
 
