@@ -353,6 +353,14 @@ METHODS = {
             {**_SMALL, "distillation-weight": 0.3, "q": 0.5},
         ),
     ),
+    "teacher-verified": Method(
+        title="forward correction, EMA teacher",
+        told="100 verified",
+        command="robust",
+        arguments=("--verified=100", "--transition=verified"),
+        passes=1,
+        grid=({**_SMALL, "distillation-weight": 0.3, "verified-draw": "stratified"},),
+    ),
     "robust-verified": Method(
         title="composition",
         told="100 verified",
@@ -409,7 +417,7 @@ FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
         {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
     "teacher": ({"distillation-weight": 1.0, "decay": 0.995},),
-    "robust-verified": (
+    "teacher-verified": (
         {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
     "retrain": ({"evidence": 0.25},),

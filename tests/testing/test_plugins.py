@@ -1,4 +1,4 @@
-"""The checks of a plugin: each catches what it is for, in packages that are really installed."""
+"""The checks of a plugin: each catches what it is for, in a package with its metadata."""
 
 from textwrap import dedent
 
