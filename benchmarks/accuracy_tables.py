@@ -271,12 +271,7 @@ def rank_table(rows: Rows) -> str:
             for task in (REAL, *COPIES)
         }
         shown = [
-            {
-                "noise": TASKS[task],
-                f"Spearman with {TASKS[REAL]}": f"{spearman(means[task], means[REAL]):.2f}",
-                f"Kendall with {TASKS[REAL]}": f"{kendall(means[task], means[REAL]):.2f}",
-            }
-            for task in COPIES
+            {"noise": TASKS[task], **_agreement([(means[task], means[REAL])])} for task in COPIES
         ]
         shown += _between_seeds([by_task[REAL] for by_task in whole.values()], prediction)
         titles = [METHODS[method].name for method in whole]
@@ -308,13 +303,22 @@ def _between_seeds(groups: Sequence[Group], prediction: str) -> list[dict[str, s
     ]
     if not pairs:
         return []
-    return [
-        {
-            "noise": f"{TASKS[REAL]}, one seed with another",
-            f"Spearman with {TASKS[REAL]}": f"{statistics.mean(spearman(*p) for p in pairs):.2f}",
-            f"Kendall with {TASKS[REAL]}": f"{statistics.mean(kendall(*p) for p in pairs):.2f}",
-        }
-    ]
+    return [{"noise": f"{TASKS[REAL]}, one seed with another", **_agreement(pairs)}]
+
+
+def _agreement(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict[str, str]:
+    """How alike pairs rank the methods, on average, and the range if any one method is left out."""
+
+    def without(left_out: int | None) -> float:
+        kept = [[[x for i, x in enumerate(one) if i != left_out] for one in pair] for pair in pairs]
+        return statistics.mean(spearman(first, second) for first, second in kept)
+
+    fewer = [without(method) for method in range(len(pairs[0][0]))]
+    return {
+        f"Spearman with {TASKS[REAL]}": f"{without(None):.2f}",
+        "without any one method": f"{min(fewer):.2f} to {max(fewer):.2f}",
+        f"Kendall with {TASKS[REAL]}": f"{statistics.mean(kendall(*p) for p in pairs):.2f}",
+    }
 
 
 def ladder_table(rows: Rows) -> str:

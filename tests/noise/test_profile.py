@@ -1,5 +1,4 @@
 import json
-import math
 import os
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from robustfer.data import DemoFaces, FERPlus, LabeledFaces
 from robustfer.noise import NoiseProfile, with_class_noise, with_symmetric_noise
@@ -122,22 +122,17 @@ def test_attraction_is_the_likeliest_power():
     given = np.where(generator.random(3000) < 0.4, chosen, true)
     profile = NoiseProfile.of(faces(given, true, 4), probabilities=probabilities)
 
-    base = np.zeros((4, 4))
-    np.add.at(base, (true, given), 1.0)
-    np.fill_diagonal(base, 0)
-    base /= base.sum(1, keepdims=True)
     rows = given != true
-    x = likeness(probabilities, true)
+    k, label, x = true[rows], given[rows], likeness(probabilities, true)[rows]
 
-    def cost(power):
-        total = 0.0
-        for k, label, own in zip(true[rows], given[rows], x[rows], strict=True):
-            weights = base[k] * np.exp(power * own)
-            total -= math.log(weights[label] / weights.sum())
-        return total
+    def cost(values):
+        # A level for each pair of classes, and the power.
+        logits = values[:16].reshape(4, 4)[k] + values[16] * x
+        logits[np.arange(len(k)), k] = -np.inf
+        return (logsumexp(logits, axis=1) - logits[np.arange(len(k)), label]).mean()
 
-    best = minimize_scalar(cost, bounds=(0, 4), method="bounded", options={"xatol": 1e-7})
-    assert profile.attraction == pytest.approx(best.x, abs=1e-4)
+    best = minimize(cost, np.zeros(17), method="BFGS", options={"gtol": 1e-7}).x
+    assert profile.attraction == pytest.approx(best[16], abs=1e-4)
     assert profile.attraction > 0.5
 
 
@@ -245,6 +240,39 @@ def test_other_files_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"noise\.json is not a noise profile"):
             NoiseProfile.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"classes": "ab"}, TypeError, "classes"),
+        ({"classes": ("a", "a")}, ValueError, "classes"),
+        ({"counts": torch.ones(3, 3).long()}, ValueError, r"counts must have shape \(2, 2\)"),
+        ({"counts": [[3, 1], [1, 3]]}, TypeError, "counts must be a torch.Tensor, got list"),
+        ({"counts": torch.ones(2, 2)}, ValueError, "counts must be int64"),
+        ({"counts": -torch.eye(2).long()}, ValueError, "counts must be 0 or more"),
+        ({"counts": torch.zeros(2, 2).long()}, ValueError, "not all 0"),
+        ({"by_margin": (0.1,) * 10}, ValueError, "by_margin and attraction must both"),
+        ({"attraction": 1.0}, ValueError, "by_margin and attraction must both"),
+        ({"by_margin": (0.1,) * 3, "attraction": 1.0}, ValueError, "must have 10 shares, got 3"),
+        ({"by_margin": (1.1,) * 10, "attraction": 1.0}, ValueError, "by_margin must lie in"),
+        ({"by_margin": (0.1,) * 10, "attraction": 5.0}, ValueError, "attraction must lie in"),
+    ],
+)
+def test_what_is_no_profile_is_refused(change, error, said):
+    fit = {"classes": ("a", "b"), "counts": torch.tensor([[3, 1], [1, 3]])}
+    NoiseProfile(**fit)
+    with pytest.raises(error, match=said):
+        NoiseProfile(**{**fit, **change})
+
+
+def test_it_can_be_measured_in_inference_mode():
+    true, probabilities, generator = drawn(200)
+    data = faces(np.where(generator.random(200) < 0.4, 0, true), true)
+    with torch.inference_mode():
+        inside = NoiseProfile.of(data, probabilities=probabilities)
+    outside = NoiseProfile.of(data, probabilities=probabilities)
+    assert inside.attraction == pytest.approx(outside.attraction)
 
 
 def test_what_cannot_be_measured_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -27,7 +29,7 @@ _SMOOTHING = 0.05
 _MOST_ATTRACTION = 4.0
 _HALVINGS = 50
 _SWEEPS = 30
-_NEWTON_STEPS = 60
+_SEARCH_STEPS = 300
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,9 +51,13 @@ class NoiseProfile:
         counts: faces of each true class (row) with each given label (column), int64 ``(C, C)``.
         by_margin: share of wrong labels in each tenth of a class, smallest margin first. ``None``:
             measured without probabilities.
-        attraction: :math:`\gamma`, how strongly wrong labels follow what a face resembles: 0 not at
-            all, 1 in proportion. ``None`` as above.
+        attraction: :math:`\gamma` in [0, 4], how strongly wrong labels follow what a face
+            resembles: 0 not at all, 1 in proportion. ``None`` as above.
         source: where the labels are from, and how they were compared.
+
+    Raises:
+        TypeError: a value has another type.
+        ValueError: a name, a shape or a number does not fit.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +65,22 @@ class NoiseProfile:
     by_margin: tuple[float, ...] | None = None
     attraction: float | None = None
     source: str = ""
+
+    def __post_init__(self) -> None:
+        names = check_ids(self.classes, name="classes", unique=True)
+        check_shapes(counts=(self.counts, f"{len(names)} {len(names)}"))
+        check_int64(counts=self.counts)
+        if int(self.counts.min()) < 0 or not int(self.counts.sum()):
+            raise ValueError("counts must be 0 or more, and not all 0")
+        if self.by_margin is None or self.attraction is None:
+            if self.by_margin is not None or self.attraction is not None:
+                raise ValueError("by_margin and attraction must both have values, or both be None")
+            return
+        if len(self.by_margin) != TENTHS:
+            raise ValueError(f"by_margin must have {TENTHS} shares, got {len(self.by_margin)}")
+        for share in self.by_margin:
+            check_range("by_margin", share, 0.0, 1.0)
+        check_range("attraction", self.attraction, 0.0, _MOST_ATTRACTION)
 
     @classmethod
     def of(
@@ -285,27 +307,30 @@ def _by_margin(rows: Tensor, true: Tensor, given: Tensor) -> tuple[float, ...]:
 
 
 def _attraction(rows: Tensor, true: Tensor, given: Tensor, counts: Tensor) -> float:
-    """Return the power with the largest likelihood of the wrong labels, by Newton's method."""
+    """Return the power with the largest likelihood, given how many wrong labels a pair has."""
     wrong = given != true
     if not bool(wrong.any()):
         return 0.0
-    log_base = without_diagonal(counts)[true[wrong]].log()
-    likeness = log_likeness(rows, true)[wrong]
-    seen = likeness.gather(1, given[wrong][:, None]).mean()
-    low, high, power = 0.0, _MOST_ATTRACTION, 1.0
-    for _ in range(_NEWTON_STEPS):
-        chance = (log_base + power * likeness).softmax(dim=1)
-        expected = (chance * likeness).sum(dim=1)
-        spread = (chance * (likeness - expected[:, None]) ** 2).sum(dim=1).mean()
-        slope = float(seen - expected.mean())
-        low, high = (power, high) if slope > 0 else (low, power)
-        step = power + slope / max(float(spread), 1e-12)
-        # The slope decreases everywhere. If Newton's step leaves the interval, bisect it.
-        step = step if low < step < high else (low + high) / 2
-        power, before = step, power
-        if abs(power - before) < 1e-9:
-            break
-    return power
+    with torch.inference_mode(False), torch.enable_grad():
+        likeness, k, label = log_likeness(rows, true)[wrong], true[wrong], given[wrong]
+        never = without_diagonal(counts)[k] == 0
+        # Each pair of classes has a level, because its number of wrong labels is given.
+        levels = torch.zeros(counts.shape, dtype=torch.float64, device="cpu", requires_grad=True)
+        power = torch.zeros((), dtype=torch.float64, device="cpu", requires_grad=True)
+        search = torch.optim.LBFGS(
+            [levels, power], max_iter=_SEARCH_STEPS, tolerance_grad=1e-10, tolerance_change=1e-14,
+            line_search_fn="strong_wolfe",
+        )  # fmt: skip
+
+        def cost() -> Tensor:
+            search.zero_grad()
+            logits = (levels[k] + power * likeness).masked_fill(never, -math.inf)
+            loss = F.cross_entropy(logits, label)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        search.step(cost)  # type: ignore[no-untyped-call]
+    return min(max(power.item(), 0.0), _MOST_ATTRACTION)
 
 
 def _class_rates(beta: Tensor, alpha: Tensor) -> Tensor:
@@ -331,28 +356,15 @@ def _read(text: str, where: str) -> NoiseProfile:
         values = json.loads(text)
         if not isinstance(values, dict) or values.get("robustfer") != "noise profile":
             raise ValueError("'robustfer' must be 'noise profile'")
-        classes = tuple(check_ids(values["classes"], name="classes", unique=True))
-        counts = to_tensor("counts", values["counts"])
-        check_shapes(counts=(counts, f"{len(classes)} {len(classes)}"))
-        check_int64(counts=counts)
-        if int(counts.min()) < 0 or not int(counts.sum()):
-            raise ValueError("counts must be 0 or more, and not all 0")
-        shares, attraction = values["by_margin"], values["attraction"]
-        if (shares is None) != (attraction is None):
-            raise ValueError("by_margin and attraction must both have values, or both be null")
-        if shares is not None:
-            if len(shares) != TENTHS:
-                raise ValueError(f"by_margin must have {TENTHS} shares, got {len(shares)}")
-            shares = tuple(check_range("by_margin", share, 0.0, 1.0) for share in shares)
-            check_range("attraction", attraction, 0.0, _MOST_ATTRACTION)
+        shares = values["by_margin"]
+        return NoiseProfile(
+            classes=tuple(check_ids(values["classes"], name="classes")),
+            counts=to_tensor("counts", values["counts"]),
+            by_margin=None if shares is None else tuple(shares),
+            attraction=values["attraction"],
+            source=str(values.get("source", "")),
+        )
     except KeyError as error:
         raise ValueError(f"{where} is not a noise profile: it has no {error}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} is not a noise profile: {error}") from error
-    return NoiseProfile(
-        classes=classes,
-        counts=counts,
-        by_margin=shares,
-        attraction=attraction,
-        source=str(values.get("source", "")),
-    )
