@@ -53,13 +53,25 @@ def test_the_table_is_of_methods_with_all_noises():
     assert "4 methods" in made
     assert "LA-Net" not in made
     lines = [[cell.strip() for cell in line.split("|")] for line in made.splitlines()]
-    (symmetric,) = (line[2:4] for line in lines if line[1:2] == [TASKS["symmetric30"]])
-    (twin,) = (line[2:4] for line in lines if line[1:2] == [TASKS["twin"]])
-    assert symmetric == ["-1.00", "-1.00"]
-    (seeds,) = (line[2:4] for line in lines if "one seed with another" in "|".join(line))
-    assert seeds == ["1.00", "1.00"]
-    assert twin == ["1.00", "1.00"]
+    (symmetric,) = (line[2:5] for line in lines if line[1:2] == [TASKS["symmetric30"]])
+    (twin,) = (line[2:5] for line in lines if line[1:2] == [TASKS["twin"]])
+    assert symmetric == ["-1.00", "-1.00 to -1.00", "-1.00"]
+    (seeds,) = (line[2:5] for line in lines if "one seed with another" in "|".join(line))
+    assert seeds == twin == ["1.00", "1.00 to 1.00", "1.00"]
     assert f"{TASKS['twin']}: GSMC 80.0, SCN 70.0, EAC 60.0, cross entropy 50.0" in made
+
+
+def test_a_correlation_that_hangs_on_one_method_is_seen():
+    # The twin swaps the first two of three methods, and agrees about the last, far behind.
+    values = {"ce": (0.5, 0.6), "eac": (0.6, 0.5), "scn": (0.7, 0.7)}
+    found = [
+        row(name, task, value)
+        for name, (real, twin) in values.items()
+        for task, value in (("fer2013", real), ("twin", twin), ("symmetric30", real))
+    ]
+    made = " ".join(rank_table(found).split())
+    assert "| noise like FER2013's | 0.50 | -1.00 to 1.00 | 0.33 |" in made
+    assert "| 30 % symmetric noise | 1.00 | 1.00 to 1.00 | 1.00 |" in made
 
 
 def test_two_methods_have_no_ranking():
