@@ -147,9 +147,9 @@ class Training:
             )
         self.raw_optimizer = make_optimizer(self.method, settings.optimizer)
         self.schedule = Schedule(
-            self.raw_optimizer, settings.optimizer, steps=len(self.faces) // batch
+            self.raw_optimizer.main, settings.optimizer, steps=len(self.faces) // batch
         )
-        fused = getattr(self.raw_optimizer, "_step_supports_amp_scaling", False)
+        fused = getattr(self.raw_optimizer.main, "_step_supports_amp_scaling", False)
         if fused and settings.run.precision == "16-mixed":
             raise Refused(
                 "--precision 16-mixed cannot tell which steps a fused optimizer skips; remove "
@@ -321,11 +321,6 @@ class Training:
         fabric.backward(loss)
         if fabric.world_size > 1:
             average_(fabric, [p.grad for p in self.beside if p.grad is not None])
-        if self.settings.optimizer.clip_norm is not None:
-            fabric.clip_gradients(
-                self.network, self.optimizer, max_norm=self.settings.optimizer.clip_norm,
-                error_if_nonfinite=False,
-            )  # fmt: skip
         self.stepped = False
         self.optimizer.step()
         if not self.stepped:

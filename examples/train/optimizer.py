@@ -15,40 +15,51 @@ from robustfer.losses import param_groups
 
 
 class Joined(Optimizer):
-    """Two optimizers as one: what a loss learns at rates of its own is stepped with the rest.
+    """Step the optimizer of the network, and what a loss learns at rates of its own.
+
+    Hooks are called for it, which a wrapper such as timm's Lookahead does not do.
 
     Args:
         main: of the network and of what else is scheduled.
         beside: of parameters that no schedule and no other option concerns.
+        clip_norm: largest norm of the gradient of ``main``; ``None``: no limit.
     """
 
-    def __init__(self, main: Optimizer, beside: Optimizer) -> None:
+    def __init__(
+        self, main: Optimizer, beside: Optimizer | None = None, *, clip_norm: float | None = None
+    ) -> None:
+        self.parts = {"main": main} if beside is None else {"main": main, "beside": beside}
+        self.main, self.clip_norm = main, clip_norm
         # Their groups are shared: a scaler finds all gradients here.
-        super().__init__(
-            [*main.param_groups, *beside.param_groups], {**main.defaults, **beside.defaults}
-        )
-        self.main, self.beside = main, beside
+        super().__init__(self._groups(), main.defaults)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts.values() for group in part.param_groups]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Step both."""
-        self.main.step()
-        self.beside.step()
+        """Clip the gradient of the first, and step both."""
+        if self.clip_norm is not None:
+            trained = [p for group in self.main.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, self.clip_norm)
+        for part in self.parts.values():
+            part.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of both."""
-        return {"main": self.main.state_dict(), "beside": self.beside.state_dict()}
+        return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of both, which gives them new groups."""
-        self.main.load_state_dict(state_dict["main"])
-        self.beside.load_state_dict(state_dict["beside"])
-        self.param_groups[:] = [*self.main.param_groups, *self.beside.param_groups]
+        for name, part in self.parts.items():
+            part.load_state_dict(state_dict[name])
+        self.param_groups[:] = self._groups()
 
 
-def make_optimizer(method: Method, options: OptimizerOptions) -> Optimizer:
+def make_optimizer(method: Method, options: OptimizerOptions) -> Joined:
     """Return an optimizer of the network and of what the loss learns, the latter not decayed.
 
-    What a loss asks to be learned at a rate of its own is left to plain gradient descent.
+    What a loss asks to be learned at a rate of its own is left to plain gradient descent, and its
+    gradient is not clipped.
     """
     network, decay = method.network, options.weight_decay
     if options.layer_decay is None:
@@ -76,7 +87,8 @@ def make_optimizer(method: Method, options: OptimizerOptions) -> Optimizer:
             f"--optimizer {options.optimizer} with {options.optimizer_options}: {error}; "
             "timm.optim.list_optimizers() has the names"
         ) from error
-    return Joined(main, torch.optim.SGD(own)) if own else main
+    beside = torch.optim.SGD(own) if own else None
+    return Joined(main, beside, clip_norm=options.clip_norm)
 
 
 class Schedule:
@@ -90,7 +102,6 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, options: OptimizerOptions, *, steps: int) -> None:
         self.updates = 0
-        optimizer = optimizer.main if isinstance(optimizer, Joined) else optimizer
         self._torch: torch.optim.lr_scheduler.OneCycleLR | None = None
         self._timm: Any = None
         try:

@@ -135,6 +135,7 @@ def test_mixed_precision_leaves_landmarks_exact(precision, tmp_path):
         ["--schedule=constant", "--layer-decay=0.7"],
         ["--schedule=none", "--optimizer=sgd", "--optimizer-options.nesterov=true"],
         ["--optimizer=lion", "--clip-norm=0.1", "--weight-decay=0.1"],
+        ["--optimizer=lookahead_adamw", "--clip-norm=0.1"],
         ["--schedule-options.pct_start=0.5", "--sampling=balanced"],
     ],
 )

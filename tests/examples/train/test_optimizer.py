@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from examples.train.engine import Training
 from examples.train.optimizer import Joined
 from robustfer.checkpoint import load_resume
 from tests.examples.train.runs import settings_of, train
@@ -22,11 +23,12 @@ def saved(tmp_path, *options):
     return load_resume(tmp_path / "run/resume.pt")
 
 
-def pair():
+def pair(clip_norm=None):
     torch.manual_seed(0)
     model, own = nn.Linear(3, 2), nn.Parameter(torch.randn(4))
     main = torch.optim.AdamW(model.parameters(), lr=0.01)
-    return model, own, Joined(main, torch.optim.SGD([{"params": [own], "lr": 2.0}]))
+    beside = torch.optim.SGD([{"params": [own], "lr": 2.0}])
+    return model, own, Joined(main, beside, clip_norm=clip_norm)
 
 
 def backward(model, own, scale=lambda loss: loss):
@@ -48,6 +50,30 @@ def test_no_schedule_and_no_optimizer_of_the_network_moves_the_rates(tmp_path, o
     assert learned.square().max() > 0.01  # a standard deviation of 0.01 at first
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "lookahead_sgd"])
+def test_only_the_gradient_of_the_network_is_clipped(tmp_path, optimizer):
+    settings = settings_of(
+        "compose", f"--output={tmp_path}/run", f"--optimizer={optimizer}", "--clip-norm=1e-3",
+        "--optimizer-options.nesterov=false", "--weight-decay=0", "--schedule=none",
+        "--learning-rate=1",
+    )  # fmt: skip
+    settings.own.loss[:] = [LOSS]
+    training = Training(settings)
+    training.begin()
+    before = [parameter.detach().clone() for parameter in training.network.parameters()]
+    u = training.method.criterion.losses[0].u
+    first = u.detach().clone()
+    training._step(next(training._batches(1)))
+    assert training.stepped
+    moved = [p.detach() - old for p, old in zip(training.network.parameters(), before, strict=True)]
+    length = torch.stack([step.norm() for step in moved]).norm()
+    assert length.item() == pytest.approx(1e-3, rel=1e-3)
+    # The rate of u is far higher: clipped with the rest, it would move by no more than this.
+    scale = 16 / 128
+    assert (u.detach() - first).norm() > 10 * 1e-3 * scale * RATES["lr_u"]
+    training.end()
+
+
 def test_both_are_stepped():
     model, own, joined = pair()
     before = copy.deepcopy(model), own.detach().clone()
@@ -61,7 +87,7 @@ def test_both_are_stepped():
 
 
 def test_a_scaler_unscales_and_skips_both():
-    (model, own, joined), (other, its_own, plain) = pair(), pair()
+    (model, own, joined), (other, its_own, plain) = pair(0.1), pair(0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     backward(model, own, scaler.scale)
     scaler.step(joined)
@@ -85,7 +111,7 @@ def test_a_loaded_state_goes_on_to_the_bit():
     resumed.load_state_dict(copy.deepcopy(joined.state_dict()))
     assert resumed.param_groups is groups
     assert [id(group) for group in groups] == [
-        id(group) for one in (resumed.main, resumed.beside) for group in one.param_groups
+        id(group) for one in resumed.parts.values() for group in one.param_groups
     ]
     [one, *_] = joined.main.state.values()
     [other, *_] = resumed.main.state.values()

@@ -47,7 +47,7 @@ class SparseOverParameterizationLoss(nn.Module):
         num_samples: number of samples in the data set.
         num_classes: number of classes.
         batch_size: samples of a step, those of all processes together. The rates are scaled by
-            it, because the loss is a mean over the batch.
+            it, because the loss is a mean over the batch. Drop a last batch that is shorter.
         lr_u: learning rate of :math:`u` for the paper's batch of 128. The paper has 10 for
             symmetric noise of 10 classes, 1 for 100 classes, 0.1 for asymmetric noise. Use 1 for a
             network from random weights.
@@ -162,7 +162,8 @@ class SparseOverParameterizationPlusLoss(SparseOverParameterizationLoss):
     Args:
         num_samples: number of samples in the data set.
         num_classes: number of classes.
-        batch_size: samples of a step, those of all processes together.
+        batch_size: samples of a step, those of all processes together. Drop a last batch that
+            is shorter.
         lr_u: learning rate of :math:`u` for the paper's batch of 128.
         lr_v: learning rate of :math:`v` for the paper's batch of 128.
         init_std: standard deviation of the first values. The paper has 1e-8.
