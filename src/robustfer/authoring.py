@@ -4,9 +4,11 @@ These names are a stable interface, like the hooks: only a major release removes
 """
 
 from robustfer._checks import (
+    check_bool,
     check_choice,
     check_floating,
     check_int64,
+    check_probabilities,
     check_range,
     check_shapes,
     check_target,
@@ -22,9 +24,11 @@ from robustfer.state._rows import read_rows, write_rows
 
 __all__ = [
     "at_label",
+    "check_bool",
     "check_choice",
     "check_floating",
     "check_int64",
+    "check_probabilities",
     "check_range",
     "check_shapes",
     "check_target",

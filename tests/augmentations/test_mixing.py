@@ -254,6 +254,8 @@ def test_what_does_not_fit_is_refused(kind):
     ):
         with pytest.raises(ValueError, match=name):
             kind(**options)
+    with pytest.raises(TypeError, match=r"target must be a torch.Tensor, got list"):
+        mix(images, target.tolist(), index)
     with pytest.raises(ValueError, match="images"):
         mix((images * 255).to(torch.uint8), target, index)
     with pytest.raises(ValueError, match=r"index has B=15 but images has B=16"):

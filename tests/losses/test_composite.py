@@ -85,6 +85,13 @@ def test_a_tensor_nobody_takes_is_refused_with_the_near_name(tensors):
         eac_of_parts()(**tensors)
 
 
+def test_what_is_no_tensor_is_refused_by_the_name_in_the_composition(tensors):
+    # torch's cross entropy has the name 'input' for it.
+    tensors["logits"] = tensors["logits"].tolist()
+    with pytest.raises(TypeError, match=r"logits must be a torch.Tensor, got list"):
+        eac_of_parts()(**tensors)
+
+
 def test_a_missing_tensor_names_the_term(tensors):
     del tensors["attention_flipped"]
     with pytest.raises(TypeError, match="term 'attention' needs the tensor 'attention_flipped'"):

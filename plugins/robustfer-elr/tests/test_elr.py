@@ -270,7 +270,12 @@ def test_a_state_that_does_not_fit_changes_nothing():
     for wrong, message in (
         (EarlyLearningLoss(num_samples=8, num_classes=5).state_dict(), r"\(8, 5\) there"),
         ({**state, "stray": torch.zeros(1)}, "stray is .* there and not here"),
-        ({"early_targets": state["early_targets"] / 0}, "early_targets must be finite"),
+        ({"early_targets": state["early_targets"] / 0}, "early_targets must be averages"),
+        (
+            {"early_targets": state["early_targets"] + 0.6},
+            "at most 1, got .* for sample 0",
+        ),
+        ({"early_targets": state["early_targets"] - 0.1}, "at least 0 with"),
     ):
         with pytest.raises(ValueError, match=f"saved EarlyLearningLoss does not fit.*{message}"):
             criterion.load_state_dict(wrong)

@@ -230,6 +230,13 @@ def test_counts_that_are_none(counts):
         ExtraKnowledgeLoss()(**given)
 
 
+@pytest.mark.parametrize("name", ["logits", "target", "class_counts", "attention_flipped"])
+def test_lists_are_refused(name):
+    given = drawn()
+    with pytest.raises(TypeError, match=rf"{name} must be a torch.Tensor, got list"):
+        ExtraKnowledgeLoss()(**{**given, name: given[name].tolist()})
+
+
 @pytest.mark.parametrize("label", [-100, -1, 7])
 def test_no_label_is_left_out(label):
     given = drawn()

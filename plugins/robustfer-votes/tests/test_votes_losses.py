@@ -1,6 +1,7 @@
 """Losses for votes against their equations, vote by vote in plain Python."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -206,7 +207,7 @@ def test_drawn_votes_cost_the_cross_entropy_on_average():
     logits, votes = inputs(batch=1)
     numbers = (torch.arange(1000) + 0.5) / 1000
     many = drawn_vote_cross_entropy(logits.expand(1000, -1), votes.expand(1000, -1), numbers)
-    torch.testing.assert_close(many, vote_cross_entropy(logits, votes))
+    torch.testing.assert_close(many, vote_cross_entropy(logits, votes, smoothing=0.0))
 
 
 def test_shares_are_those_of_ferplus_where_its_rule_takes_all():
@@ -260,7 +261,7 @@ def test_within_the_set_the_network_is_free():
     votes = torch.tensor([[5, 5, 0]])
     for logits in ([20.0, 0.0, -20.0], [0.0, 20.0, -20.0], [10.0, 10.0, -20.0]):
         assert partial_label(torch.tensor([logits]), votes) < 1e-6
-    assert vote_cross_entropy(torch.tensor([[20.0, 0.0, -20.0]]), votes) > 5
+    assert vote_cross_entropy(torch.tensor([[20.0, 0.0, -20.0]]), votes, smoothing=0.0) > 5
 
 
 def test_in_a_composition():
@@ -314,6 +315,21 @@ def test_values_are_looked_at_where_asked_for():
         VoteCrossEntropyLoss()(torch.zeros(1, 2), votes)
     with check_values(), pytest.raises(ValueError, match="logits must be finite"):
         VoteCrossEntropyLoss()(torch.zeros(1, 2) / 0, votes.abs())
+    for outside in (1.1, -0.1):
+        with check_values(), pytest.raises(ValueError, match=r"vote_draw must lie in \[0, 1\)"):
+            DrawnVoteLoss()(torch.zeros(1, 2), votes.abs(), torch.tensor([outside]))
+
+
+@pytest.mark.parametrize("name", ["drop_single", "weighted"])
+def test_functions_take_no_text_for_true(name):
+    logits, votes, draw = torch.zeros(1, 2), torch.tensor([[3, 1]]), torch.zeros(1)
+    for call in (
+        partial(vote_cross_entropy, logits, votes),
+        partial(drawn_vote_cross_entropy, logits, votes, draw),
+        partial(partial_label, logits, votes),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be True or False, got 'false'"):
+            call(**{name: "false"})
 
 
 def test_the_modules_say_how_they_were_made():

@@ -52,7 +52,7 @@ def test_cross_entropy_is_that_of_the_loss(rows, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(votes.shape, generator=generator, dtype=torch.float64)
     found = cross_entropy_to_votes(logits.softmax(dim=1), votes)
-    assert found == pytest.approx(vote_cross_entropy(logits, votes).item(), rel=1e-9)
+    assert found == pytest.approx(vote_cross_entropy(logits, votes, smoothing=0.0).item(), rel=1e-9)
 
 
 def test_a_class_ruled_out_that_has_votes_costs_without_end():
@@ -95,6 +95,10 @@ def test_a_crowd_of_one_mind():
         (
             lambda: cross_entropy_to_votes(torch.ones(2, 3) / 3, torch.ones(2, 4).long()),
             "votes has C=4 but probabilities has C=3",
+        ),
+        (
+            lambda: cross_entropy_to_votes(torch.tensor([[2.0, 0.5]]), torch.tensor([[1, 0]])),
+            "rows of probabilities must be .*pass logits through a softmax",
         ),
     ],
 )

@@ -90,11 +90,12 @@ class _Mixing(nn.Module):
         raise NotImplementedError
 
     def _check(self, images: Tensor, target: Tensor, index: Tensor) -> None:
-        shape = f"B {self.num_classes}" if target.ndim == 2 else "B"
+        soft = isinstance(target, Tensor) and target.ndim == 2
+        shape = f"B {self.num_classes}" if soft else "B"
         check_shapes(images=(images, "B C H W"), target=(target, shape), index=(index, "B"))
         check_int64(index=index)
         check_floating(images=images)
-        if target.ndim == 2:
+        if soft:
             check_probabilities(target=target)
             return
         check_int64(target=target)

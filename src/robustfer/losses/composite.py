@@ -185,3 +185,7 @@ class CompositeLoss(nn.Module):
         if unknown:
             hint = "".join(near(name, self.accepts) for name in unknown)
             raise TypeError(f"no term takes {unknown}; the terms take {sorted(self.accepts)}{hint}")
+        for name, tensor in tensors.items():
+            # The error of a loss of torch's would have its name for it.
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")

@@ -17,6 +17,9 @@ from robustfer.authoring import (
 )
 from robustfer_elr.functional import moved_early_target
 
+# How far the sum of a row can be above 1 after many steps in float32.
+_ROUNDING = 1e-4
+
 
 class EarlyTargets(nn.Module):
     """Hold averages that start at 0. See :func:`~robustfer_elr.functional.moved_early_target`."""
@@ -73,5 +76,12 @@ class EarlyTargets(nn.Module):
 
 
 def _check_saved(loss: EarlyTargets, saved: Mapping[str, Tensor]) -> None:
-    if not bool(saved["early_targets"].isfinite().all()):
-        raise ValueError("early_targets must be finite, got NaN or infinity")
+    rows = saved["early_targets"]
+    # NaN is neither.
+    fits = (rows >= 0).all(dim=1) & (rows.sum(dim=1) <= 1 + _ROUNDING)
+    if not bool(fits.all()):
+        row = int(fits.logical_not().nonzero()[0])
+        raise ValueError(
+            "early_targets must be averages of probabilities, at least 0 with a sum of at most 1, "
+            f"got {rows[row].tolist()} for sample {row}"
+        )

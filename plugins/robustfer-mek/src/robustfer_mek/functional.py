@@ -105,7 +105,11 @@ def rebalanced_attention_consistency(
     >>> rebalanced_attention_consistency(maps, maps, torch.tensor([9, 1]))  # 6 each, times b
     tensor(6.6667)
     """
-    sizes = check_shapes(attention=(attention, "B C H W"), class_counts=(class_counts, "C"))
+    sizes = check_shapes(
+        attention=(attention, "B C H W"),
+        attention_flipped=(attention_flipped, "B C H W"),
+        class_counts=(class_counts, "C"),
+    )
     check_floating(attention=attention, attention_flipped=attention_flipped)
     maps, mirrored = full_precision(attention), full_precision(attention_flipped)
     # The mean of squares over the classes becomes the weighted sum.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustfer.authoring import (
     Reduction,
+    check_bool,
     check_choice,
     check_floating,
     check_range,
@@ -37,6 +38,7 @@ def vote_shares(votes: Tensor, *, smoothing: float = 0.0, drop_single: bool = Fa
         votes ``(B, C)`` int64 -> ``(B, C)`` float32, rows sum to 1, or to 0 without votes.
 
     Raises:
+        TypeError: ``drop_single`` is not a bool.
         ValueError: an option, a shape or a dtype does not fit.
 
     Reference:
@@ -60,7 +62,7 @@ def vote_cross_entropy(
     logits: Tensor,
     votes: Tensor,
     *,
-    smoothing: float = 0.0,
+    smoothing: float = 0.3,
     drop_single: bool = False,
     weighted: bool = False,
     reduction: Reduction = "mean",
@@ -88,6 +90,7 @@ def vote_cross_entropy(
         logits ``(B, C)``, votes ``(B, C)`` int64 -> scalar, or ``(B)``; float32 for half inputs.
 
     Raises:
+        TypeError: ``drop_single`` or ``weighted`` is not a bool.
         ValueError: an option, a shape, a dtype or a device does not fit.
 
     Reference:
@@ -95,7 +98,7 @@ def vote_cross_entropy(
         Crowd-Sourced Label Distribution, ICMI 2016.
 
     >>> logits, votes = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([[3, 1], [0, 0]])
-    >>> vote_cross_entropy(logits, votes)  # the mean of 3 x 0.1269 and 2.1269
+    >>> vote_cross_entropy(logits, votes, smoothing=0.0)  # the mean of 3 x 0.1269 and 2.1269
     tensor(0.6269)
     """
     check_range("smoothing", smoothing, 0.0)
@@ -111,7 +114,8 @@ def drawn_vote(votes: Tensor, vote_draw: Tensor, *, drop_single: bool = False) -
     .. math:: y_n = \min \Bigl\{ k : \sum_{c \le k} v_{n,c} > u_n \sum_c v_{n,c} \Bigr\}
 
     With :math:`u_n` uniform in [0, 1) each vote is as likely as any other. The loop draws the
-    numbers: ``torch.rand(len(votes), generator=generator)``.
+    numbers: ``torch.rand(len(votes), generator=generator)``. They are checked under
+    :func:`robustfer.losses.check_values`.
 
     Args:
         votes: :math:`v`, how many people saw each class.
@@ -122,6 +126,7 @@ def drawn_vote(votes: Tensor, vote_draw: Tensor, *, drop_single: bool = False) -
         votes ``(B, C)`` int64, vote_draw ``(B)`` -> ``(B)`` int64; 0 for a face without votes.
 
     Raises:
+        TypeError: ``drop_single`` is not a bool.
         ValueError: a shape, a dtype or a device does not fit.
 
     Reference:
@@ -133,7 +138,7 @@ def drawn_vote(votes: Tensor, vote_draw: Tensor, *, drop_single: bool = False) -
     tensor([0, 0, 0, 1])
     """
     check_votes(votes, vote_draw=(vote_draw, "B"))
-    check_floating(vote_draw=vote_draw)
+    _check_draw(vote_draw)
     return _drawn(_kept(votes, drop_single), vote_draw)
 
 
@@ -167,6 +172,7 @@ def drawn_vote_cross_entropy(
         for half inputs.
 
     Raises:
+        TypeError: ``drop_single`` or ``weighted`` is not a bool.
         ValueError: an option, a shape, a dtype or a device does not fit.
 
     Reference:
@@ -178,7 +184,7 @@ def drawn_vote_cross_entropy(
     tensor(2.1269)
     """
     _check(logits, votes, reduction, vote_draw=(vote_draw, "B"))
-    check_floating(vote_draw=vote_draw)
+    _check_draw(vote_draw)
     votes = _kept(votes, drop_single)
     losses = cross_entropy(logits, _drawn(votes, vote_draw), reduction="none")
     return _reduced(losses, _weights(votes, weighted, losses), reduction)
@@ -216,6 +222,7 @@ def partial_label(
         logits ``(B, C)``, votes ``(B, C)`` int64 -> scalar, or ``(B)``; float32 for half inputs.
 
     Raises:
+        TypeError: ``drop_single`` or ``weighted`` is not a bool.
         ValueError: an option, a shape, a dtype or a device does not fit.
 
     Reference:
@@ -257,7 +264,18 @@ def _check(
     check_choice("reduction", reduction, get_args(Reduction))
 
 
+def _check_draw(vote_draw: Tensor) -> None:
+    check_floating(vote_draw=vote_draw)
+    # In half precision a number just below 1 may have been rounded to it.
+    if values_are_checked() and bool(((vote_draw < 0) | (vote_draw > 1)).any()):
+        raise ValueError(
+            f"vote_draw must lie in [0, 1), got {float(vote_draw.min()):g} to "
+            f"{float(vote_draw.max()):g}; draw it with torch.rand"
+        )
+
+
 def _kept(votes: Tensor, drop_single: bool) -> Tensor:
+    check_bool("drop_single", drop_single)
     return votes.where(votes > 1, 0) if drop_single else votes
 
 
@@ -276,6 +294,7 @@ def _drawn(votes: Tensor, vote_draw: Tensor) -> Tensor:
 
 
 def _weights(votes: Tensor, weighted: bool, losses: Tensor) -> Tensor:
+    check_bool("weighted", weighted)
     total = votes.sum(dim=1)
     return (total if weighted else total > 0).to(losses.dtype)
 

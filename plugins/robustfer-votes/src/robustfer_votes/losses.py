@@ -7,7 +7,7 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_choice, check_range
+from robustfer.authoring import Reduction, check_bool, check_choice, check_range
 from robustfer_votes.functional import drawn_vote_cross_entropy, partial_label, vote_cross_entropy
 
 
@@ -18,11 +18,8 @@ class _VoteLoss(nn.Module):
 
     def __init__(self, *, drop_single: bool, weighted: bool, reduction: Reduction) -> None:
         super().__init__()
-        for name, value in (("drop_single", drop_single), ("weighted", weighted)):
-            # Python takes every text for true, also "false".
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, got {value!r}")
-        self.drop_single, self.weighted = drop_single, weighted
+        self.drop_single = check_bool("drop_single", drop_single)
+        self.weighted = check_bool("weighted", weighted)
         self.reduction = check_choice("reduction", reduction, get_args(Reduction))
 
     def extra_repr(self) -> str:

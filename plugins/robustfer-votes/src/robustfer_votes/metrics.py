@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer.authoring import check_floating, check_shapes, check_whole_number
+from robustfer.authoring import check_int64, check_probabilities, check_shapes, check_whole_number
+from robustfer.losses import check_values
 from robustfer_votes.functional import check_votes
 
 
@@ -38,21 +39,24 @@ def cross_entropy_to_votes(probabilities: Tensor, votes: Tensor) -> float:
     0.5199
     """
     check_shapes(probabilities=(probabilities, "N C"), votes=(votes, "N C"))
-    check_floating(probabilities=probabilities)
+    with check_values():
+        check_probabilities(probabilities=probabilities)
     shares, voted = _shares(votes)
     logarithms = probabilities.detach().cpu().double()[voted].log()
     return float(-_times_log(shares, logarithms).sum(dim=1).mean())
 
 
 def within_votes(predicted: Tensor, votes: Tensor, *, least: int = 1) -> float:
-    """Return the share of faces whose predicted class has votes. Faces without votes are left out.
+    r"""Return the share of faces whose predicted class has votes. Faces without votes are left out.
+
+    .. math:: \frac{1}{N} \sum_n [v_{n,\hat y_n} \ge m]
 
     Accuracy by the majority calls a prediction wrong that four people of ten share. This does not.
 
     Args:
-        predicted: the classes predicted, ``logits.argmax(dim=1)``.
-        votes: how many people saw each class.
-        least: so many votes the predicted class must have.
+        predicted: :math:`\hat y`, the classes predicted, ``logits.argmax(dim=1)``.
+        votes: :math:`v`, how many people saw each class.
+        least: :math:`m`, so many votes the predicted class must have.
 
     Shape:
         predicted ``(N)`` int64, votes ``(N, C)`` int64 -> a number in [0, 1].
@@ -66,8 +70,7 @@ def within_votes(predicted: Tensor, votes: Tensor, *, least: int = 1) -> float:
     (0.6667, 0.3333)
     """
     check_shapes(predicted=(predicted, "N"), votes=(votes, "N C"))
-    if predicted.dtype != torch.int64:
-        raise ValueError(f"predicted must be int64 class indices, got {predicted.dtype}")
+    check_int64(predicted=predicted)
     least = check_whole_number("least", least, 1)
     _, voted = _shares(votes)
     if not bool(((predicted >= 0) & (predicted < votes.shape[1])).all()):
