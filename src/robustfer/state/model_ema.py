@@ -38,8 +38,9 @@ class ModelEMA(nn.Module):
     ``state_dict``, so a resumed run does not warm up again.
 
     The copy gets no gradient. It starts in the mode of the model, train or eval, and keeps its own
-    mode after that. The authors' code of GSMC leaves the teacher in train mode, where batch norm
-    uses the statistics of the batch.
+    mode after that. To predict with it, call :meth:`eval` once, as for any model. The authors' code
+    of GSMC and of LA-Net leaves the teacher in train mode, where batch norm uses the statistics of
+    the batch.
 
     A NaN in the model's weights reaches the copy. Under :func:`robustfer.losses.check_values`
     :meth:`update` raises instead. The copy of a half-precision model is float32, because half
@@ -56,7 +57,7 @@ class ModelEMA(nn.Module):
         warmup: start with smaller decays, as above; without it :math:`a = d` from the start.
         buffers: what an update does with buffers, such as the running statistics of batch norm.
             ``"copy"`` copies them from the model. ``"ema"`` averages floating-point buffers and
-            copies the rest. ``"keep"`` leaves them to the copy's own forward, as the authors' code
+            copies the rest: the better choice for predictions. ``"keep"`` leaves them to the copy's own forward, as the authors' code
             does in train mode.
 
     Attributes:
