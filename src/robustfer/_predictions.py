@@ -182,8 +182,9 @@ def _read_safetensors(path: Path) -> Predictions:
     except SafetensorError as error:
         raise ValueError(f"{path} must be a safetensors file: {error}") from error
     if {"mean", "early_mean", "visits"} <= tensors.keys():
-        given = tensors.get("label_given")
-        return Predictions(_normalized(tensors["mean"]), None, None, given, _ALL)
+        given, unseen = tensors.get("label_given"), int((tensors["visits"] == 0).sum())
+        source = f"{_ALL}; {unseen} samples were never visited" if unseen else _ALL
+        return Predictions(_normalized(tensors["mean"]), None, None, given, source)
     return Predictions(_only(path, tensors), None, None)
 
 
@@ -198,7 +199,7 @@ def _with_final(found: Predictions, final: Predictions, folder: Path) -> Predict
     if given is not None and _fitted(others, given) > _MEMORISED:
         return found
     return found._replace(
-        probabilities=(rows + others) / 2, source=f"{_ALL}, and the final weights"
+        probabilities=(rows + others) / 2, source=f"{found.source}, and the final weights"
     )
 
 

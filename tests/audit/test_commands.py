@@ -12,6 +12,7 @@ from robustfer.audit import audit
 from robustfer.audit.shift import shift_of_shares
 from robustfer.data import EXPRESSIONS, RAFDB, load
 from robustfer.noise import transition_from_verified, with_noise_list
+from robustfer.state import TrainingDynamics
 from tests.data.trees import write_rafdb
 
 LINES = [f"train_{number:05}.jpg {1 + number % 7}" for number in range(1, 71)]
@@ -112,6 +113,32 @@ def test_predictions_are_brought_into_the_order_of_the_data_set(run, raf, tmp_pa
     status, out, err = run("run.npz", "--data", f"rafdb:{raf}", "--suspects", 3)
     assert (status, err) == (0, "")
     assert audit(faces.targets, rows, classes=faces.classes, ids=faces.ids).text() in out
+
+
+def test_columns_without_names_that_fit_another_order_are_refused(run, raf, tmp_path):
+    # torchvision's ImageFolder numbers folders by the alphabet.
+    faces = RAFDB(raf)
+    columns = [faces.classes.index(name) for name in sorted(faces.classes)]
+    rows = predict(faces)[:, columns].numpy()
+    np.savez(tmp_path / "run.npz", rows)
+    status, _, err = run("run.npz", "--data", f"rafdb:{raf}")
+    assert status == 1
+    assert "run.npz does not name its columns" in err
+    assert "In that of the alphabet, counted from 0, 4.3% differ" in err
+    assert "array 'classes' in npz" in err
+    assert not (tmp_path / "review.html").exists()
+    np.savez(tmp_path / "run.npz", probabilities=rows, classes=sorted(faces.classes))
+    assert run("run.npz", "--data", f"rafdb:{raf}")[0] == 0
+
+
+def test_samples_that_no_step_saw_are_counted(run, raf, tmp_path):
+    faces = RAFDB(raf)
+    dynamics = TrainingDynamics(70, 7, given=faces.targets)
+    dynamics.update(torch.arange(60), predict(faces)[:60].log())
+    save_file(dynamics.state_dict(), tmp_path / "dynamics.safetensors")
+    status, out, err = run("dynamics.safetensors", "--data", f"rafdb:{raf}")
+    assert (status, err) == (0, "")
+    assert "predictions: mean over all visits; 10 samples were never visited" in out
 
 
 def test_only_suspects_tell_nothing_of_how_labels_go_wrong(run, raf, tmp_path):

@@ -238,6 +238,20 @@ def test_another_order_is_refused_where_it_fits_better(tmp_path, rate, order):
     assert torch.equal(right.targets, noisy.targets)
 
 
+def test_numbers_by_the_alphabet_are_recognised(tmp_path):
+    clean = Listed(700)
+    noisy = with_symmetric_noise(clean, rate=0.3, seed=0)
+    path, order = tmp_path / "noise.txt", sorted(EXPRESSIONS)
+    write_noise_list(
+        path, noisy.ids, renumber(noisy.targets, source=EXPRESSIONS, target=order), base=0
+    )
+    message = r"In that of the alphabet, .* classes=sorted\(dataset\.classes\), base=0"
+    with pytest.raises(ValueError, match=message):
+        with_noise_list(clean, path, base=0)
+    right = with_noise_list(clean, path, classes=sorted(clean.classes), base=0)
+    assert torch.equal(right.targets, noisy.targets)
+
+
 def test_the_fitting_order_where_more_classes_are_declared_than_occur(tmp_path, faces):
     declared = faces.with_classes(EXPRESSIONS_WITH_CONTEMPT)
     theirs = renumber(NOISY, source=EXPRESSIONS, target="fer2013")

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from robustfer._predictions import read_probabilities
+from robustfer._predictions import Predictions, read_probabilities
 from robustfer.audit.decisions import Decisions, read_decisions
 from robustfer.audit.duplicates import Duplicates, find_duplicates
 from robustfer.audit.page import write_review
@@ -20,6 +21,7 @@ from robustfer.audit.shift import shift_of_shares
 from robustfer.data import LabeledFaces
 from robustfer.noise import TransitionEstimate, with_noise_list, write_noise_list
 from robustfer.noise.commands import list_options, load_faces
+from robustfer.noise.matching import fitting_order
 from robustfer.state import LabelStore
 
 
@@ -45,6 +47,7 @@ def _review(path: str, options: argparse.Namespace) -> int:
         transition = _decisions(options.verified, faces).estimate()
     found = read_probabilities(path)
     rows = found.aligned(path, faces.ids, faces.classes)
+    _check_columns(path, found, rows, faces)
     page = options.out or Path("review.html")
     result = audit(faces.targets, rows, transition=transition, classes=faces.classes, ids=faces.ids)
     if options.ranking is not None:
@@ -65,13 +68,13 @@ def _review(path: str, options: argparse.Namespace) -> int:
     )
     if found.source is not None:
         print(f"predictions: {found.source}")
-    print(result.text())
-    print(f"fingerprint {result.fingerprint}")
     if found.given is not None and (other := int((found.given != faces.targets).sum())):
         print(
             f"{path} was trained on other labels: {other} of {len(faces)} differ; if you meant to "
             "audit those, add --list with their file"
         )
+    print(result.text())
+    print(f"fingerprint {result.fingerprint}")
     if duplicates is not None:
         differ = faces.targets[duplicates.first] != faces.targets[duplicates.second]
         print(f"same face twice: {len(differ)} pairs, {int(differ.sum())} with different labels")
@@ -85,6 +88,21 @@ def _review(path: str, options: argparse.Namespace) -> int:
     print(f"page: {page}")
     print("next: open the page, download the decisions, then robustfer audit apply")
     return 0
+
+
+def _check_columns(path: str, found: Predictions, rows: Tensor, faces: LabeledFaces) -> None:
+    """Refuse columns without names that fit the labels clearly better in another order."""
+    if found.classes is not None:
+        return
+    predicted, order = rows.argmax(dim=1), (faces.classes, 0)
+    better = fitting_order(predicted, faces.targets, faces.classes, read=order)
+    if better is not None and better.base == 0:
+        differ = float((predicted != faces.targets).double().mean())
+        raise ValueError(
+            f"{path} does not name its columns, and {differ:.1%} of the predictions differ from "
+            f"the labels in the order {', '.join(faces.classes)}. {better.hint()} Save the names "
+            "with the probabilities: a header in csv, an array 'classes' in npz"
+        )
 
 
 def _apply(paths: list[str], options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from robustfer.data.readers.label_lists import plain_name
 
 _SEVERAL = -2
 _OWN = "the data set"
+_ALPHABET = "the alphabet"
 
 
 def list_name(name: str) -> str:
@@ -78,8 +79,8 @@ class FittingOrder(NamedTuple):
 
     def options(self) -> str:
         """Return the options to read the list in that order."""
-        order = "dataset.classes" if self.order == _OWN else repr(self.order)
-        return f"classes={order}, base={self.base}"
+        order = {_OWN: "dataset.classes", _ALPHABET: "sorted(dataset.classes)"}
+        return f"classes={order.get(self.order, repr(self.order))}, base={self.base}"
 
 
 def fitting_order(
@@ -102,6 +103,8 @@ def fitting_order(
         read: the order and the base that the list was read with. ``None``: none fits.
     """
     orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
+    # torchvision numbers folders like this.
+    orders[_ALPHABET] = tuple(sorted(classes))
     least, greatest = int(numbers.min()), int(numbers.max())
     if greatest > max(map(len, orders.values())):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -78,17 +79,16 @@ class TrainingDynamics(nn.Module):
         2020; Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network
         Learning, ICLR 2019.
 
-    >>> dynamics = TrainingDynamics(3, 2, given=torch.tensor([0, 1, 1]))
-    >>> index = torch.tensor([0, 2])
+    >>> dynamics = TrainingDynamics(2, 2, given=torch.tensor([0, 1]))
+    >>> index = torch.tensor([0, 1])
     >>> dynamics.update(index, torch.tensor([[2.0, 0.0], [0.0, 4.0]]))
     >>> dynamics.update(index, torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
     >>> dynamics.visits.tolist(), dynamics.forgotten.tolist()
-    ([2, 0, 2], [0, 0, 1])
+    ([2, 2], [0, 1])
     >>> dynamics.area_under_margin()
-    tensor([2.5000,    nan, 1.5000])
+    tensor([2.5000, 1.5000])
     >>> dynamics.probabilities()
     tensor([[0.9167, 0.0833],
-            [0.5000, 0.5000],
             [0.3745, 0.6255]])
     """
 
@@ -164,11 +164,11 @@ class TrainingDynamics(nn.Module):
             check_finite(logits=logits)
         logits = full_precision(logits)
         finite = finite_rows(logits)
-        # Sort by sample. Each sample's rows keep the order of the batch, skipped rows last.
-        key, order = torch.add(~finite, index, alpha=2).sort(stable=True)
-        index, kept, logits = index[order], finite[order], logits[order]
         # This raises for an index outside, before anything is written.
         visits = select_rows(self.visits, index).long()
+        # Sort by sample. Each sample's rows keep the order of the batch, skipped rows last.
+        key, order = torch.add(~finite, index, alpha=2).sort(stable=True)
+        index, visits, kept, logits = index[order], visits[order], finite[order], logits[order]
         before = select_rows(self.last_prediction, index)
         logits = logits.masked_fill(~kept[:, None], 0.0)
         place = torch.arange(len(key), device=key.device)
@@ -213,7 +213,8 @@ class TrainingDynamics(nn.Module):
     def probabilities(self, *, window: Window = "all") -> Tensor:
         """Return the mean prediction of every sample.
 
-        A sample without visits in the window has the same probability for each class.
+        A sample without visits in the window has the same probability for each class. A warning
+        says how many samples were never visited: nothing can be said about their labels.
 
         Args:
             window: ``"all"`` visits, for a short training that does not memorise, or only the
@@ -226,6 +227,13 @@ class TrainingDynamics(nn.Module):
             ValueError: the window is unknown.
         """
         check_choice("window", window, get_args(Window))
+        unseen = int((self.visits == 0).sum())
+        if unseen:
+            warnings.warn(
+                f"{unseen} of {self.num_samples} samples were never visited, so their "
+                "probabilities are equal for all classes; call update in every step",
+                stacklevel=2,
+            )
         rows = full_precision(self.mean if window == "all" else self.early_mean)
         # Not 1, because the rows are rounded.
         total = rows.sum(dim=1, keepdim=True)
