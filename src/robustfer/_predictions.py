@@ -183,7 +183,7 @@ def _read_safetensors(path: Path) -> Predictions:
         raise ValueError(f"{path} must be a safetensors file: {error}") from error
     if {"mean", "early_mean", "visits"} <= tensors.keys():
         given, unseen = tensors.get("label_given"), int((tensors["visits"] == 0).sum())
-        source = f"{_ALL}; {unseen} samples were never visited" if unseen else _ALL
+        source = f"{_ALL} ({unseen} samples had none)" if unseen else _ALL
         return Predictions(_normalized(tensors["mean"]), None, None, given, source)
     return Predictions(_only(path, tensors), None, None)
 

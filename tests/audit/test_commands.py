@@ -138,7 +138,7 @@ def test_samples_that_no_step_saw_are_counted(run, raf, tmp_path):
     save_file(dynamics.state_dict(), tmp_path / "dynamics.safetensors")
     status, out, err = run("dynamics.safetensors", "--data", f"rafdb:{raf}")
     assert (status, err) == (0, "")
-    assert "predictions: mean over all visits; 10 samples were never visited" in out
+    assert "predictions: mean over all visits (10 samples had none)" in out
 
 
 def test_only_suspects_tell_nothing_of_how_labels_go_wrong(run, raf, tmp_path):

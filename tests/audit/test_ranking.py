@@ -223,8 +223,8 @@ def test_predictions_are_read_from_each_kind_of_file(tmp_path):
 
 
 def test_the_record_of_a_run_is_read(tmp_path):
-    dynamics = TrainingDynamics(3, 2, given=torch.tensor([0, 1, 1]))
-    dynamics.update(torch.tensor([0, 2, 2]), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+    dynamics = TrainingDynamics(2, 2, given=torch.tensor([0, 1]))
+    dynamics.update(torch.tensor([0, 1, 1]), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
     save_file(dynamics.state_dict(), tmp_path / "dynamics.safetensors")
     for path in (tmp_path, tmp_path / "dynamics.safetensors"):
         found = read_probabilities(path).probabilities

@@ -115,7 +115,7 @@ def test_an_audit_reads_the_run(tmp_path, capsys):
     expected = audit(noisy, both, classes=faces.classes, ids=faces.ids)
     shown = capsys.readouterr().out
     assert expected.text() in shown
-    assert "predictions: mean over all visits, and the final weights" in shown
+    assert "predictions: mean over all visits (2 samples had none), and the final weights" in shown
     assert "other labels" not in shown
     assert main([*command[: command.index("--list")], "--out", str(page)]) == 0
     assert "trained on other labels: 10 of 40 differ" in capsys.readouterr().out
