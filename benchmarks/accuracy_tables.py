@@ -161,16 +161,22 @@ def table(rows: Rows) -> str:
 
 
 def summary_table(rows: Rows) -> str:
-    """The README's: the floor, the best method of the papers, and the recipe, by natural noise."""
+    """The README's: the baseline, the best method of the papers, and the recipe, by natural noise.
+
+    The baseline is also shown with as many epochs as the recipe's.
+    """
     groups = [group for group in groups_of(rows) if group.task == "fer2013"]
     scale, own = next(iter(scales_of(groups).items()))
     prediction = prediction_of(own)
     floor = floor_of(own, prediction)
     papers = [group for group in own if group.method in ("eac", "scn", "gsmc", "lanet")]
     best = sorted(papers, key=lambda group: -group.mean(prediction))[:1]
-    shown = [_summary(group, floor, prediction) for group in (floor, *best)]
     recipes = [group for group in own if group.method == RECIPE]
-    for group in sorted(recipes, key=lambda group: (-len(group.runs), -group.epochs))[:1]:
+    recipe = sorted(recipes, key=lambda group: (-len(group.runs), -group.epochs))[:1]
+    epochs = {group.epochs for group in recipe} - {floor.epochs}
+    as_long = [group for group in own if group.method == BASELINE and group.epochs in epochs]
+    shown = [_summary(group, floor, prediction) for group in (floor, *as_long, *best)]
+    for group in recipe:
         shown += [_summary(group, floor, prediction), _moved(group, floor, prediction)]
     return f"{markdown_table(shown)}\n\n{SCALES[scale]}. {_faces(own)}\n"
 
