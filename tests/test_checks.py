@@ -20,7 +20,10 @@ from robustfer._checks import (
     values_are_checked,
 )
 from robustfer._inputs import to_probabilities
-from robustfer.losses import ForwardCorrectionLoss
+from robustfer.losses import EACLoss, ForwardCorrectionLoss
+from robustfer.metrics import adjust_to_shares
+from robustfer.models import CAMOutput
+from robustfer.noise import transition_from_verified
 
 
 def test_letters_bind_across_arguments():
@@ -52,6 +55,40 @@ def test_an_axis_is_empty_only_with_a_star():
 def test_the_first_owner_of_a_letter_is_named():
     with pytest.raises(ValueError, match=r"c has W=4 but b has W=5; c must have shape \(W\)"):
         check_shapes(a=(torch.zeros(2), "B"), b=(torch.zeros(2, 5), "B W"), c=(torch.zeros(4), "W"))
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (torch.tensor([[0], [1]]), ValueError, r"got \(2, 1\); use target\.squeeze\(1\)"),
+        (torch.tensor([0, 1]).int(), ValueError, r"for classes use target\.long\(\)"),
+        (
+            torch.tensor([1, 3]),
+            IndexError,
+            "from 0 to 2: .*labels count from 1, subtract 1",
+        ),
+    ],
+)
+def test_labels_as_they_often_come_say_what_to_do(target, error, message):
+    for class_weights in (None, torch.ones(3)):
+        with pytest.raises(error, match=message):
+            EACLoss(class_weights=class_weights)(
+                torch.zeros(2, 3), target, *torch.zeros(2, 2, 3, 4, 4)
+            )
+
+
+def test_what_holds_tensors_says_which():
+    output = CAMOutput(*torch.zeros(4, 1))
+    message = r"got CAMOutput; pass its \.logits, \.attention, \.features or \.embeddings$"
+    with pytest.raises(TypeError, match=message):
+        check_shapes(logits=(output, "B C"))
+    estimate = transition_from_verified([0, 1], [0, 0], num_classes=2)
+    with pytest.raises(TypeError, match=r"transition must .* TransitionEstimate; .*\.matrix"):
+        ForwardCorrectionLoss(transition=estimate)
+    with pytest.raises(TypeError, match=r"got TransitionEstimate; .*\.shares"):
+        adjust_to_shares(torch.full((1, 2), 0.5), torch.full((2,), 0.5), estimate)
+    with pytest.raises(TypeError, match=r"got list$"):
+        check_shapes(logits=([], "B C"))
 
 
 def test_values_are_looked_at_only_when_asked(monkeypatch):

@@ -52,7 +52,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     device: torch.device | None = None
     for name, (tensor, axes) in arguments.items():
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+            raise TypeError(f"{name} must be a torch.Tensor, got {kind_of(tensor)}")
         letters, shape = axes.replace("*", "").split(), tensor.shape
         if len(shape) != len(letters):
             raise ValueError(_expected(name, letters, tensor))
@@ -79,6 +79,20 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
                 f"{name} is on {tensor.device} but {first} is on {device}; move them to one device"
             )
     return sizes
+
+
+def kind_of(value: object) -> str:
+    """Return the type of what should be a tensor, and the tensors that it has.
+
+    >>> from robustfer.models import CAMOutput
+    >>> kind_of(CAMOutput(*torch.zeros(4, 1)))
+    'CAMOutput; pass its .logits, .attention, .features or .embeddings'
+    """
+    names = getattr(value, "_fields", None) or tuple(getattr(value, "__dict__", ()))
+    tensors = [f".{name}" for name in names if isinstance(getattr(value, name, None), Tensor)]
+    *others, last = tensors or [""]
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return type(value).__name__ + (f"; pass its {listed}" if tensors else "")
 
 
 def check_floating(**arguments: Tensor) -> None:
@@ -141,6 +155,8 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
     {'B': 2, 'C': 7}
     """
     soft = isinstance(target, Tensor) and target.ndim == 2
+    if soft and target.shape[1] == 1:
+        raise ValueError(f"target must have shape (B), got {_shape(target)}; use target.squeeze(1)")
     sizes = check_shapes(logits=(logits, "B C"), target=(target, "B C" if soft else "B"), **others)
     check_floating(logits=logits)
     if soft:
@@ -148,7 +164,7 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
     elif target.dtype != torch.int64:
         raise ValueError(
             "target must be int64 class indices of shape (B), or probabilities of shape (B, C), "
-            f"got {target.dtype} of shape {_shape(target)}"
+            f"got {target.dtype} of shape {_shape(target)}; for classes use target.long()"
         )
     elif values_are_checked():
         check_class_index(sizes["C"], target=target)

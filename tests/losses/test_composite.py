@@ -92,6 +92,17 @@ def test_what_is_no_tensor_is_refused_by_the_name_in_the_composition(tensors):
         eac_of_parts()(**tensors)
 
 
+def test_what_is_no_term_is_refused():
+    with pytest.raises(TypeError, match=r'got CrossEntropyLoss; write Term\("name", loss\)'):
+        CompositeLoss(nn.CrossEntropyLoss())
+
+
+def test_a_loss_of_torch_without_names_of_its_tensors_says_how_to_give_them(tensors):
+    composite = CompositeLoss(Term("ce", nn.CrossEntropyLoss()))
+    with pytest.raises(TypeError, match=r"by inputs of its Term: \{'input': 'logits'\}"):
+        composite(logits=tensors["logits"], target=tensors["target"])
+
+
 def test_a_missing_tensor_names_the_term(tensors):
     del tensors["attention_flipped"]
     with pytest.raises(TypeError, match="term 'attention' needs the tensor 'attention_flipped'"):

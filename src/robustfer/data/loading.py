@@ -79,7 +79,7 @@ def load(
             others = [each for each in known if each != "split"]
             raise ValueError(
                 f"{kind} has no option {name}; it has {', '.join(others)}"
-                + _shown.near(name, others)
+                + _shown.near(name, known)
             )
     if "classes" in known:
         options["classes"], classes = classes, None

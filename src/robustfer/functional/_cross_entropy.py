@@ -11,6 +11,10 @@ from robustfer.functional._precision import Reduction, full_precision
 # torch ignores samples of class -100 by default. With this value -100 is an error too. It is the
 # least number that every kernel of torch can tell from a class.
 _IGNORED_BY_NONE = -(2**31)
+_OUTSIDE = (
+    "target must hold class indices from 0 to {}: {} If your labels count from 1, subtract 1. If "
+    "some mean nothing, leave those samples out"
+)
 
 
 def cross_entropy(
@@ -49,14 +53,17 @@ def cross_entropy(
     logits = full_precision(logits)
     if target.ndim == 2:
         target = target.to(logits.dtype)
-    return F.cross_entropy(
-        logits,
-        target,
-        weight=_like(class_weights, logits),
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        ignore_index=_IGNORED_BY_NONE,
-    )
+    try:
+        return F.cross_entropy(
+            logits,
+            target,
+            weight=_like(class_weights, logits),
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+            ignore_index=_IGNORED_BY_NONE,
+        )
+    except IndexError as error:
+        raise IndexError(_OUTSIDE.format(logits.shape[1] - 1, error)) from error
 
 
 def at_label(values: Tensor, target: Tensor) -> Tensor:
@@ -86,7 +93,10 @@ def negative_log_likelihood(
     weight = _like(class_weights, log_p)
     if target.ndim == 2:
         return -at_label(log_p if weight is None else weight * log_p, target).mean()
-    return F.nll_loss(log_p, target, weight=weight, ignore_index=_IGNORED_BY_NONE)
+    try:
+        return F.nll_loss(log_p, target, weight=weight, ignore_index=_IGNORED_BY_NONE)
+    except IndexError as error:
+        raise IndexError(_OUTSIDE.format(log_p.shape[1] - 1, error)) from error
 
 
 def register_class_weights(loss: nn.Module, class_weights: Tensor | None) -> None:

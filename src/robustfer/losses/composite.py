@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_bool, check_range
+from robustfer._checks import check_bool, check_range, kind_of
 from robustfer._saved_state import load_whole
 from robustfer._shown import near
 from robustfer.losses._routes import Routes, routes_of
@@ -96,6 +96,11 @@ class CompositeLoss(nn.Module):
         super().__init__()
         if not terms:
             raise ValueError("terms must hold at least one Term, got none")
+        for term in terms:
+            if not isinstance(term, Term):
+                raise TypeError(
+                    f'terms must be Terms, got {type(term).__name__}; write Term("name", loss)'
+                )
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise ValueError(f"names of the terms must differ, got {names}; rename one")
@@ -184,8 +189,11 @@ class CompositeLoss(nn.Module):
         unknown = sorted(set(tensors) - self.accepts)
         if unknown:
             hint = "".join(near(name, self.accepts) for name in unknown)
-            raise TypeError(f"no term takes {unknown}; the terms take {sorted(self.accepts)}{hint}")
+            raise TypeError(
+                f"no term takes {unknown}; the terms take {sorted(self.accepts)}{hint}; a loss "
+                "with another name for a tensor gets it by inputs of its Term: {'input': 'logits'}"
+            )
         for name, tensor in tensors.items():
             # The error of a loss of torch's would have its name for it.
             if not isinstance(tensor, Tensor):
-                raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+                raise TypeError(f"{name} must be a torch.Tensor, got {kind_of(tensor)}")
