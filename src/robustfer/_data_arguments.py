@@ -76,10 +76,14 @@ def add_noise_actions(parser: ArgumentParser) -> None:
 
 def add_audit(parser: ArgumentParser) -> None:
     """Add the arguments of ``robustfer audit``."""
+    parser.usage = (
+        "robustfer audit PROBABILITIES --data DATA [options]\n"
+        "       robustfer audit apply DECISIONS [DECISIONS ...] --data DATA [options]"
+    )
     parser.description = (
         "Rank the labels of a data set by how wrong they look, and write a page to review them. "
-        "Then 'robustfer audit apply DECISIONS' writes the corrected labels, and says how labels "
-        "go wrong."
+        "Then 'robustfer audit apply' writes the corrected labels, and says how labels go wrong. "
+        "Give both the same options of the data."
     )
     parser.add_argument(
         "what",

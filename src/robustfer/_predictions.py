@@ -143,6 +143,11 @@ def _read_csv(path: Path) -> Predictions:
     ids: list[str] = []
     classes: tuple[str, ...] = ()
     for line, row in read_table(path, ()):
+        if {"audit", "part", "label"} <= row.keys():
+            raise ValueError(
+                f"{path} holds decisions of a review, not probabilities; apply them with "
+                f"robustfer audit apply {path}"
+            )
         if "id" in row:
             ids.append(row.pop("id"))
         classes = tuple(row)

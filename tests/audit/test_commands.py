@@ -1,4 +1,5 @@
 import csv
+import shlex
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from robustfer import cli
 from robustfer.audit import audit
 from robustfer.audit.shift import shift_of_shares
 from robustfer.data import EXPRESSIONS, RAFDB, load
-from robustfer.noise import transition_from_verified, with_noise_list
+from robustfer.noise import transition_from_verified, with_noise_list, write_noise_list
 from robustfer.state import TrainingDynamics
 from tests.data.trees import write_rafdb
 
@@ -63,6 +64,7 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     result = audit(faces.targets, rows, classes=faces.classes, ids=faces.ids)
     assert result.text() in out
     assert f"fingerprint {result.fingerprint}" in out
+    assert f"then robustfer audit apply FILE --data rafdb:{raf}\n" in out
     assert '"drawn": "random"' in (tmp_path / "page.html").read_text()
     with (tmp_path / "suspects.csv").open() as file:
         found = [row["id"] for row in csv.DictReader(file)]
@@ -83,9 +85,10 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     estimate = transition_from_verified(true, faces.targets[:30], num_classes=7)
     assert estimate.text(faces.classes) in out
     shift = shift_of_shares(estimate.counts)
-    expected = f"{100 * shift.share:.0f} % ({100 * shift.low:.0f} - {100 * shift.high:.0f})"
-    assert f"may gain: {expected} of the wrong labels shift the class shares" in out
-    assert f"{100 * shift.chance:.0f} % by chance" in out
+    low, high = f"{100 * shift.low:.0f}", f"{100 * shift.high:.0f}"
+    expected = f"{100 * shift.share:.0f} % of the wrong labels ({low} - {high})"
+    assert f"{expected} change the class shares" in out
+    assert f"by chance {100 * shift.chance:.0f} % seem to" in out
     assert f"{estimate.matrix[0, 0]:.3f}  {estimate.matrix[0, 1]:.3f}" in out
 
     # Labels of a list are others, which the decisions are not about.
@@ -129,6 +132,17 @@ def test_columns_without_names_that_fit_another_order_are_refused(run, raf, tmp_
     assert not (tmp_path / "review.html").exists()
     np.savez(tmp_path / "run.npz", probabilities=rows, classes=sorted(faces.classes))
     assert run("run.npz", "--data", f"rafdb:{raf}")[0] == 0
+
+
+def test_the_next_command_names_the_same_labels(run, tmp_path):
+    np.savez(tmp_path / "run.npz", np.full((14, 7), 1 / 7))
+    faces = load("demo", num_samples=14, size=32, split="test")
+    write_noise_list(tmp_path / "a list.txt", faces.ids, faces.targets)
+    data = "--data demo --split test --list 'a list.txt' --base 1"
+    data += " --reader num_samples=14 --reader size=32"
+    status, out, err = run("run.npz", *shlex.split(data))
+    assert (status, err) == (0, "")
+    assert f"then robustfer audit apply FILE {data}\n" in out
 
 
 def test_samples_that_no_step_saw_are_counted(run, raf, tmp_path):
@@ -185,6 +199,7 @@ def test_duplicates_and_leaks_are_told(run, tmp_path):
         (["narrow.npz"], "narrow.npz must have the 7 classes of the data set, got 2"),
         (["named.npz"], "named.npz must have one column for each of"),
         (["other.npz"], "other.npz must have a prediction for each sample, but has none for"),
+        (["decisions.csv"], "decisions of a review, not probabilities; apply them with robustfer"),
         (["few.npz", "--reader", "in_memory=3"], "in_memory must be True or False, got 3"),
     ],
 )
@@ -194,6 +209,7 @@ def test_what_is_wrong_is_said(run, raf, tmp_path, arguments, message):
     np.savez(tmp_path / "narrow.npz", np.full((70, 2), 0.5))
     np.savez(tmp_path / "named.npz", probabilities=rows, classes=list("abcdefg"))
     np.savez(tmp_path / "other.npz", probabilities=rows, ids=[str(row) for row in range(70)])
+    (tmp_path / "decisions.csv").write_text("audit,part,id,label\nabc,random,a.jpg,fear\n")
     status, _, err = run(*arguments, "--data", f"rafdb:{raf}")
     assert status == 1
     assert message in err

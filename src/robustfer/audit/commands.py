@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,8 +87,19 @@ def _review(path: str, options: argparse.Namespace) -> int:
     if options.ranking is not None:
         print(f"ranking: {options.ranking}")
     print(f"page: {page}")
-    print("next: open the page, download the decisions, then robustfer audit apply")
+    data = " ".join(_data_options(options))
+    print(f"next: open the page, download the decisions, then robustfer audit apply FILE {data}")
     return 0
+
+
+def _data_options(options: argparse.Namespace) -> list[str]:
+    """Return the options that name the labels, as they are written in a shell."""
+    given = {"--data": options.data, "--split": options.split if options.split != "train" else None}
+    for name in ("list", "base", "order", "classes"):
+        given[f"--{name}"] = getattr(options, name)
+    readers = [f"--reader {shlex.quote(f'{name}={value}')}" for name, value in options.reader]
+    known = ((name, value) for name, value in given.items() if value is not None)
+    return [*(f"{name} {shlex.quote(str(value))}" for name, value in known), *readers]
 
 
 def _check_columns(path: str, found: Predictions, rows: Tensor, faces: LabeledFaces) -> None:
@@ -136,16 +148,16 @@ def _show(estimate: TransitionEstimate, decisions: Decisions, faces: LabeledFace
         counts = counts * (given / given.sum()) / (drawn / drawn.sum()).clamp(min=1e-12)
     shift = shift_of_shares(counts, level=estimate.level)
     if shift is None:
-        print("what a training with the matrix may gain: nothing, as far as these faces tell")
+        print("no wrong label among these faces: a training with the matrix cannot correct any")
     else:
         share, low, high, chance = (f"{100 * value:.0f}" for value in shift)
         print(
-            f"what a training with the matrix may gain: {share} % ({low} - {high}) of the wrong "
-            "labels shift the class shares"
+            f"{share} % of the wrong labels ({low} - {high}) change the class shares; a training "
+            "with the matrix can correct no more"
         )
         print(
-            f"the matrix can undo that part at most; labels that shift nothing would show {chance} "
-            "% by chance"
+            f"the others go both ways between two classes, and cancel out; by chance {chance} % "
+            "seem to change the shares"
         )
     print("transition matrix, a row per true class:")
     for name, row in zip(faces.classes, estimate.matrix.tolist(), strict=True):
