@@ -148,8 +148,8 @@ def test_it_is_shown_and_the_code_of_its_readme_runs(installed):
     finished = environment.run("-c", code)
     assert (finished.returncode, finished.stderr) == (0, "")
     for expected in (
-        "AcmeLoss(weight=0.5, reduction='mean')\n",
-        "options\n  weight=1.0  weight of the doubt, at least -1.",
+        "AcmeLoss(epsilon=0.5, reduction='mean')\n",
+        "options\n  epsilon=1.0  weight of the doubt, at least -1.",
         "tensors\n  logits  (B, C)\n  target  (B) int64 or (B, C) probabilities\n",
         "robustfer_acme.losses:AcmeLoss, plugin acme of robustfer-acme 0.1.0\n",
     ):

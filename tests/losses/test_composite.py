@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustfer.losses import AttentionConsistencyLoss, CompositeLoss, EACLoss, Term
+from robustfer.losses import AttentionConsistencyLoss, CompositeLoss, EACLoss, SCNLoss, Term
 
 
 class Scaled(nn.Module):
@@ -90,6 +90,12 @@ def test_what_is_no_tensor_is_refused_by_the_name_in_the_composition(tensors):
     tensors["logits"] = tensors["logits"].tolist()
     with pytest.raises(TypeError, match=r"logits must be a torch.Tensor, got list"):
         eac_of_parts()(**tensors)
+
+
+def test_the_tensors_without_a_default_are_required():
+    composite = eac_of_parts()
+    assert composite.requires == composite.accepts
+    assert CompositeLoss(Term("scn", SCNLoss())).requires == {"logits", "target", "importance"}
 
 
 def test_what_is_no_term_is_refused():

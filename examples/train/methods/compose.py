@@ -23,6 +23,13 @@ from robustfer.losses import CompositeLoss
 from robustfer.models import ImportanceClassifier
 from robustfer.state import ModelEMA, Relabeler
 
+# The tensors that losses can take by these names.
+BROUGHT = {
+    *("logits", "logits_flipped", "target", "index", "features", "embeddings", "importance"),
+    *("attention", "attention_flipped", "student_logits", "teacher_logits", "permutation"),
+    *("classifier_weight", "bias", "class_counts", "progress", "votes", "vote_draw"),
+}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -73,6 +80,12 @@ class Compose(Method):
                 "as cross_entropy"
             )
         self.needs = self.criterion.accepts - self.criterion.proposes
+        lacking = self.criterion.requires - self.criterion.proposes - BROUGHT
+        if lacking:
+            raise Refused(
+                f"--loss: {', '.join(self.criterion.names)} needs {', '.join(sorted(lacking))}, "
+                f"which the program does not bring; it brings {', '.join(sorted(BROUGHT))}"
+            )
         self.both = bool(self.needs & {"attention_flipped", "logits_flipped"})
         self.passes = 2 if self.both else 1  # type: ignore[misc]
         weighs = "importance" in self.needs

@@ -65,6 +65,7 @@ class CompositeLoss(nn.Module):
     Attributes:
         weights: name of the term -> factor; the loop may change it.
         accepts: names of all tensors that the terms take.
+        requires: those without a default.
         proposes: names of the tensors that :meth:`propose` returns.
 
     Shape:
@@ -111,6 +112,12 @@ class CompositeLoss(nn.Module):
         self._routes = tuple(routes_of(term.name, term.loss, term.inputs) for term in terms)
         self.accepts = frozenset(
             tensor for term in self._routes for _, tensor, _ in (*term.forward, *term.propose)
+        )
+        self.requires = frozenset(
+            tensor
+            for term in self._routes
+            for _, tensor, required in (*term.forward, *term.propose)
+            if required
         )
         with_state = {term.name: term.proposed for term in self._routes if term.proposed}
         self.proposes = frozenset(with_state.values())

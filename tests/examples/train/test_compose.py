@@ -143,7 +143,8 @@ def test_a_second_view_is_made_only_for_losses_that_look_at_it(tmp_path, monkeyp
 
 
 def test_a_tensor_that_the_loop_does_not_have_is_named(tmp_path):
-    with pytest.raises(TypeError, match="term 'adaptive_wing' needs the tensor 'heatmaps'"):
+    message = "adaptive_wing needs heatmap_target, heatmaps, .* it brings attention, "
+    with pytest.raises(Refused, match=message):
         compose_by(["adaptive_wing"], f"--output={tmp_path}/run")
 
 
