@@ -156,6 +156,18 @@ class TermsWithoutWeights(Sound):
         return terms["cross_entropy"] + 0.1 * terms["squares"]
 
 
+@caught_by("test_reductions_agree")
+class ForgetsItsReduction(Sound):  # "sum" gives the mean
+    def __init__(self, *, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, logits, target, importance):
+        check_target(target, logits, importance=(importance, "B"))
+        losses = full_precision(importance) * self.each(logits, target)
+        return losses if self.reduction == "none" else losses.mean()
+
+
 @caught_by("test_batch_of_one")
 class SpreadOfOne(Sound):  # the standard deviation of one value is NaN
     def forward(self, logits, target, importance):

@@ -95,6 +95,31 @@ def test_the_gradient_is_that_of_the_paper():
             torch.testing.assert_close(found[n, k], p[n, k] / (1 - agreement) * pull)
 
 
+def test_what_is_remembered_is_a_constant():
+    [(logits, _, _)] = batches(1)
+    t = (0.5 * logits.softmax(dim=1)).requires_grad_()
+    logits.requires_grad_()
+    early_learning_regularization(logits, t).backward()
+    assert logits.grad.any()
+    assert t.grad is None
+    assert not moved_early_target(t, logits).requires_grad
+
+
+def test_the_function_moves_as_the_loss_does_by_default():
+    [(logits, _, index)] = batches(1)
+    criterion = EarlyLearningLoss(num_samples=9, num_classes=5).double()
+    proposed = criterion.propose(logits, index)
+    torch.testing.assert_close(moved_early_target(torch.zeros(4, 5).double(), logits), proposed)
+
+
+def test_labels_may_be_probabilities():
+    [(logits, _, _)] = batches(1)
+    votes, t = logits.flip(1).softmax(dim=1), 0.5 * logits.softmax(dim=1)
+    terms = EarlyLearningLoss(num_samples=9, num_classes=5).terms(logits, votes, t)
+    expected = -(votes * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(terms["cross_entropy"], expected)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(2, 50), st.integers(1, 20), st.floats(0.0, 0.99), st.floats(0.0, 200.0))
 def test_the_targets_add_up_and_the_term_is_bounded(classes, steps, momentum, scale):

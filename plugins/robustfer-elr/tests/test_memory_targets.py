@@ -70,6 +70,25 @@ def test_it_goes_where_the_algorithm_goes(momentum, weight, classes):
         assert found.item() == pytest.approx(total / len(logits), rel=1e-9)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_function_mixes_the_label_with_a_constant_memory(soft):
+    logits, votes, memory = torch.randn(
+        3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    logits.requires_grad_()
+    memory = (0.8 * memory.softmax(dim=1)).requires_grad_()
+    target = votes.softmax(dim=1) if soft else votes.argmax(dim=1)
+    label = target if soft else torch.eye(5, dtype=torch.float64)[target]
+    mixture = (1 - 0.6 * 0.8) * label + 0.6 * memory.detach()
+    each = -(mixture * logits.log_softmax(dim=1)).sum(dim=1)
+    for reduction, expected in (("none", each), ("sum", each.sum()), ("mean", each.mean())):
+        found = memory_cross_entropy(logits, target, memory, reduction=reduction)
+        torch.testing.assert_close(found, expected)
+    found.backward()
+    assert logits.grad.any()
+    assert memory.grad is None
+
+
 @pytest.mark.parametrize("momentum", [0.7, 0.9])
 def test_it_is_the_cores_bank_that_starts_at_the_label(momentum):
     given = torch.full((9,), -1)

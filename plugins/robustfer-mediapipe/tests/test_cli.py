@@ -1,4 +1,6 @@
 import ast
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustfer_mediapipe import cli
+from robustfer_mediapipe import __version__, cli
 
 SOURCES = sorted((Path(__file__).parents[1] / "src").rglob("*.py"))
 
@@ -63,6 +65,32 @@ def test_other_options_are_other_settings(command, capsys):
     assert "made with margin 0.0, not 0.25" in capsys.readouterr().err
     assert command("faces", "points.npz", "--confidence", "0.3", "--margin", "0") == 1
     assert "made with confidence 0.5, not 0.3" in capsys.readouterr().err
+
+
+def test_the_options_reach_the_mesh_and_the_file(command, monkeypatch):
+    meshes = []
+    monkeypatch.setattr(
+        cli, "FaceMesh", lambda **options: meshes.append(options) or Mesh(**options)
+    )
+    assert command("faces", "points.npz", "--margin", "0.1", "--confidence", "0.9") == 0
+    assert meshes == [{"margin": 0.1, "confidence": 0.9}]
+    with np.load("points.npz") as arrays:
+        settings = json.loads(str(arrays["settings"]))
+    assert settings == {
+        "robustfer-mediapipe": __version__, "mediapipe": "0.10.21", "layout": "ibug-68",
+        "margin": 0.1, "confidence": 0.9,
+    }  # fmt: skip
+
+
+def test_a_changed_image_is_looked_at_again_even_if_its_time_is_the_same(command, capsys):
+    assert command("faces", "points.npz") == 0
+    image = Path("faces/a.png")
+    time = image.stat().st_mtime_ns
+    Image.new("RGB", (80, 60), "blue").save(image)
+    os.utime(image, ns=(time, time))
+    capsys.readouterr()
+    assert command("faces", "points.npz") == 0
+    assert "1 of them new" in capsys.readouterr().out
 
 
 def test_interrupted(command, capsys, monkeypatch):

@@ -128,6 +128,29 @@ def test_probabilities_cost_the_mean_over_labels_drawn_from_them():
         assert found[n].item() == pytest.approx(mean, rel=1e-12)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_function_reduces_as_it_is_told(soft):
+    given = drawn(soft=soft)
+    each, total, mean = (
+        rebalanced_cross_entropy(
+            given["logits"], given["target"], given["class_counts"], reduction=reduction
+        )
+        for reduction in ("none", "sum", "mean")
+    )
+    assert each.shape == given["logits"].shape[:1]
+    torch.testing.assert_close(total, each.sum())
+    torch.testing.assert_close(mean, each.mean())
+
+
+def test_the_counts_are_constants():
+    given = drawn()
+    counts = given["class_counts"].double().requires_grad_()
+    logits = given["logits"].requires_grad_()
+    ExtraKnowledgeLoss()(**{**given, "class_counts": counts}).backward()
+    assert logits.grad.any()
+    assert counts.grad is None
+
+
 def test_counts_shares_and_a_multiple_mean_the_same():
     given = drawn()
     counts, criterion = given["class_counts"], ExtraKnowledgeLoss()

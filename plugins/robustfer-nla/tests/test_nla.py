@@ -113,6 +113,31 @@ def test_it_is_the_equations(batch, classes, done, variant):
     assert [term.item() for term in terms.values()] == pytest.approx(expected, rel=1e-10)
 
 
+def test_labels_may_be_probabilities():
+    given = sample()
+    given["target"] = given["logits_flipped"].softmax(dim=1)
+    weights = noise_aware_weights(given["logits"], given["target"], given["progress"])
+    losses = -(given["target"] * given["logits"].log_softmax(dim=1)).sum(dim=1)
+    terms = NoiseAwareWeightingLoss(label_weight=1.0).terms(**given)
+    torch.testing.assert_close(terms["cross_entropy"], ((1 + weights) * losses).mean())
+
+
+def test_the_progress_is_a_constant():
+    given = sample()
+    progress = given["progress"].requires_grad_()
+    assert not noise_aware_weights(given["logits"], given["target"], progress).requires_grad
+
+
+@pytest.mark.parametrize("function", [jensen_shannon, geometric_jensen_shannon])
+def test_divergences_reduce_as_they_are_told(function):
+    given = sample()
+    pair = given["logits"], given["logits_flipped"]
+    each, total, mean = (function(*pair, reduction=how) for how in ("none", "sum", "mean"))
+    assert each.shape == (9,)
+    torch.testing.assert_close(total, each.sum())
+    torch.testing.assert_close(mean, each.mean())
+
+
 @pytest.mark.parametrize("variant", ["paper", "official"])
 def test_the_gradient_is_right_where_the_weights_are_constants(variant):
     given = sample(3, 5)

@@ -100,6 +100,26 @@ def test_it_is_the_equations(batch, classes, with_bias):
     assert criterion.uncertainty(given["embeddings"]).tolist() == pytest.approx(a, rel=1e-12)
 
 
+def test_labels_may_be_probabilities():
+    criterion, given = sample()
+    votes = torch.randn(6, 7, dtype=torch.float64).softmax(dim=1)
+    mixed = mix_by_uncertainty(
+        given["embeddings"],
+        log_uncertainty(criterion.log_variance(given["embeddings"])),
+        given["permutation"],
+    )
+    log_p = F.linear(mixed, given["classifier_weight"], given["bias"]).log_softmax(dim=1)
+    label = 0.5 * votes + 0.5 * votes[given["permutation"]]
+    expected = -(label * log_p).sum(dim=1).mean()
+    torch.testing.assert_close(criterion(**{**given, "target": votes}), expected)
+
+
+def test_all_faces_are_nearly_equally_uncertain_at_first():
+    branch = RelativeUncertaintyLoss(num_features=512).log_variance
+    assert not branch.bias.any()
+    assert 0.005 < branch.weight.std() < 0.02
+
+
 def test_by_hand():
     """Uncertainties 3 and 1: three quarters of the first, on each side of the pair."""
     embeddings, a = torch.tensor([[4.0, 0.0], [0.0, 4.0]]), torch.tensor([3.0, 1.0])

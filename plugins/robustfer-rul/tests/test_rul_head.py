@@ -20,6 +20,18 @@ def test_it_is_two_linear_layers(head):
     torch.testing.assert_close(uncertainty, log_uncertainty(head.log_variance(features)))
 
 
+def test_only_the_uncertainty_starts_near_zero(head):
+    assert not head.log_variance.bias.any()
+    assert head.mean.weight.std() > 10 * head.log_variance.weight.std()
+    assert head.mean.bias.any()
+
+
+def test_the_uncertainty_trains_the_features_too(head):
+    features = torch.randn(5, 6, requires_grad=True)
+    head(features).log_uncertainty.sum().backward()
+    assert features.grad.any()
+
+
 def test_it_trains_with_the_loss(head):
     classifier = torch.nn.Linear(4, 7)
     parts = torch.nn.ModuleList([head, classifier])

@@ -115,6 +115,38 @@ def test_it_is_the_equations(batch, classes, init_std, soft):
     assert plain(**given).item() == pytest.approx(expected[0] + expected[1], rel=1e-9)
 
 
+def test_the_functions_reduce_as_they_are_told():
+    given, _ = sample(6, 5)
+    u, v = torch.full((6,), 0.4).double(), torch.full((6, 5), 0.3).double()
+    for function in (corrected_cross_entropy, noise_error):
+        each, total, mean = (
+            function(given["logits"], given["target"], u, v, reduction=reduction)
+            for reduction in ("none", "sum", "mean")
+        )
+        assert each.shape == (6,)
+        torch.testing.assert_close(total, each.sum())
+        torch.testing.assert_close(mean, each.mean())
+
+
+def test_the_terms_of_the_second_view_have_their_weights():
+    given, other = sample(6)
+    plain, weighed = (
+        made(SparseOverParameterizationPlusLoss, **weights).terms(**given, logits_flipped=other)
+        for weights in ({}, {"consistency_weight": 0.3, "balance_weight": 0.7})
+    )
+    torch.testing.assert_close(weighed["consistency"], plain["consistency"] / 3)
+    torch.testing.assert_close(weighed["class_balance"], plain["class_balance"] * 7)
+
+
+def test_the_first_view_is_a_constant_for_the_second():
+    given, other = sample(6)
+    logits, other = given["logits"].requires_grad_(), other.requires_grad_()
+    terms = made(SparseOverParameterizationPlusLoss).terms(**given, logits_flipped=other)
+    terms["consistency"].backward()
+    assert logits.grad is None
+    assert other.grad.any()
+
+
 def test_the_gradient_by_the_logits_is_a_learnt_weight_on_that_of_cross_entropy():
     given, _ = sample(4, 5)
     logits, target = given["logits"].requires_grad_(), given["target"]
@@ -259,6 +291,7 @@ def test_doubt_is_the_noise_found_at_the_label():
         criterion.u[:3] = torch.tensor([0.0, -0.5, 3.0])
     assert criterion.doubt(torch.tensor([2, 1, 0])).tolist() == [1.0, 0.25, 0.0]
     assert criterion.doubt().shape == (SAMPLES,)
+    assert not criterion.doubt().requires_grad
     with pytest.raises(IndexError):
         criterion.doubt(torch.tensor([SAMPLES]))
 

@@ -203,6 +203,17 @@ def test_the_greatest_number_draws_a_vote(dtype):
         assert drawn_vote(votes, torch.full((2,), number, dtype=dtype)).tolist() == [1, 1]
 
 
+def test_a_vote_of_one_person_can_be_dropped():
+    votes = torch.tensor([[1, 5, 0]])
+    first = torch.zeros(1)
+    assert drawn_vote(votes, first).tolist() == [0]
+    assert drawn_vote(votes, first, drop_single=True).tolist() == [1]
+
+
+def test_without_votes_there_are_no_shares_even_if_smoothed():
+    assert not vote_shares(torch.zeros(1, 3).long(), smoothing=0.3).any()
+
+
 def test_drawn_votes_cost_the_cross_entropy_on_average():
     logits, votes = inputs(batch=1)
     numbers = (torch.arange(1000) + 0.5) / 1000

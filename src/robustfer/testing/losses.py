@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import gradcheck
 
 from robustfer._checks import check_values
+from robustfer.functional._precision import Reduction
 from robustfer.testing import _require as require
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from robustfer.testing._state import random_state
@@ -126,6 +128,13 @@ class LossConformance:
                 loss(**inputs),
                 "terms() must return the weighted terms, whose sum is the result of forward",
             )
+
+    def test_reductions_agree(self) -> None:
+        """If the loss has ``reduction``, "sum" gives the sum of what "none" gives."""
+        loss, inputs = self.make_loss(), self._inputs()
+        if getattr(loss, "reduction", None) in get_args(Reduction):
+            each, total = (_with(loss, reduction)(**inputs) for reduction in ("none", "sum"))
+            require.close(total, each.sum(), 'reduction "sum" must give the sum over the batch')
 
     def test_batch_of_one(self) -> None:
         """A batch of one, which can end an epoch, gives a finite result with a gradient."""
@@ -390,6 +399,12 @@ class LossConformance:
 
 _IN_UPDATE = "{} changes {{}}; do that in update(...), which the loop calls after optimizer.step()"
 _LOAD_WHOLE = "call robustfer.authoring.load_whole(self) in the constructor"
+
+
+def _with(loss: nn.Module, reduction: str) -> nn.Module:
+    copied = copy.deepcopy(loss)
+    vars(copied)["reduction"] = reduction
+    return copied
 
 
 def _misfits(
