@@ -248,6 +248,7 @@ METHODS = {
         grid=(
             {**_SMALL, "drawn_vote": "1,drop_single=False"},
             {**_SMALL, "drawn_vote": "1,drop_single=True"},
+            {**_SMALL, "drawn_vote": "1,drop_single=True,weighted=True"},
         ),
     ),
     "partial_label": Method(
@@ -259,6 +260,7 @@ METHODS = {
         grid=(
             {**_SMALL, "partial_label": "1,min_share=0.3"},
             {**_SMALL, "partial_label": "1,min_share=0,drop_single=True"},
+            {**_SMALL, "partial_label": "1,min_share=0.1"},
         ),
     ),
     "relative_uncertainty": Method(
