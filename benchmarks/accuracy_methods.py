@@ -298,8 +298,8 @@ METHODS = {
         losses=("sparse_over_parameterization",),
         passes=1,
         grid=(
-            {**_SMALL, "sparse_over_parameterization": "1,init_std=1e-8"},
-            {**_SMALL, "sparse_over_parameterization": "1,init_std=0.01"},
+            {**_SMALL, "sparse_over_parameterization": "1,init_std=1e-8,lr_u=10"},
+            {**_SMALL, "sparse_over_parameterization": "1,init_std=0.01,lr_u=10"},
             {**_SMALL, "sparse_over_parameterization": "1,init_std=0.01,lr_u=1"},
         ),
     ),
@@ -309,7 +309,7 @@ METHODS = {
         losses=("sparse_over_parameterization_plus",),
         passes=2,
         grid=(
-            {**_SMALL, "sparse_over_parameterization_plus": "1,init_std=0.01"},
+            {**_SMALL, "sparse_over_parameterization_plus": "1,init_std=0.01,lr_u=10"},
             {**_SMALL, "sparse_over_parameterization_plus": "1,init_std=0.01,lr_u=1"},
             {
                 **_SMALL,

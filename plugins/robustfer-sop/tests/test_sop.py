@@ -258,7 +258,7 @@ def test_it_finds_wrong_labels_and_trains_better_than_from_its_published_start()
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(40, 256), nn.ReLU(), nn.Linear(256, 4))
         criterion = SparseOverParameterizationLoss(
-            num_samples=400, num_classes=4, batch_size=50, init_std=std
+            num_samples=400, num_classes=4, batch_size=50, lr_u=10, init_std=std
         )
         groups = param_groups(model, criterion)
         optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
@@ -356,5 +356,5 @@ def test_a_saved_state_of_another_size_is_refused_whole():
 def test_the_module_says_how_it_was_made():
     assert repr(made(SparseOverParameterizationPlusLoss)) == (
         "SparseOverParameterizationPlusLoss(12 samples, num_classes=7, batch_size=128, "
-        "lr_u=10.0, lr_v=10.0, init_std=0.01, consistency_weight=0.9, balance_weight=0.1)"
+        "lr_u=1.0, lr_v=10.0, init_std=0.01, consistency_weight=0.9, balance_weight=0.1)"
     )

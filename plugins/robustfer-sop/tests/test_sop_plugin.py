@@ -46,7 +46,7 @@ def test_all_that_can_be_shown_is_said():
     )
     own = [
         *("num_samples", "num_classes", "batch_size"),
-        *("lr_u=10.0", "lr_v=10.0", "init_std=0.01"),
+        *("lr_u=1.0", "lr_v=10.0", "init_std=0.01"),
     ]
     assert [str(option) for option in plain.options] == own
     assert [str(option) for option in plus.options] == [
