@@ -92,12 +92,3 @@ def test_components_that_cannot_be_had(check):
     assert dies == "plugin 'dies' ends the process, with status 7"
     assert rows["prints"]["errors"] == rows["good"]["errors"] == []
     assert rows["good"]["losses"] == ["good"]
-
-
-def test_robustfers_own_plugins_change_nothing():
-    names = ["elr", "gce", "robust_losses", "rul"]
-    done = run_python("-m", "robustfer", "plugins", "--check", ROBUSTFER_PLUGINS=",".join(names))
-    assert (done.returncode, done.stderr) == (0, "")
-    listed = [line.split()[0] for line in done.stdout.splitlines() if "losses:" in line]
-    assert listed[0] == "robustfer"
-    assert sorted(listed[1:]) == names

@@ -174,14 +174,6 @@ def test_soft_bootstrapping_is_cross_entropy_and_entropy():
     torch.testing.assert_close(gradient(loss, logits), gradient(parts, logits))
 
 
-def test_a_constant_prediction_as_label_would_have_no_gradient():
-    """Why the gradient of soft bootstrapping runs through both predictions."""
-    logits, _ = sample()
-    constant = logits.softmax(dim=1)
-    own = gradient(lambda logits: F.cross_entropy(logits, constant), logits)
-    torch.testing.assert_close(own, torch.zeros_like(own))
-
-
 def test_hard_bootstrapping_holds_the_likeliest_class_constant():
     logits, target = sample()
     likeliest = logits.argmax(dim=1)
