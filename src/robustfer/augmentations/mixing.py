@@ -43,7 +43,11 @@ class MixedBatch(NamedTuple):
 
 
 class _Mixing(nn.Module):
-    """Shared by both: options, pairs, weights and targets."""
+    """Shared by both: options, pairs, weights and targets.
+
+    kornia's mixup draws the share uniformly, not from a beta distribution, and neither of its two
+    takes a generator or probabilities as labels. The tests hold the mixed images to kornia's.
+    """
 
     __call__: Callable[..., MixedBatch]
 
