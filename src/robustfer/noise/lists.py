@@ -201,11 +201,12 @@ def with_noise_list(
     >>> faces = DemoFaces(7)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "noise.txt")
-    ...     _ = path.write_text("".join(f"{name} {target}\n" for name, target in
-    ...                                 zip(faces.ids, [0, 0, 2, 3, 4, 5, 6])))
+    ...     given = [0, *faces.targets.tolist()[1:]]
+    ...     lines = (f"{name} {label}\n" for name, label in zip(faces.ids, given))
+    ...     _ = path.write_text("".join(lines))
     ...     noisy = with_noise_list(faces, path, base=0)
-    >>> noisy.targets.tolist()
-    [0, 0, 2, 3, 4, 5, 6]
+    >>> faces.targets.tolist(), noisy.targets.tolist()
+    ([2, 5, 1, 0, 6, 4, 3], [0, 5, 1, 0, 6, 4, 3])
     """
     check_faces(dataset)
     true = hard_targets(dataset)
