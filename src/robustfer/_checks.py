@@ -116,7 +116,15 @@ def check_floating_dtype(**arguments: Tensor) -> None:
 
 
 def check_probabilities(**arguments: Tensor) -> None:
-    """Require floating-point tensors; under :func:`check_values` rows must be distributions."""
+    """Require floating-point tensors; under :func:`check_values` rows must be distributions.
+
+    >>> with check_values():
+    ...     check_probabilities(target=torch.tensor([[0.5, 0.6]]))
+    Traceback (most recent call last):
+    ...
+    ValueError: rows of target must be probabilities that sum to 1, but row 0 sums to 1.1 and its \
+least value is 0.5; pass logits through a softmax, or divide counts by their sum
+    """
     check_floating_dtype(**arguments)
     if values_are_checked():
         check_distribution(**arguments)

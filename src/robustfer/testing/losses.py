@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import gradcheck
 
 from robustfer._checks import check_values
-from robustfer.functional._precision import Reduction
 from robustfer.testing import _require as require
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from robustfer.testing._state import random_state
@@ -132,7 +131,7 @@ class LossConformance:
     def test_reductions_agree(self) -> None:
         """If the loss has ``reduction``, "sum" gives the sum of what "none" gives."""
         loss, inputs = self.make_loss(), self._inputs()
-        if getattr(loss, "reduction", None) in get_args(Reduction):
+        if getattr(loss, "reduction", None) in ("mean", "sum", "none"):
             each, total = (_with(loss, reduction)(**inputs) for reduction in ("none", "sum"))
             require.close(total, each.sum(), 'reduction "sum" must give the sum over the batch')
 
