@@ -402,10 +402,10 @@ METHODS = {
 }  # fmt: skip
 BASELINE = "ce"
 
-#: The settings to tune over for the scale ``face``. A single one is not tuned there: it has the
+#: The settings to tune over from the face network. A single one is not tuned there: it has the
 #: weights that were best for the small network, and cross entropy's learning rate.
 FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
-    "ce": ({"epochs": 5}, {"epochs": 8}, {"epochs": 12}),
+    "ce": ({},),
     "eac": ({"consistency-weight": 1.0},),
     "scn": ({"relabel-from": 5, "relabel-margin": 0.5},),
     "gsmc": ({"decay": 0.995, "distillation-weight": 0.3},),

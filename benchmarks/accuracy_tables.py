@@ -36,6 +36,7 @@ REAL, COPIES = "fer2013", ("symmetric30", "twin")
 SHOWN = [task for task in TASKS if task != "twin"]
 SCALES = {
     "face": "From a network that recognises faces",
+    "memorise": "From the same network, a third of the faces",
     "cpu": "A small network from nothing",
     "gpu": "A larger network from nothing",
 }

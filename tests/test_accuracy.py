@@ -120,6 +120,13 @@ def test_cross_entropy_is_reported_at_its_own_best_budget_too():
     assert accuracy.budgets("ce", cpu, {}) == [30, 60]
 
 
+def test_only_the_epochs_of_cross_entropy_are_tuned_from_a_face_network():
+    face, memorise = accuracy.SCALES["face"], accuracy.SCALES["memorise"]
+    assert accuracy.grid("ce", face) == [{"epochs": 5}, {"epochs": 8}, {"epochs": 12}]
+    assert list(accuracy.grid("ce", memorise)) == [{}]
+    assert accuracy.grid("eac", memorise) == accuracy.grid("eac", face)
+
+
 def test_a_setting_is_read_from_the_command_line():
     assert accuracy.read_setting(["q=0.4", "verified=100", "distillation-ramp=[0, 0.5]"]) == {
         "q": 0.4, "verified": 100, "distillation-ramp": "[0, 0.5]"
