@@ -4,6 +4,7 @@
     python -m benchmarks.accuracy report --method eac --task symmetric30
     python -m benchmarks.accuracy ablate --method lanet
     python -m benchmarks.accuracy try    --method robust --task fer2013 --setting q=0.4 decay=0.99
+    python -m benchmarks.accuracy adjust
     python -m benchmarks.accuracy table
 
 The protocol was fixed before any method was run:
@@ -26,6 +27,8 @@ The protocol was fixed before any method was run:
   steps and at equal image passes. Cross entropy is therefore also trained for as many passes as the
   most expensive method.
 - ``try`` runs any setting on the tuning faces, before a method is final.
+- ``adjust`` computes what a hundred verified labels are worth without using them in training (see
+  ``accuracy_shares.py``) anew, for the rows whose predictions are kept in ``runs``.
 - Each run adds a row to ``benchmarks/results/accuracy.jsonl``, with the last and the best epoch.
   The best epoch is chosen on the reported faces, so it is optimistic. ``fitted_wrong_labels`` is
   the share of wrong training labels that the last weights predict: how much they memorised.
@@ -53,7 +56,7 @@ from safetensors.torch import load_file
 
 from benchmarks import accuracy_pictures, accuracy_records, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
-from benchmarks.accuracy_shares import adjusted_figures, figures_of
+from benchmarks.accuracy_shares import adjusted_figures, figures_of, second_labels
 from examples.train.engine import Outcome, train
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
@@ -243,14 +246,7 @@ def run(
             if name != "epoch" and not name.startswith("mean_class_accuracy")
         },
         "fitted_wrong_labels": fitted_wrong_labels(predicted, train_set),
-        "adjusted": adjusted_figures(
-            said,
-            judged.targets,
-            train_set,
-            seed=seed,
-            corrected=getattr(settings.own, "transition", "none") != "none",
-            learnt=final.double().mean(0) if method.again or method.told == "votes" else None,
-        ),
+        "adjusted": adjusted_of(own, judged.targets, scale),
         "train_faces": len(train_set),
         "wrong_labels": float((train_set.targets != train_set.true_targets).float().mean()),
         "judged_faces": len(judged),
@@ -323,6 +319,57 @@ def first_record(task: str, *, seed: int, epochs: int, scale: Scale) -> Path:
     if not (folder / FINAL).exists():
         raise SystemExit(f"report {BASELINE} first: no record of its run, seed {seed}, in {folder}")
     return folder
+
+
+def adjusted_of(
+    own: Mapping[str, Any], targets: torch.Tensor, scale: Scale
+) -> dict[str, dict[str, float]]:
+    """Return the figures of a run's predictions changed by a hundred verified labels.
+
+    Args:
+        own: identity of the run, whose record is read.
+        targets: true classes of its evaluation faces.
+        scale: scale of the run.
+    """
+    method, folder = METHODS[own["method"]], accuracy_records.folder_of(own)
+    kept = load_file(folder / accuracy_records.NETWORKS)
+    other_labels = method.again or method.told == "votes"
+    final = load_file(folder / FINAL)["probabilities"]
+    shares, learnt = (final.double().mean(0) if other_labels else None), None
+    if method.again:
+        first = first_record(own["task"], seed=own["seed"], epochs=own["epochs"], scale=scale)
+        learnt = second_labels(
+            kept["given"],
+            kept["true"],
+            load_file(first / FINAL)["probabilities"],
+            evidence=float(own["setting"]["evidence"]),
+            seed=own["seed"] if method.told else None,
+        )
+    return adjusted_figures(
+        kept["judged"],
+        targets,
+        kept["given"],
+        kept["true"],
+        seed=own["seed"],
+        with_matrix="--transition=verified" in method.arguments,
+        shares=shares,
+        learnt=learnt,
+    )
+
+
+def adjust(root: Path) -> None:
+    """Compute the adjusted figures of all rows anew, from the records that are kept."""
+    found: list[dict[str, Any]] = rows()
+    targets: dict[tuple[str, bool], torch.Tensor] = {}
+    for row in found:
+        own, scale = identity(row), SCALES[row["scale"]]
+        if "adjusted" not in row or not (accuracy_records.folder_of(own) / FINAL).exists():
+            continue
+        key = (scale.name, row["phase"] in ("tune", "try"))
+        if key not in targets:
+            targets[key] = load(root, row["task"], row["phase"], scale, row["seed"])[1].targets
+        row["adjusted"] = adjusted_of(own, targets[key], scale)
+    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in found))
 
 
 def networks_of(outcome: Outcome, faces: LabeledFaces) -> dict[str, CAMClassifier]:
@@ -418,7 +465,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=["tune", "report", "ablate", "try", "table"])
+    parser.add_argument("phase", choices=["tune", "report", "ablate", "try", "adjust", "table"])
     parser.add_argument("--method", choices=METHODS)
     parser.add_argument("--task", choices=accuracy_tables.TASKS)
     parser.add_argument("--root", type=Path, default=os.environ.get("ROBUSTFER_FERPLUS"))
@@ -435,6 +482,9 @@ def main() -> None:
             for page in PAGES:
                 page.write_text(accuracy_tables.with_tables(page.read_text(), rows()))
             accuracy_pictures.draw(rows(), DOCS / "pictures")
+        return
+    if options.phase == "adjust" and options.root is not None:
+        adjust(options.root)
         return
     if options.root is None or options.method is None:
         parser.error("--method and --root (or ROBUSTFER_FERPLUS) are needed")

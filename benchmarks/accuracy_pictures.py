@@ -87,13 +87,13 @@ def _panel(axes: Any, groups: Sequence[Group], floor: Group, prediction: str) ->
         for group in groups
         if group is not floor
     ]
-    # With other class shares only the floor and the recipe: the table has the others. They are
+    # Changed predictions only of the floor and the recipe: the table has the others. They are
     # averaged and mirrored, so the floor must be too.
     bars += [
         (f"{_short(group)}, {words}", adjusted_gains(group, way, floor, prediction), "100 verified")
         for group in groups
         if prediction == "_ema_mirrored" and (group is floor or group.method == RECIPE)
-        for way, words in (("truth", "true shares"), ("half", "half way"))
+        for way, words in (("corrected", "corrected"), ("half", "half way"))
     ]
     found = sorted((bar for bar in bars if bar[1]), key=lambda bar: np.mean(bar[1]))
     for height, (_, values, told) in enumerate(found):
@@ -114,7 +114,7 @@ def _short(group: Group) -> str:
 def balance(rows: Rows, path: Path) -> None:
     """Draw accuracy over the mean of the classes, with real noise: a line per training.
 
-    Its large mark is the training as it is, and its small ones have other class shares.
+    Its large mark is the training as it is, and its small ones are changed predictions.
     """
     groups = [group for group in groups_of(rows) if group.task == REAL]
     _, own = next(iter(scales_of(groups).items()))
@@ -125,11 +125,13 @@ def balance(rows: Rows, path: Path) -> None:
         runs = [row for row in group.runs.values() if "adjusted" in row]
         if len(runs) < MANY:
             continue
-        truth, half = (_point([row["adjusted"][way] for row in runs]) for way in ("truth", "half"))
+        corrected, half = (
+            _point([row["adjusted"][way] for row in runs]) for way in ("corrected", "half")
+        )
         itself = _point([row["last"] for row in runs], "_ema_mirrored")
         colour = TOLD[METHODS[group.method].told]
-        axes.plot(*np.transpose([truth, itself, half]), color=MOVED, alpha=0.4, zorder=1)
-        axes.plot(*truth, "^", *half, "s", color=MOVED, markersize=5)
+        axes.plot(*np.transpose([corrected, itself, half]), color=MOVED, alpha=0.4, zorder=1)
+        axes.plot(*corrected, "^", *half, "s", color=MOVED, markersize=5)
         axes.plot(*itself, "o", color=colour, markersize=10)
         axes.annotate(_short(group), itself, (10, -4), textcoords="offset points", fontsize=9)
     marks = [
@@ -137,7 +139,7 @@ def balance(rows: Rows, path: Path) -> None:
         for colour, mark, label in (
             (TOLD[""], "o", MEANING[""]),
             (MOVED, "o", MEANING["100 verified"]),
-            (MOVED, "^", ADJUSTED["truth"]),
+            (MOVED, "^", ADJUSTED["corrected"]),
             (MOVED, "s", ADJUSTED["half"]),
         )
     ]

@@ -1,8 +1,8 @@
 """Measure what a hundred verified labels are worth without using them in training.
 
-A network predicts the class shares of the labels that it was trained on. Verified labels give the
-true shares, so the predictions can be adjusted after training (see
-``robustfer.metrics.adjust_to_shares``). Methods that train with verified labels must be better.
+A network predicts how the labels that it was trained on are distributed. Verified labels tell the
+true shares of the classes, and how labels go wrong, so predictions can be changed after training
+(see ``robustfer.metrics``). Methods that train with verified labels must be better.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from torch import Tensor
 
 from examples.train.data import seed_of
 from examples.train.transition import draw_verified
-from robustfer.data import LabeledFaces
-from robustfer.metrics import accuracy, adjust_to_shares, confusion_matrix, mean_class_accuracy
+from robustfer.audit import corrected_labels
+from robustfer.metrics import (
+    accuracy,
+    adjust_to_shares,
+    confusion_matrix,
+    correct_predictions,
+    mean_class_accuracy,
+)
+from robustfer.noise import transition_from_verified
 
 VERIFIED = 100
 # How far to go from the true shares to equal ones.
@@ -22,38 +29,69 @@ TARGETS = {"truth": 0.0, "half": 0.5}
 def adjusted_figures(
     probabilities: Tensor,
     targets: Tensor,
-    train_set: LabeledFaces,
+    given: Tensor,
+    true: Tensor,
     *,
     seed: int,
-    corrected: bool,
+    with_matrix: bool = False,
+    shares: Tensor | None = None,
     learnt: Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Return the accuracy of predictions adjusted by a hundred verified training labels.
+    """Return the accuracy of predictions changed by a hundred verified training labels.
 
     Args:
         probabilities: predictions for the evaluation faces, (N, C).
         targets: their true classes, (N).
-        train_set: training set with given and true labels.
+        given: labels of the training faces, (M).
+        true: their true classes, (M).
         seed: seed of the run, which chooses the verified labels.
-        corrected: whether the network was trained with a transition matrix. It then predicts the
-            true shares already.
-        learnt: the class shares that it predicts for the training faces, if it was trained on
-            other labels.
+        with_matrix: whether the network was trained with a transition matrix. It then predicts the
+            true classes, so there is nothing to correct.
+        shares: the class shares that it predicts for the training faces, if it was trained on other
+            labels than the given ones.
+        learnt: these other labels, (M, C). Without them such predictions are not corrected.
     """
-    given, true = train_set.targets, train_set.true_targets
-    assert true is not None
     size = probabilities.shape[1]
     count = min(VERIFIED, len(given))
-    _, estimate = draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
+    rows, estimate = draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
     counts = given.bincount(minlength=size)
     given_shares = counts.clamp(min=1) / counts.clamp(min=1).sum()
-    if learnt is None:
-        learnt = estimate.shares if corrected else given_shares.double()
-    found = {}
-    for name, way in TARGETS.items():
-        moved = adjust_to_shares(probabilities.double(), learnt, estimate.shares, equal=way)
-        found[name] = figures_of(moved, targets)
-    return found
+    predicted = given_shares.double() if shares is None else shares
+    if with_matrix:
+        predicted = estimate.shares
+    found = {
+        name: figures_of(
+            adjust_to_shares(probabilities.double(), predicted, estimate.shares, equal=way), targets
+        )
+        for name, way in TARGETS.items()
+    }
+    if with_matrix or (shares is not None and learnt is None):
+        return found
+    if learnt is not None:
+        estimate = transition_from_verified(
+            true[rows], given[rows], num_classes=size, given_counts=counts, learnt=learnt[rows]
+        )
+    corrected = correct_predictions(probabilities.double(), estimate.matrix, estimate.shares)
+    return {**found, "corrected": figures_of(corrected, targets)}
+
+
+def second_labels(
+    given: Tensor, true: Tensor, first: Tensor, *, evidence: float, seed: int | None
+) -> Tensor:
+    """Return the soft labels of a second training, before verified ones replace them, (M, C).
+
+    Args:
+        given: labels of the training faces, (M).
+        true: their true classes, (M).
+        first: predictions of the first training for them, (M, C).
+        evidence: how much the given labels count.
+        seed: seed of the run, which chooses the verified labels. ``None``: none are verified.
+    """
+    estimate = None
+    if seed is not None:
+        count, size = min(VERIFIED, len(given)), first.shape[1]
+        _, estimate = draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
+    return corrected_labels(given, first, transition=estimate, evidence=evidence)
 
 
 def figures_of(probabilities: Tensor, targets: Tensor) -> dict[str, float]:

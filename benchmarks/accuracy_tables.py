@@ -40,8 +40,12 @@ SCALES = {
     "cpu": "A small network from nothing",
     "gpu": "A larger network from nothing",
 }
-# Predictions with other class shares, see accuracy_shares.py.
-ADJUSTED = {"truth": "true shares", "half": "half way to equal shares"}
+# Predictions changed by verified labels, see accuracy_shares.py.
+ADJUSTED = {
+    "corrected": "corrected",
+    "truth": "true shares",
+    "half": "half way to equal shares",
+}
 PREDICTIONS = {
     "": "last weights",
     "_mirrored": "last, mirrored",
@@ -84,12 +88,12 @@ class Group:
 
 
 def adjusted_gains(group: Group, way: str, floor: Group, prediction: str) -> list[float]:
-    """By how many points each seed is ahead of the floor's, with other class shares."""
+    """By how many points each seed is ahead of the floor's, with changed predictions."""
     other = floor.values(prediction)
     return [
         100 * row["adjusted"][way]["accuracy"] - other[seed]
         for seed, row in group.runs.items()
-        if "adjusted" in row and seed in other
+        if way in row.get("adjusted", {}) and seed in other
     ]
 
 
@@ -178,7 +182,7 @@ def summary_table(rows: Rows) -> str:
     as_long = [group for group in own if group.method == BASELINE and group.epochs in epochs]
     shown = [_summary(group, floor, prediction) for group in (floor, *as_long, *best)]
     for group in recipe:
-        shown += [_summary(group, floor, prediction), _moved(group, floor, prediction)]
+        shown += [_summary(group, floor, prediction), _corrected(group, floor, prediction)]
     return f"{markdown_table(shown)}\n\n{SCALES[scale]}. {_faces(own)}\n"
 
 
@@ -199,14 +203,14 @@ def _epochs(group: Group) -> str:
     return f"{group.epochs} + {group.epochs}" if again else str(group.epochs)
 
 
-def _moved(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
-    """The same group, with its predictions moved to the true shares."""
-    found = [row["adjusted"]["truth"] for row in group.runs.values()]
+def _corrected(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
+    """The same group, with corrected predictions."""
+    found = [row["adjusted"]["corrected"] for row in group.runs.values()]
     return {
-        "training": "the same, moved to the true shares",
+        "training": "the same, predictions corrected",
         "epochs": _epochs(group),
         "accuracy, %": spread([100 * one["accuracy"] for one in found]),
-        "gain": _mean_and_error(adjusted_gains(group, "truth", floor, prediction)),
+        "gain": _mean_and_error(adjusted_gains(group, "corrected", floor, prediction)),
         "mean of classes, %": spread([100 * one["mean_class_accuracy"] for one in found]),
         "seeds": len(found),
     }
@@ -369,9 +373,14 @@ def shares_table(rows: Rows) -> str:
                     found = [row["last"][f"{figure}_ema_mirrored"] for row in runs]
                     cells["as it is"].append(spread([100 * value for value in found]))
                     for way, meaning in ADJUSTED.items():
-                        found = [row["adjusted"][way][figure] for row in runs]
+                        found = [
+                            row["adjusted"][way][figure] for row in runs if way in row["adjusted"]
+                        ]
                         cells[meaning].append(spread([100 * value for value in found]))
-                joined = {k: v if k == "training" else " / ".join(v) for k, v in cells.items()}
+                joined = {
+                    k: v if k == "training" else " / ".join(v).replace("- / -", "-")
+                    for k, v in cells.items()
+                }
                 shown.append({**joined, "epochs": group.epochs, "seeds": len(runs)})
             if shown:
                 title = f"{SCALES[scale]}, {TASKS[task]} (accuracy / mean class, %)"

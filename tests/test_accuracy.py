@@ -1,5 +1,6 @@
 """The accuracy protocol: a run becomes a row as those in the results, once."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 
 from benchmarks import accuracy, accuracy_records
 from benchmarks.accuracy_methods import FACE_GRIDS, METHODS
+from benchmarks.accuracy_shares import adjusted_figures
 from robustfer.data import DemoFaces
 from robustfer.models import CAMClassifier
 from robustfer.noise import NoiseProfile, with_symmetric_noise
@@ -28,8 +30,10 @@ def results(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     expressions = ("happiness", "neutral", "anger", "sadness")
+    usages = ["Training"] * 72 + ["PublicTest"] * 16
     rows = [
-        vote_row(f"fer{number:04d}.png", **{expressions[number % 4]: 9}) for number in range(72)
+        vote_row(f"fer{number:04d}.png", usage=usage, **{expressions[number % 4]: 9})
+        for number, usage in enumerate(usages)
     ]
     return write_ferplus(tmp_path_factory.mktemp("ferplus"), rows)
 
@@ -95,6 +99,37 @@ def test_each_prediction_has_its_last_epoch_and_each_network_its_best(results, r
     assert row["wrong_labels"] == pytest.approx(float(wrong.float().mean()))
     fitted = (known["last"].argmax(1) == known["given"])[wrong].float().mean()
     assert row["fitted_wrong_labels"] == pytest.approx(float(fitted))
+
+
+def test_adjusted_figures_can_be_computed_anew(results, root, monkeypatch):
+    monkeypatch.setitem(accuracy.SCALES, "small", SMALL)
+    again = {**RUN, "phase": "report", "seed": 1, "root": root, "device": "cpu"}
+    tuned = {**METHODS["ce"].grid[0], "learning-rate": 0.002}
+    monkeypatch.setattr(accuracy, "tuned", lambda *_: tuned)
+    accuracy.run("ce", setting=tuned, **again)
+    accuracy.run("retrain", setting=METHODS["retrain"].grid[0], **again)
+    made = accuracy.rows()
+    for row in made:
+        assert row["adjusted"].keys() == {"truth", "half", "corrected"}
+    blank = [{**row, "adjusted": {}} for row in made]
+    results.write_text("".join(json.dumps(row) + "\n" for row in blank))
+    accuracy.adjust(root)
+    assert accuracy.rows() == made
+
+
+def test_a_network_that_learnt_the_true_classes_is_not_corrected():
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randint(7, (500,), generator=generator)
+    given = torch.where(torch.rand(500, generator=generator) < 0.3, 0, true)
+    rows = torch.eye(7)[true] * 0.9 + 0.1 / 7
+    args = (rows, true, given, true)
+    assert "corrected" in adjusted_figures(*args, seed=0)
+    assert "corrected" not in adjusted_figures(*args, seed=0, with_matrix=True)
+    assert "corrected" not in adjusted_figures(*args, seed=0, shares=rows.double().mean(0))
+    # Labels that are right need no correction, so it changes no decision.
+    learnt = torch.eye(7)[true].double()
+    found = adjusted_figures(*args, seed=0, shares=rows.double().mean(0), learnt=learnt)
+    assert found["corrected"]["accuracy"] == 1.0
 
 
 def test_what_is_memorised_are_the_wrong_labels_that_are_predicted():

@@ -11,6 +11,7 @@ from robustfer.metrics import (
     adjust_to_shares,
     calibration_error,
     confusion_matrix,
+    correct_predictions,
     mean_class_accuracy,
 )
 
@@ -287,6 +288,98 @@ def test_adjusting_refuses(changed, message):
     }
     with pytest.raises(ValueError, match=message):
         adjust_to_shares(**{**good, **changed})
+
+
+def slow_correction(row, transition, shares, steps):
+    size, found = len(row), list(shares)
+    for _ in range(steps):
+        told = [sum(found[j] * transition[j][label] for j in range(size)) for label in range(size)]
+        found = [
+            found[k]
+            * sum(
+                transition[k][label] * row[label] / told[label]
+                for label in range(size)
+                if told[label]
+            )
+            for k in range(size)
+        ]
+    return found
+
+
+def rows_of(count, size, seed):
+    drawn = torch.rand(count, size, generator=torch.Generator().manual_seed(seed)).double()
+    return drawn / drawn.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_correcting_is_the_loop(steps):
+    rows, transition, shares = rows_of(9, 4, 0), rows_of(4, 4, 1), rows_of(1, 4, 2)[0]
+    found = correct_predictions(rows, transition, shares, steps=steps)
+    expected = [
+        slow_correction(row, transition.tolist(), shares.tolist(), steps) for row in rows.tolist()
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected).double())
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(9).double())
+    half = correct_predictions(rows.half(), transition.half(), shares.half(), steps=steps)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half.double(), found, atol=2e-3, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        same = correct_predictions(rows.float(), transition, shares, steps=steps)
+    torch.testing.assert_close(same.double(), found)
+    if steps == 5:
+        torch.testing.assert_close(found, correct_predictions(rows, transition, shares))
+
+
+def test_many_steps_find_the_classes_that_the_labels_come_from():
+    true, shares = rows_of(20, 3, 0), torch.tensor([0.5, 0.3, 0.2]).double()
+    transition = torch.tensor([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.0, 0.2, 0.8]]).double()
+    found = correct_predictions(true @ transition, transition, shares, steps=20_000)
+    torch.testing.assert_close(found, true, atol=1e-4, rtol=0)
+
+
+def test_labels_that_do_not_go_wrong_need_no_correction():
+    rows, shares = rows_of(9, 4, 0), rows_of(1, 4, 2)[0]
+    torch.testing.assert_close(correct_predictions(rows, torch.eye(4).double(), shares), rows)
+
+
+def test_even_noise_changes_no_decision():
+    """With equal shares the most probable label is also the most probable class."""
+    rows, even = rows_of(200, 4, 0), torch.full((4,), 0.25).double()
+    transition = torch.full((4, 4), 0.1).double().fill_diagonal_(0.7)
+    found = correct_predictions(rows, transition, even)
+    assert torch.equal(found.argmax(dim=1), rows.argmax(dim=1))
+
+
+def test_a_label_that_no_class_gives_tells_nothing():
+    transition = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.8, 0.0], [0.5, 0.5, 0.0]])
+    shares = torch.tensor([0.5, 0.3, 0.2])
+    rows = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.5, 0.5], [0.0, 1.0, 0.0]])
+    found = correct_predictions(rows, transition, shares)
+    torch.testing.assert_close(found[0], shares)
+    torch.testing.assert_close(found[1], found[2])
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"transition": torch.eye(3)}, "transition has C=3 but probabilities has C=2"),
+        ({"transition": torch.ones(2, 2)}, "rows of transition must be probabilities"),
+        ({"shares": torch.tensor([0.9, 0.9])}, "rows of shares must be probabilities"),
+        ({"probabilities": torch.tensor([[3.0, 1.0]])}, "rows of probabilities must"),
+        ({"transition": torch.eye(2).long()}, "transition must have a floating-point"),
+        ({"steps": 0}, "steps must be a whole number from 1 on, got 0"),
+        ({"steps": "5"}, "steps must be a whole number"),
+    ],
+)
+def test_correcting_refuses(changed, message):
+    good = {
+        "probabilities": torch.tensor([[0.5, 0.5]]),
+        "transition": torch.eye(2),
+        "shares": torch.tensor([0.5, 0.5]),
+    }
+    with pytest.raises(ValueError, match=message):
+        correct_predictions(**{**good, **changed})
 
 
 @pytest.mark.parametrize("largest", ["false", 0, None])

@@ -26,6 +26,7 @@ __all__ = [
     "adjust_to_shares",
     "calibration_error",
     "confusion_matrix",
+    "correct_predictions",
     "mean_class_accuracy",
 ]
 
@@ -204,6 +205,67 @@ def adjust_to_shares(
         ratio = torch.xlogy(1 - equal, true.cpu().double()) - given.cpu().double().log()
         logits = logits + (strength * ratio).to(logits)
     return logits.softmax(dim=1)
+
+
+def correct_predictions(
+    probabilities: Tensor, transition: Tensor, shares: Tensor, *, steps: int = 5
+) -> Tensor:
+    r"""Correct predictions of a network trained on labels that go wrong by class.
+
+    .. math::
+        q^{(0)} = \pi, \qquad
+        q^{(s+1)}_k = q^{(s)}_k \sum_l \frac{T_{kl} \, p_l}{\sum_j q^{(s)}_j T_{jl}}
+
+    Such a network predicts which label a sample would get. This is iterative Bayesian unfolding: it
+    looks for the true classes that such labels come from. With many steps it converges to
+    :math:`q` with :math:`q T = p`, where that is a distribution, but enlarges small errors of
+    :math:`p` and :math:`T`. Few steps stay close to the shares, so rare classes become rarer.
+
+    Unlike :func:`adjust_to_shares` it does little where labels go wrong evenly and the best
+    prediction is already the right one. Do not use it for a network that was trained with the
+    matrix, as by :class:`robustfer.losses.ForwardCorrectionLoss`.
+
+    Args:
+        probabilities: :math:`p`, predicted probabilities.
+        transition: :math:`T`, probability of each learnt label (column) by true class (row), see
+            :func:`robustfer.noise.transition_from_verified`.
+        shares: :math:`\pi`, share of each class in the truth.
+        steps: number of steps.
+
+    Shape:
+        probabilities ``(N, C)``, transition ``(C, C)``, shares ``(C)`` -> ``(N, C)``, rows sum to
+        1; in the dtype of the probabilities, float32 for half inputs.
+
+    Raises:
+        ValueError: an argument does not fit, or rows do not sum to 1.
+
+    Reference:
+        D'Agostini, A multidimensional unfolding method based on Bayes' theorem, Nuclear Instruments
+        and Methods in Physics Research A, 1995.
+
+    >>> transition = torch.tensor([[0.5, 0.5], [0.0, 1.0]])  # half of class 0 is labelled 1
+    >>> probabilities = torch.tensor([[0.4, 0.6], [0.1, 0.9]])
+    >>> correct_predictions(probabilities, transition, shares=torch.tensor([0.6, 0.4]))
+    tensor([[0.7497, 0.2503],
+            [0.2402, 0.7598]])
+    """
+    check_shapes(
+        probabilities=(probabilities, "N* C"), transition=(transition, "C C"), shares=(shares, "C")
+    )
+    check_floating(probabilities=probabilities, transition=transition, shares=shares)
+    check_distribution(probabilities=probabilities, transition=transition, shares=shares[None])
+    steps = check_whole_number("steps", steps, 1)
+    rows = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+    matrix, found = transition.to(rows), shares.to(rows).expand_as(rows)
+    with torch.autocast(rows.device.type, enabled=False):  # it would round products to bfloat16
+        for _ in range(steps):
+            told = found @ matrix
+            # A label that no class gives tells nothing.
+            ratio = torch.where(told > 0, rows / told, 0.0)
+            updated = found * (ratio @ matrix.T)
+            total = updated.sum(dim=1, keepdim=True)
+            found = torch.where(total > 0, updated / total, found)
+    return found
 
 
 class History:

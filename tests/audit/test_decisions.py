@@ -73,6 +73,19 @@ def test_only_what_was_drawn_tells_how_labels_go_wrong(tmp_path):
         only_suspects.estimate()
 
 
+def test_the_estimate_is_also_of_labels_that_a_network_learnt(tmp_path):
+    found = read(
+        write(
+            tmp_path / "a.csv", ("random", 0, "sad"), ("random", 3, "fear"), ("suspects", 1, "sad")
+        )
+    )
+    learnt = torch.rand(len(GIVEN), 3, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    expected = transition_from_verified([1, 2], GIVEN[[0, 3]], num_classes=3, learnt=learnt[[0, 3]])
+    assert torch.equal(found.estimate(learnt=learnt).matrix, expected.matrix)
+    with pytest.raises(ValueError, match=f"learnt must have shape .{len(GIVEN)}, 3"):
+        found.estimate(learnt=learnt[1:])
+
+
 def test_a_stratified_draw_is_weighted_by_the_data_set(tmp_path):
     rows = [("stratified", row, CLASSES[int(GIVEN[row])]) for row in range(3)]
     found = read(write(tmp_path / "a.csv", *rows))

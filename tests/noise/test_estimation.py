@@ -124,6 +124,34 @@ def test_even_weights_are_a_random_draw():
     torch.testing.assert_close(one.shares, other.shares, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("given_counts", [None, [900, 300, 600]])
+def test_learnt_labels_that_are_the_given_ones_change_nothing(given_counts):
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randint(-1, 3, (60,), generator=generator)
+    given = torch.randint(3, (60,), generator=generator)
+    options = {"num_classes": 3, "given_counts": given_counts}
+    one = transition_from_verified(true, given, **options)
+    other = transition_from_verified(true, given, learnt=torch.eye(3)[given], **options)
+    for name in ("matrix", "shares", "shares_low", "counts"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name))
+
+
+def test_learnt_labels_count_by_their_probabilities():
+    learnt = [[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]
+    options = {"num_classes": 2, "given_counts": [400, 400], "prior": 0.5, "prior_diagonal": 1.0}
+    found = transition_from_verified([0, 0, 1], [0, 1, 1], learnt=learnt, **options)
+    weights = torch.tensor([1.5, 0.75, 0.75])  # the one of label 0 stands for 400, two for 400
+    first = weights[0] * torch.tensor(learnt[0]) + weights[1] * torch.tensor(learnt[1])
+    first *= (1.5 + 0.75) / (1.5**2 + 0.75**2)
+    second = torch.tensor(learnt[2]) * 0.75 * 0.75 / 0.75**2
+    for row, own, prior in ((0, first, [1.5, 0.5]), (1, second, [0.5, 1.5])):
+        pseudo = own + torch.tensor(prior)
+        torch.testing.assert_close(found.matrix[row], (pseudo / pseudo.sum()).double())
+    torch.testing.assert_close(found.matrix.sum(dim=1), torch.ones(2).double())
+    assert (found.matrix_low < found.matrix).all()
+    assert (found.matrix < found.matrix_high).all()
+
+
 def test_ambiguous_samples_are_left_out():
     one = transition_from_verified([0, -1, 1, -1], [0, 1, 1, 0], num_classes=2)
     other = transition_from_verified([0, 1], [0, 1], num_classes=2)
@@ -175,6 +203,9 @@ def test_two_hundred_classes():
         (([0, 1], [0, 1]), {"given_counts": [5, 5]}, ValueError, "given_counts must have shape"),
         (([0, 1], [0, 1]), {"given_counts": [5, -5, 0]}, ValueError, "given_counts must lie in"),
         (([0, 1], [0, 1]), {"given_counts": [0, 0, 0]}, ValueError, "got only zeros"),
+        (([0, 1], [0, 1]), {"learnt": [[0.5, 0.5]] * 2}, ValueError, "learnt must have shape"),
+        (([0, 1], [0, 1]), {"learnt": [[0.2, 0.3, 0.5]]}, ValueError, "true has N=2 but learnt"),
+        (([0, 1], [0, 1]), {"learnt": [[1.0, 1.0, 0.0]] * 2}, ValueError, "rows of learnt must"),
     ],
 )
 def test_refuses(arguments, options, error, message):

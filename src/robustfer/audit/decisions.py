@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from robustfer import _shown
-from robustfer._checks import check_whole_number
+from robustfer._checks import check_shapes, check_whole_number
 from robustfer._files import no_formula
-from robustfer._inputs import check_ids, to_labels
+from robustfer._inputs import check_ids, to_labels, to_probabilities
 from robustfer._tables import NamedOnce, read_table
 from robustfer.noise import TransitionEstimate, fingerprint, transition_from_verified
 
@@ -54,25 +54,36 @@ class Decisions:
     stratified: bool
     fingerprint: str
 
-    def estimate(self, *, level: float = 0.95) -> TransitionEstimate:
+    def estimate(
+        self, *, learnt: Tensor | ArrayLike | None = None, level: float = 0.95
+    ) -> TransitionEstimate:
         """Estimate how labels go wrong, from the samples drawn at random and labelled blind.
 
         Args:
+            learnt: the labels of the whole data set that a network learnt instead of the given
+                ones, as probabilities ``(N, C)``, to estimate how these go wrong.
             level: probability of the credible intervals.
 
         Raises:
-            ValueError: no sample was drawn at random, or all of a given label are ambiguous.
+            TypeError: ``learnt`` are not numbers.
+            ValueError: no sample was drawn at random, all of a given label are ambiguous, or
+                ``learnt`` does not fit.
         """
         if not len(self.drawn_index):
             raise ValueError(
                 "decisions must have samples of a random draw, got only suspects; label the random "
                 "faces of the review too"
             )
+        if learnt is not None:
+            rows = to_probabilities("learnt", learnt)
+            check_shapes(learnt=(rows, f"{int(self.given_counts.sum())} {len(self.given_counts)}"))
+            learnt = rows[self.drawn_index]
         return transition_from_verified(
             self.drawn_label,
             self.drawn_given,
             num_classes=len(self.given_counts),
             given_counts=self.given_counts if self.stratified else None,
+            learnt=learnt,
             level=level,
         )
 

@@ -29,8 +29,8 @@ class TransitionEstimate:
     """An estimate of how labels go wrong, from verified labels.
 
     Attributes:
-        matrix: probability that a sample of the true class (row) has the given label (column),
-            float64 ``(C, C)``. Rows sum to 1.
+        matrix: probability that a sample of the true class (row) has the given label (column), or
+            its learnt label, float64 ``(C, C)``. Rows sum to 1.
         matrix_low: lower end of the credible interval of each entry, ``(C, C)``.
         matrix_high: upper end, ``(C, C)``.
         shares: true share of each class, float64 ``(C)``. They sum to 1.
@@ -80,6 +80,7 @@ def transition_from_verified(
     *,
     num_classes: int,
     given_counts: Tensor | ArrayLike | None = None,
+    learnt: Tensor | ArrayLike | None = None,
     prior: float = 0.3,
     prior_diagonal: float = 2.0,
     level: float = 0.95,
@@ -98,17 +99,23 @@ def transition_from_verified(
 
     The intervals are those of Dirichlet posteriors of the rows and of the shares.
 
+    For a network that learnt other labels, such as :func:`robustfer.audit.corrected_labels`, pass
+    those of the verified samples as ``learnt``. The matrix then says how these go wrong:
+    :math:`n_{kl}` sums their probabilities of label l. Take the labels before the verified ones
+    replace them.
+
     Args:
         true: true classes of the verified samples. -1 is an ambiguous sample, which is left out.
         given: their labels in the data set.
         num_classes: number of classes.
         given_counts: samples of each given label in the whole data set, for a stratified draw.
+        learnt: the labels that a network learnt instead of the given ones, as probabilities.
         prior: :math:`a`, the prior count of each entry of a row.
         prior_diagonal: :math:`b`, the additional prior count of the right label.
         level: probability of the credible intervals, in (0, 1).
 
     Shape:
-        true, given integers ``(N)``, given_counts ``(C)``.
+        true, given integers ``(N)``, given_counts ``(C)``, learnt ``(N, C)``.
 
     Raises:
         TypeError: labels are not numbers.
@@ -143,16 +150,22 @@ def transition_from_verified(
     number = counts.double().numpy()
     if given_counts is None:
         drawn, size = number.sum(axis=1, keepdims=True), np.ones(1)
-        effective = number
+        weight = np.ones(num_classes)
     else:
         drawn, size = number, _stratum_shares(given_counts, number.sum(axis=0))
-        effective = _effective_counts(number, size)
+        weight = size / np.maximum(number.sum(axis=0) / max(number.sum(), 1), 1e-300)
+    weighted = number * weight
+    if learnt is not None:
+        soft = to_probabilities("learnt", learnt)
+        check_shapes(learnt=(soft, f"N {num_classes}"), true=(truth, "N"))
+        weighted = _summed(truth[known], weight[labels[known]], soft[known])
+    effective = _effective_counts(weighted, (number * weight**2).sum(axis=1))
     shares, shares_variance = _class_shares(drawn, size, prior)
     pseudo = effective + prior + prior_diagonal * np.eye(num_classes)
     total = pseudo.sum(axis=1, keepdims=True)
     matrix = pseudo / total
     variance = matrix * (1 - matrix) / (total + 1)
-    if given_counts is not None:
+    if given_counts is not None and learnt is None:
         spread = _stratified_variance(matrix, shares, size, number.sum(axis=0))
         variance = np.maximum(variance, np.minimum(spread, 0.9 * matrix * (1 - matrix)))
     matrix_low, matrix_high = _interval(matrix, variance, level)
@@ -250,11 +263,22 @@ def _stratum_shares(given_counts: Tensor | ArrayLike, drawn: Floats) -> Floats:
     return shares
 
 
-def _effective_counts(number: Floats, size: Floats) -> Floats:
-    """Return counts as for a random draw. The sum of a row is its effective number."""
-    weight = size / np.maximum(number.sum(axis=0) / number.sum(), 1e-300)
-    weighted = number * weight
-    total, squares = weighted.sum(axis=1), (number * weight**2).sum(axis=1)
+def _summed(truth: Tensor, weight: Floats, learnt: Tensor) -> Floats:
+    """Return the weighted sum of the learnt labels of each true class."""
+    rows = learnt.double().numpy() * weight[:, None]
+    total: Floats = np.zeros((rows.shape[1], rows.shape[1]))
+    np.add.at(total, truth.numpy(), rows)
+    return total
+
+
+def _effective_counts(weighted: Floats, squares: Floats) -> Floats:
+    """Return weighted counts as for a random draw. The sum of a row is its effective number.
+
+    Args:
+        weighted: sums of weights per true class and label.
+        squares: sums of squared weights per true class.
+    """
+    total = weighted.sum(axis=1)
     scale = np.divide(total, squares, out=np.zeros_like(total), where=squares > 0)
     scaled: Floats = weighted * scale[:, None]
     return scaled
