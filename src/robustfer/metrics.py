@@ -216,13 +216,13 @@ def correct_predictions(
         q^{(0)} = \pi, \qquad
         q^{(s+1)}_k = q^{(s)}_k \sum_l \frac{T_{kl} \, p_l}{\sum_j q^{(s)}_j T_{jl}}
 
-    Such a network predicts which label a sample would get. This is iterative Bayesian unfolding: it
-    looks for the true classes that such labels come from. With many steps it converges to
-    :math:`q` with :math:`q T = p`, where that is a distribution, but enlarges small errors of
+    Such a network predicts the label that a sample would get. This is iterative Bayesian unfolding:
+    it looks for the true class that such labels come from. With many steps it converges to the
+    :math:`q` with :math:`q T = p`, if that is a distribution, but enlarges small errors of
     :math:`p` and :math:`T`. Few steps stay close to the shares, so rare classes become rarer.
 
-    Unlike :func:`adjust_to_shares` it does little where labels go wrong evenly and the best
-    prediction is already the right one. Do not use it for a network that was trained with the
+    Unlike :func:`adjust_to_shares` it does little if labels go wrong evenly, because the predicted
+    class is then the right one already. Do not use it for a network that was trained with the
     matrix, as by :class:`robustfer.losses.ForwardCorrectionLoss`.
 
     Args:
