@@ -74,9 +74,8 @@ for training in (1, 2):
         estimate = transition_from_verified(true, given[rows], num_classes=7, given_counts=counts)
         print(estimate.text(train_set.classes))
         # What they tell also corrects the predictions of this network.
-        matrix, shares = estimate.matrix.float(), estimate.shares.float()
-        corrected = correct_predictions(predicted, matrix, shares).argmax(1)
-        confusion = confusion_matrix(corrected, test_set.targets, num_classes=7)
+        corrected = correct_predictions(predicted, estimate.matrix, estimate.shares)
+        confusion = confusion_matrix(corrected.argmax(1), test_set.targets, num_classes=7)
         print(f"training 1, predictions corrected: accuracy {accuracy(confusion):.4f}")
         # A second training on corrected labels gains more, on real faces.
         believed = (dynamics.probabilities() + average(train_images).logits.softmax(1).cpu()) / 2
