@@ -18,7 +18,7 @@ from robustfer._checks import (
 from robustfer._saved_state import load_whole
 from robustfer.functional._cross_entropy import at_label, cross_entropy
 from robustfer.functional._precision import Reduction as Reduction
-from robustfer.functional._precision import full_precision, reduce
+from robustfer.functional._precision import check_reduction, full_precision, reduce
 from robustfer.losses._terms import sum_of_terms
 from robustfer.state._rows import read_rows, write_rows
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_int64",
     "check_probabilities",
     "check_range",
+    "check_reduction",
     "check_shapes",
     "check_target",
     "check_whole_number",

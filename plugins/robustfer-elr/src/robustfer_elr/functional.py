@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from torch import Tensor
 
 from robustfer.authoring import (
     Reduction,
-    check_choice,
     check_floating,
     check_range,
+    check_reduction,
     check_shapes,
     check_target,
     cross_entropy,
@@ -129,7 +127,7 @@ def memory_cross_entropy(
     tensor(1.2269)
     """
     check_range("weight", weight, 0.0, 1.0)
-    check_choice("reduction", reduction, get_args(Reduction))
+    check_reduction(reduction)
     check_target(target, logits, early_target=(early_target, "B C"))
     check_floating(early_target=early_target)
     logits = full_precision(logits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from robustfer.authoring import (
     Reduction,
     at_label,
-    check_choice,
     check_range,
+    check_reduction,
     check_target,
     full_precision,
     reduce,
@@ -96,7 +95,7 @@ class GeneralizedCrossEntropyLoss(nn.Module):
     def __init__(self, *, q: float = 0.7, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return generalized_cross_entropy(logits, target, q=self.q, reduction=self.reduction)

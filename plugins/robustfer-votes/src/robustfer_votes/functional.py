@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from torch import Tensor
 
 from robustfer.authoring import (
     Reduction,
     check_bool,
-    check_choice,
     check_floating,
     check_range,
+    check_reduction,
     check_shapes,
     cross_entropy,
     full_precision,
@@ -261,7 +259,7 @@ def _check(
 ) -> None:
     check_votes(votes, logits=(logits, "B C"), **others)
     check_floating(logits=logits)
-    check_choice("reduction", reduction, get_args(Reduction))
+    check_reduction(reduction)
 
 
 def _check_draw(vote_draw: Tensor) -> None:

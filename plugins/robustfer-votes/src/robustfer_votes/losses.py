@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_bool, check_choice, check_range
+from robustfer.authoring import Reduction, check_bool, check_range, check_reduction
 from robustfer_votes.functional import drawn_vote_cross_entropy, partial_label, vote_cross_entropy
 
 
@@ -20,7 +19,7 @@ class _VoteLoss(nn.Module):
         super().__init__()
         self.drop_single = check_bool("drop_single", drop_single)
         self.weighted = check_bool("weighted", weighted)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def extra_repr(self) -> str:
         return (

@@ -7,12 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import (
-    Reduction,
-    check_choice,
-    check_range,
-    sum_of_terms,
-)
+from robustfer.authoring import Reduction, check_choice, check_range, check_reduction, sum_of_terms
 from robustfer_robust_losses.losses.mean_absolute_error import mean_absolute_error
 from robustfer_robust_losses.losses.normalized import (
     normalized_cross_entropy,
@@ -81,7 +76,7 @@ class ActivePassiveLoss(nn.Module):
         self.passive_weight = check_range("passive_weight", passive_weight, 0.0)
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
         self.floor = check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def terms(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""

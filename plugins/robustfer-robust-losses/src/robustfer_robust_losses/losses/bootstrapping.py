@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, at_label, check_choice, check_range, reduce
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
 from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 
 
@@ -116,7 +115,7 @@ class SoftBootstrappingLoss(nn.Module):
     def __init__(self, *, label_weight: float = 0.95, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.label_weight = check_range("label_weight", label_weight, 0.0, 1.0)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return soft_bootstrapping(
@@ -155,7 +154,7 @@ class HardBootstrappingLoss(nn.Module):
     def __init__(self, *, label_weight: float = 0.8, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.label_weight = check_range("label_weight", label_weight, 0.0, 1.0)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return hard_bootstrapping(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, at_label, check_choice, reduce
+from robustfer.authoring import Reduction, at_label, check_reduction, reduce
 from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 
 
@@ -72,7 +71,7 @@ class MeanAbsoluteErrorLoss(nn.Module):
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__()
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return mean_absolute_error(logits, target, reduction=self.reduction)

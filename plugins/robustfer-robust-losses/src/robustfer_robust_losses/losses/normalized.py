@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, at_label, check_choice, check_range, reduce
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
 from robustfer_robust_losses.losses._log_probabilities import box_cox, log_probabilities
 
 
@@ -115,7 +114,7 @@ class NormalizedCrossEntropyLoss(nn.Module):
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__()
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return normalized_cross_entropy(logits, target, reduction=self.reduction)
@@ -151,7 +150,7 @@ class NormalizedGeneralizedCrossEntropyLoss(nn.Module):
     def __init__(self, *, q: float = 0.7, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return normalized_generalized_cross_entropy(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, at_label, check_choice, check_range, reduce
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
 from robustfer_robust_losses.losses._log_probabilities import log_probabilities
 
 
@@ -82,7 +81,7 @@ class ReverseCrossEntropyLoss(nn.Module):
     def __init__(self, *, floor: float = 1e-4, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.floor = check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return reverse_cross_entropy(logits, target, floor=self.floor, reduction=self.reduction)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, check_choice, check_range, cross_entropy, sum_of_terms
+from robustfer.authoring import Reduction, check_range, check_reduction, cross_entropy, sum_of_terms
 from robustfer_robust_losses.losses.reverse import reverse_cross_entropy
 
 
@@ -93,7 +92,7 @@ class SymmetricCrossEntropyLoss(nn.Module):
         self.cross_entropy_weight = check_range("cross_entropy_weight", cross_entropy_weight, 0.0)
         self.reverse_weight = check_range("reverse_weight", reverse_weight, 0.0)
         self.floor = check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def terms(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import get_args
 
 from torch import Tensor, nn
 
-from robustfer.authoring import Reduction, at_label, check_choice, check_range, reduce
+from robustfer.authoring import Reduction, at_label, check_range, check_reduction, reduce
 from robustfer_robust_losses.losses._log_probabilities import box_cox, log_probabilities
 
 
@@ -107,7 +106,7 @@ class TruncatedGeneralizedCrossEntropyLoss(nn.Module):
         super().__init__()
         self.q = check_range("q", q, 0.0, 1.0, open_low=True)
         self.threshold = check_range("threshold", threshold, 0.0, 1.0, open_high=True)
-        self.reduction = check_choice("reduction", reduction, get_args(Reduction))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return truncated_generalized_cross_entropy(
