@@ -36,7 +36,7 @@ REAL, COPIES = "fer2013", ("symmetric30", "twin")
 SHOWN = [task for task in TASKS if task != "twin"]
 SCALES = {
     "face": "From a network that recognises faces",
-    "memorise": "From the same network, a third of the faces",
+    "memorise": "From that network, until it memorises 2,000 labels",
     "cpu": "A small network from nothing",
     "gpu": "A larger network from nothing",
 }

@@ -49,7 +49,11 @@ def test_one_table_has_a_row_for_each_training(told):
         "method", "last epoch", "mean class", "best epoch", "wrong labels found",
         "of 200 suspects wrong",
     ]  # fmt: skip
-    assert names == list(demo.NAMES.values())
+    first, *others = demo.NAMES.values()
+    assert names == [first, f"{first}, {demo.CORRECTED}", *others]
+    corrected = cells.pop(1)
+    assert all(0 <= float(cell.rstrip("%")) <= 100 for cell in corrected[:2])
+    assert corrected[2:] == ["", "", ""]
     assert all(0 <= float(cell.rstrip("%")) <= 100 for row in cells for cell in row)
 
 
