@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from benchmarks.accuracy_methods import METHODS
+from benchmarks.accuracy_methods import BASELINE, METHODS
 from benchmarks.accuracy_tables import (
     ADJUSTED,
     PREDICTIONS,
@@ -112,9 +112,9 @@ def _short(group: Group) -> str:
 
 
 def balance(rows: Rows, path: Path) -> None:
-    """Draw accuracy over the mean of the classes, with real noise: a line per training.
+    """Draw accuracy over the mean of the classes, with real noise: the baseline and the recipe.
 
-    Its large mark is the training as it is, and its small ones are changed predictions.
+    The large mark of each is the training as it is. The small ones are changed predictions.
     """
     groups = [group for group in groups_of(rows) if group.task == REAL]
     _, own = next(iter(scales_of(groups).items()))
@@ -123,7 +123,7 @@ def balance(rows: Rows, path: Path) -> None:
     axes = figure.subplots()
     for group in own:
         runs = [row for row in group.runs.values() if "adjusted" in row]
-        if len(runs) < MANY:
+        if group.method not in (BASELINE, RECIPE) or len(runs) < MANY:
             continue
         corrected, half = (
             _point([row["adjusted"][way] for row in runs]) for way in ("corrected", "half")
