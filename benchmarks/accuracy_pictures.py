@@ -45,6 +45,7 @@ MEANING = {"": "given labels", "100 verified": "100 verified labels", "votes": "
 MOVED = TOLD["100 verified"]
 MANY = 3  # seeds that a training needs to be drawn with its balance
 SMALL = "cpu"  # the runs of another scale have other epochs
+LONG = "memorise"  # the scale whose runs are drawn by epoch
 RELABELLED = ("symmetric30", "fer2013")
 Rows = Sequence[Mapping[str, Any]]
 
@@ -53,6 +54,8 @@ def gains(rows: Rows, path: Path) -> None:
     """Draw each method's gain over the floor: a dot per seed, and a bar for their mean."""
     panels = []
     for scale, own in scales_of(groups_of(rows)).items():
+        if scale == LONG:
+            continue
         prediction = prediction_of(own)
         for task in SHOWN:
             found = [group for group in own if group.task == task]
@@ -199,9 +202,36 @@ def _curves(axes: Any, curves: Sequence[np.ndarray], name: str, colour: str) -> 
         axes.plot(range(1, len(mean) + 1), mean, color=colour, linewidth=2.4, label=LABELS[name])
 
 
+def memorising(rows: Rows, path: Path) -> None:
+    """Draw accuracy by epoch where wrong labels are memorised: a line per method."""
+    groups = scales_of(groups_of(rows))[LONG]
+    longest = max(group.epochs for group in groups)
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for group in sorted(groups, key=lambda group: -group.mean("_ema")):
+        runs = list(group.runs.values())
+        values = 100 * np.mean([row["accuracy_ema_by_epoch"] for row in runs], axis=0)
+        fitted = 100 * statistics.mean(row["fitted_wrong_labels"] for row in runs)
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            linewidth=2,
+            linestyle="-" if group.epochs == longest else ":",
+            label=f"{_short(group)}: {fitted:.0f} % of the wrong labels fitted",
+        )
+    axes.set(xlabel="epoch", ylabel="accuracy of the averaged weights, %", ylim=(55, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90)
+
+
 def draw(rows: Rows, folder: Path) -> None:
     """Draw the pictures into a folder."""
     reported = [row for row in rows if row["phase"] == "report"]
     gains(reported, folder / "accuracy.png")
     balance(reported, folder / "balance.png")
+    memorising(reported, folder / "memorising.png")
     relabelling(reported, folder / "relabelling.png")

@@ -53,6 +53,6 @@ def test_rows_hold_no_path_and_name_their_commit():
 
 def test_pictures_of_the_results_are_drawn_from_the_rows(tmp_path):
     accuracy_pictures.draw(accuracy.rows(), tmp_path)
-    for name in ("accuracy", "balance", "relabelling"):
+    for name in ("accuracy", "balance", "memorising", "relabelling"):
         drawn = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"))
         assert drawn.std() > 10, name  # no empty sheet
