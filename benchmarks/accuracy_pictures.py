@@ -209,6 +209,8 @@ def memorising(rows: Rows, path: Path) -> None:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    others = sorted({group.method for group in groups} - {BASELINE})
+    colours = {BASELINE: "#222222"} | {method: f"C{i}" for i, method in enumerate(others)}
     for group in sorted(groups, key=lambda group: -group.mean("_ema")):
         runs = list(group.runs.values())
         values = 100 * np.mean([row["accuracy_ema_by_epoch"] for row in runs], axis=0)
@@ -216,6 +218,7 @@ def memorising(rows: Rows, path: Path) -> None:
         axes.plot(
             range(1, len(values) + 1),
             values,
+            color=colours[group.method],
             linewidth=2,
             linestyle="-" if group.epochs == longest else ":",
             label=f"{_short(group)}: {fitted:.0f} % of the wrong labels fitted",
