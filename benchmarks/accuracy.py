@@ -58,6 +58,7 @@ from benchmarks import accuracy_pictures, accuracy_records, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
 from benchmarks.accuracy_shares import adjusted_figures, figures_of, second_labels
 from examples.train.engine import Outcome, train
+from examples.train.files import write_whole
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
 from examples.train.recording import FINAL
@@ -369,7 +370,7 @@ def adjust(root: Path) -> None:
         if key not in targets:
             targets[key] = load(root, row["task"], row["phase"], scale, row["seed"])[1].targets
         row["adjusted"] = adjusted_of(own, targets[key], scale)
-    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in found))
+    write_whole(RESULTS, "".join(json.dumps(row) + "\n" for row in found).encode())
 
 
 def networks_of(outcome: Outcome, faces: LabeledFaces) -> dict[str, CAMClassifier]:

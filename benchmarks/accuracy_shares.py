@@ -19,7 +19,7 @@ from robustfer.metrics import (
     correct_predictions,
     mean_class_accuracy,
 )
-from robustfer.noise import transition_from_verified
+from robustfer.noise import TransitionEstimate, transition_from_verified
 
 VERIFIED = 100
 # How far to go from the true shares to equal ones.
@@ -52,8 +52,7 @@ def adjusted_figures(
         learnt: these other labels, (M, C). Without them such predictions are not corrected.
     """
     size = probabilities.shape[1]
-    count = min(VERIFIED, len(given))
-    rows, estimate = draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
+    rows, estimate = drawn(given, true, size, seed)
     counts = given.bincount(minlength=size)
     given_shares = counts.clamp(min=1) / counts.clamp(min=1).sum()
     predicted = given_shares.double() if shares is None else shares
@@ -75,6 +74,12 @@ def adjusted_figures(
     return {**found, "corrected": figures_of(corrected, targets)}
 
 
+def drawn(given: Tensor, true: Tensor, size: int, seed: int) -> tuple[Tensor, TransitionEstimate]:
+    """Return the rows that a run with this seed verifies, and how labels go wrong by them."""
+    count = min(VERIFIED, len(given))
+    return draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
+
+
 def second_labels(
     given: Tensor, true: Tensor, first: Tensor, *, evidence: float, seed: int | None
 ) -> Tensor:
@@ -87,10 +92,7 @@ def second_labels(
         evidence: how much the given labels count.
         seed: seed of the run, which chooses the verified labels. ``None``: none are verified.
     """
-    estimate = None
-    if seed is not None:
-        count, size = min(VERIFIED, len(given)), first.shape[1]
-        _, estimate = draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
+    estimate = None if seed is None else drawn(given, true, first.shape[1], seed)[1]
     return corrected_labels(given, first, transition=estimate, evidence=evidence)
 
 

@@ -361,7 +361,7 @@ def ladder_table(rows: Rows) -> str:
 
 
 def shares_table(rows: Rows) -> str:
-    """Accuracy and mean class as they are, and with the shares that verified labels tell."""
+    """Make tables of predictions as they are, and as verified labels change them."""
     lines: list[str] = []
     for scale, own in scales_of(groups_of(rows)).items():
         for task in sorted(SHOWN, key=lambda task: task != REAL):
@@ -370,27 +370,26 @@ def shares_table(rows: Rows) -> str:
                 runs = [row for row in group.runs.values() if "adjusted" in row]
                 if group.task != task or not runs:
                     continue
-                cells = {"training": group.title, "as it is": []}
-                cells |= {meaning: [] for meaning in ADJUSTED.values()}
-                for figure in ("accuracy", "mean_class_accuracy"):
-                    found = [row["last"][f"{figure}_ema_mirrored"] for row in runs]
-                    cells["as it is"].append(spread([100 * value for value in found]))
-                    for way, meaning in ADJUSTED.items():
-                        found = [
-                            row["adjusted"][way][figure] for row in runs if way in row["adjusted"]
-                        ]
-                        cells[meaning].append(spread([100 * value for value in found]))
-                joined = {
-                    k: v if k == "training" else " / ".join(v).replace("- / -", "-")
-                    for k, v in cells.items()
-                }
-                shown.append({**joined, "epochs": group.epochs, "seeds": len(runs)})
+                as_it_is = _both([row["last"] for row in runs], "_ema_mirrored")
+                cells = {"training": group.title, "as it is": as_it_is}
+                for way, meaning in ADJUSTED.items():
+                    found = [row["adjusted"][way] for row in runs if way in row["adjusted"]]
+                    cells[meaning] = _both(found) if found else "-"
+                shown.append({**cells, "epochs": group.epochs, "seeds": len(runs)})
             if shown:
                 title = f"{SCALES[scale]}, {TASKS[task]} (accuracy / mean class, %)"
                 made = markdown_table(shown)
                 # The first is the one to read.
                 lines += folded(title, made) if lines else [f"**{title}**", "", made, ""]
     return "\n".join(lines).strip() + "\n" if lines else ""
+
+
+def _both(figures: Rows, prediction: str = "") -> str:
+    """Accuracy and mean class, in percent."""
+    return " / ".join(
+        spread([100 * one[name + prediction] for one in figures])
+        for name in ("accuracy", "mean_class_accuracy")
+    )
 
 
 def tuning_table(rows: Rows) -> str:

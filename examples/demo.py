@@ -1,9 +1,9 @@
 """Go from wrong labels to a better model, on drawn faces.
 
 Cross entropy and EAC train on labels with the mistakes that people make. An audit of the first
-training finds suspect labels. A hundred labels are verified, here with the known truth. They
-correct the predictions of the first training. They and these correct the labels, and a third
-training learns from them. The demo writes a table, a picture and a review page.
+training finds suspect labels. A hundred labels are verified, here with the known truth. They tell
+how labels go wrong. This corrects what the first network predicts, and with its predictions it
+corrects the labels for a third training. The demo writes a table, a picture and a review page.
 
 python -m examples.demo    # or: make demo
 """

@@ -57,7 +57,7 @@ class ModelEMA(nn.Module):
         warmup: start with smaller decays, as above; without it :math:`a = d` from the start.
         buffers: what an update does with buffers, such as the running statistics of batch norm.
             ``"copy"`` copies them from the model. ``"ema"`` averages floating-point buffers and
-            copies the rest, so that the statistics fit the averaged weights. ``"keep"`` leaves them
+            copies the rest. The statistics then fit the averaged weights. ``"keep"`` leaves them
             to the copy's own forward, as the authors' code does in train mode.
 
     Attributes:
