@@ -29,6 +29,7 @@ The protocol was fixed before any method was run:
 - ``try`` runs any setting on the tuning faces, before a method is final.
 - ``adjust`` computes what a hundred verified labels are worth without using them in training (see
   ``accuracy_shares.py``) anew, for the rows whose predictions are kept in ``runs``.
+- Precision: bf16, and float32 on a CPU without instructions for bf16. Rows say which.
 - Each run adds a row to ``benchmarks/results/accuracy.jsonl``, with the last and the best epoch.
   The best epoch is chosen on the reported faces, so it is optimistic. ``fitted_wrong_labels`` is
   the share of wrong training labels that the last weights predict: how much they memorised.
@@ -57,6 +58,7 @@ from safetensors.torch import load_file
 from benchmarks import accuracy_pictures, accuracy_records, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
 from benchmarks.accuracy_shares import adjusted_figures, figures_of, second_labels
+from examples.train.devices import fast_precision, is_native
 from examples.train.engine import Outcome, train
 from examples.train.files import write_whole
 from examples.train.methods import METHODS as COMMANDS
@@ -203,14 +205,14 @@ def run(
     if any(identity(row) == own for row in rows()):
         print(f"already there: {own}")
         return
-    at = commit()
+    at, precision = commit(), fast_precision(device.partition(":")[0])
     method = METHODS[name]
     train_set, judged = load(root, task, phase, scale, seed)
     start = time.perf_counter()
     with TemporaryDirectory(prefix="accuracy-") as folder:
         shared = [
             f"--seed={seed}", f"--epochs={epochs}", f"--backbone={scale.backbone}",
-            "--precision=bf16-mixed", f"--device={device}", f"--output={folder}",
+            f"--precision={precision}", f"--device={device}", f"--output={folder}",
         ]  # fmt: skip
         if method.again:
             shared.append(f"--first={first_record(task, seed=seed, epochs=epochs, scale=scale)}")
@@ -254,6 +256,7 @@ def run(
         "backbone": scale.backbone,
         "seconds": round(time.perf_counter() - start, 1),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -287,13 +290,14 @@ def predictions(
     mean, std = pixels_of(classifier)
     views = Views(tuple(faces[0]["image"].shape[1:]), ViewOptions(), mean=mean, std=std)
     device = next(classifier.parameters()).device
+    half = is_native("bf16-mixed", device.type)  # as in training
     classifier.eval()
     parts = []
     for rows in torch.arange(len(faces)).split(256):
         images = torch.stack([faces[row]["image"] for row in rows.tolist()]).to(device)
         pixels = views.plain(images)
         both = [pixels, pixels.flip(-1)] if mirror else [pixels]
-        with torch.autocast(device.type, torch.bfloat16):  # as the training program predicts
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits = [classifier(pixels).logits for pixels in both]
         said = [own.float().softmax(1) for own in logits]
         parts.append(torch.stack(said).mean(0).cpu())

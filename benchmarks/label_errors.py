@@ -58,6 +58,7 @@ from benchmarks.label_errors_tables import (
     with_table,
 )
 from examples.train.data import seed_of
+from examples.train.devices import fast_precision
 from examples.train.engine import train
 from examples.train.recording import DYNAMICS
 from examples.train.transition import draw_verified
@@ -213,7 +214,8 @@ def one_training(
     with TemporaryDirectory(prefix="label-errors-") as folder:
         shared = [
             f"--seed={seed}", f"--epochs={scale.epochs}", f"--backbone={scale.backbone}",
-            "--precision=bf16-mixed", f"--device={device}", f"--output={folder}",
+            f"--precision={fast_precision(device.partition(':')[0])}", f"--device={device}",
+            f"--output={folder}",
         ]  # fmt: skip
         settings = accuracy.settings_of(
             METHODS[FIRST_METHOD], SETTINGS[scale.name], root, shared, first=scale.arguments

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from torch import Tensor
 
 from examples._demo_picture import NAMES, Result, picture
+from examples.train.devices import auto_device, fast_precision
 from examples.train.engine import train
 from examples.train.methods import METHODS
 from examples.train.options import parse
@@ -106,7 +107,7 @@ def demonstrate(options: argparse.Namespace, runs: Path) -> None:
         options: those of the command line.
         runs: folder for the runs.
     """
-    start = time.perf_counter()
+    start, precision = time.perf_counter(), fast_precision(auto_device())
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     labels, page, said = output / "labels.txt", output / "review.html", output / "decisions.csv"
@@ -123,7 +124,7 @@ def demonstrate(options: argparse.Namespace, runs: Path) -> None:
             "--data=demo", f"--reader.num_samples={options.train_faces}",
             f"--evaluate-reader.num_samples={options.test_faces}",
             "--noise=list", f"--noise-list={labels}",
-            "--backbone=tiny", "--precision=bf16-mixed", f"--output={runs / method}",
+            "--backbone=tiny", f"--precision={precision}", f"--output={runs / method}",
         ]  # fmt: skip
         print(f"\npython -m examples.train {method} {' '.join(arguments)}\n")
         run = train(parse(method, METHODS[method].load().Options, arguments))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from benchmarks import accuracy, accuracy_records
 from benchmarks.accuracy_methods import FACE_GRIDS, METHODS
 from benchmarks.accuracy_shares import adjusted_figures
+from examples.train.devices import fast_precision
 from robustfer.data import DemoFaces
 from robustfer.models import CAMClassifier
 from robustfer.noise import NoiseProfile, with_symmetric_noise
@@ -44,13 +45,15 @@ def test_a_run_is_one_row_like_the_others(name, results, root):
     for _ in range(2):  # the second time it is there already
         accuracy.run(name, setting=METHODS[name].grid[0], root=root, device="cpu", **RUN)
     (row,) = accuracy.rows()
-    assert row.keys() - other.keys() == {"fitted_wrong_labels", "adjusted"}  # added since
+    added = {"fitted_wrong_labels", "adjusted", "precision"}
+    assert row.keys() - other.keys() == added
     assert other.keys() <= row.keys()
     assert row["last"].keys() - other["last"].keys() == {  # added since
         "accuracy_mirrored", "mean_class_accuracy_mirrored"
     }  # fmt: skip
     assert other["last"].keys() <= row["last"].keys()
     assert 0 <= row["fitted_wrong_labels"] <= 1
+    assert row["precision"] == fast_precision("cpu")
     assert accuracy.identity(row) == {
         **{key: value for key, value in RUN.items() if key != "scale"},
         "method": name, "setting": METHODS[name].grid[0], "scale": "small",

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from examples.train.data import Images, Order, class_weights, load_faces, seed_of
-from examples.train.devices import default_dtype, deterministic, device_name, make_fabric
+from examples.train.devices import (
+    default_dtype,
+    deterministic,
+    device_name,
+    is_native,
+    make_fabric,
+)
 from examples.train.evaluation import mean_prediction, predict
 from examples.train.methods import METHODS
 from examples.train.methods.base import Method, Task
@@ -170,6 +176,12 @@ class Training:
         self.say(self.faces.summary())
         if self.report is not None:
             self.say(self.report)
+        precision = settings.run.precision
+        if not is_native(precision, fabric.device.type):
+            self.say(
+                f"--precision {precision} is slow on this {fabric.device.type}, which has no "
+                "instructions for it; choose 32"
+            )
         device, copies = fabric.device, settings.run.devices
         shown = settings.run.progress and fabric.is_global_zero
         self.images, self.judged_images = (
