@@ -28,8 +28,7 @@ def seed_of(*numbers: int) -> int:
 def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
     """Return the training set, with the noise of the settings, and the evaluation set."""
     options = settings.data
-    train = _read(options.data, {"split": "train", **options.reader})
-    train = with_noise(train, settings.noise, seed=settings.run.seed)
+    train = read_faces_to_train(options, settings.noise, seed=settings.run.seed)
     judged = read_faces_to_judge(options)
     if judged.classes != train.classes:
         raise Refused(
@@ -38,6 +37,12 @@ def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
             "--reader.classes rafdb"
         )
     return train, judged
+
+
+def read_faces_to_train(options: DataOptions, noise: NoiseOptions, *, seed: int) -> LabeledFaces:
+    """Return the training set with its noise."""
+    faces = _read(options.data, {"split": "train", **options.reader})
+    return with_noise(faces, noise, seed=seed)
 
 
 def read_faces_to_judge(options: DataOptions) -> LabeledFaces:

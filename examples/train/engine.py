@@ -471,7 +471,7 @@ class Training:
             return
         self._write_figures()
         if self.record is not None:
-            write_record(self.folder.path, self.record, final)
+            write_record(self.folder.path, self.record, final, learnt=self.method.learnt())
         write_predictions(self.folder.path, self.logits, self.judged)
         views = self.method.views
         described = {

@@ -19,6 +19,7 @@ from robustfer.state import TrainingDynamics
 
 DYNAMICS = "dynamics.safetensors"
 FINAL = "final.safetensors"
+LEARNT = "learnt"  # the tensor of the labels that the network learnt
 
 
 def start_record(faces: LabeledFaces) -> TrainingDynamics:
@@ -44,15 +45,20 @@ def _of_all(fabric: Fabric, batch: Batch, own: Tensor) -> Tensor:
     return fabric.all_reduce(joined, reduce_op="sum")
 
 
-def write_record(folder: Path, record: TrainingDynamics, logits: Tensor) -> None:
+def write_record(
+    folder: Path, record: TrainingDynamics, logits: Tensor, *, learnt: Tensor | None
+) -> None:
     """Write the record into the run's folder, and the predictions at the end.
 
     Args:
         folder: of the run.
         record: of the training.
         logits: of the training faces by the final weights, or by their average (N, C).
+        learnt: the labels that the network learnt to predict, or ``None`` for the true ones.
     """
     state = {name: value.cpu().contiguous() for name, value in record.state_dict().items()}
     final = {"probabilities": logits.float().softmax(1).cpu().contiguous()}
+    if learnt is not None:
+        final[LEARNT] = (learnt.float() if learnt.is_floating_point() else learnt).contiguous()
     for name, tensors in ((DYNAMICS, state), (FINAL, final)):
         write_whole(folder / name, save(tensors))

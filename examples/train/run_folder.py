@@ -8,7 +8,7 @@
 ``model.safetensors``        the trained classifier
 ``predictions.safetensors``  its logits for the evaluation set
 ``dynamics.safetensors``     a record of its predictions for the training set in each epoch
-``final.safetensors``        its predictions for the training set at the end
+``final.safetensors``        its predictions for the training set at the end, and what it learnt
 ``ema/``                     the model with averaged weights, if the run has one
 ===========================  ===================================================================
 """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_fabric import Fabric
 
@@ -15,6 +16,8 @@ from examples.train.run_folder import MODEL_FILE, RECORD
 from examples.train.views import Views
 from robustfer.checkpoint import load_model, read_model_info
 from robustfer.models import CAMClassifier
+
+Group = TypeVar("Group")
 
 # Keys that every run.json has.
 _RECORDED = ("settings", "classes", "passes", "steps_per_epoch", "evaluation_images", "epochs")
@@ -42,6 +45,11 @@ class Trained:
     def title(self) -> str:
         """The method and the seed, for titles."""
         return f"{self.settings['method']}, seed {self.settings['seed']}"
+
+    def group(self, kind: type[Group]) -> Group:
+        """Return a group of its options, such as ``DataOptions``."""
+        names = [f.name for f in dataclasses.fields(kind) if f.name in self.settings]  # type: ignore[arg-type]
+        return kind(**{name: self.settings[name] for name in names})
 
     def metadata(self) -> dict[str, str]:
         """Return what other programs need to use the network, as JSON by name."""

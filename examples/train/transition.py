@@ -75,12 +75,7 @@ def verify(faces: LabeledFaces, options: VerifiedOptions, *, seed: int) -> Verif
     Raises:
         Refused: labels are not classes, or the data has no true labels.
     """
-    given = faces.targets
-    if given.ndim != 1:
-        raise Refused(
-            "the data has probabilities as labels, expected one class per image; choose such "
-            "labels, for example --reader.labels majority"
-        )
+    given = classes_given(faces)
     if options.decisions:
         if options.verified:
             raise Refused("--decisions and --verified exclude each other; choose one of them")
@@ -112,6 +107,20 @@ def verify(faces: LabeledFaces, options: VerifiedOptions, *, seed: int) -> Verif
     label[rows[clear]] = true[clear]
     verified[rows[clear]] = True
     return Verification(label, verified, estimate)
+
+
+def classes_given(faces: LabeledFaces) -> Tensor:
+    """Return the labels (N) of a training set.
+
+    Raises:
+        Refused: its labels are probabilities.
+    """
+    if faces.targets.ndim != 1:
+        raise Refused(
+            "the data has probabilities as labels, expected one class per image; choose such "
+            "labels, for example --reader.labels majority"
+        )
+    return faces.targets
 
 
 def draw_verified(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from examples.train.correction import correction
 from examples.train.data import Images, read_faces_to_judge
 from examples.train.evaluation import predict
 from examples.train.judgement import Judgement, judge
@@ -30,6 +31,8 @@ class Options:
             without splits
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
+        decisions: file of a review of the training labels with robustfer audit, to correct the
+            predictions; repeat for each reviewer
         output: folder for the figures and pictures; default: RUN/evaluation/DATA-SPLIT
         progress: show a progress bar
     """
@@ -40,6 +43,7 @@ class Options:
     split: Literal["train", "validation", "test", "all"] | None = None
     device: str = "auto"
     workers: NonNegativeInt = 0
+    decisions: list[str] = field(default_factory=list)
     output: str | None = None
     progress: bool = True
 
@@ -49,8 +53,10 @@ def run(options: Options) -> None:
     trained = load_trained(options.run)
     chosen = data_options(trained, options)
     faces = _faces_for(trained, chosen)
+    correct = correction(trained, options.decisions)
     name = (chosen.evaluate_data or chosen.data).partition(":")[0]
     name += "" if options.split == "all" else f"-{chosen.evaluate_on}"
+    name += "-corrected" if options.decisions else ""
     folder = Path(options.output or trained.path / "evaluation" / name)
     if folder.exists() and not folder.is_dir():
         raise Refused(f"--output {folder} is a file, expected a folder; choose another name")
@@ -59,7 +65,7 @@ def run(options: Options) -> None:
         faces, chosen, fabric.device, title="reading the images" if options.progress else None
     )
     logits = predict(fabric, trained.classifier.to(fabric.device), trained.views, images)
-    found = judge(logits.softmax(1), faces.targets, faces.classes)
+    found = judge(correct(logits.softmax(1)), faces.targets, faces.classes)
     title = f"{trained.title}: {name}, {len(faces):,} images"
     print(title, found.text(), sep="\n\n")
     write(folder, found, title)
@@ -77,9 +83,7 @@ def write(folder: Path, found: Judgement, title: str) -> None:
 
 def data_options(trained: Trained, options: Options) -> DataOptions:
     """Return which data the run is evaluated on: its own, or that of the options."""
-    own = {f.name: trained.settings[f.name] for f in dataclasses.fields(DataOptions)
-           if f.name in trained.settings}  # fmt: skip
-    chosen = DataOptions(**{**own, "workers": options.workers})
+    chosen = dataclasses.replace(trained.group(DataOptions), workers=options.workers)
     if options.data is not None:
         height, width = trained.views.size
         size = {"size": height} if height == width else {}

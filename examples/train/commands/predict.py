@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from examples.train.correction import correction
 from examples.train.files import no_formula, write_whole
 from examples.train.options import NonNegativeInt, Refused
 from examples.train.trained import load_trained
@@ -32,6 +33,8 @@ class Options:
         folder: folder of images; its subfolders are searched too
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
+        decisions: file of a review of the training labels with robustfer audit, to correct the
+            predictions; repeat for each reviewer
         output: csv file; default: RUN/predictions/FOLDER.csv
         progress: show a progress bar
     """
@@ -40,6 +43,7 @@ class Options:
     folder: str
     device: str = "auto"
     workers: NonNegativeInt = 0
+    decisions: list[str] = field(default_factory=list)
     output: str | None = None
     progress: bool = True
 
@@ -47,9 +51,11 @@ class Options:
 def run(options: Options) -> None:
     """Classify all readable images, and report the others."""
     trained = load_trained(options.run)
+    correct = correction(trained, options.decisions)
     folder = Path(options.folder)
     names = image_names(folder)
     name = folder.resolve().name or "root"
+    name += "-corrected" if options.decisions else ""
     path = Path(options.output or trained.path / "predictions" / f"{name}.csv")
     if path.is_dir():
         raise Refused(f"--output {path} is a folder, expected a file; choose another name")
@@ -73,7 +79,7 @@ def run(options: Options) -> None:
                 images = torch.stack([image for _, image in read]).to(fabric.device)
                 with torch.no_grad():
                     logits = classifier(trained.views.plain(images)).logits
-                probability = logits.double().cpu().softmax(1).tolist()
+                probability = correct(logits.double().cpu().softmax(1)).tolist()
                 rows += zip([name for name, _ in read], probability, strict=True)
             bar.update(len(part))
     if not rows:

@@ -92,6 +92,13 @@ class Method(nn.Module):
         targets = self.task.faces.targets
         return targets if targets.ndim == 1 else targets.argmax(1)
 
+    def learnt(self) -> Tensor | None:
+        """Return the labels that the network learns to predict: classes (N), or rows (N, C).
+
+        ``None`` if it learns to predict the true labels. Labels that people decided are left out.
+        """
+        return self.task.faces.targets
+
     def progress(self, batch: Batch) -> float:
         """Return the share of the run's steps before this batch."""
         return batch.step / self.task.steps

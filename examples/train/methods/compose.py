@@ -111,6 +111,9 @@ class Compose(Method):
     def labels_now(self) -> Tensor:
         return self.labels()
 
+    def learnt(self) -> Tensor | None:
+        return super().learnt() if self.votes is None else None
+
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = targets_now(self.labels, batch)
         views: tuple[Tensor, ...]

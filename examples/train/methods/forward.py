@@ -79,6 +79,9 @@ class Forward(Method):
     def labels_now(self) -> Tensor:
         return self.label
 
+    def learnt(self) -> Tensor | None:
+        return super().learnt() if self.transition is None else None
+
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = self.label[batch.index]
         view, mirror = self.views.pair(batch, mirror=True, erase="first")

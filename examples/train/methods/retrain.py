@@ -59,12 +59,16 @@ class Retrain(CrossEntropy):
         soft = corrected_labels(
             faces.targets, predicted, transition=known.estimate, evidence=options.evidence
         )
+        self.corrected = soft.clone()
         said = F.one_hot(known.label[known.verified], len(faces.classes))
         soft[known.verified] = said.to(soft)
         self.register_buffer("soft_label", soft.to(torch.get_default_dtype()), persistent=False)
 
     def labels_now(self) -> Tensor:
         return self.soft_label.argmax(1)
+
+    def learnt(self) -> Tensor:
+        return self.corrected
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = self.soft_label[batch.index]

@@ -91,6 +91,9 @@ class Robust(forward.Forward):
         )  # fmt: skip
         self.register_buffer("shift", shift, persistent=False)
 
+    def learnt(self) -> Tensor | None:
+        return super().learnt() if self.options.adjust_to == "none" else None
+
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         options, index, terms = self.options, batch.index, {}
         batch.target, verified = self.label[index], self.verified[index]

@@ -1,0 +1,151 @@
+"""evaluate and predict with --decisions: predictions corrected by a review of the labels."""
+
+import csv
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from examples.train.__main__ import main
+from examples.train.correction import correction
+from examples.train.data import load_faces
+from examples.train.judgement import judge
+from examples.train.options import Refused
+from examples.train.predictions import read_predictions
+from examples.train.recording import FINAL, LEARNT
+from examples.train.trained import load_trained
+from robustfer.audit import corrected_labels, read_decisions, read_probabilities
+from robustfer.metrics import correct_predictions
+from robustfer.noise import fingerprint, rows_to_verify
+from tests.data.trees import write_image
+from tests.examples.train.runs import run, settings_of
+
+VERIFIED = 20
+QUIET = ("--device=cpu", "--progress=false")
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return load_faces(settings_of("ce"))[0]
+
+
+@pytest.fixture(scope="module")
+def review(faces, tmp_path_factory):
+    """The file of a reviewer who knows the truth."""
+    return written(tmp_path_factory.mktemp("review") / "decisions.csv", faces)
+
+
+def written(path, faces, *, part="stratified"):
+    mark = fingerprint(faces.ids, faces.targets, faces.classes)
+    lines = ["audit,part,id,label"]
+    for row in rows_to_verify(faces.targets, VERIFIED, seed=0).tolist():
+        lines.append(f"{mark},{part},{faces.ids[row]},{faces.classes[faces.true_targets[row]]}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    run("ce", "--ema-decay=0.5", f"--output={folder}/first")
+    return folder / "first"
+
+
+def figures_of(run_folder, review, output):
+    arguments = ["evaluate", run_folder, f"--decisions={review}", f"--output={output}", *QUIET]
+    assert main([*map(str, arguments)]) == 0
+    return json.loads((output / "evaluation.json").read_text())
+
+
+def test_the_figures_are_those_of_the_corrected_predictions(trained, faces, review, tmp_path):
+    logits, targets, _, classes = read_predictions(trained)
+    found = read_decisions(review, faces.targets, classes=classes, ids=faces.ids).estimate()
+    expected = correct_predictions(logits.softmax(1), found.matrix, found.shares)
+    figures = figures_of(trained, review, tmp_path / "found")
+    assert figures["confusion"] == judge(expected, targets, classes).confusion.tolist()
+    assert figures["confusion"] != judge(logits.softmax(1), targets, classes).confusion.tolist()
+    averaged = figures_of(trained / "ema", review, tmp_path / "averaged")
+    assert averaged["images"] == figures["images"]
+
+
+def test_a_second_training_is_corrected_by_the_labels_that_it_learnt(
+    trained, faces, review, tmp_path
+):
+    run("retrain", f"--first={trained}", "--verified=0", f"--decisions={review}",
+        f"--output={tmp_path}/second")  # fmt: skip
+    found = read_decisions(review, faces.targets, classes=faces.classes, ids=faces.ids)
+    predicted = read_probabilities(trained).probabilities
+    learnt = corrected_labels(faces.targets, predicted, transition=found.estimate(), evidence=0.5)
+    # Those of the verified faces are the corrected ones, not yet the decided ones.
+    kept = load_file(tmp_path / "second" / FINAL)[LEARNT]
+    torch.testing.assert_close(kept, learnt.float())
+    estimate = found.estimate(learnt=kept)
+    probability = torch.rand(5, 7).softmax(1)
+    corrected = correction(load_trained(str(tmp_path / "second")), [str(review)])(probability)
+    expected = correct_predictions(probability, estimate.matrix, estimate.shares)
+    torch.testing.assert_close(corrected, expected)
+
+
+def test_a_folder_is_predicted_with_the_corrected_probabilities(trained, review, tmp_path):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "faces" / name, grey=90, size=(32, 32))
+    for more in ((), (f"--decisions={review}",)):
+        assert main(["predict", str(trained), str(tmp_path / "faces"), *more, *QUIET]) == 0
+    plain, corrected = (
+        list(csv.DictReader((trained / "predictions" / f"{name}.csv").read_text().splitlines()))
+        for name in ("faces", "faces-corrected")
+    )
+    numbers = [
+        torch.tensor([[float(row[name]) for name in list(row)[2:]] for row in rows]).double()
+        for rows in (plain, corrected)
+    ]
+    expected = correction(load_trained(str(trained)), [str(review)])(numbers[0])
+    torch.testing.assert_close(numbers[1], expected, atol=1e-4, rtol=0)
+
+
+LEARN_TRUE_LABELS = {
+    "forward": [],
+    "robust": ["--transition=none", "--adjust-to=truth"],
+    "compose": ["--loss=vote_cross_entropy", "--reader.voters=10", "--noise=none"],
+}
+
+
+@pytest.mark.parametrize("method", LEARN_TRUE_LABELS)
+def test_a_run_that_learnt_true_labels_is_refused(method, review, tmp_path):
+    run(method, *LEARN_TRUE_LABELS[method], "--epochs=1", f"--output={tmp_path}/run")
+    with pytest.raises(Refused, match="nothing to correct; leave it out"):
+        correction(load_trained(str(tmp_path / "run")), [str(review)])
+
+
+def test_a_run_without_a_record_is_refused(review, tmp_path):
+    run("ce", "--epochs=1", "--dynamics=false", f"--output={tmp_path}/run")
+    with pytest.raises(Refused, match=r"needs .*final\.safetensors; train again"):
+        correction(load_trained(str(tmp_path / "run")), [str(review)])
+
+
+def test_labels_that_changed_since_are_refused(trained, review, tmp_path):
+    own = load_trained(str(trained))
+    own.settings["noise_seed"] = 7
+    with pytest.raises(Refused, match="no longer those of the run"):
+        correction(own, [str(review)])
+
+
+def test_a_damaged_record_is_named(trained, review, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("model.safetensors", "run.json"):
+        (tmp_path / "run" / name).write_bytes((trained / name).read_bytes())
+    (tmp_path / "run" / FINAL).write_bytes(b"no tensors")
+    with pytest.raises(Refused, match=r"final\.safetensors is damaged"):
+        correction(load_trained(str(tmp_path / "run")), [str(review)])
+    save_file({LEARNT: torch.zeros(3, dtype=torch.int64)}, tmp_path / "run" / FINAL)
+    with pytest.raises(Refused, match="no longer those of the run"):
+        correction(load_trained(str(tmp_path / "run")), [str(review)])
+
+
+def test_a_review_of_suspects_or_of_other_labels_is_named(trained, faces, tmp_path, capsys):
+    suspects = written(tmp_path / "suspects.csv", faces, part="suspects")
+    other = written(tmp_path / "other.csv", load_faces(settings_of("ce", "--noise-seed=5"))[0])
+    for review, fact in ((suspects, "only suspects"), (other, "other.csv")):
+        assert main(["evaluate", str(trained), f"--decisions={review}", *QUIET]) == 2
+        assert fact in capsys.readouterr().err
