@@ -20,7 +20,7 @@ from robustfer.losses import LandmarkAdaptiveWingLoss
 
 @dataclass(frozen=True)
 class Options(forward.Options):
-    """the recipe
+    """parts that help against noisy labels, each off until its option is set
 
     Args:
         memory_weight: share of the teacher's mean prediction in a sample's target; 0: none
