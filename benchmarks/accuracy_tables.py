@@ -32,8 +32,9 @@ SHORT = {
 }
 RECIPE = "retrain-verified"
 REAL, COPIES = "fer2013", ("symmetric30", "twin")
-# The twin only tells how noise ranks methods, so the rank table and the long ones have it.
-SHOWN = [task for task in TASKS if task != "twin"]
+# Shown side by side. The twin only tells how noise ranks methods, and rates have their own table.
+SHOWN = ["symmetric30", REAL]
+RATES = ["symmetric10", "symmetric20", "symmetric30"]
 SCALES = {
     "face": "From a network that recognises faces",
     "memorise": "From that network, until it memorises 2,000 labels",
@@ -163,6 +164,36 @@ def table(rows: Rows) -> str:
             "",
         ]
     return "\n".join(lines).strip() + "\n"
+
+
+def rate_table(rows: Rows) -> str:
+    """Make a table of accuracy by the rate of symmetric noise, for the same seeds and epochs."""
+    groups = groups_of(rows)
+    lowest = [group for group in groups if group.task == RATES[0]]
+    shown = []
+    for first in sorted(lowest, key=lambda group: -group.mean("_ema_mirrored")):
+        cells: dict[str, Any] = {"method": first.title}
+        for task in RATES:
+            own, floor = (_like(first, groups, name, task) for name in (first.method, BASELINE))
+            if own is None:
+                cells[TASKS[task]] = "not run"
+                continue
+            found = _both([row["last"] for row in own.runs.values()], "_ema_mirrored")
+            ahead = own.method != BASELINE and floor is not None
+            gain = f" ({_gain(own, floor, '_ema_mirrored')})" if ahead else ""
+            cells[TASKS[task]] = f"{found}{gain}"
+        shown.append({**cells, "epochs": first.epochs, "seeds": len(first.runs)})
+    return f"{markdown_table(shown)}\n" if shown else "Not run yet.\n"
+
+
+def _like(group: Group, groups: Sequence[Group], method: str, task: str) -> Group | None:
+    """Return the runs of a method on a task, with the scale, epochs and seeds of a group."""
+    asked = (group.scale, group.epochs, method, task)
+    for other in groups:
+        own = (other.scale, other.epochs, other.method, other.task)
+        if own == asked and group.runs.keys() <= other.runs.keys():
+            return Group([other.runs[seed] for seed in group.runs])
+    return None
 
 
 def summary_table(rows: Rows) -> str:
@@ -413,6 +444,7 @@ def tuning_table(rows: Rows) -> str:
 MADE = {
     "summary": summary_table,
     "accuracy": table,
+    "rates": rate_table,
     "long": long_tables,
     "ablation": ablation_table,
     "ladder": ladder_table,

@@ -1,0 +1,31 @@
+from benchmarks.accuracy_tables import TASKS, rate_table
+
+
+def row(method, rate, accuracy, *, seed=1, epochs=8):
+    figures = {"accuracy_ema_mirrored": accuracy, "mean_class_accuracy_ema_mirrored": accuracy / 2}
+    return {
+        "method": method, "task": f"symmetric{rate}", "seed": seed, "epochs": epochs,
+        "phase": "report", "scale": "face", "setting": {}, "last": figures,
+    }  # fmt: skip
+
+
+def cells_of(table):
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_the_same_seeds_and_epochs_are_compared():
+    rows = [row("ce", rate, 0.9 - rate / 100) for rate in (10, 20, 30)]
+    rows += [row("ce", 30, 0.1, seed=2), row("ce", 30, 0.2, epochs=12)]  # no rows at 10 %
+    rows += [row("eac", 10, 0.85), row("eac", 30, 0.5, seed=2), row("gsmc", 20, 0.99)]
+    first, second = cells_of(rate_table(rows))
+    assert (first["method"], second["method"]) == ("EAC", "cross entropy")
+    assert second[TASKS["symmetric10"]] == "80.0 / 40.0"
+    assert second[TASKS["symmetric30"]] == "60.0 / 30.0"
+    assert first[TASKS["symmetric10"]] == "85.0 / 42.5 (+5.0)"
+    assert first[TASKS["symmetric20"]] == first[TASKS["symmetric30"]] == "not run"
+    assert (first["epochs"], first["seeds"]) == ("8", "1")
+
+
+def test_nothing_was_run():
+    assert rate_table([row("ce", 30, 0.5)]) == "Not run yet.\n"
