@@ -41,7 +41,7 @@ def correction(trained: Trained, decisions: list[str]) -> Callable[[Tensor], Ten
     given = classes_given(faces)
     if len(learnt) != len(given) or (learnt.ndim == 1 and not torch.equal(learnt, given)):
         raise Refused(
-            f"--decisions: the labels of the training set are no longer those of the run "
+            "--decisions: the labels of the training set are no longer those of the run "
             f"{trained.path}; restore them, or train again"
         )
     found = read_decisions(decisions, given, classes=faces.classes, ids=faces.ids)

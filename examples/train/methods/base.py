@@ -93,9 +93,9 @@ class Method(nn.Module):
         return targets if targets.ndim == 1 else targets.argmax(1)
 
     def learnt(self) -> Tensor | None:
-        """Return the labels that the network learns to predict: classes (N), or rows (N, C).
+        """Return the labels that the network learns: classes (N), or probabilities (N, C).
 
-        ``None`` if it learns to predict the true labels. Labels that people decided are left out.
+        ``None`` if it learns to predict the true ones. Labels that people decided are left out.
         """
         return self.task.faces.targets
 

@@ -16,6 +16,7 @@ def test_every_device_has_instructions_for_whole_precision(kind, precision):
     assert is_native(precision, kind)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_this_version_of_torch_can_be_asked(precision):
     assert hasattr(torch.ops.mkldnn, devices._CPU_QUESTIONS[precision])
