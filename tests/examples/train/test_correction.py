@@ -124,7 +124,7 @@ def test_a_run_without_a_record_is_refused(review, tmp_path):
         correction(load_trained(str(tmp_path / "run")), [str(review)])
 
 
-def test_labels_that_changed_since_are_refused(trained, review, tmp_path):
+def test_labels_that_changed_since_are_refused(trained, review):
     own = load_trained(str(trained))
     own.settings["noise_seed"] = 7
     with pytest.raises(Refused, match="no longer those of the run"):
