@@ -31,7 +31,6 @@ def test_every_check_alone_catches_something():
 def test_a_check_that_is_taken_out_is_not_run():
     class ComparesNeighbours(conformance_of(dict(names())["ComparesNeighbours"])):
         test_order_of_the_batch_does_not_matter = None
-        test_compiles_as_one_graph = None
 
     assert failing_checks(ComparesNeighbours) == {}
 
