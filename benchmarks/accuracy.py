@@ -359,6 +359,7 @@ def adjusted_of(
         with_matrix="--transition=verified" in method.arguments,
         shares=shares,
         learnt=learnt,
+        recorded=None if other_labels else kept["mean"],
     )
 
 

@@ -36,8 +36,12 @@ def adjusted_figures(
     with_matrix: bool = False,
     shares: Tensor | None = None,
     learnt: Tensor | None = None,
+    recorded: Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the accuracy of predictions changed by a hundred verified training labels.
+
+    With ``recorded`` they are also changed without verified labels: by the classes that the network
+    itself chose for the training faces, as if these were the true ones.
 
     Args:
         probabilities: predictions for the evaluation faces, (N, C).
@@ -50,6 +54,7 @@ def adjusted_figures(
         shares: the class shares that it predicts for the training faces, if it was trained on other
             labels than the given ones.
         learnt: these other labels, (M, C). Without them such predictions are not corrected.
+        recorded: predictions for the training faces during a training on the given labels, (M, C).
     """
     size = probabilities.shape[1]
     rows, estimate = drawn(given, true, size, seed)
@@ -70,8 +75,13 @@ def adjusted_figures(
         estimate = transition_from_verified(
             true[rows], given[rows], num_classes=size, given_counts=counts, learnt=learnt[rows]
         )
-    corrected = correct_predictions(probabilities.double(), estimate.matrix, estimate.shares)
-    return {**found, "corrected": figures_of(corrected, targets)}
+    ways = {"corrected": estimate}
+    if recorded is not None:
+        ways["choices"] = transition_from_verified(recorded.argmax(1), given, num_classes=size)
+    for name, way in ways.items():
+        corrected = correct_predictions(probabilities.double(), way.matrix, way.shares)
+        found[name] = figures_of(corrected, targets)
+    return found
 
 
 def drawn(given: Tensor, true: Tensor, size: int, seed: int) -> tuple[Tensor, TransitionEstimate]:

@@ -368,7 +368,7 @@ def _agreement(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict
 
 def ladder_table(rows: Rows) -> str:
     """Make tables of the settings that were tried on the tuning faces, one seed each."""
-    looks = [row for row in rows if row["phase"] == "try"]
+    looks = [row for row in rows if row["phase"] == "try" and row["scale"] == "look"]
     lines = []
     for scale in dict.fromkeys(row["scale"] for row in looks):
         own = [row for row in looks if row["scale"] == scale]
@@ -415,6 +415,22 @@ def shares_table(rows: Rows) -> str:
     return "\n".join(lines).strip() + "\n" if lines else ""
 
 
+def choices_table(rows: Rows) -> str:
+    """Make the table of predictions that are corrected without verified labels."""
+    shown = [
+        {
+            "noise": TASKS[row["task"]],
+            "network": SCALES[row["scale"]].lower(),
+            "as it is": _both([row["last"]], "_ema_mirrored"),
+            "by its own choices": _both([row["adjusted"]["choices"]]),
+            "by 100 verified labels": _both([row["adjusted"]["corrected"]]),
+        }
+        for row in sorted(rows, key=lambda row: (row["task"], list(SCALES).index(row["scale"])))
+        if row["phase"] == "try" and row["method"] == BASELINE and row["scale"] in SCALES
+    ]
+    return markdown_table(shown) + "\n" if shown else ""
+
+
 def _both(figures: Rows, prediction: str = "") -> str:
     """Accuracy and mean class, in percent."""
     return " / ".join(
@@ -449,6 +465,7 @@ MADE = {
     "ablation": ablation_table,
     "ladder": ladder_table,
     "shares": shares_table,
+    "choices": choices_table,
     "ranks": rank_table,
     "tuning": tuning_table,
 }

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from benchmarks import accuracy, accuracy_records
 from benchmarks.accuracy_methods import FACE_GRIDS, METHODS
-from benchmarks.accuracy_shares import adjusted_figures
+from benchmarks.accuracy_shares import adjusted_figures, figures_of
 from examples.train.devices import fast_precision
 from robustfer.data import DemoFaces
 from robustfer.models import CAMClassifier
@@ -112,8 +112,9 @@ def test_adjusted_figures_can_be_computed_anew(results, root, monkeypatch):
     accuracy.run("ce", setting=tuned, **again)
     accuracy.run("retrain", setting=METHODS["retrain"].grid[0], **again)
     made = accuracy.rows()
-    for row in made:
-        assert row["adjusted"].keys() == {"truth", "half", "corrected"}
+    first, second = (row["adjusted"].keys() for row in made)
+    assert second == {"truth", "half", "corrected"}
+    assert first - second == {"choices"}
     blank = [{**row, "adjusted": {}} for row in made]
     results.write_text("".join(json.dumps(row) + "\n" for row in blank))
     accuracy.adjust(root)
@@ -133,6 +134,19 @@ def test_a_network_that_learnt_the_true_classes_is_not_corrected():
     learnt = torch.eye(7)[true].double()
     found = adjusted_figures(*args, seed=0, shares=rows.double().mean(0), learnt=learnt)
     assert found["corrected"]["accuracy"] == 1.0
+
+
+def test_the_choices_of_a_network_correct_its_predictions():
+    """Most faces of class 1 have the label 0, but during training the network saw what they are."""
+    true = torch.arange(7).repeat_interleave(100)
+    given = true.clone()
+    given[100:160] = 0
+    predicted = torch.eye(7)[true]
+    predicted[100:200, :2] = torch.tensor([0.6, 0.4])
+    found = adjusted_figures(predicted, true, given, true, seed=0, recorded=torch.eye(7)[true])
+    assert found["choices"]["accuracy"] == 1.0 > figures_of(predicted, true)["accuracy"]
+    mistaken = adjusted_figures(predicted, true, given, true, seed=0, recorded=torch.eye(7)[given])
+    assert mistaken["choices"] == figures_of(predicted, true)
 
 
 def test_what_is_memorised_are_the_wrong_labels_that_are_predicted():
