@@ -417,16 +417,21 @@ def shares_table(rows: Rows) -> str:
 
 def choices_table(rows: Rows) -> str:
     """Make the table of predictions that are corrected without verified labels."""
+    found = [
+        row
+        for row in rows
+        if row["phase"] == "try" and row["scale"] in SCALES and "choices" in row["adjusted"]
+    ]
     shown = [
         {
             "noise": TASKS[row["task"]],
-            "network": SCALES[row["scale"]].lower(),
+            "network": SCALES[row["scale"]],
+            "method": METHODS[row["method"]].name,
             "as it is": _both([row["last"]], "_ema_mirrored"),
             "by its own choices": _both([row["adjusted"]["choices"]]),
             "by 100 verified labels": _both([row["adjusted"]["corrected"]]),
         }
-        for row in sorted(rows, key=lambda row: (row["task"], list(SCALES).index(row["scale"])))
-        if row["phase"] == "try" and row["method"] == BASELINE and row["scale"] in SCALES
+        for row in sorted(found, key=lambda row: (row["task"], row["scale"]))
     ]
     return markdown_table(shown) + "\n" if shown else ""
 
