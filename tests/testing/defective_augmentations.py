@@ -5,23 +5,14 @@ from torch import nn
 
 from robustfer._checks import check_shapes
 from robustfer.testing import AugmentationConformance
+from tests.testing.defects import Defects
 
-DEFECTS = []
-
-
-def caught_by(*checks):
-    """Enter an augmentation into the table: these checks fail on it, and no others."""
-
-    def enter(augmentation):
-        DEFECTS.append((augmentation, set(checks)))
-        return augmentation
-
-    return enter
+DEFECTS = Defects()
+caught_by = DEFECTS.caught_by
 
 
 def conformance_of(augmentation):
-    name = f"{augmentation.__name__}Conformance"
-    return type(name, (SoundConformance,), {"augmentation": augmentation})
+    return DEFECTS.conformance_of(SoundConformance, augmentation=augmentation)
 
 
 class Sound(nn.Module):

@@ -12,26 +12,14 @@ from robustfer._checks import check_target
 from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 from robustfer.testing import ParametricLossConformance
+from tests.testing.defects import COMPILES, Defects
 
-DEFECTS = []
-COMPILES = "test_compiles_as_one_graph"
-
-
-def caught_by(*checks):
-    """Enter a loss into the table: these checks fail on it, and no others."""
-
-    def enter(loss):
-        DEFECTS.append((loss, set(checks)))
-        return loss
-
-    return enter
+DEFECTS = Defects()
+caught_by = DEFECTS.caught_by
 
 
 def conformance_of(loss):
-    changes = {"loss": loss}
-    if COMPILES not in dict(DEFECTS).get(loss, ()):
-        changes[COMPILES] = None  # it takes longer than all other checks
-    return type(f"{loss.__name__}Conformance", (SoundConformance,), changes)
+    return DEFECTS.conformance_of(SoundConformance, loss=loss)
 
 
 class Sound(nn.Module):

@@ -15,24 +15,14 @@ from robustfer.authoring import (
 )
 from robustfer.state._distributed import gather_in_rank_order
 from robustfer.testing import StatefulLossConformance
+from tests.testing.defects import Defects
 
-DEFECTS = []
-
-
-def caught_by(*checks):
-    """Enter a loss into the table: these checks fail on it, and no others."""
-
-    def enter(loss):
-        DEFECTS.append((loss, set(checks)))
-        return loss
-
-    return enter
+DEFECTS = Defects()
+caught_by = DEFECTS.caught_by
 
 
 def conformance_of(loss):
-    # Compiling takes longest, and sees `forward` alone.
-    changes = {"loss": loss, "test_compiles_as_one_graph": None}
-    return type(f"{loss.__name__}Conformance", (SoundConformance,), changes)
+    return DEFECTS.conformance_of(SoundConformance, loss=loss)
 
 
 class Sound(nn.Module):
