@@ -51,6 +51,19 @@ def decide(path, faces, labels, mark, part="random"):
     return path
 
 
+def test_a_class_that_the_network_has_not_learnt_is_named(run, raf, tmp_path):
+    faces = RAFDB(raf)
+    rows = predict(faces)
+    save_file({"probabilities": rows}, tmp_path / "run.safetensors")
+    arguments = ("run.safetensors", "--data", f"rafdb:{raf}", "--out", "page.html")
+    assert "never agrees" not in run(*arguments)[1]
+    name = faces.classes[label := int(faces.targets[-1])]
+    rows[:, label] = 0
+    save_file({"probabilities": rows / rows.sum(1, keepdim=True)}, tmp_path / "run.safetensors")
+    message = f"the network never agrees with the label {name}: it has not learnt the class"
+    assert message in run(*arguments)[1]
+
+
 def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     faces = RAFDB(raf)
     rows = predict(faces)

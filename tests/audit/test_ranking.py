@@ -46,6 +46,8 @@ def test_the_result_follows_from_the_scores():
     assert result.ranking.tolist() == sorted(range(60), key=lambda row: -wrong[row])
     for label, one in enumerate(result.table):
         assert (one.name, one.given) == (CLASSES[label], int((given == label).sum()))
+        agree = [max(row) == row[label] for row in rows[given == label].tolist()]
+        assert one.agreed == sum(agree) > 0
         expected = sum(share for share, other in zip(wrong, given, strict=True) if other == label)
         assert one.wrong == pytest.approx(expected)
     assert sum(one.true for one in result.table) == pytest.approx(60)
@@ -171,8 +173,10 @@ def test_is_written_with_harmless_names(tmp_path):
 def test_the_table_is_text():
     _, given, rows = simulate(50)
     lines = audit(given, rows, classes=CLASSES).text().splitlines()
-    assert lines[0].split()[:3] == ["label", "given", "look"]
+    assert lines[0].split()[:4] == ["label", "given", "network", "agrees"]
     assert [line.split()[0] for line in lines[1:]] == CLASSES
+    agree = (rows.argmax(1) == torch.from_numpy(given))[given == 0].double().mean()
+    assert lines[1].split()[2:4] == [f"{100 * agree:.0f}", "%"]
 
 
 @pytest.mark.parametrize(

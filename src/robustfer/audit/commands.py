@@ -75,6 +75,12 @@ def _review(path: str, options: argparse.Namespace) -> int:
             "audit those, add --list with their file"
         )
     print(result.text())
+    unlearnt = [one.name for one in result.table if one.given and not one.agreed]
+    if unlearnt:
+        print(
+            f"the network never agrees with the label {' or '.join(unlearnt)}: it has not learnt "
+            "the class, so right labels of it look wrong too; train longer, or from trained weights"
+        )
     print(f"fingerprint {result.fingerprint}")
     if duplicates is not None:
         differ = faces.targets[duplicates.first] != faces.targets[duplicates.second]

@@ -37,6 +37,8 @@ class ClassSummary:
     Attributes:
         name: name of the class.
         given: number of samples with this label.
+        agreed: number of these that the network predicts to have this label. If it is 0, the
+            network has not learnt the class, and right labels of it look wrong too.
         wrong: expected number of wrong labels among them.
         true: expected number of samples that truly have this class.
         suggested: the most frequent class instead of a wrong label. ``None`` without a sample.
@@ -44,6 +46,7 @@ class ClassSummary:
 
     name: str
     given: int
+    agreed: int
     wrong: float
     true: float
     suggested: str | None
@@ -85,18 +88,20 @@ class Audit:
 
     def text(self) -> str:
         """Return the table of the classes as text."""
-        rows = [("label", "given", "look wrong", "expected in truth", "mostly instead")]
+        title = ("label", "given", "network agrees", "look wrong", "expected in truth")
+        rows = [(*title, "mostly instead")]
         rows += [
             (
                 one.name,
                 f"{one.given:,}",
+                f"{100 * one.agreed / max(1, one.given):.0f} %",
                 f"{one.wrong:,.0f} ({100 * one.wrong / max(1, one.given):.0f} %)",
                 f"{one.true:,.0f}",
                 one.suggested or "",
             )
             for one in self.table
         ]
-        return _shown.table(rows, "<>>><")
+        return _shown.table(rows, "<>>>><")
 
     def write(self, path: str | Path, *, count: int | None = None) -> None:
         """Write the ranking as a csv file, most suspicious label first.
@@ -203,7 +208,12 @@ def audit(
         given=labels,
         transition=matrix,
         table=_table(
-            labels, suggestion, posterior.wrong_probability, posterior.class_counts, names
+            labels,
+            labels[rows.argmax(dim=1) == labels],
+            suggestion,
+            posterior.wrong_probability,
+            posterior.class_counts,
+            names,
         ),
         classes=names,
         ids=samples,
@@ -279,16 +289,22 @@ def _score(
 
 
 def _table(
-    labels: Tensor, suggestion: Tensor, wrong: Tensor, counts: Tensor, names: tuple[str, ...]
+    labels: Tensor,
+    agreed: Tensor,
+    suggestion: Tensor,
+    wrong: Tensor,
+    counts: Tensor,
+    names: tuple[str, ...],
 ) -> tuple[ClassSummary, ...]:
     size = len(names)
     given = labels.bincount(minlength=size)
     pairs = labels * size + suggestion
     changes = pairs.bincount(wrong.double(), minlength=size**2).view(size, size)
-    columns = (given, changes.sum(dim=1), counts, changes.argmax(dim=1))
+    same = agreed.bincount(minlength=size)
+    columns = (given, same, changes.sum(dim=1), counts, changes.argmax(dim=1))
     return tuple(
-        ClassSummary(name, int(number), share, true, names[int(other)] if number else None)
-        for name, number, share, true, other in zip(
+        ClassSummary(name, number, kept, share, true, names[other] if number else None)
+        for name, number, kept, share, true, other in zip(
             names, *map(Tensor.tolist, columns), strict=True
         )
     )
