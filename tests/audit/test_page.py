@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -313,6 +314,17 @@ def test_n_goes_through_the_parts(browser, tmp_path):
     browser.get((tmp_path / "plain.html").as_uri())
     press(browser, "n", "n")
     assert part() == "Overview"
+
+
+def test_a_class_that_the_network_has_not_learnt_is_named(browser, tmp_path):
+    whole = result(first="c.png")
+    table = tuple(replace(one, agreed=int(one.name != CLASSES[1])) for one in whole.table)
+    for found, named in ((whole, False), (replace(whole, table=table), True)):
+        write_review(tmp_path / "review.html", found, images(), random=5)
+        browser.get((tmp_path / "review.html").as_uri())
+        open_tab(browser, "Overview")
+        note = f"The network never agrees with the label {CLASSES[1]}. It has not learnt the class"
+        assert (note in text(browser, "main")) is named
 
 
 @pytest.mark.parametrize("width", [390, 1280])
