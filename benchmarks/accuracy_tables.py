@@ -367,28 +367,26 @@ def _agreement(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict
 
 
 def ladder_table(rows: Rows) -> str:
-    """Make tables of the settings that were tried on the tuning faces, one seed each."""
+    """Make the table of the settings that were tried on the tuning faces, one seed each."""
     looks = [row for row in rows if row["phase"] == "try" and row["scale"] == "look"]
-    lines = []
-    for scale in dict.fromkeys(row["scale"] for row in looks):
-        own = [row for row in looks if row["scale"] == scale]
-        shown = []
-        for row in sorted(own, key=lambda row: list(TASKS).index(row["task"])):
-            last = row["last"]
-            shown.append({
-                "task": TASKS[row["task"]],
-                "method": METHODS[row["method"]].name,
-                **{
-                    title: f"{100 * last['accuracy' + form]:.1f}"
-                    for form, title in PREDICTIONS.items()
-                },
-                "mean class": f"{100 * last['mean_class_accuracy_ema_mirrored']:.1f}",
-                "epochs": row["epochs"],
-                "setting": shown_setting(row["setting"]),
-            })  # fmt: skip
-        faces = f"{own[0]['train_faces']:,} faces, network {own[0]['backbone']}"
-        lines += folded(f"Looks, {faces}", markdown_table(shown))
-    return "\n".join(lines).strip() + "\n" if lines else ""
+    shown = []
+    for row in sorted(looks, key=lambda row: list(TASKS).index(row["task"])):
+        last = row["last"]
+        shown.append({
+            "task": TASKS[row["task"]],
+            "method": METHODS[row["method"]].name,
+            **{
+                title: f"{100 * last['accuracy' + form]:.1f}"
+                for form, title in PREDICTIONS.items()
+            },
+            "mean class": f"{100 * last['mean_class_accuracy_ema_mirrored']:.1f}",
+            "epochs": row["epochs"],
+            "setting": shown_setting(row["setting"]),
+        })  # fmt: skip
+    if not looks:
+        return ""
+    faces = f"{looks[0]['train_faces']:,} faces, network {looks[0]['backbone']}"
+    return "\n".join(folded(f"Looks, {faces}", markdown_table(shown))).strip() + "\n"
 
 
 def shares_table(rows: Rows) -> str:
