@@ -1,13 +1,23 @@
 """Run a function in several gloo processes of this machine."""
 
+import multiprocessing
+
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+# A server imports this once, and each process is a copy of it.
+multiprocessing.set_forkserver_preload(["torch._dynamo", "robustfer.losses", "robustfer.state"])
+
 
 def run_in_processes(function, folder, *arguments, processes=2):
     """Call ``function(rank, *arguments)`` in each process and return what each returned."""
-    mp.spawn(_run, (function, str(folder), processes, arguments), nprocs=processes)
+    mp.start_processes(
+        _run,
+        (function, str(folder), processes, arguments),
+        nprocs=processes,
+        start_method="forkserver",
+    )
     return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
