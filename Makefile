@@ -19,10 +19,13 @@ help: ## show this list
 
 env: $(READY) ## make .venv with the package, its tools and the plugins; at once when nothing changed
 
+# The tool that builds our packages comes first; else pip fetches it anew for each of them.
 # --no-compile: Python compiles each file that it imports, and most files are never imported.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]' $(addprefix --editable ,$(PLUGINS))
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable '.[dev]' $(addprefix --editable ,$(PLUGINS))
 	@touch $@
 
 demo: env ## find wrong labels of drawn faces and learn without them: a table, a picture, a page; 4 to 7 minutes
