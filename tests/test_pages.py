@@ -1,4 +1,4 @@
-"""Docstrings as the pages show them."""
+"""Docstrings, formulas and figures as the pages show them."""
 
 import re
 import runpy
@@ -72,3 +72,9 @@ def test_a_macro_without_a_sign_ends_the_build(on_page_content, formula):
 def test_a_formula_that_is_not_found_ends_the_build(on_page_content):
     with pytest.raises(PluginError, match="was not found"):
         on_page_content('<p class="arithmatex">$x$</p>')
+
+
+def test_a_figure_and_its_spread_are_not_broken():
+    on_page_content = runpy.run_path(str(DOCS / "no_break.py"))["on_page_content"]
+    content = on_page_content("<td>81.7 ± 1.0 (-1.1 ± 0.5)</td>")
+    assert content == "<td>81.7\xa0±\xa01.0 (-1.1\xa0±\xa00.5)</td>"
