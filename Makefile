@@ -20,7 +20,9 @@ help: ## show this list
 env: $(READY) ## make .venv with the package, its tools and the plugins; at once when nothing changed
 
 # The tool that builds our packages comes first; else pip fetches it anew for each of them.
-# --no-compile: Python compiles each file that it imports, and most files are never imported.
+# --no-compile: Python compiles each file that it imports, and most files are never imported. It must be
+# allowed to keep what it compiles: else every process compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
