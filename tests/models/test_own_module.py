@@ -156,3 +156,9 @@ def test_stripped_refuses_what_returns_something_else():
 def test_a_landmark_branch_shares_stages_with_a_timm_network_only():
     with pytest.raises(TypeError, match="must be a CAMClassifier .* got Own; .* LandmarkBranch"):
         LandmarkClassifier(Own(), num_landmarks=5)
+
+
+@pytest.mark.parametrize("head", ["auto", "keep", "replace"])
+def test_its_maps_are_not_wrapped_again(head):
+    with pytest.raises(ValueError, match="Own already returns class maps.*use it instead of a CAM"):
+        CAMClassifier(Own(), num_classes=7, head=head)

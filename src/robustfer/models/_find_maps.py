@@ -18,6 +18,7 @@ from robustfer.models._layout import (
     tensor_of,
 )
 from robustfer.models._probe import in_training, recorded_calls
+from robustfer.models.outputs import CAMOutput
 
 #: No network has more tokens before those of the grid.
 _MOST_PREFIX = 16
@@ -61,6 +62,10 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
             f"{name} raised for images of {shown} (channels x height x width): {error}; "
             "pass an input_size that it takes"
         ) from error
+    if isinstance(raw, CAMOutput):
+        raise ValueError(
+            f"{name} already returns class maps, as a CAMOutput; use it instead of a CAMClassifier"
+        )
     logits = None if hasattr(probe, "forward_features") else logits_of(raw)
     whole = isinstance(logits, Tensor) and logits.ndim == 2
     if whole and (found := _find_tap(probe, images)) is not None:

@@ -69,7 +69,9 @@ def find_native_head(
     layers = [layer for layer in layers if layer is not probe]
     names = ", ".join(f"{paths[layer]} ({type(layer).__name__})" for layer in layers)
     if not layers or not _is_linear(layers[-1]):
-        raise UnsuitedHeadError(f"does not end in a linear classifier; its layers: {names}")
+        raise UnsuitedHeadError(
+            f"does not end in a linear classifier; its layers: {names or 'none'}"
+        )
     if len(layers) > 2 or not all(isinstance(layer, nn.LayerNorm) for layer in layers[:-1]):
         raise UnsuitedHeadError(f"has other layers before the classifier: {names}")
     found = NativeHead(paths[layers[-1]], paths[layers[0]] if len(layers) == 2 else None)

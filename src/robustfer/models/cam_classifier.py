@@ -72,7 +72,8 @@ class CAMClassifier(nn.Module):
 
     Raises:
         ValueError: an option does not fit, the features are not maps or have other places in
-            training mode, or ``head="keep"`` and the head has no exact maps.
+            training mode, the network already returns a ``CAMOutput``, or ``head="keep"`` and the
+            head has no exact maps.
 
     >>> model = CAMClassifier("resnet18", num_classes=7, model_options={"output_stride": 8})
     >>> model.head_kind
