@@ -1,4 +1,4 @@
-"""Train with SCN: importance weights and relabelling. Drawn faces, 30 % wrong labels.
+"""Train with SCN: importance weights and relabelling. Synthetic faces, 30 % wrong labels.
 
 python examples/scn.py
 """
@@ -32,7 +32,7 @@ crop = K.RandomCrop((48, 48), padding=4)
 views = SingleView(pipeline=KorniaPipeline(crop, K.RandomHorizontalFlip()))
 # For evaluation: only normalises, nothing is random.
 plain = SingleView().eval()
-criterion = SCNLoss()
+criterion = SCNLoss(margin=0.07)
 # Changed labels are kept here: data-loader workers only hold copies of the data set.
 labels = LabelStore(train_set.targets, num_classes=7).to(device)
 relabeler = Relabeler(labels, margin=0.2, start_epoch=EPOCHS // 2)
