@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(PIP) --no-build-isolation --editable '.[dev]' $(addprefix --editable ,$(PLUGINS))
 	@touch $@
 
-demo: env ## find wrong labels of drawn faces and learn without them: a table, a picture, a page; 4 to 7 minutes
+demo: env ## synthetic faces: find wrong labels, correct them, train again: a table, a picture, a page; 4 to 7 minutes
 	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo
 
 # Two processes of one thread: quicker than one of two, and a file's fixtures are made once. For another

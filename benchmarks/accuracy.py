@@ -15,9 +15,9 @@ The protocol was fixed before any method was run:
 - Tasks: ``symmetric30`` makes 30 % of the crowd's labels wrong (also 10 and 20 %). ``fer2013`` has
   the original labels of FER2013. ``twin`` puts noise like theirs on the crowd's labels.
 - Scales: ``cpu`` and ``gpu`` train small networks from random weights. ``look`` is a quick ``cpu``.
-  ``face`` starts from a network that recognises faces (see ``face_backbone.py``), for a short and a
-  long training. ``memorise`` does so with a third of the faces. Its long training shows each face
-  sixty times, so cross entropy has the time to learn wrong labels by heart.
+  ``face`` starts from a backbone pre-trained on face recognition (see ``face_backbone.py``), for a
+  short and a long training. ``memorise`` does so with a third of the faces. Its long training shows
+  each face sixty times, so cross entropy has the time to learn wrong labels by heart.
 - Predictions: the last and the averaged weights, each with and without the mirror image. With
   mirror images only at the end, because they double the cost.
 - Tuning: at most six settings per method and for the baseline, each run once (seed 0) on

@@ -402,8 +402,8 @@ METHODS = {
 }  # fmt: skip
 BASELINE = "ce"
 
-#: The settings to tune over from the face network. A single one is not tuned there: it has the
-#: weights that were best for the small network, and cross entropy's learning rate.
+#: The settings to tune over with the pre-trained backbone. A single one is not tuned there: it has
+#: the weights that were best for the small network, and cross entropy's learning rate.
 FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
     "ce": ({},),
     "eac": ({"consistency-weight": 1.0},),

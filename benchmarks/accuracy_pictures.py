@@ -27,7 +27,7 @@ from benchmarks.accuracy_tables import (
     TASKS,
     Group,
     adjusted_gains,
-    floor_of,
+    baseline_of,
     groups_of,
     prediction_of,
     scales_of,
@@ -51,7 +51,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def gains(rows: Rows, path: Path) -> None:
-    """Draw each method's gain over the floor: a dot per seed, and a bar for their mean."""
+    """Draw each method's gain over the baseline: a dot per seed, and a bar for their mean."""
     panels = []
     for scale, own in scales_of(groups_of(rows)).items():
         if scale == LONG:
@@ -69,9 +69,9 @@ def gains(rows: Rows, path: Path) -> None:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     for axes, (scale, task, prediction, found) in zip(grid, panels, strict=False):
-        floor = floor_of(found, prediction)
-        _panel(axes, found, floor, prediction)
-        level = f"0 is cross entropy, {floor.epochs} epochs: {floor.mean(prediction):.1f} %"
+        baseline = baseline_of(found, prediction)
+        _panel(axes, found, baseline, prediction)
+        level = f"0 is cross entropy, {baseline.epochs} epochs: {baseline.mean(prediction):.1f} %"
         axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}\n{level}", fontsize=10)
         axes.set_xlabel(f"points ahead ({PREDICTIONS[prediction]})")
     known = {METHODS[group.method].told for *_, found in panels for group in found}
@@ -84,18 +84,22 @@ def gains(rows: Rows, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def _panel(axes: Any, groups: Sequence[Group], floor: Group, prediction: str) -> None:
+def _panel(axes: Any, groups: Sequence[Group], baseline: Group, prediction: str) -> None:
     bars = [
-        (_short(group), group.gains(floor, prediction), METHODS[group.method].told)
+        (_short(group), group.gains(baseline, prediction), METHODS[group.method].told)
         for group in groups
-        if group is not floor
+        if group is not baseline
     ]
-    # Changed predictions only of the floor and the recipe: the table has the others. They are
-    # averaged and mirrored, so the floor must be too.
+    # Changed predictions only of the baseline and the recipe: the table has the others. They are
+    # averaged and mirrored, so the baseline must be too.
     bars += [
-        (f"{_short(group)}, {words}", adjusted_gains(group, way, floor, prediction), "100 verified")
+        (
+            f"{_short(group)}, {words}",
+            adjusted_gains(group, way, baseline, prediction),
+            "100 verified",
+        )
         for group in groups
-        if prediction == "_ema_mirrored" and (group is floor or group.method == RECIPE)
+        if prediction == "_ema_mirrored" and (group is baseline or group.method == RECIPE)
         for way, words in (("corrected", "corrected"), ("half", "half way"))
     ]
     found = sorted((bar for bar in bars if bar[1]), key=lambda bar: np.mean(bar[1]))
@@ -115,7 +119,7 @@ def _short(group: Group) -> str:
 
 
 def balance(rows: Rows, path: Path) -> None:
-    """Draw accuracy over the mean of the classes, with real noise: the baseline and the recipe.
+    """Draw accuracy over mean-class accuracy, with real noise: the baseline and the recipe.
 
     The large mark of each is the training as it is. The small ones are changed predictions.
     """
@@ -147,7 +151,7 @@ def balance(rows: Rows, path: Path) -> None:
         )
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    axes.set(xlabel="mean of the classes, %", ylabel="accuracy, %")
+    axes.set(xlabel="mean-class accuracy, %", ylabel="accuracy, %")
     axes.margins(x=0.15)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -155,7 +159,7 @@ def balance(rows: Rows, path: Path) -> None:
 
 
 def _point(figures: Sequence[Mapping[str, float]], prediction: str = "") -> list[float]:
-    """Return the mean over the seeds of the mean of the classes and of the accuracy, in percent."""
+    """Return the mean over the seeds of both accuracies, in percent."""
     return [
         100 * statistics.mean(one[name + prediction] for one in figures)
         for name in ("mean_class_accuracy", "accuracy")

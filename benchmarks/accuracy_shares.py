@@ -107,7 +107,7 @@ def second_labels(
 
 
 def figures_of(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
-    """Return the accuracy of predictions (N, C), and the mean over the classes."""
+    """Return the accuracy of predictions (N, C), and the mean-class accuracy."""
     confusion = confusion_matrix(probabilities.argmax(1), targets, probabilities.shape[1])
     return {
         "accuracy": float(accuracy(confusion)),

@@ -20,7 +20,7 @@ TASKS = {
     "symmetric10": "10 % symmetric noise",
     "symmetric20": "20 % symmetric noise",
     "symmetric30": "30 % symmetric noise",
-    "fer2013": "FER2013's own labels",
+    "fer2013": "FER2013's original labels",
     "twin": "noise like FER2013's",
 }
 SHORT = {
@@ -36,10 +36,10 @@ REAL, COPIES = "fer2013", ("symmetric30", "twin")
 SHOWN = ["symmetric30", REAL]
 RATES = ["symmetric10", "symmetric20", "symmetric30"]
 SCALES = {
-    "face": "From a network that recognises faces",
-    "memorise": "From that network, until it memorises 2,000 labels",
-    "cpu": "A small network from nothing",
-    "gpu": "A larger network from nothing",
+    "face": "Backbone pre-trained on faces",
+    "memorise": "The same backbone, until it memorises 2,000 labels",
+    "cpu": "Small network from scratch",
+    "gpu": "Larger network from scratch",
 }
 # Predictions changed by verified labels, see accuracy_shares.py.
 ADJUSTED = {
@@ -82,15 +82,15 @@ class Group:
         """Return the mean accuracy over the seeds, in percent."""
         return statistics.mean(self.values(prediction).values())
 
-    def gains(self, floor: Group, prediction: str) -> list[float]:
-        """Return by how many points each seed is ahead of the same seed of the floor."""
-        other = floor.values(prediction)
+    def gains(self, baseline: Group, prediction: str) -> list[float]:
+        """Return by how many points each seed is ahead of the same seed of the baseline."""
+        other = baseline.values(prediction)
         return [v - other[seed] for seed, v in self.values(prediction).items() if seed in other]
 
 
-def adjusted_gains(group: Group, way: str, floor: Group, prediction: str) -> list[float]:
-    """By how many points each seed is ahead of the floor's, with changed predictions."""
-    other = floor.values(prediction)
+def adjusted_gains(group: Group, way: str, baseline: Group, prediction: str) -> list[float]:
+    """By how many points each seed is ahead of the baseline's, with changed predictions."""
+    other = baseline.values(prediction)
     return [
         100 * row["adjusted"][way]["accuracy"] - other[seed]
         for seed, row in group.runs.items()
@@ -115,8 +115,8 @@ def prediction_of(groups: Iterable[Group]) -> str:
     return "_ema_mirrored" if every else ""
 
 
-def floor_of(groups: Iterable[Group], prediction: str) -> Group:
-    """Return the floor of a task: cross entropy with its best budget."""
+def baseline_of(groups: Iterable[Group], prediction: str) -> Group:
+    """Return the baseline of a task: cross entropy with its best budget."""
     own = [group for group in groups if group.method == BASELINE]
     return max(own, key=lambda group: group.mean(prediction))
 
@@ -128,14 +128,14 @@ def scales_of(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def table(rows: Rows) -> str:
-    """Make a table per scale: accuracy, gain over the floor, and mean-class accuracy per task."""
+    """Make a table per scale: accuracy, gain over the baseline, mean-class accuracy per task."""
     lines = []
     for scale, all_groups in scales_of(groups_of(rows)).items():
         own = [group for group in all_groups if group.task in SHOWN]
         prediction = prediction_of(own)
         tasks = [task for task in SHOWN if any(g.task == task for g in own)]
         by_task = {task: [g for g in own if g.task == task] for task in tasks}
-        floors = {task: floor_of(found, prediction) for task, found in by_task.items()}
+        baselines = {task: baseline_of(found, prediction) for task, found in by_task.items()}
         keys = {(g.method, g.epochs, g.title) for g in own}
         shown = []
         for method, epochs, title in keys:
@@ -144,13 +144,13 @@ def table(rows: Rows) -> str:
             for task in tasks:
                 mine = [g for g in by_task[task] if (g.method, g.epochs) == (method, epochs)]
                 group = mine[0] if mine else None
-                cells[TASKS[task]] = _with_gain(group, floors[task], prediction)
+                cells[TASKS[task]] = _with_gain(group, baselines[task], prediction)
                 cells[f"mean class, {SHORT[task]}"] = (
                     "" if group is None
                     else spread(group.values(prediction, figure="mean_class_accuracy"))
                 )  # fmt: skip
                 if group is not None:
-                    order.append(statistics.mean(group.gains(floors[task], prediction) or [-99]))
+                    order.append(statistics.mean(group.gains(baselines[task], prediction) or [-99]))
             passes = METHODS[method].passes
             cells |= {"epochs": epochs, "image passes": epochs * passes}
             shown.append((-statistics.mean(order), title, epochs, cells))
@@ -158,7 +158,7 @@ def table(rows: Rows) -> str:
             f"### {SCALES[scale]}",
             "",
             f"{_faces(own)} Prediction: {PREDICTIONS[prediction]}. In brackets: "
-            "points ahead of the floor, seed by seed, with the standard error.",
+            "points ahead of the baseline, seed by seed, with the standard error.",
             "",
             markdown_table([cells for *_, cells in sorted(shown, key=lambda one: one[:3])]),
             "",
@@ -174,13 +174,13 @@ def rate_table(rows: Rows) -> str:
     for first in sorted(lowest, key=lambda group: -group.mean("_ema_mirrored")):
         cells: dict[str, Any] = {"method": first.title}
         for task in RATES:
-            own, floor = (_like(first, groups, name, task) for name in (first.method, BASELINE))
+            own, baseline = (_like(first, groups, name, task) for name in (first.method, BASELINE))
             if own is None:
                 cells[TASKS[task]] = "not run"
                 continue
             found = _both([row["last"] for row in own.runs.values()], "_ema_mirrored")
-            ahead = own.method != BASELINE and floor is not None
-            gain = f" ({_gain(own, floor, '_ema_mirrored')})" if ahead else ""
+            ahead = own.method != BASELINE and baseline is not None
+            gain = f" ({_gain(own, baseline, '_ema_mirrored')})" if ahead else ""
             cells[TASKS[task]] = f"{found}{gain}"
         shown.append({**cells, "epochs": first.epochs, "seeds": len(first.runs)})
     return f"{markdown_table(shown)}\n" if shown else "Not run yet.\n"
@@ -205,27 +205,30 @@ def summary_table(rows: Rows) -> str:
     groups = [group for group in groups_of(rows) if group.task == "fer2013"]
     scale, own = next(iter(scales_of(groups).items()))
     prediction = prediction_of(own)
-    floor = floor_of(own, prediction)
+    baseline = baseline_of(own, prediction)
     papers = [group for group in own if group.method in ("eac", "scn", "gsmc", "lanet")]
     best = sorted(papers, key=lambda group: -group.mean(prediction))[:1]
     recipes = [group for group in own if group.method == RECIPE]
     recipe = sorted(recipes, key=lambda group: (-len(group.runs), -group.epochs))[:1]
-    epochs = {group.epochs for group in recipe} - {floor.epochs}
+    epochs = {group.epochs for group in recipe} - {baseline.epochs}
     as_long = [group for group in own if group.method == BASELINE and group.epochs in epochs]
-    shown = [_summary(floor, floor, prediction)]
+    shown = [_summary(baseline, baseline, prediction)]
     for group in (*as_long, *recipe):
-        shown += [_summary(group, floor, prediction), _corrected(group, floor, prediction)]
-    shown[1:1] = [_summary(group, floor, prediction) for group in best]
-    return f"{markdown_table(shown)}\n\n{SCALES[scale]}. {_faces(own)}\n"
+        shown += [_summary(group, baseline, prediction), _corrected(group, baseline, prediction)]
+    shown[1:1] = [_summary(group, baseline, prediction) for group in best]
+    return (
+        f"{markdown_table(shown)}\n\n{SCALES[scale]}. {_faces(own)} "
+        "± is the standard deviation over the seeds, and of a gain the standard error.\n"
+    )
 
 
-def _summary(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
+def _summary(group: Group, baseline: Group, prediction: str) -> dict[str, Any]:
     return {
         "training": group.title,
         "epochs": _epochs(group),
         "accuracy, %": spread(group.values(prediction)),
-        "gain": "" if group is floor else _gain(group, floor, prediction),
-        "mean of classes, %": spread(group.values(prediction, figure="mean_class_accuracy")),
+        "gain": "" if group is baseline else _gain(group, baseline, prediction),
+        "mean-class accuracy, %": spread(group.values(prediction, figure="mean_class_accuracy")),
         "seeds": len(group.runs),
     }
 
@@ -236,7 +239,7 @@ def _epochs(group: Group) -> str:
     return f"{group.epochs} + {group.epochs}" if again else str(group.epochs)
 
 
-def _corrected(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
+def _corrected(group: Group, baseline: Group, prediction: str) -> dict[str, Any]:
     """The same group, with corrected predictions."""
     found = [row["adjusted"]["corrected"] for row in group.runs.values()]
     return {
@@ -244,8 +247,8 @@ def _corrected(group: Group, floor: Group, prediction: str) -> dict[str, Any]:
         + ("" if METHODS[group.method].told else ", 100 verified"),
         "epochs": _epochs(group),
         "accuracy, %": spread([100 * one["accuracy"] for one in found]),
-        "gain": _mean_and_error(adjusted_gains(group, "corrected", floor, prediction)),
-        "mean of classes, %": spread([100 * one["mean_class_accuracy"] for one in found]),
+        "gain": _mean_and_error(adjusted_gains(group, "corrected", baseline, prediction)),
+        "mean-class accuracy, %": spread([100 * one["mean_class_accuracy"] for one in found]),
         "seeds": len(found),
     }
 
@@ -264,7 +267,7 @@ def long_tables(rows: Rows) -> str:
                     "epochs": g.epochs,
                     "seeds": len(g.runs),
                     **{title: spread(g.values(form)) for form, title in PREDICTIONS.items()},
-                    "mean class": spread(g.values("", figure="mean_class_accuracy")),
+                    "mean class, last weights": spread(g.values("", figure="mean_class_accuracy")),
                     "best epoch": spread({
                         seed: 100 * row["best"]["accuracy"] for seed, row in g.runs.items()
                     }),
@@ -379,14 +382,19 @@ def ladder_table(rows: Rows) -> str:
                 title: f"{100 * last['accuracy' + form]:.1f}"
                 for form, title in PREDICTIONS.items()
             },
-            "mean class": f"{100 * last['mean_class_accuracy_ema_mirrored']:.1f}",
+            "mean class, averaged, mirrored": (
+                f"{100 * last['mean_class_accuracy_ema_mirrored']:.1f}"
+            ),
             "epochs": row["epochs"],
             "setting": shown_setting(row["setting"]),
         })  # fmt: skip
     if not looks:
         return ""
-    faces = f"{looks[0]['train_faces']:,} faces, network {looks[0]['backbone']}"
-    return "\n".join(folded(f"Looks, {faces}", markdown_table(shown))).strip() + "\n"
+    title = (
+        f"First tries: {looks[0]['train_faces']:,} faces, network {looks[0]['backbone']}, "
+        "one seed, tested on the tuning faces"
+    )
+    return "\n".join(folded(title, markdown_table(shown))).strip() + "\n"
 
 
 def shares_table(rows: Rows) -> str:
@@ -406,7 +414,7 @@ def shares_table(rows: Rows) -> str:
                     cells[meaning] = _both(found) if found else "-"
                 shown.append({**cells, "epochs": group.epochs, "seeds": len(runs)})
             if shown:
-                title = f"{SCALES[scale]}, {TASKS[task]} (accuracy / mean class, %)"
+                title = f"{SCALES[scale]}, {TASKS[task]} (accuracy / mean-class accuracy, %)"
                 made = markdown_table(shown)
                 # The first is the one to read.
                 lines += folded(title, made) if lines else [f"**{title}**", "", made, ""]
@@ -435,7 +443,7 @@ def choices_table(rows: Rows) -> str:
 
 
 def _both(figures: Rows, prediction: str = "") -> str:
-    """Accuracy and mean class, in percent."""
+    """Accuracy and mean-class accuracy, in percent."""
     return " / ".join(
         spread([100 * one[name + prediction] for one in figures])
         for name in ("accuracy", "mean_class_accuracy")
@@ -515,9 +523,9 @@ def spread(values: Mapping[int, float] | Sequence[float]) -> str:
     return f"{statistics.mean(found):.1f}{around}"
 
 
-def _gain(group: Group, floor: Group, prediction: str) -> str:
-    """Mean paired difference to the floor, with its standard error."""
-    gains = group.gains(floor, prediction)
+def _gain(group: Group, baseline: Group, prediction: str) -> str:
+    """Mean paired difference to the baseline, with its standard error."""
+    gains = group.gains(baseline, prediction)
     return _mean_and_error(gains) if gains else ""
 
 
@@ -526,14 +534,14 @@ def _mean_and_error(gains: Sequence[float]) -> str:
     return f"{statistics.mean(gains):+.1f}{error}"
 
 
-def _with_gain(group: Group | None, floor: Group, prediction: str) -> str:
-    """Return the accuracy, and in brackets the mean paired difference to the floor."""
+def _with_gain(group: Group | None, baseline: Group, prediction: str) -> str:
+    """Return the accuracy, and in brackets the mean paired difference to the baseline."""
     if group is None:
         return "not run"
     own = spread(group.values(prediction))
-    if group is floor:
-        return f"{own} (floor)"
-    gain = _gain(group, floor, prediction)
+    if group is baseline:
+        return f"{own} (baseline)"
+    gain = _gain(group, baseline, prediction)
     return f"{own} ({gain})" if gain else own
 
 
@@ -541,8 +549,8 @@ def _faces(groups: Sequence[Group]) -> str:
     row = next(iter(groups[0].runs.values()))
     name = row["backbone"].partition(":")[0]
     return (
-        f"{row['train_faces']:,} faces, network `{name}`, {row['judged_faces']:,} faces judged by "
-        "the crowd's labels."
+        f"Network `{name}`, trained on {row['train_faces']:,} faces, tested on "
+        f"{row['judged_faces']:,} by the crowd's labels."
     )
 
 

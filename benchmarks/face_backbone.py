@@ -1,4 +1,4 @@
-"""Start accuracy runs from a backbone that recognises faces, as the papers do.
+"""Start accuracy runs from a backbone pre-trained on face recognition, as the papers do.
 
 The network is dlib's residual network. Its weights are in the folder ``ROBUSTFER_FACE_WEIGHTS``: a
 manifest and a file of 8-bit values, as face-api ships them. They are only for measuring, and are

@@ -15,8 +15,8 @@ draws, which came later:
 - All scores use the same networks: the last and the averaged weights. cleanlab's row is the best of
   its scores with either, chosen by the true labels.
 - Ours is the default of ``robustfer audit``: the mean over all visits, and the averaged weights.
-- A hundred verified labels are drawn five times per seed, uniformly or as many of each given label.
-  They are excluded from the ranking that is judged.
+- A hundred verified labels are drawn five times per seed, uniformly or equally many of each given
+  label. They are excluded from the ranking that is judged.
 - The second training is that of ``accuracy.py``, with the hundred labels that it drew. It is kept
   if ``accuracy.py`` has run it.
 - ``run`` saves predictions in a folder that git ignores. ``score`` makes the rows from all saved

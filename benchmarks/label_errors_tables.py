@@ -13,7 +13,7 @@ from benchmarks.accuracy_shares import VERIFIED
 from benchmarks.accuracy_tables import TASKS, folded, with_marked
 from examples.train.tables import markdown_table
 
-TITLES = {"look": "A small network from nothing", "face": "A network that recognises faces"}
+TITLES = {"look": "Small network from scratch", "face": "Backbone pre-trained on faces"}
 FIRST_METHOD, SECOND_METHOD = "ce", "retrain-verified"
 # So many of the first suspects are counted.
 FIRST = 200

@@ -1,4 +1,4 @@
-"""Combine losses by name, from the core or from plugins. Drawn faces, 30 % wrong labels.
+"""Combine losses by name, from the core or from plugins. Synthetic faces, 30 % wrong labels.
 
 python examples/compose.py
 """

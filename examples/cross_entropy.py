@@ -1,6 +1,6 @@
 """Train with cross entropy: the loop that every other page starts from.
 
-The data are drawn faces. 30 % of their training labels are wrong.
+The data are synthetic faces. 30 % of their training labels are wrong.
 
 python examples/cross_entropy.py
 """

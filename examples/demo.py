@@ -1,4 +1,4 @@
-"""Go from wrong labels to a better model, on drawn faces.
+"""Go from wrong labels to a better model, on synthetic faces.
 
 Cross entropy and EAC train on labels with the mistakes that people make. An audit of the first
 training finds suspect labels. A hundred labels are verified, here with the known truth. They tell
@@ -47,7 +47,7 @@ CONFUSIONS = {
 }
 SUSPECTS = 200
 CORRECTED = "predictions corrected"
-# The best options on real faces (docs/results.md). Nothing was tuned on drawn faces.
+# The best options on real faces (docs/results.md). Nothing was tuned on synthetic faces.
 TUNED = {
     "ce": ["--learning-rate=0.002", "--weight-decay=0.5"],
     "eac": ["--learning-rate=0.004", "--weight-decay=0.5", "--consistency-weight=1"],
@@ -166,7 +166,7 @@ def demonstrate(options: argparse.Namespace, runs: Path) -> None:
     test_faces = load("demo", split="test", num_samples=options.test_faces)
     picture(path, results, estimate, faces, test_faces)
     print(f"\n{markdown_table(rows)}\n")
-    print(f"{options.epochs} epochs each on {options.train_faces} drawn faces, one seed.")
+    print(f"{options.epochs} epochs each on {options.train_faces} synthetic faces, one seed.")
     print(
         f"{wrong.double().mean():.0%} of the training labels are wrong; the test labels are right."
     )

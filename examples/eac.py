@@ -1,6 +1,6 @@
 """Train with EAC: the class maps of an image and of its mirror image must agree.
 
-The data are drawn faces. 30 % of their training labels are wrong.
+The data are synthetic faces. 30 % of their training labels are wrong.
 
 python examples/eac.py
 """

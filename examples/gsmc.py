@@ -1,6 +1,6 @@
 """Train with GSMC: class maps that agree, and an average of the network as its teacher.
 
-The data are drawn faces. 30 % of their training labels are wrong.
+The data are synthetic faces. 30 % of their training labels are wrong.
 
 python examples/gsmc.py
 """

@@ -1,6 +1,6 @@
 """Train with LA-Net: label distributions, and a contrast of faces with their landmarks.
 
-The data are drawn faces. 30 % of their training labels are wrong.
+The data are synthetic faces. 30 % of their training labels are wrong.
 
 python examples/lanet.py
 """

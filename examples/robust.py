@@ -1,4 +1,4 @@
-"""The recipe: train, verify a hundred labels, correct the others, train again. Drawn faces.
+"""The recipe: train, verify a hundred labels, correct the others, train again. Synthetic faces.
 
 python examples/robust.py
 """

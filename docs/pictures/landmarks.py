@@ -15,7 +15,7 @@ TITLES = {5: "5: face detectors", 19: "19: AFLW", 68: "68: iBUG 300-W", 98: "98:
 
 
 def face_98() -> np.ndarray:
-    """The 98 points (98, 2) of a drawn face, its middle at x = 0, y down; half a face is 1 wide."""
+    """The 98 points (98, 2) of a face, its middle at x = 0, y down; half a face is 1 wide."""
     turn = np.linspace(0, np.pi, 33)
     parts = [np.stack([-np.cos(turn), -0.25 + 1.35 * np.sin(turn) ** 1.1], 1)]
     for side in (-1, 1):  # left, then right
@@ -39,7 +39,7 @@ def face_98() -> np.ndarray:
 
 
 def face(points: int) -> np.ndarray:
-    """The drawn face (K, 2) in a layout of 5, 19, 68 or 98 points."""
+    """The synthetic face (K, 2) in a layout of 5, 19, 68 or 98 points."""
     dense = torch.from_numpy(face_98())[None]
     if points == 98:
         return dense[0].numpy()

@@ -59,7 +59,7 @@ class Judgement:
         """Return the figures as a table."""
         width = max(map(len, self.classes))
         lines = [
-            f"accuracy {accuracy(self.confusion):.2%}, mean over the classes "
+            f"accuracy {accuracy(self.confusion):.2%}, mean-class accuracy "
             f"{mean_class_accuracy(self.confusion):.2%}, calibration error "
             f"{self.calibration_error:.2%}",
             "",

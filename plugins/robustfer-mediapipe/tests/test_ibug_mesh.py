@@ -19,7 +19,7 @@ DRAWN = Path(__file__).parent / "drawn"
 
 @pytest.fixture(scope="module")
 def faces():
-    """Meshes of the drawn faces, as wide as each other from eye to eye, the eyes level."""
+    """Meshes of the synthetic faces, as wide as each other from eye to eye, the eyes level."""
     mesh = FaceMesh()
     complex_points = []
     for name in find_images(DRAWN):

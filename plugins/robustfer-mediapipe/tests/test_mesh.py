@@ -1,4 +1,4 @@
-"""The points of drawn faces against where they were drawn, and of pictures that show the same."""
+"""The points of synthetic faces against where they were drawn, and of equal pictures."""
 
 from pathlib import Path
 

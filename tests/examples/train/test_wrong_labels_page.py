@@ -32,7 +32,7 @@ def review(page: Path) -> None:
     data = json.loads(re.search(r'<script id="data".*?>(.*?)</script>', page.read_text(), re.S)[1])
     faces = DemoFaces(FACES, size=32)
     true = {face: faces.classes[faces.targets[row]] for row, face in enumerate(faces.ids)}
-    # In a folder, names are those of drawn faces below the class that they were put into.
+    # In a folder, names are those of synthetic faces below the class that they were put into.
     named = {face["id"]: true[Path(face["id"]).stem] for face in data["random"] + data["suspects"]}
     lines = ["audit,part,id,label"]
     for part in ("random", "suspects"):

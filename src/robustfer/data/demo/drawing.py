@@ -1,4 +1,4 @@
-"""Paint a drawn face: colours, strokes, light and camera."""
+"""Paint a synthetic face: colours, strokes, light and camera."""
 
 from __future__ import annotations
 

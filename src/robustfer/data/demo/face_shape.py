@@ -1,4 +1,4 @@
-"""Compute the shape of a drawn face: outlines, their place in the image, and 68 landmarks.
+"""Compute the shape of a synthetic face: outlines, their place in the image, and 68 landmarks.
 
 Lengths are in half head widths from the middle of the head, x to the right and y down. Every
 stroke is a line of 13 points. Landmarks are points of these lines and of the jaw, so they always
