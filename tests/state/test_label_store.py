@@ -1,6 +1,7 @@
 import copy
 import csv
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +70,8 @@ def test_looking_up_changes_nothing_and_keeps_nothing_of_the_store():
         look().zero_()
     store.transitions().zero_()
     store.changed().fill_(True)
+    store.decided().fill_(True)
+    store.decided(torch.tensor([1, 2])).fill_(True)
     assert_same_state(before, store.state_dict())
 
 
@@ -122,7 +125,7 @@ def test_a_look_up_never_waits_and_an_update_once(soft, monkeypatch):
 
 @pytest.mark.parametrize(
     ("classes", "soft", "expected"),
-    [(2, False, 4), (256, False, 4), (257, False, 6), (32_768, False, 6), (7, True, 4 + 14)],
+    [(2, False, 5), (256, False, 5), (257, False, 7), (32_768, False, 7), (7, True, 5 + 14)],
 )
 def test_bytes_a_sample(classes, soft, expected):
     samples = 1000
@@ -145,9 +148,9 @@ def test_bytes_a_change_are_as_documented():
         store = make(journal_capacity=capacity, **options)
         return sum(buffer.nbytes for buffer in store.state_dict().values())
 
-    assert size(11) - size(10) == 27
-    assert size(11, num_classes=300) - size(10, num_classes=300) == 29
-    assert size(11, soft_targets=True) - size(10, soft_targets=True) == 27 + 2 * 7
+    assert size(11) - size(10) == 28
+    assert size(11, num_classes=300) - size(10, num_classes=300) == 30
+    assert size(11, soft_targets=True) - size(10, soft_targets=True) == 28 + 2 * 7
 
 
 # Updating
@@ -253,6 +256,72 @@ def test_the_modules_dtype_does_not_touch_labels():
     assert store.revert_to_epoch(0) == 0
     assert store.revert() == 1
     assert torch.equal(store(), GIVEN)
+
+
+# What people decided
+
+
+def decisions(index, label, given=None):
+    index = torch.tensor(index)
+    given = GIVEN[index] if given is None else torch.tensor(given)
+    return SimpleNamespace(index=index, label=torch.tensor(label), given=given)
+
+
+def test_decided_rows_are_marked_confirmed_ones_too(device):
+    store = make(device)
+    assert not store.decided().any()
+    # Row 0 is confirmed, row 1 is changed, and row 2 is ambiguous.
+    assert store.apply_decisions(decisions([0, 1, 2], [0, 5, -1])) == 1
+    assert store.decided().nonzero()[:, 0].tolist() == [0, 1]
+    index = torch.tensor([1, 2, 0], device=device)
+    assert store.decided(index).tolist() == [True, False, True]
+    assert store.decided().dtype == torch.bool
+    assert update(store, [3, 4], [3, 6], reason=ChangeReason.MANUAL) == 1
+    update(store, [5], [0])
+    assert store.decided().nonzero()[:, 0].tolist() == [0, 1, 3, 4]
+
+
+def test_refused_decisions_mark_nothing():
+    store = make()
+    for wrong in (decisions([0, 10], [1, 1], [0, 1]), decisions([0, 1], [1, 7])):
+        with pytest.raises((IndexError, ValueError), match="got"):
+            store.apply_decisions(wrong)
+    assert not store.decided().any()
+
+
+def test_decisions_are_marked_where_warnings_are_errors():
+    store = make(journal_capacity=1)
+    with pytest.raises(UserWarning, match="is full"):
+        store.apply_decisions(decisions([0, 1], [3, 3]))
+    assert store.decided()[:3].tolist() == [True, True, False]
+
+
+def test_a_revert_takes_the_marks_away():
+    for index, left in ((torch.tensor([0, 2]), [False, True]), (None, [False, False])):
+        store = make()
+        store.apply_decisions(decisions([0, 1], [0, 5]))
+        store.revert(index)
+        assert store.decided()[:2].tolist() == left
+
+
+def test_going_back_to_an_epoch_restores_the_marks_of_changed_labels():
+    store, after = make(), {}
+    update(store, [1, 3], [6, 6], epoch=1)
+    after[1] = store.decided()
+    store.apply_decisions(decisions([0, 1], [4, 5]), epoch=2)
+    after[2] = store.decided()
+    store.revert(torch.tensor([0, 1]), epoch=3)
+    store.apply_decisions(decisions([3], [2]), epoch=4)
+    for epoch in (2, 1):
+        store.revert_to_epoch(epoch)
+        assert torch.equal(store.decided(), after[epoch])
+
+
+def test_marks_are_saved():
+    store, other = make(), make()
+    store.apply_decisions(decisions([0, 1], [0, 5]))
+    other.load_state_dict(store.state_dict())
+    assert other.decided().nonzero()[:, 0].tolist() == [0, 1]
 
 
 # Going back

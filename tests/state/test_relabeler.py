@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +120,24 @@ def test_changes_can_be_undone():
     assert torch.equal(labels(), after)
     labels.revert()
     assert torch.equal(labels(), labels.given())
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_labels_that_a_person_decided_stay(soft):
+    labels = LabelStore(torch.tensor([0, 1, 2, 3]), num_classes=C, soft_targets=soft)
+    index = torch.tensor([0, 1, 2])
+    # The person confirms row 0, changes row 1, and calls row 2 ambiguous.
+    found = SimpleNamespace(index=index, label=torch.tensor([0, 2, -1]), given=index)
+    labels.apply_decisions(found)
+    resumed = LabelStore(torch.tensor([0, 1, 2, 3]), num_classes=C, soft_targets=soft)
+    resumed.load_state_dict(labels.state_dict())
+    logits = torch.tensor([[0.0, 0.0, 0.0, 9.0]]).expand(4, -1)
+    for each in (labels, resumed):
+        relabeler = Relabeler(each, scope="all", weighting="none", start_epoch=10)
+        assert relabeler.update(torch.arange(4), logits, step=500, epoch=10) == 1
+        assert each().tolist() == [0, 2, 3, 3]
+        each.revert(index)
+        assert relabeler.update(torch.arange(4), logits, step=900, epoch=20) == 3
 
 
 def test_labels_are_compared_with_what_they_are_now():

@@ -46,6 +46,7 @@ class ChangeJournal(nn.Module):
     reason: Tensor
     confidence: Tensor
     epoch_before: Tensor
+    decided_before: Tensor
     soft_before: Tensor | None
 
     def __init__(self, capacity: int, labels: Tensor, soft_classes: int = 0) -> None:
@@ -62,6 +63,7 @@ class ChangeJournal(nn.Module):
             "reason": torch.uint8,
             "confidence": torch.float32,
             "epoch_before": torch.int16,
+            "decided_before": torch.bool,
         }
         for name, dtype in dtypes.items():
             self.register_buffer(name, torch.zeros(capacity, dtype=dtype, device=device))

@@ -43,8 +43,12 @@ class LabelStore(nn.Module):
     Call the store with rows to get their current labels, ``(B,)`` int64, or without rows to get all
     labels.
 
-    A sample takes 4 bytes (6 with more than 256 classes), and with ``soft_targets`` 2 more per
-    class (4 if distributions were given). A change in the journal takes 27 bytes (29), and with
+    Labels that a person decided are marked: all rows of :meth:`apply_decisions`, confirmed ones
+    too, and all rows of an :meth:`update` with reason ``MANUAL``. A :class:`Relabeler` never
+    changes them. :meth:`revert` removes the marks.
+
+    A sample takes 5 bytes (7 with more than 256 classes), and with ``soft_targets`` 2 more per
+    class (4 if distributions were given). A change in the journal takes 28 bytes (30), and with
     ``soft_targets`` 2 more per class. All of it is in the ``state_dict``.
 
     With several processes each holds the whole store, outside ``DistributedDataParallel``.
@@ -84,6 +88,7 @@ class LabelStore(nn.Module):
     label_given: Tensor
     label_current: Tensor
     label_epoch: Tensor
+    label_decided: Tensor
     soft_given: Tensor | None
     soft_current: Tensor | None
 
@@ -104,6 +109,7 @@ class LabelStore(nn.Module):
         self.register_buffer("label_given", labels)
         self.register_buffer("label_current", self.label_given.clone())
         self.register_buffer("label_epoch", torch.full_like(labels, -1, dtype=torch.int16))
+        self.register_buffer("label_decided", torch.zeros_like(labels, dtype=torch.bool))
         # None for hard labels, whose distributions are one-hot.
         self.register_buffer("soft_given", rows)
         self.register_buffer("soft_current", self._given_rows().clone() if soft_targets else None)
@@ -126,6 +132,13 @@ class LabelStore(nn.Module):
     def changed_epoch(self, index: Tensor | None = None) -> Tensor:
         """Return the epoch of the last change or -1, of all samples or of the rows in ``index``."""
         return self._look_up(self.label_epoch, index).to(torch.int64)
+
+    def decided(self, index: Tensor | None = None) -> Tensor:
+        """Return which labels a person decided, bool, of all samples or of the rows in ``index``.
+
+        A label that a person confirmed is decided too.
+        """
+        return self._look_up(self.label_decided, index).clone()
 
     def soft_target(self, index: Tensor | None = None) -> Tensor:
         """Return the current distributions, ``(B, C)`` float32, of all samples or of ``index``.
@@ -163,7 +176,8 @@ class LabelStore(nn.Module):
                 whose greatest becomes the label.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, 0 to 32,767.
-            reason: a :class:`ChangeReason`, or your own code up to 255.
+            reason: a :class:`ChangeReason`, or your own code up to 255. ``MANUAL`` marks all rows
+                as decided by a person, also unchanged ones.
             confidence: ``(B,)`` in [0, 1], for the journal; NaN if unknown.
             gather: join the rows of all processes. Each must then call this at the same point. With
                 one process it has no effect.
@@ -199,15 +213,26 @@ class LabelStore(nn.Module):
             # An unchanged label keeps its distribution.
             keeps = target == self.label_current[inside]
             rows = torch.where(keeps[:, None], self.soft_current[inside], rows)
-        return self._change(index, labels, rows, confidence, step=step, epoch=epoch, reason=reason)
+        decided = True if reason == ChangeReason.MANUAL else None
+        return self._change(
+            index,
+            labels,
+            rows,
+            confidence,
+            step=step,
+            epoch=epoch,
+            reason=reason,
+            decided=decided,
+        )
 
     def apply_decisions(
         self, decisions: LabelDecisions, *, step: int | None = None, epoch: int | None = None
     ) -> int:
         """Set the labels that people decided on, such as :class:`robustfer.audit.Decisions`.
 
-        An ambiguous sample keeps its label. The changes are written into the journal with reason
-        ``MANUAL``. ``revert(decisions.index)`` undoes them. With several processes call it in each.
+        A :class:`Relabeler` keeps decided labels, confirmed ones too. An ambiguous sample keeps its
+        label and stays undecided. The changes are written into the journal with reason ``MANUAL``.
+        ``revert(decisions.index)`` undoes them. With several processes call it in each.
 
         Args:
             decisions: rows of the data set, the decided labels, and the given labels at the review.
@@ -246,8 +271,8 @@ class LabelStore(nn.Module):
     ) -> int:
         """Go back to the given labels, even if the journal has dropped their changes.
 
-        The journal gets one row per reverted label, with reason ``REVERTED``. With several
-        processes call it in each, for the same rows.
+        The rows count as undecided from then on. The journal gets one row per reverted label, with
+        reason ``REVERTED``. With several processes call it in each, for the same rows.
 
         Args:
             index: rows of the data set ``(B,)`` int64; default: all.
@@ -268,7 +293,7 @@ class LabelStore(nn.Module):
             ChangeReason.REVERTED,
         )
         if index is None:
-            changed = self.changed()
+            changed = self.changed() | self.label_decided
             if self.soft_current is not None:
                 changed |= (self.soft_current != self._given_rows()).any(dim=1)
             index = changed.nonzero()[:, 0]
@@ -278,7 +303,14 @@ class LabelStore(nn.Module):
         labels = self.label_given[inside].to(torch.int64)
         rows = None if self.soft_current is None else self._given_rows(inside)
         return self._change(
-            index, labels, rows, _unknown(index), step=step, epoch=epoch, reason=reason
+            index,
+            labels,
+            rows,
+            _unknown(index),
+            step=step,
+            epoch=epoch,
+            reason=reason,
+            decided=False,
         )
 
     @torch.no_grad()
@@ -286,9 +318,9 @@ class LabelStore(nn.Module):
         """Go back to the end of ``epoch``, as if training had stopped there.
 
         This undoes changes from the newest back to the last one not later than ``epoch``, and
-        restores :meth:`changed_epoch`. The changes stay in the journal, which gets one row per
-        changed sample with reason ``REWOUND`` and that epoch. With several processes call it in
-        each.
+        restores :meth:`changed_epoch`, and :meth:`decided` of the samples it changes. The changes
+        stay in the journal, which gets one row per changed sample with reason ``REWOUND`` and that
+        epoch. With several processes call it in each.
 
         Returns:
             Number of changed samples.
@@ -310,6 +342,7 @@ class LabelStore(nn.Module):
             epoch=epoch,
             reason=reason,
             changed_epoch=journal.epoch_before[slots],
+            decided=journal.decided_before[slots],
         )
 
     def changed(self) -> Tensor:
@@ -386,13 +419,16 @@ class LabelStore(nn.Module):
         epoch: int,
         reason: int,
         changed_epoch: Tensor | None = None,
+        decided: bool | Tensor | None = None,
     ) -> int:
         # The only place that writes. Everything is checked before the first write, and the only
-        # wait is `tolist`. `changed_epoch`, if given, replaces the epoch of the change.
+        # wait is `tolist`. `changed_epoch`, if given, replaces the epoch of the change. `decided`,
+        # if given, marks all rows, also unchanged ones.
         inside = index.clamp(0, self.num_samples - 1)
         before = {
             "label_from": self.label_current[inside],
             "epoch_before": self.label_epoch[inside],
+            "decided_before": self.label_decided[inside],
         }
         writes = labels != before["label_from"]
         if rows is not None and self.soft_current is not None:
@@ -400,13 +436,18 @@ class LabelStore(nn.Module):
             writes |= (rows != before["soft_before"]).any(dim=1)
         if changed_epoch is not None:
             writes |= changed_epoch != before["epoch_before"]
-        writes &= last_of_each(index)
+        last = last_of_each(index)
+        writes &= last
         bad = (inside != index) | (labels < 0) | (labels >= self.num_classes)
         bad |= (confidence < 0) | (confidence > 1)
         findings = torch.stack((bad.any(), writes.sum(), self._journal.written))
         any_bad, count, written = map(int, findings.tolist())
         if any_bad:
             checks.check_change(index, labels, confidence, self.num_samples, self.num_classes)
+        if isinstance(decided, Tensor):
+            self.label_decided[index[last]] = decided[last]
+        elif decided is not None:
+            self.label_decided[index] = decided
         if not count:
             return 0
         # The rows to write, in the order of the batch. `nonzero` would wait once more.

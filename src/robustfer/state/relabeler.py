@@ -42,7 +42,8 @@ class Relabeler:
         y \leftarrow \operatorname{argmax}_c p_c \quad\text{where}\quad \max_c p_c - p_y > \delta
 
     By default only the least important samples of a batch can change, only from ``start_epoch`` on,
-    and not again during ``cooldown``. All state is in the store: labels, and a journal with the
+    and not again during ``cooldown``. A label that a person decided never changes, see
+    :meth:`LabelStore.apply_decisions`. All state is in the store: labels, and a journal with the
     confidence :math:`\max_c p_c` of each change. A sample whose prediction or importance is not
     finite keeps its label.
 
@@ -176,6 +177,7 @@ class Relabeler:
         doubted = (confidence - own > self.margin) & finite_rows(importance)
         if self.scope == "low_importance":
             doubted &= low_importance(importance, high_ratio=self.high_ratio)
+        doubted &= ~self.labels.decided(index)
         changed_epoch = self.labels.changed_epoch(index)
         doubted &= (changed_epoch < 0) | (epoch - changed_epoch > self.cooldown)
         # The store skips unchanged rows. Selecting the changed ones here would wait for the GPU.
