@@ -49,9 +49,13 @@ class EACModule(LightningModule):
         self.views = views or MirroredPair()
         self.criterion = criterion or EACLoss()
         self.learning_rate = learning_rate
+        # More than one batch per step when gradients are accumulated.
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.relabelled_step = 0
 
-    def on_fit_start(self) -> None:
-        """Move the labels to the module's device."""
+    def on_train_start(self) -> None:
+        """Move the labels to the module's device. A resumed run continues after its last step."""
+        self.seen, self.relabelled_step = [], self.global_step
         if self.relabeler is not None:
             self.relabeler.labels.to(self.device)
 
@@ -71,13 +75,14 @@ class EACModule(LightningModule):
         self, outputs: dict[str, Tensor], batch: dict[str, Any], batch_idx: int
     ) -> None:
         """Change labels after the optimizer's step."""
-        if self.relabeler is not None:
-            self.relabeler.update(
-                batch["index"],
-                outputs["logits"],
-                step=self.global_step,
-                epoch=self.current_epoch + 1,
-            )
+        if self.relabeler is None:
+            return
+        self.seen.append((batch["index"], outputs["logits"]))
+        if self.global_step > self.relabelled_step:
+            step, epoch = self.global_step, self.current_epoch + 1
+            for index, logits in self.seen:
+                self.relabeler.update(index, logits, step=step, epoch=epoch)
+            self.seen, self.relabelled_step = [], step
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Evaluate on unchanged images, with the data set's labels."""

@@ -81,10 +81,10 @@ class Parts:
         return {"relabeler": self.relabeler, "views": self.views, "criterion": self.criterion}
 
 
-def loader():
+def loader(batch=BATCH):
     """All faces, each time in the same mixed order."""
     order = torch.randperm(len(FACES), generator=torch.Generator().manual_seed(1)).tolist()
-    return DataLoader(FACES, batch_size=BATCH, sampler=order)
+    return DataLoader(FACES, batch_size=batch, sampler=order)
 
 
 def plain_loop(indices):
@@ -185,7 +185,7 @@ def test_timm(tmp_path):
     assert evaluator.summary()["top1"] in [100 * right / len(FACES) for right in range(17)]
 
 
-def lightning_fit(module, epochs, folder):
+def lightning_fit(module, epochs, folder, batch=BATCH, **options):
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -194,22 +194,27 @@ def lightning_fit(module, epochs, folder):
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
+        **options,
     )
     checkpoint = folder / "last.ckpt"
     resumed = checkpoint if checkpoint.exists() else None
     trainer.fit(
-        module, loader(), DataLoader(FACES, batch_size=BATCH), ckpt_path=resumed, weights_only=True
+        module,
+        loader(batch),
+        DataLoader(FACES, batch_size=BATCH),
+        ckpt_path=resumed,
+        weights_only=True,
     )
     trainer.save_checkpoint(checkpoint)
     return trainer
 
 
-def lightning_run(epochs, folder):
+def lightning_run(epochs, folder, **options_of_fit):
     parts, (name, options) = Parts(), SMALL_BACKBONES["tiny"]
     torch.manual_seed(0)
     module = EACModule(name, 7, model_options=options, learning_rate=LEARNING_RATE, **parts.given)
     parts.model = module.model
-    return parts, lightning_fit(module, epochs, folder)
+    return parts, lightning_fit(module, epochs, folder, **options_of_fit)
 
 
 def trainer_run(epochs, folder, **options):
@@ -248,6 +253,22 @@ def test_lightning(tmp_path):
     assert_trained_like_a_plain_loop(parts)
     assert trainer.callback_metrics["cross_entropy"] > 0
     assert 0 <= trainer.callback_metrics["val_accuracy"] <= 1
+
+
+def test_lightning_relabels_every_batch_of_accumulated_gradients_after_the_step(tmp_path):
+    accumulated = {"batch": 2, "accumulate_grad_batches": 4}
+    parts, trainer = lightning_run(1, tmp_path, **accumulated)
+    assert trainer.global_step == 2
+    changes = parts.labels.journal()
+    assert changes["step"].unique().tolist() == [1, 2]
+    for number, index in enumerate(parts.indices):
+        # The four batches of a step change after that step, not in the step before.
+        rows = torch.isin(changes["index"], index)
+        assert changes["step"][rows].unique().tolist() in ([], [1 + number // 4])
+    # A run that continues counts from the steps of its checkpoint.
+    resumed, trainer = lightning_run(2, tmp_path, **accumulated)
+    assert trainer.global_step == 4
+    assert set(resumed.labels.journal()["step"].tolist()) <= {1, 2, 3, 4}
 
 
 def test_lightning_makes_the_network_of_a_checkpoint_again(tmp_path):
