@@ -89,6 +89,41 @@ def test_a_loss_may_set_options_of_its_own(model, composed):
     assert len(param_groups(model, whole)) == 2
 
 
+class Wrapped(nn.Module):
+    """A loss that contains a loss with groups of its own, and passes them on."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.inner, self.options = Offsets(), options
+
+    def param_groups(self):
+        return [{**group, **self.options} for group in self.inner.param_groups()]
+
+    def forward(self, logits):
+        return self.inner(logits)
+
+
+@pytest.mark.parametrize("options", [{}, {"lr": 3.0}])
+def test_the_outer_loss_decides_on_a_parameter_that_both_list(model, options):
+    criterion = Wrapped(**options)
+    groups = param_groups(model, CompositeLoss(Term("wrapped", criterion)))
+    assert [len(group["params"]) for group in groups] == [2, 2, 1]
+    expected = {"params": [criterion.inner.offsets], "lr": 9.0, "momentum": 0.0}
+    assert groups[-1] == {**expected, **options}
+    # torch refuses a parameter that is in two groups
+    warn_if_not_optimized(criterion)
+    assert train(model, criterion, torch.optim.SGD(groups, lr=0.1, momentum=0.9)) == []
+
+
+def test_an_inner_loss_keeps_the_options_of_parameters_that_the_outer_one_does_not_list(model):
+    criterion = Wrapped()
+    criterion.param_groups = lambda: [{"params": [criterion.inner.scale], "lr": 2.0}]
+    _, plain, outer, inner = param_groups(model, criterion)
+    assert plain["params"] == [criterion.inner.centres]
+    assert outer == {"params": [criterion.inner.scale], "lr": 2.0}
+    assert inner == {"params": [criterion.inner.offsets], "lr": 9.0, "momentum": 0.0}
+
+
 def test_an_optimizer_that_ignores_an_option_of_the_loss_is_warned_of(model):
     criterion = Offsets()
     warn_if_not_optimized(criterion)

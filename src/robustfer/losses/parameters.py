@@ -33,7 +33,7 @@ def param_groups(
     parameters adds no group.
 
     A loss whose parameters need their own options has a method ``param_groups()``. Its groups come
-    last.
+    last. If a loss contains another one and both list a parameter, the outer loss decides.
 
     Args:
         model: the network; pass several as one ``nn.ModuleList([...])``.
@@ -81,9 +81,20 @@ def param_groups(
 
 
 def _own_groups(criterion: nn.Module) -> list[dict[str, Any]]:
-    """Return the groups of all losses with a ``param_groups()``, also inside a composition."""
-    makers = [getattr(loss, "param_groups", None) for loss in criterion.modules()]
-    return [group for make in makers if callable(make) for group in make()]
+    """Return the groups of all losses with a ``param_groups()``, also inside a composition.
+
+    A parameter that two losses list belongs to the outer one.
+    """
+    groups: list[dict[str, Any]] = []
+    for loss in criterion.modules():  # outer losses first
+        make = getattr(loss, "param_groups", None)
+        if callable(make):
+            taken = {p for group in groups for p in group["params"]}
+            groups += [
+                {**group, "params": [p for p in group["params"] if p not in taken]}
+                for group in make()
+            ]
+    return groups
 
 
 def _trained(groups: list[dict[str, Any]], taken: set[nn.Parameter]) -> list[dict[str, Any]]:
