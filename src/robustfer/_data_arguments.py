@@ -96,8 +96,12 @@ def add_audit(parser: ArgumentParser) -> None:
     _add_data_options(parser)
     _add_file(parser, "--list", "the given labels, as a list")
     _add_reading_options(parser)
-    out = "the page (default: review.html); with apply: the list of labels (default: labels.txt)"
-    _add_file(parser, "--out", out)
+    _add_file(
+        parser,
+        "--out",
+        "the page (default: review.html); with apply: the list of corrected labels (default: "
+        "corrected.txt, which must not exist)",
+    )
     _add_file(parser, "--ranking", "write the ranking as csv")
     verified = "decisions of an earlier review, which improve the ranking; repeat for each file"
     _add_file(parser, "--verified", verified, action="append", default=[])

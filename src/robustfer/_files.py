@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -52,6 +52,49 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise
         reason = f"cannot write the file: {cause.strerror}"
         raise OSError(cause.errno, reason, str(path)) from error
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path]) -> None:
+    """Refuse to replace a file that is read too, or to write two files under one name.
+
+    Args:
+        outputs: option -> the file to write, or ``None``.
+        inputs: the files and folders that are read. A name before a colon or an equals sign, as in
+            ``rafdb:PATH``, is ignored.
+    """
+    read = [Path(name) for text in map(str, inputs) for name in _names(text)]
+    earlier: dict[str, str] = {}
+    for option, given in outputs.items():
+        if given is None:
+            continue
+        path = given.expanduser()
+        real = os.path.realpath(path)
+        other = earlier.setdefault(real, option)
+        if other != option:
+            raise ValueError(f"{option} and {other} must be two files, got {given} for both")
+        if not path.is_file():
+            continue
+        if any(one.is_file() and path.samefile(one) for one in read):
+            raise ValueError(
+                f"{option} must not be a file that the command reads, got {given}; choose another "
+                "name"
+            )
+        for one in read:
+            if one.is_dir() and Path(real).is_relative_to(os.path.realpath(one)):
+                raise ValueError(
+                    f"{option} must not replace a file of the data, got {given}, which exists in "
+                    f"{one}; choose a new name"
+                )
+
+
+def _names(text: str) -> Iterable[str]:
+    """Yield the existing paths among a text and its ends after a colon or an equals sign."""
+    spec = text.partition("=")[2]
+    ends = [text, spec, text.partition(":")[2], spec.partition(":")[2]]
+    for end in dict.fromkeys(map(os.path.expanduser, ends)):
+        # Unlike Path.exists, this is not an error for a long text that is not a path.
+        if end and os.path.lexists(end):
+            yield end
 
 
 def no_formula(text: str) -> str:

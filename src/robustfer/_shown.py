@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -35,6 +37,22 @@ def line(text: str) -> str:
     return "".join(
         sign.encode("unicode_escape").decode() if is_control(sign) else sign for sign in text
     )
+
+
+def command(words: Iterable[str], *, platform: str = sys.platform) -> str:
+    """Return a command line to copy into the shell of the platform.
+
+    >>> print(command(["cd", "my faces"], platform="linux"))
+    cd 'my faces'
+    >>> print(command(["cd", "my faces"], platform="win32"))
+    cd "my faces"
+    """
+    if platform != "win32":
+        return shlex.join(words)
+    # Imported here, because no other command needs it.
+    from subprocess import list2cmdline
+
+    return list2cmdline(words)
 
 
 def is_control(sign: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -249,8 +248,8 @@ def _new_plugin(options: argparse.Namespace) -> int:
         _print_error(error)
         return 1
     print("wrote", *written, sep="\n  ")
-    steps = [f"cd {shlex.quote(str(written[0].parent))}", "pip install -e '.[test]'", "pytest"]
-    print("next", *steps, sep="\n  ")
+    steps = ["cd", str(written[0].parent)], ["pip", "install", "-e", ".[test]"], ["pytest"]
+    print("next", *map(_shown.command, steps), sep="\n  ")
     return 0
 
 

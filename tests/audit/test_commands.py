@@ -1,4 +1,5 @@
 import csv
+import re
 import shlex
 import shutil
 
@@ -77,7 +78,7 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     result = audit(faces.targets, rows, classes=faces.classes, ids=faces.ids)
     assert result.text() in out
     assert f"fingerprint {result.fingerprint}" in out
-    assert f"then robustfer audit apply FILE --data rafdb:{raf}\n" in out
+    assert f"then robustfer audit apply FILE --data rafdb:{raf} --out corrected.txt\n" in out
     assert '"drawn": "random"' in (tmp_path / "page.html").read_text()
     with (tmp_path / "suspects.csv").open() as file:
         found = [row["id"] for row in csv.DictReader(file)]
@@ -105,7 +106,9 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     assert f"{estimate.matrix[0, 0]:.3f}  {estimate.matrix[0, 1]:.3f}" in out
 
     # Labels of a list are others, which the decisions are not about.
-    status, out, err = run("apply", "anna.csv", *data, "--list", "corrected.txt")
+    status, out, err = run(
+        "apply", "anna.csv", *data, "--list", "corrected.txt", "--out", "again.txt"
+    )
     assert status == 1
     assert "the decisions are about labels with the fingerprint" in err
     status, out, err = run("run.safetensors", *data, "--verified", "anna.csv")
@@ -155,7 +158,71 @@ def test_the_next_command_names_the_same_labels(run, tmp_path):
     data += " --reader num_samples=14 --reader size=32"
     status, out, err = run("run.npz", *shlex.split(data))
     assert (status, err) == (0, "")
-    assert f"then robustfer audit apply FILE {data}\n" in out
+    assert f"then robustfer audit apply FILE {data} --out corrected.txt\n" in out
+
+
+def test_the_next_command_keeps_the_reviewed_labels(run, raf, tmp_path):
+    faces = RAFDB(raf)
+    labels = tmp_path / "corrected.txt"
+    write_noise_list(labels, faces.ids, (faces.targets + (torch.arange(70) < 9)) % 7)
+    reviewed = labels.read_bytes()
+    save_file({"probabilities": predict(faces)}, tmp_path / "run.safetensors")
+    data = ["--data", f"rafdb:{raf}", "--list", "corrected.txt"]
+    status, out, err = run("run.safetensors", *data)
+    assert (status, err) == (0, "")
+    command = shlex.split(re.search("then robustfer audit (apply .+)", out)[1])
+    assert command[-2:] == ["--out", "corrected-2.txt"]
+    mark = re.search("fingerprint (.+)", out)[1]
+    decide(tmp_path / "FILE", faces, {0: "fear"}, mark)
+    assert run(*command)[0] == 0
+    assert labels.read_bytes() == reviewed
+    assert with_noise_list(faces, tmp_path / "corrected-2.txt").targets[0] == 1
+    # The name by default is for a new file only.
+    status, _, err = run("apply", "FILE", *data)
+    assert (status, labels.read_bytes()) == (1, reviewed)
+    assert "corrected.txt exists; choose the name of the corrected labels with --out" in err
+
+
+@pytest.mark.parametrize("name", ["list.txt", "link.txt", "hard.txt", "a.csv", "raf/list.txt"])
+def test_no_file_that_is_read_is_replaced(run, raf, tmp_path, name):
+    faces = RAFDB(raf)
+    write_noise_list(tmp_path / "list.txt", faces.ids, faces.targets)
+    (tmp_path / "link.txt").symlink_to("list.txt")
+    (tmp_path / "hard.txt").hardlink_to(tmp_path / "list.txt")
+    (tmp_path / "raf" / "list.txt").write_text("")
+    save_file({"probabilities": predict(faces)}, tmp_path / "run.safetensors")
+    mark = audit(faces.targets, predict(faces), classes=faces.classes, ids=faces.ids).fingerprint
+    decide(tmp_path / "a.csv", faces, {0: "fear"}, mark, "suspects")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    data = ("--data", f"rafdb:{raf}", "--list", "list.txt")
+    for arguments in (
+        ("apply", "a.csv", *data, "--out", name),
+        ("run.safetensors", *data, "--verified", "a.csv", "--out", name),
+        ("run.safetensors", *data, "--verified", "a.csv", "--ranking", name),
+    ):
+        status, _, err = run(*arguments)
+        assert status == 1
+        what = "replace a file of the data" if "raf" in name else "be a file that the command reads"
+        assert f"{arguments[-2]} must not {what}, got {name}" in err
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_outputs_are_two_files_and_may_lie_beside_the_run(run, raf, tmp_path):
+    faces = RAFDB(raf)
+    (tmp_path / "ce").mkdir()
+    dynamics = TrainingDynamics(70, 7, given=faces.targets)
+    dynamics.update(torch.arange(70), predict(faces).log())
+    save_file(dynamics.state_dict(), tmp_path / "ce" / "dynamics.safetensors")
+    data = ("--data", f"rafdb:{raf}")
+    for _ in range(2):
+        assert run("ce", *data, "--out", "ce/review.html")[0] == 0
+    status, _, err = run("ce", *data, "--out", "ce/dynamics.safetensors")
+    assert status == 1
+    assert "--out must not be a file that the command reads" in err
+    status, _, err = run("ce", *data, "--out", "a.csv", "--ranking", "./a.csv")
+    assert status == 1
+    assert "--ranking and --out must be two files, got a.csv for both" in err
 
 
 def test_samples_that_no_step_saw_are_counted(run, raf, tmp_path):
@@ -175,7 +242,7 @@ def test_only_suspects_tell_nothing_of_how_labels_go_wrong(run, raf, tmp_path):
     status, out, _ = run("apply", "a.csv", "--data", f"rafdb:{raf}")
     assert status == 0
     assert "how labels go wrong is unknown: decisions must have samples of a random draw" in out
-    assert (tmp_path / "labels.txt").is_file()
+    assert (tmp_path / "corrected.txt").is_file()
 
 
 def test_duplicates_and_leaks_are_told(run, tmp_path):

@@ -414,3 +414,21 @@ def test_help(run, capsys):
         cli.main(["noise", "make", "demo"])
     assert stopped.value.code == 2
     assert "--rate" in capsys.readouterr().err
+
+
+def test_no_file_that_is_read_is_replaced(run, raf, tmp_path):
+    labels = raf / "EmoLabel" / "list_patition_label.txt"
+    noisy = tmp_path / "noisy.txt"
+    assert run("make", f"rafdb:{raf}", "--rate", 0.3, "--output", noisy)[0] == 0
+    before = labels.read_bytes(), noisy.read_bytes()
+    for arguments in (
+        ("make", f"rafdb:{raf}", "--rate", 0.3, "--output", labels),
+        ("show", f"rafdb:{raf}", "--list", noisy, "--save-profile", noisy),
+        ("verify", noisy, "--clean", labels, "--picture", noisy.with_suffix(".png")),
+    ):
+        noisy.with_suffix(".png").unlink(missing_ok=True)
+        noisy.with_suffix(".png").symlink_to(labels)
+        status, _, err = run(*arguments)
+        assert status == 1
+        assert f"{arguments[-2]} must not " in err
+        assert (labels.read_bytes(), noisy.read_bytes()) == before

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from robustfer import _shown
+from robustfer._files import check_outputs
 from robustfer._predictions import Predictions, read_probabilities
 from robustfer.audit.decisions import Decisions, read_decisions
 from robustfer.audit.duplicates import Duplicates, find_duplicates
@@ -21,7 +23,7 @@ from robustfer.audit.ranking import audit
 from robustfer.audit.shift import shift_of_shares
 from robustfer.data import LabeledFaces
 from robustfer.noise import TransitionEstimate, with_noise_list, write_noise_list
-from robustfer.noise.commands import list_options, load_faces
+from robustfer.noise.commands import files_read, list_options, load_faces
 from robustfer.noise.matching import fitting_order
 from robustfer.state import LabelStore
 
@@ -42,6 +44,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _review(path: str, options: argparse.Namespace) -> int:
+    page = options.out or Path("review.html")
+    # A page may lie in the folder of the run.
+    run = [Path(path, name) for name in ("dynamics.safetensors", "final.safetensors")]
+    read = [*files_read(options), *(run if Path(path).is_dir() else [path])]
+    check_outputs({"--out": page, "--ranking": options.ranking}, read)
     faces = _faces(options)
     transition = None
     if options.verified:
@@ -49,7 +56,6 @@ def _review(path: str, options: argparse.Namespace) -> int:
     found = read_probabilities(path)
     rows = found.aligned(path, faces.ids, faces.classes)
     _check_columns(path, found, rows, faces)
-    page = options.out or Path("review.html")
     result = audit(faces.targets, rows, transition=transition, classes=faces.classes, ids=faces.ids)
     if options.ranking is not None:
         result.write(options.ranking)
@@ -93,19 +99,26 @@ def _review(path: str, options: argparse.Namespace) -> int:
     if options.ranking is not None:
         print(f"ranking: {options.ranking}")
     print(f"page: {page}")
-    data = " ".join(_data_options(options))
-    print(f"next: open the page, download the decisions, then robustfer audit apply FILE {data}")
+    words = ["robustfer", "audit", "apply", "FILE", *_data_options(options)]
+    words += ["--out", str(_new_list())]
+    print(f"next: open the page, download the decisions, then {_shown.command(words)}")
     return 0
 
 
+def _new_list() -> Path:
+    """Return a name for the list of corrected labels that does not exist yet."""
+    names = (f"corrected{'' if number == 1 else f'-{number}'}.txt" for number in count(1))
+    return next(path for path in map(Path, names) if not path.exists())
+
+
 def _data_options(options: argparse.Namespace) -> list[str]:
-    """Return the options that name the labels, as they are written in a shell."""
+    """Return the options that name the labels."""
     given = {"--data": options.data, "--split": options.split if options.split != "train" else None}
     for name in ("list", "base", "order", "classes"):
         given[f"--{name}"] = getattr(options, name)
-    readers = [f"--reader {shlex.quote(f'{name}={value}')}" for name, value in options.reader]
-    known = ((name, value) for name, value in given.items() if value is not None)
-    return [*(f"{name} {shlex.quote(str(value))}" for name, value in known), *readers]
+    known = [(name, str(value)) for name, value in given.items() if value is not None]
+    known += [("--reader", f"{name}={value}") for name, value in options.reader]
+    return [word for option in known for word in option]
 
 
 def _check_columns(path: str, found: Predictions, rows: Tensor, faces: LabeledFaces) -> None:
@@ -124,9 +137,12 @@ def _check_columns(path: str, found: Predictions, rows: Tensor, faces: LabeledFa
 
 
 def _apply(paths: list[str], options: argparse.Namespace) -> int:
+    output = options.out or Path("corrected.txt")
+    if options.out is None and output.exists():
+        raise ValueError(f"{output} exists; choose the name of the corrected labels with --out")
+    check_outputs({"--out": output}, [*files_read(options), *paths])
     faces = _faces(options)
     decisions = _decisions(paths, faces)
-    output = options.out or Path("labels.txt")
     labels = LabelStore(faces.targets, num_classes=len(faces.classes))
     changed = labels.apply_decisions(decisions)
     write_noise_list(output, faces.ids, labels())

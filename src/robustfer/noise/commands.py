@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from robustfer._files import check_outputs
 from robustfer._names import DATA_SETS
 from robustfer._predictions import read_probabilities
 from robustfer.data.dataset import LabeledFaces
@@ -24,11 +26,18 @@ from robustfer.noise.profile import NoiseProfile, vote_shares
 from robustfer.noise.report import NoiseReport, fingerprint, noise_report, picture_format
 from robustfer.noise.verification import verify_noise_list
 
+_OUTPUTS = ("output", "save_profile", "picture")
+_INPUTS = ("data", "clean", "list", "probabilities", "profile", "verified", "against")
+
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Return 0, or 1 if a list has problems."""
     if options.picture is not None:
         picture_format(options.picture)  # checked before anything is written
+    check_outputs(
+        {f"--{name.replace('_', '-')}": getattr(options, name, None) for name in _OUTPUTS},
+        files_read(options),
+    )
     return {"make": _make, "show": _show, "verify": _verify}[options.action](options)
 
 
@@ -126,6 +135,14 @@ def _verify(options: argparse.Namespace) -> int:
             report = replace(report, notes=(*report.notes, *missing))
     _show_report(report, options, f"{options.list.name}: {100 * report.rate:.1f} % differ")
     return 1 if report.problems else 0
+
+
+def files_read(options: argparse.Namespace) -> list[str]:
+    """Return the files and folders that the options name, such as ``rafdb:PATH``."""
+    given = [getattr(options, name, None) for name in _INPUTS]
+    given += [value for _, value in options.reader]
+    texts = [one for value in given for one in (value if isinstance(value, list) else [value])]
+    return [str(text) for text in texts if isinstance(text, (str, Path))]
 
 
 def list_options(options: argparse.Namespace) -> dict[str, Any]:
