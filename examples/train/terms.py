@@ -53,12 +53,44 @@ def weighs_classes(loss: nn.Module) -> bool:
 def read_options(text: str, whole: str) -> dict[str, Any]:
     """Return ``OPTION=VALUE,...`` as a dictionary. A value is Python, YAML, or text."""
     options: dict[str, Any] = {}
-    for part in text.split(",") if text else ():
+    for part in split_at_commas(text, whole) if text else ():
         name, equals, value = part.partition("=")
         if not (name and equals):
             raise Refused(f"--loss {whole}: options must be OPTION=VALUE, got {part!r}")
         try:
             options[name] = literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = yaml.safe_load(value)  # true, no, and words
+        except (ValueError, SyntaxError, TypeError):
+            options[name] = read_yaml(name, value, whole)  # true, no, words and mappings
     return options
+
+
+def split_at_commas(text: str, whole: str) -> list[str]:
+    """Split the text at commas outside brackets and quotes."""
+    parts, quote, depth = [""], "", 0
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        if character == "," and not quote and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if quote or depth:
+        raise Refused(
+            f"--loss {whole}: brackets and quotes must be closed, got {text}; add the missing one"
+        )
+    return parts
+
+
+def read_yaml(name: str, value: str, whole: str) -> Any:
+    """Return a value of YAML."""
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise Refused(
+            f"--loss {whole}: {name} must be a value of Python or YAML, got {value}; write text "
+            "with special characters in quotes"
+        ) from error

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from examples.train.engine import Training
-from examples.train.methods import compose
+from examples.train.methods import METHODS, compose
 from examples.train.methods.base import WeightedCrossEntropy
-from examples.train.options import Refused
-from examples.train.terms import make_term
+from examples.train.options import Refused, parse
+from examples.train.terms import make_term, read_options
 from examples.train.views import Views
 from robustfer import registry
 from robustfer._description import options_of, signature_of
@@ -161,6 +161,26 @@ def test_a_term_has_the_weight_and_the_options_of_its_text():
     assert torch.equal(make_term("eac=1", {}, weights).loss.class_weights, weights)
 
 
+OPTIONS = {
+    "scale=[1,2],other=3": {"scale": [1, 2], "other": 3},
+    "scale={a: 1, b: [2, 3]},other=(4,5)": {"scale": {"a": 1, "b": [2, 3]}, "other": (4, 5)},
+    "scale={'a,b': 1},other='c,[d'": {"scale": {"a,b": 1}, "other": "c,[d"},
+    "scale=[a, no]": {"scale": ["a", False]},
+    "other=a=b": {"other": "a=b"},
+}
+
+
+@pytest.mark.parametrize("text", OPTIONS)
+def test_an_option_may_be_a_list_a_mapping_or_quoted_text(text):
+    assert read_options(text, f"acme,{text}") == OPTIONS[text]
+
+
+def test_a_list_reaches_the_loss_from_the_command_line():
+    own = METHODS["compose"].load().Options
+    losses = parse("compose", own, ["--loss", "acme,scale=[1,2]", "--loss", "eac"]).own.loss
+    assert losses == ["acme,scale=[1,2]", "eac"]
+
+
 @pytest.mark.parametrize(
     ("word", "on"), [("true", True), ("yes", True), ("on", True), ("True", True),
                      ("false", False), ("no", False), ("off", False), ("False", False)],
@@ -194,6 +214,11 @@ def test_sizes_are_filled_where_they_are_needed_and_not_given(monkeypatch):
         ("eac=1,consistency=2", TypeError, "'consistency_weight'"),
         ("eac=much", Refused, "much"),
         ("eac=1,variant", Refused, "variant"),
+        ("eac=1,variant=[1,2", Refused, r"--loss eac.* brackets and quotes must be closed"),
+        ("eac=1,variant=1],margin=2", Refused, "brackets and quotes must be closed"),
+        ("eac=1,variant='a,margin=2", Refused, "brackets and quotes must be closed"),
+        ("eac=1,variant={[a]: 1}", Refused, "variant must be a value of Python or YAML"),
+        ("eac=1,variant=a: b: c", Refused, "variant must be a value of Python or YAML"),
     ],
 )
 def test_what_is_misspelt_is_refused(text, error, fact):
