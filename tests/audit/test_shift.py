@@ -31,3 +31,32 @@ def test_the_share_is_that_of_the_equation():
 
 def test_without_a_wrong_label_nothing_is_said():
     assert shift_of_shares(torch.diag(torch.tensor([3, 2, 1]))) is None
+
+
+def test_a_stratified_draw_is_weighted_by_the_labels():
+    """As many faces of each label, half of them wrong; label 0 stands for nine times as many."""
+    counts = torch.tensor([[500, 500], [500, 500]])
+    even = shift_of_shares(counts, given_counts=torch.tensor([500, 500]))
+    uneven = shift_of_shares(counts, given_counts=torch.tensor([900, 100]))
+    assert even.share < 0.1
+    # 450 of 500 wrong labels go from class 1 to label 0, and 50 back.
+    assert uneven.share == pytest.approx((450 - 50) / 500, abs=0.05)
+    assert uneven.chance < 0.1
+
+
+def test_wrong_labels_of_rare_classes_are_seen():
+    """Their weights are small, but they are there."""
+    counts = torch.diag(torch.tensor([14, 14, 14])) + torch.tensor(
+        [[0, 0, 3], [0, 0, 2], [0, 0, 0]]
+    )
+    found = shift_of_shares(counts, given_counts=torch.tensor([9000, 900, 20]))
+    assert found is not None
+    assert 0 < found.low <= found.share <= found.high <= 1
+    assert found.chance <= 1
+
+
+def test_labels_that_nobody_has_or_verified_add_nothing():
+    counts = torch.tensor([[40, 0, 0, 0], [10, 30, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    found = shift_of_shares(counts, given_counts=torch.tensor([500, 300, 0, 700]))
+    others = shift_of_shares(counts[:2, :2], given_counts=torch.tensor([500, 300]))
+    assert found.share == pytest.approx(others.share, abs=0.04)

@@ -162,13 +162,18 @@ def _apply(paths: list[str], options: argparse.Namespace) -> int:
 def _show(estimate: TransitionEstimate, decisions: Decisions, faces: LabeledFaces) -> None:
     print(f"from {int(estimate.counts.sum())} random faces, with {estimate.level:.0%} intervals:")
     print(estimate.text(faces.classes))
-    wrong = 1 - float((estimate.shares * estimate.matrix.diagonal()).sum())
-    print(f"wrong labels: {100 * wrong:.0f} %")
-    counts = estimate.counts.double()
-    if decisions.stratified:  # weighted as if they were drawn at random
-        given, drawn = decisions.given_counts.double(), counts.sum(dim=0)
-        counts = counts * (given / given.sum()) / (drawn / drawn.sum()).clamp(min=1e-12)
-    shift = shift_of_shares(counts, level=estimate.level)
+    low, high = 100 * estimate.wrong_low, 100 * estimate.wrong_high
+    print(f"wrong labels: {100 * estimate.wrong:.0f} % ({low:.0f} - {high:.0f})")
+    given_counts = decisions.given_counts if decisions.stratified else None
+    if given_counts is not None:
+        unseen = (given_counts > 0) & (estimate.counts.sum(dim=0) == 0)
+        names = [name for name, one in zip(faces.classes, unseen.tolist(), strict=True) if one]
+        if names:
+            print(
+                f"no clear face was verified with the label {', '.join(names)}; how these labels "
+                "go wrong is a guess, so label some"
+            )
+    shift = shift_of_shares(estimate.counts, given_counts=given_counts, level=estimate.level)
     if shift is None:
         print("no wrong label among these faces: a training with the matrix cannot correct any")
     else:

@@ -28,36 +28,53 @@ class Shift(NamedTuple):
     chance: float
 
 
-def shift_of_shares(counts: Tensor, *, level: float = 0.95) -> Shift | None:
+def shift_of_shares(
+    counts: Tensor, *, given_counts: Tensor | None = None, level: float = 0.95
+) -> Shift | None:
     r"""Estimate which share of the wrong labels shifts the class shares.
 
     .. math:: s = \frac{\sum_k \left| \sum_l (J_{kl} - J_{lk}) \right|}{2 \sum_{k \neq l} J_{kl}}
 
     :math:`J_{kl}` is the share of samples with true class k and given label l. Its posterior is a
-    Dirichlet distribution. Wrong labels that go from k to l as often as back shift
-    nothing. A small sample still shows some shift: ``chance`` says how much.
+    Dirichlet distribution, in a stratified draw one per given label. Wrong labels that go from k to
+    l as often as back shift nothing. A small sample still shows some shift: ``chance`` says how
+    much.
 
     Args:
-        counts: verified samples of each true class (row) and given label (column), or weights in
-            proportion to a random draw, ``(C, C)``.
+        counts: verified samples of each true class (row) and given label (column), ``(C, C)``.
+        given_counts: samples of each given label in the whole data set ``(C)``, for a draw
+            stratified by the given label.
         level: probability of the interval.
 
     Returns:
         the estimate; ``None`` if none of the verified labels is wrong.
     """
-    number = counts.double().numpy()
-    above = np.triu_indices(len(number), 1)
-    pairs = (number + number.T)[above].round().astype(int)
+    number = counts.numpy()
+    row, column = np.triu_indices(len(number), 1)
+    pairs = (number + number.T)[row, column]
     if not pairs.sum():
         return None
     generator = np.random.default_rng(0)
-    size = number.size
-    joint = generator.dirichlet(number.flatten() + 1 / size, _DRAWS).reshape(_DRAWS, *number.shape)
+    joint = generator.standard_gamma(number + 1 / number.size, (_DRAWS, *number.shape))
+    if given_counts is None:
+        weight = np.ones(len(number))
+    else:
+        drawn = number.sum(axis=0)
+        size = np.where(
+            drawn > 0, given_counts.double().numpy(), 0.0
+        )  # of the others none is known
+        joint *= (size / np.maximum(joint.sum(axis=1), np.finfo(np.float64).tiny))[:, None]
+        weight = size / np.maximum(drawn, 1)
     found = _shares(joint)
+    # As many weighted labels both ways: the lighter of two labels is drawn more often.
+    both = weight[row] + weight[column]
+    there = generator.binomial(
+        pairs, np.divide(weight[row], both, out=np.full_like(both, 0.5), where=both > 0),
+        (_DRAWS, len(pairs)),
+    )  # fmt: skip
     balanced = np.zeros((_DRAWS, *number.shape))
-    there = generator.binomial(pairs, 0.5, (_DRAWS, len(pairs)))
-    balanced[:, above[0], above[1]] = there
-    balanced[:, above[1], above[0]] = pairs - there
+    balanced[:, row, column] = there * weight[column]
+    balanced[:, column, row] = (pairs - there) * weight[row]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Shift(float(found.mean()), float(low), float(high), float(_shares(balanced).mean()))
 

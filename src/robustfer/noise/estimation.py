@@ -36,6 +36,10 @@ class TransitionEstimate:
         shares: true share of each class, float64 ``(C)``. They sum to 1.
         shares_low: lower end of the credible interval of each share, ``(C)``.
         shares_high: upper end, ``(C)``.
+        wrong: share of wrong labels in the data set. It rests on the verified samples, and hardly
+            on the prior.
+        wrong_low: lower end of its credible interval.
+        wrong_high: upper end.
         counts: verified samples of each true class (row) and given label (column), ``(C, C)``.
         level: probability of each interval.
     """
@@ -46,6 +50,9 @@ class TransitionEstimate:
     shares: Tensor
     shares_low: Tensor
     shares_high: Tensor
+    wrong: float
+    wrong_low: float
+    wrong_high: float
     counts: Tensor
     level: float
 
@@ -81,7 +88,7 @@ def transition_from_verified(
     num_classes: int,
     given_counts: Tensor | ArrayLike | None = None,
     learnt: Tensor | ArrayLike | None = None,
-    prior: float = 0.3,
+    prior: float | None = None,
     prior_diagonal: float = 2.0,
     level: float = 0.95,
 ) -> TransitionEstimate:
@@ -95,7 +102,8 @@ def transition_from_verified(
 
     For a stratified draw pass ``given_counts``. Each verified sample of given label l then weighs
     :math:`N_l / n_{\cdot l}`, the samples in the data set per verified one. The counts of a row are
-    scaled to their effective number :math:`(\sum w)^2 / \sum w^2`.
+    scaled to their effective number :math:`(\sum w)^2 / \sum w^2`. A label without a clear verified
+    sample counts as one sample whose true class is as the prior says. Its intervals are wide.
 
     The intervals are those of Dirichlet posteriors of the rows and of the shares.
 
@@ -110,7 +118,8 @@ def transition_from_verified(
         num_classes: number of classes.
         given_counts: samples of each given label in the whole data set, for a stratified draw.
         learnt: the labels that a network learnt instead of the given ones, as probabilities.
-        prior: :math:`a`, the prior count of each entry of a row.
+        prior: :math:`a`, the prior count of each entry of a row. Default: 0.3, and for more than
+            seven classes less, so that the wrong labels of a row count 1.8 together.
         prior_diagonal: :math:`b`, the additional prior count of the right label.
         level: probability of the credible intervals, in (0, 1).
 
@@ -119,7 +128,7 @@ def transition_from_verified(
 
     Raises:
         TypeError: labels are not numbers.
-        ValueError: an argument does not fit, or a label of the data set has no verified sample.
+        ValueError: an argument does not fit.
 
     Reference:
         Hendrycks et al., Using Trusted Data to Train Deep Networks on Labels Corrupted by Severe
@@ -134,6 +143,8 @@ def transition_from_verified(
     tensor([0.7174, 0.2826], dtype=torch.float64)
     """
     num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
+    if prior is None:
+        prior = 0.3 * min(1.0, 6 / (num_classes - 1))
     check_range("prior", prior, 0.0, open_low=True)
     check_range("prior_diagonal", prior_diagonal, 0.0)
     check_range("level", level, 0.0, 1.0, open_low=True, open_high=True)
@@ -152,13 +163,19 @@ def transition_from_verified(
         drawn, size = number.sum(axis=1, keepdims=True), np.ones(1)
         weight = np.ones(num_classes)
     else:
-        drawn, size = number, _stratum_shares(given_counts, number.sum(axis=0))
+        size = _stratum_shares(given_counts, number.sum(axis=0))
+        unseen = (size > 0) & (number.sum(axis=0) == 0)
+        expected = prior + prior_diagonal * np.eye(num_classes)
+        number[:, unseen] = (expected / expected.sum(axis=0))[:, unseen]
+        drawn = number
         weight = size / np.maximum(number.sum(axis=0) / max(number.sum(), 1), 1e-300)
     weighted = number * weight
     if learnt is not None:
         soft = to_probabilities("learnt", learnt)
         check_shapes(learnt=(soft, f"N {num_classes}"), true=(truth, "N"))
-        weighted = _summed(truth[known], weight[labels[known]], soft[known])
+        seen = counts.sum(dim=0).numpy() > 0
+        weighted = np.where(seen, 0.0, weighted)
+        weighted += _summed(truth[known], weight[labels[known]], soft[known])
     effective = _effective_counts(weighted, (number * weight**2).sum(axis=1))
     shares, shares_variance = _class_shares(drawn, size, prior)
     pseudo = effective + prior + prior_diagonal * np.eye(num_classes)
@@ -168,6 +185,9 @@ def transition_from_verified(
     if given_counts is not None and learnt is None:
         spread = _stratified_variance(matrix, shares, size, number.sum(axis=0))
         variance = np.maximum(variance, np.minimum(spread, 0.9 * matrix * (1 - matrix)))
+    right = number.diagonal() if given_counts is not None else np.array([np.trace(number)])
+    wrong, wrong_variance = _class_shares(np.stack([drawn.sum(axis=0) - right, right]), size, 0.5)
+    wrong_low, wrong_high = _interval(wrong, wrong_variance, level)
     matrix_low, matrix_high = _interval(matrix, variance, level)
     shares_low, shares_high = _interval(shares, shares_variance, level)
     return TransitionEstimate(
@@ -177,6 +197,9 @@ def transition_from_verified(
         shares=torch.from_numpy(shares),
         shares_low=torch.from_numpy(shares_low),
         shares_high=torch.from_numpy(shares_high),
+        wrong=float(wrong[0]),
+        wrong_low=float(wrong_low[0]),
+        wrong_high=float(wrong_high[0]),
         counts=counts,
         level=level,
     )
@@ -247,12 +270,6 @@ def _stratum_shares(given_counts: Tensor | ArrayLike, drawn: Floats) -> Floats:
     size: Floats = counts.double().numpy()
     if not size.sum():
         raise ValueError("given_counts must be numbers of samples, got only zeros")
-    missing = np.flatnonzero((size > 0) & (drawn == 0))
-    if len(missing):
-        raise ValueError(
-            f"true has no verified sample of the given label {missing[0]}, expected one because "
-            f"{int(size[missing[0]])} samples of the data set have it; verify some of each label"
-        )
     strange = np.flatnonzero((size == 0) & (drawn > 0))
     if len(strange):
         raise ValueError(
@@ -288,7 +305,7 @@ def _class_shares(drawn: Floats, size: Floats, prior: float) -> tuple[Floats, Fl
     """Return mean and variance of the true shares, from independent Dirichlets per stratum."""
     pseudo = drawn + prior * size
     total = pseudo.sum(axis=0)
-    part = pseudo / total
+    part = np.divide(pseudo, total, out=np.zeros_like(pseudo), where=total > 0)  # no such label
     variance = part * (1 - part) / (total + 1)
     return (size * part).sum(axis=1), (size**2 * variance).sum(axis=1)
 
