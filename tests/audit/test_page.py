@@ -202,6 +202,95 @@ def open_tab(browser, title):
     next(tab for tab in tabs if tab.text.startswith(title)).click()
 
 
+def stored(browser, found, reviewer=""):
+    """Decisions about the labels that the browser keeps."""
+    start, decisions = f"robustfer-audit-{found.fingerprint}", {}
+    for key, label in browser.execute_script("return Object.entries(localStorage)"):
+        if key.startswith(start + "["):
+            by, part, name = json.loads(key.removeprefix(start))
+            if by == reviewer:
+                decisions[part, name] = label
+    return decisions
+
+
+def test_two_open_pages_keep_the_decisions_of_both(browser, tmp_path):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    found = result(first="two.png")
+    for name, suspects in (("review.html", 6), ("review-2.html", 9)):
+        write_review(tmp_path / name, found, images(), random=5, suspects=suspects)
+    drawn = page_data(tmp_path / "review-2.html")["random"]
+    names = [("stratified", face["id"]) for face in drawn]
+    first = browser.current_window_handle
+
+    def shown(expected):
+        part = "nav button[aria-current=page]"
+        WebDriverWait(browser, 20).until(lambda _: text(browser, part) == expected)
+
+    browser.get((tmp_path / "review.html").as_uri())
+    press(browser, "1", "1")
+    browser.switch_to.new_window("tab")
+    second = browser.current_window_handle
+    try:
+        browser.get((tmp_path / "review-2.html").as_uri())
+        shown("Random 2/5")
+        press(browser, "2", "3")
+        browser.switch_to.window(first)
+        shown("Random 4/5")
+        # The newest decision of a face wins.
+        press(browser, "x")
+        labels = ("happy", "happy", "ambiguous", TRAP)
+        assert stored(browser, found) == dict(zip(names[:4], labels, strict=True))
+        # Undo takes back what this page decided.
+        press(browser, "u", "u")
+        shown("Random 3/5")
+        browser.switch_to.window(second)
+        shown("Random 3/5")
+        press(browser, "u", "u", "u")
+        shown("Random 1/5")
+        browser.refresh()
+        shown("Random 1/5")
+    finally:
+        browser.switch_to.window(second)
+        browser.close()
+        browser.switch_to.window(first)
+    shown("Random 1/5")
+    assert stored(browser, found) == {names[0]: "happy"}
+
+
+def test_each_reviewer_has_own_decisions(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    found = result(first="reviewers.png")
+    write_review(tmp_path / "review.html", found, images(), random=5)
+    browser.get((tmp_path / "review.html").as_uri())
+    field = browser.find_element("id", "reviewer")
+
+    def part():
+        return text(browser, "nav button[aria-current=page]")
+
+    press(browser, "1", "1")
+    # The keys of the name decide nothing.
+    field.send_keys("Ünal 12x", Keys.ENTER)
+    assert part() == "Random 0/5"
+    press(browser, "u", "2", "2", "2")
+    browser.refresh()
+    assert part() == "Random 3/5"
+    field = browser.find_element("id", "reviewer")
+    assert field.get_attribute("value") == "Ünal 12x"
+    press(browser, "u", "d")
+    file = browser.downloads / f"decisions-{found.fingerprint}-Ünal-12x.csv"
+    WebDriverWait(browser, 20).until(lambda _: file.exists())
+    decisions = read_decisions(file, found.given, classes=CLASSES, ids=found.ids)
+    assert decisions.drawn_label.tolist() == [1, 1]
+    field.clear()
+    field.send_keys(Keys.ENTER)
+    assert part() == "Random 2/5"
+    assert set(stored(browser, found).values()) == {"happy"}
+    assert list(stored(browser, found, "Ünal 12x").values()) == ["sad", "sad"]
+
+
 def test_a_review_from_the_disk_to_decisions(browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.wait import WebDriverWait
@@ -281,10 +370,10 @@ def test_a_pair_of_duplicates_gets_one_label(browser, tmp_path):
     assert len(browser.find_elements("css selector", "main img")) == 2
     press(browser, "2")
     assert text(browser, "nav button[aria-current=page]") == "Duplicates 1/1"
-    said = browser.execute_script("return JSON.parse(localStorage.getItem(STORE)).said.duplicates")
-    assert said == {"#" + found.ids[one]: "sad", "#" + found.ids[other]: "sad"}
+    said = {("duplicates", found.ids[row]): "sad" for row in (one, other)}
+    assert stored(browser, found) == said
     press(browser, "u")
-    assert browser.execute_script("return Object.keys(state.said.duplicates).length") == 0
+    assert stored(browser, found) == {}
 
 
 def test_n_goes_through_the_parts(browser, tmp_path):
