@@ -162,8 +162,8 @@ def _apply(paths: list[str], options: argparse.Namespace) -> int:
 def _show(estimate: TransitionEstimate, decisions: Decisions, faces: LabeledFaces) -> None:
     print(f"from {int(estimate.counts.sum())} random faces, with {estimate.level:.0%} intervals:")
     print(estimate.text(faces.classes))
-    low, high = 100 * estimate.wrong_low, 100 * estimate.wrong_high
-    print(f"wrong labels: {100 * estimate.wrong:.0f} % ({low:.0f} - {high:.0f})")
+    wrong = [100 * value for value in (estimate.wrong, estimate.wrong_low, estimate.wrong_high)]
+    print("wrong labels: {:.0f} % ({:.0f} - {:.0f})".format(*wrong))
     given_counts = decisions.given_counts if decisions.stratified else None
     if given_counts is not None:
         unseen = (given_counts > 0) & (estimate.counts.sum(dim=0) == 0)
