@@ -35,7 +35,14 @@ from examples.train.options import Refused, Settings, as_yaml
 from examples.train.predictions import labels_fingerprint, write_predictions
 from examples.train.processes import average_, run_in_parts
 from examples.train.recording import record_batch, start_record, write_record
-from examples.train.run_folder import AVERAGE, RunFolder, open_folder, path_of, read_state
+from examples.train.run_folder import (
+    AVERAGE,
+    LOGS,
+    RunFolder,
+    open_folder,
+    path_of,
+    read_state,
+)
 from examples.train.views import Batch, Views
 from examples.train.weights import is_factory, make_classifier, pixels_of, prepare
 from robustfer.checkpoint import save_model
@@ -46,7 +53,6 @@ from robustfer.state import ModelEMA
 
 # The user can fix what fails before the first step, so these errors are shown in one line.
 _MENDABLE = (ValueError, TypeError, LookupError, OSError, RuntimeError, ImportError)
-LOGS = "logs"
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,24 @@ def refusing() -> Iterator[None]:
         raise Refused(text) from error
 
 
+@contextmanager
+def refusing_the_first(step: int) -> Iterator[None]:
+    """Turn errors of the losses' own checks into one line, in the first step of a run.
+
+    Other errors are mistakes in code, which a traceback helps to find.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if step > 0:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise Refused(
+            f"the first step fails: {text}; change the losses, their options or the data, and give "
+            "the command again"
+        ) from error
+
+
 def train(settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = None) -> Outcome:
     """Train with the settings, in every process of the run.
 
@@ -77,7 +101,7 @@ def train(settings: Settings, faces: tuple[LabeledFaces, LabeledFaces] | None = 
 
     Raises:
         Refused: the settings cannot be used. It is raised before anything is written, except when
-            the loss becomes NaN or infinite.
+            a loss refuses its tensors in the first step, or becomes NaN or infinite.
     """
     with default_dtype(settings.run.precision), deterministic(settings.run.deterministic):
         with refusing():
@@ -275,7 +299,8 @@ class Training:
             leave=False,
         )
         for batch in bar:
-            terms, stepped = self._step(batch)
+            with refusing_the_first(batch.step):
+                terms, stepped = self._step(batch)
             if stepped:
                 # Summed on the device, because reading a value would wait for it.
                 values = torch.stack([value.detach().to(exact) for value in terms.values()])

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import IO, Any
 import yaml
 
 from examples.train.files import write_whole
-from examples.train.options import Refused, Settings, as_yaml, differences
+from examples.train.options import GROUPS, Refused, Settings, as_yaml, differences
 from examples.train.predictions import PREDICTIONS
 from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 
@@ -34,7 +35,7 @@ except ImportError:  # Windows cannot lock the folder, so a second run there is 
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, RESUME, RECORD = "config.yaml", "resume.pt", "run.json"
-AVERAGE = "ema"
+LOGS, AVERAGE = "logs", "ema"
 
 
 @dataclass
@@ -74,6 +75,8 @@ def path_of(settings: Settings) -> Path:
 def check_folder(settings: Settings) -> None:
     """Refuse a folder that the run cannot use. Nothing is written.
 
+    A run that ended before its first epoch left only its settings. They can change.
+
     Raises:
         Refused: the folder has a run with other settings, has files but no run, or has this run
             while ``--resume`` was not given.
@@ -81,15 +84,16 @@ def check_folder(settings: Settings) -> None:
     path = path_of(settings)
     if path.exists() and not path.is_dir():
         raise Refused(f"{path} is a file; choose another folder with --output")
+    if _is_not_begun(path):
+        return
     config = path / CONFIG
-    if config.exists():
-        _check_same_settings(config, settings)
-        _check_resumed(path, settings)
-    elif path.is_dir() and any(not _is_ours(found) for found in path.iterdir()):
+    if not config.exists():
         raise Refused(
             f"{path} has files but no {CONFIG}, so it is not the folder of a run; choose another "
             "--output"
         )
+    _check_same_settings(config, settings)
+    _check_resumed(path, settings)
 
 
 def open_folder(settings: Settings, own: type) -> RunFolder:
@@ -100,13 +104,10 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
     """
     check_folder(settings)
     path = path_of(settings)
-    config = path / CONFIG
     path.mkdir(parents=True, exist_ok=True)
     lock = _locked(path)
     try:
-        if config.exists():
-            _check_same_settings(config, settings)
-        _check_resumed(path, settings)
+        check_folder(settings)  # another process can have written since
         state = read_state(path)
     except BaseException:
         if lock is not None:
@@ -114,8 +115,8 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
         raise
     for left_over in path.glob(".*.tmp"):  # unfinished files of a killed run
         left_over.unlink()
-    if not config.exists():
-        write_text(config, as_yaml(settings, own))
+    if _is_not_begun(path):
+        write_text(path / CONFIG, as_yaml(settings, own))
     return RunFolder(path, state, lock)
 
 
@@ -164,6 +165,24 @@ def _check_same_settings(config: Path, settings: Settings) -> None:
         )
 
 
+def _is_not_begun(path: Path) -> bool:
+    """Return whether the folder has no files, or those of a run without a finished epoch."""
+    if not path.is_dir() or all(map(_is_ours, path.iterdir())):
+        return True
+    results = (RESUME, RECORD, MODEL_FILE, PREDICTIONS)
+    return _is_config(path / CONFIG) and not any((path / name).exists() for name in results)
+
+
+def _is_config(path: Path) -> bool:
+    """Return whether a file has the options that every run saves."""
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    shared = {f.name for group in GROUPS.values() for f in dataclasses.fields(group)}
+    return isinstance(options, dict) and options.keys() >= shared
+
+
 def _is_ours(path: Path) -> bool:
     """Return whether a run that was killed at its start can have left this file."""
     return path.name == ".lock" or (path.name.startswith(".") and path.suffix == ".tmp")
@@ -195,6 +214,7 @@ def _locked(path: Path) -> IO[str] | None:
 
 __all__ = [
     "AVERAGE",
+    "LOGS",
     "MODEL_FILE",
     "RunFolder",
     "check_folder",

@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 from examples.train.__main__ import main
 from examples.train.data import read_faces_to_judge
+from examples.train.methods.base import WeightedCrossEntropy
+from examples.train.methods.compose import Compose
 from examples.train.options import DataOptions
 from robustfer.data import DemoFaces
 from tests.data.trees import write_image, write_rafdb
@@ -80,6 +82,34 @@ def test_named_in_one_line_and_nothing_written(name, capsys, elsewhere):
     err = refusal(capsys, method, *FEW, *options)
     assert all(fact in err for fact in facts), err
     assert list(elsewhere.iterdir()) == []
+
+
+def test_a_loss_that_refuses_the_first_step(capsys, monkeypatch, elsewhere):
+    """The corrected command can use the folder that the first one has taken."""
+
+    def refuse(self, logits, target):
+        raise ValueError("target must be soft,\n  got (8,)")
+
+    command = ["compose", *FEW, "--loss=cross_entropy", "--output=run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightedCrossEntropy, "forward", refuse)
+        assert main(command) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert "first step fails: target must be soft, got (8,); " in err
+    assert sorted(path.name for path in (elsewhere / "run").glob("[!.]*")) == ["config.yaml"]
+    assert main([*command[:-2], "--loss=scn", *command[-1:]]) == 0
+    assert "- scn" in (elsewhere / "run/config.yaml").read_text()
+
+
+def test_an_error_after_the_first_step_has_a_traceback(monkeypatch, elsewhere):
+    def refuse(self, batch):
+        if batch.step:
+            raise ValueError("too late")
+
+    monkeypatch.setattr(Compose, "after_step", refuse)
+    with pytest.raises(ValueError, match="too late"):
+        main(["compose", *FEW, "--loss=cross_entropy"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has such a device")

@@ -68,6 +68,32 @@ def test_a_run_of_other_settings_is_refused_and_they_are_named(resume, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+def test_a_run_without_an_epoch_may_begin_with_other_settings(tmp_path):
+    opened(f"--output={tmp_path}/run").close()
+    (tmp_path / "run/logs").mkdir()
+    (tmp_path / "run/mine.log").touch()
+    opened(f"--output={tmp_path}/run", "--seed=9", "--workers=2").close()
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (config["seed"], config["workers"]) == (9, 2)
+
+
+@pytest.mark.parametrize("name", ["resume.pt", "run.json", "model.safetensors"])
+def test_a_run_with_results_keeps_its_settings(name, tmp_path):
+    opened(f"--output={tmp_path}/run").close()
+    (tmp_path / "run" / name).touch()
+    with pytest.raises(Refused, match="seed was 0, is 9"):
+        opened(f"--output={tmp_path}/run", "--seed=9")
+
+
+def test_a_configuration_of_another_program_is_kept(tmp_path):
+    path = tmp_path / "other/config.yaml"
+    path.parent.mkdir()
+    path.write_text("seed: 1\n")
+    with pytest.raises(Refused, match="seed was 1, is 0"):
+        opened(f"--output={path.parent}")
+    assert path.read_text() == "seed: 1\n"
+
+
 def test_settings_that_do_not_decide_the_result_may_change(tmp_path):
     leave_a_run(tmp_path / "run")
     folder = opened(
