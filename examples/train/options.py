@@ -193,10 +193,11 @@ class RunOptions:
         seeds: number of runs, with this seed and the next ones, each in its own folder
         precision: 32, 64, bf16-mixed, or 16-mixed with a gradient scaler
         device: auto, cpu, cuda, cuda:1 or mps
-        devices: processes on this machine, one per device; they share each batch
+        devices: processes on this machine, one per device; they share each batch, and batch norm
+            takes its statistics in each
         nodes: number of machines
         accumulate: number of parts a process splits its batch into; needs less memory and a second
-            forward pass
+            forward pass; batch norm takes its statistics in each part
         ema_decay: also predict with a moving average of the weights with this decay, such as 0.999;
             saved in the folder ema of the run; default: none
         mirrored: also predict with the mean over an image and its mirror image
@@ -240,10 +241,11 @@ GROUPS = {
     "run": RunOptions,
 }
 
-# Options that change how a run is executed, but not its result.
+# Options that change how a run is executed, but not its result. `devices`, `nodes` and `accumulate`
+# are not free: batch norm takes its statistics from the part of the batch that a process runs.
 FREE = {
     *("keep", "memory_limit", "workers"),
-    *("device", "devices", "nodes", "accumulate", "compile", "deterministic"),
+    *("device", "compile", "deterministic"),
     *("seeds", "output", "resume", "stop_after", "progress", "dynamics"),
 }
 

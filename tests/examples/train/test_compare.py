@@ -51,6 +51,13 @@ def test_runs_that_differ_only_in_their_seed_are_a_group(groups, finished):
     ]
 
 
+def test_runs_whose_batch_norm_sees_other_parts_are_not_a_group(finished):
+    one, other = read_runs([str(finished["ce-0"]), str(finished["ce-1"])])
+    other.record["settings"]["accumulate"] = 2
+    names = [group.name for group in group_runs([one, other])]
+    assert names == ["ce, accumulate 1", "ce, accumulate 2"]
+
+
 def test_differences_are_paired_at_equal_steps_and_equal_passes(groups, finished):
     found = {one.budget: one for one in find_differences(groups, find_baselines(groups, None))}
     assert set(found) == {"steps", "image passes"}

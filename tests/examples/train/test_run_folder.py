@@ -102,6 +102,13 @@ def test_settings_that_do_not_decide_the_result_may_change(tmp_path):
     folder.close()
 
 
+@pytest.mark.parametrize("name", ["accumulate", "devices", "nodes"])
+def test_parts_of_a_batch_may_not_change_because_batch_norm_sees_them(name, tmp_path):
+    leave_a_run(tmp_path / "run")
+    with pytest.raises(Refused, match=f"{name} was 1, is 2"):
+        opened(f"--output={tmp_path}/run", "--resume", f"--{name}=2")
+
+
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/dear.txt").write_text("Dear")
