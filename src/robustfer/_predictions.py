@@ -99,8 +99,8 @@ def read_probabilities(path: str | Path) -> Predictions:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is of another kind, is damaged, or has no probabilities. The message
-            names the file.
+        ValueError: the file is of another kind, is damaged, has no probabilities, or has different
+            ones for one sample. The message names the file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +135,20 @@ def read_probabilities(path: str | Path) -> Predictions:
     ):
         if names is not None and len(names) != size:
             raise ValueError(f"{path}: {name} must hold {size} names, got {len(names)}")
+    _check_repeated(path, found.ids or [], rows)
     return found._replace(probabilities=rows)
+
+
+def _check_repeated(path: Path, ids: Sequence[str], rows: Tensor) -> None:
+    """Refuse two different rows of one sample."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        other = first.setdefault(name, row)
+        if other != row and not torch.equal(rows[other], rows[row]):
+            raise ValueError(
+                f"{path}: ids must name each sample once, but rows {other} and {row}, counted from "
+                f"0, are different predictions for {_shown.value(name)}; keep one, or their mean"
+            )
 
 
 def _read_csv(path: Path) -> Predictions:

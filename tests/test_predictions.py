@@ -1,0 +1,31 @@
+"""Files of predictions: their rows and columns are those of a data set."""
+
+import numpy as np
+import pytest
+import torch
+
+from robustfer.audit import read_probabilities
+
+ROWS = torch.tensor([[0.9, 0.1], [0.5, 0.5]], dtype=torch.float64)
+
+
+def table(path, *lines):
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_two_predictions_for_one_sample_are_refused(tmp_path):
+    path = table(tmp_path / "a.csv", "id,sad,glad", "a,0.9,0.1", "b,0.5,0.5", "a,0.1,0.9")
+    message = r"a\.csv: ids must name each sample once, but rows 0 and 2, .* predictions for 'a'"
+    with pytest.raises(ValueError, match=message):
+        read_probabilities(path)
+    rows = ROWS[[0, 1, 1, 0]].numpy()
+    np.savez(tmp_path / "a.npz", probabilities=rows, ids=["a", "b", "a", "b"])
+    with pytest.raises(ValueError, match="but rows 0 and 2, .* predictions for 'a'; keep one"):
+        read_probabilities(tmp_path / "a.npz")
+
+
+def test_a_prediction_may_be_repeated(tmp_path):
+    path = table(tmp_path / "a.csv", "id,sad,glad", "a,0.9,0.1", "b,0.5,0.5", "a,0.9,0.1")
+    rows = read_probabilities(path).aligned(path, ["b", "a"], ["sad", "glad"])
+    assert torch.equal(rows, ROWS[[1, 0]])
