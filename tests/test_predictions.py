@@ -29,3 +29,26 @@ def test_a_prediction_may_be_repeated(tmp_path):
     path = table(tmp_path / "a.csv", "id,sad,glad", "a,0.9,0.1", "b,0.5,0.5", "a,0.9,0.1")
     rows = read_probabilities(path).aligned(path, ["b", "a"], ["sad", "glad"])
     assert torch.equal(rows, ROWS[[1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ("sad,glad", ["glad", "sad"]),
+        ("sadness,glad", ["glad", "sad"]),
+        ("Sad,glad", ["glad", "sadness"]),
+        ("joy,happy", ["happy", "joy"]),
+    ],
+)
+def test_columns_are_named_as_the_classes_or_by_a_synonym(tmp_path, columns, names):
+    path = table(tmp_path / "a.csv", columns, "0.9,0.1", "0.5,0.5")
+    rows = read_probabilities(path).aligned(path, ["a", "b"], names)
+    assert torch.equal(rows, ROWS.flip(1))
+
+
+@pytest.mark.parametrize("columns", ["sad,bored", "sad,glad,bored", "sad,sadness"])
+def test_other_columns_are_refused(tmp_path, columns):
+    row = ",".join(["1", *"0" * columns.count(",")])
+    path = table(tmp_path / "a.csv", columns, row)
+    with pytest.raises(ValueError, match="must have one column for each of sad, glad, got sad"):
+        read_probabilities(path).aligned(path, ["a"], ["sad", "glad"])

@@ -17,7 +17,7 @@ from robustfer import _shown
 from robustfer._inputs import to_probabilities
 from robustfer._npz import plain_arrays
 from robustfer._tables import parse_number, read_table
-from robustfer.data.classes import class_name
+from robustfer.data.classes import class_names
 
 _Array = TypeVar("_Array")
 
@@ -54,13 +54,13 @@ class Predictions(NamedTuple):
         """
         rows = self.probabilities
         if self.classes is not None:
-            own = [class_name(name) for name in self.classes]
-            if len(own) != len(names) or any(own.count(name) != 1 for name in names):
+            own, wanted = class_names(self.classes), class_names(names)
+            if len(own) != len(wanted) or set(own) != set(wanted):
                 raise ValueError(
                     f"{path} must have one column for each of {', '.join(names)}, got "
                     f"{', '.join(self.classes)}"
                 )
-            rows = rows[:, [own.index(name) for name in names]]
+            rows = rows[:, [own.index(name) for name in wanted]]
         if rows.shape[1] != len(names):
             raise ValueError(
                 f"{path} must have the {len(names)} classes of the data set, got {rows.shape[1]}"

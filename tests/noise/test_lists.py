@@ -279,6 +279,17 @@ def test_the_fitting_order_of_numbers_that_the_data_set_does_not_have(tmp_path, 
         read_noise_list(path, clean=faces)
 
 
+def test_a_data_set_may_name_its_classes_by_synonyms(tmp_path):
+    words = ["surprised", "afraid", "disgusted", "happy", "sad", "angry", "neutrality"]
+    faces, path = Listed(70, classes=words), tmp_path / "noise.txt"
+    write_noise_list(path, faces.ids, faces.targets)
+    assert torch.equal(with_noise_list(faces, path).targets, faces.targets)
+    numbers = renumber(faces.targets, source=EXPRESSIONS, target="fer2013")
+    write_noise_list(path, faces.ids, numbers)
+    with pytest.raises(ValueError, match=r"In that of (fer2013|lanet), counted from 1, 0\.0%"):
+        with_noise_list(faces, path)
+
+
 def test_a_wrong_base_of_classes_of_ones_own(tmp_path):
     clean = Listed(70, classes=list("abcdefg"))
     clean = clean.with_targets(clean.targets.clamp(1, 5))

@@ -71,6 +71,15 @@ def class_name(name: str) -> str:
     return _CANONICAL.get(name.strip().lower(), name)
 
 
+def class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return robustfer's names of expressions, to compare the classes of two sources.
+
+    If two classes would get one name, all names stay unchanged.
+    """
+    found = tuple(map(class_name, names))
+    return found if len(set(found)) == len(found) else tuple(names)
+
+
 def classes_of(names: Iterable[str]) -> tuple[str, ...]:
     """Return the ordered classes that contain these names.
 

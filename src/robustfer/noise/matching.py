@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustfer.data.classes import NUMBERINGS, class_order
+from robustfer.data.classes import NUMBERINGS, class_names, class_order
 from robustfer.data.readers.label_lists import plain_name
 
 _SEVERAL = -2
@@ -102,9 +102,11 @@ def fitting_order(
         classes: names of the classes.
         read: the order and the base that the list was read with. ``None``: none fits.
     """
-    orders = {_OWN: tuple(classes)} | {name: class_order(name) for name in NUMBERINGS}
     # torchvision numbers folders like this.
-    orders[_ALPHABET] = tuple(sorted(classes))
+    alphabet = class_names(sorted(classes))
+    classes = class_names(classes)
+    orders = {_OWN: classes} | {name: class_order(name) for name in NUMBERINGS}
+    orders[_ALPHABET] = alphabet
     least, greatest = int(numbers.min()), int(numbers.max())
     if greatest > max(map(len, orders.values())):
         return None
@@ -113,7 +115,8 @@ def fitting_order(
     there = given.sum(dim=1) > 0
     given = given[there]
     names = [name for name, occurs in zip(classes, there.tolist(), strict=True) if occurs]
-    own = numbers_of(names, *(read or ((), 0)))
+    order, base = read or ((), 0)
+    own = numbers_of(names, class_names(order), base)
     best, most = None, 0
     for name, order in orders.items():
         for base in (0, 1):
