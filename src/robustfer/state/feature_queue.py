@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustfer._checks import (
     check_bool,
@@ -23,10 +23,11 @@ from robustfer._saved_state import load_whole
 from robustfer.functional import UNFILLED
 from robustfer.functional._gather import several_processes
 from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import finite_rows
 
 
-class FeatureQueue(nn.Module):
+class FeatureQueue(NeverHalf):
     """Keep the latest keys of expressions and landmarks, the negatives of a contrast.
 
     Pass them to the loss by name: ``criterion(..., **queue.negatives())``. Call :meth:`update`
@@ -45,7 +46,7 @@ class FeatureQueue(nn.Module):
     Args:
         dim: width of the keys.
         capacity: number of entries.
-        dtype: dtype of the keys.
+        dtype: dtype of the keys; casting the module to half precision does not change it.
         generator: draws the first content of the slots; default: torch's global generator.
 
     Attributes:

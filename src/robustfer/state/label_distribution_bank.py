@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustfer._checks import (
     check_dtype,
@@ -20,10 +20,11 @@ from robustfer._checks import (
 from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 from robustfer.state import _label_checks as checks
+from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import one_hot, read_rows, write_rows
 
 
-class LabelDistributionBank(nn.Module):
+class LabelDistributionBank(NeverHalf):
     r"""Keep a label distribution for each sample, and move it slowly towards estimates.
 
     .. math:: q_i = \mu\, \mathrm{bank}_{n_i} + (1 - \mu)\, t_i
@@ -45,7 +46,7 @@ class LabelDistributionBank(nn.Module):
         given: labels of the data set, ``(N,)`` integers.
         num_classes: number of classes, 2 to 32,768.
         momentum: :math:`\mu` in [0, 1), the weight of the old row.
-        dtype: dtype of the bank.
+        dtype: dtype of the bank; casting the module to half precision does not change it.
 
     Attributes:
         distribution: the bank, ``(N, C)``.

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustfer._checks import check_bool, check_distribution, check_whole_number
 from robustfer._saved_state import load_whole
 from robustfer.state import _label_checks as checks
 from robustfer.state._change_journal import ChangeJournal, ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import last_of_each, one_hot, select_rows
 
 
@@ -33,7 +34,7 @@ class LabelDecisions(Protocol):
         """The given labels of the data set, int64."""
 
 
-class LabelStore(nn.Module):
+class LabelStore(NeverHalf):
     """Keep the current label of each sample, which a method may change.
 
     A label changed in the data set itself would be seen late or never: the workers of a data loader

@@ -20,13 +20,14 @@ from robustfer._copying import independent_copy
 from robustfer._saved_state import load_whole
 from robustfer._wrappers import unwrapped
 from robustfer.functional._precision import full_precision
+from robustfer.state._dtypes import NeverHalf
 
 Buffers = Literal["copy", "ema", "keep"]
 Kind = Literal["parameters", "buffers"]
 Pairs = list[tuple[Tensor, Tensor]]
 
 
-class ModelEMA(nn.Module):
+class ModelEMA(NeverHalf):
     r"""Keep a copy of a model whose parameters follow it slowly.
 
     .. math::
@@ -44,7 +45,7 @@ class ModelEMA(nn.Module):
 
     A NaN in the model's weights reaches the copy. Under :func:`robustfer.losses.check_values`
     :meth:`update` raises instead. The copy of a half-precision model is float32, because half
-    precision rounds small updates away.
+    precision rounds small updates away. It stays float32 if a parent module is cast.
 
     With several processes each has its own copy, outside ``DistributedDataParallel``. The copies
     stay equal as long as the models do. DDP keeps parameters equal; each process has its own

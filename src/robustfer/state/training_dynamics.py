@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustfer._checks import (
     check_bool,
@@ -25,6 +25,7 @@ from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 from robustfer.state import _label_checks as checks
 from robustfer.state._distributed import gather_in_rank_order
+from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import check_bank_index, finite_rows, one_hot, select_rows
 
 Window = Literal["all", "early"]
@@ -35,7 +36,7 @@ _MOST = 2**15 - 1
 _LARGEST_MARGIN = 1e30
 
 
-class TrainingDynamics(nn.Module):
+class TrainingDynamics(NeverHalf):
     r"""Record the predictions of each sample during training, to find wrong labels.
 
     .. math::
@@ -62,7 +63,8 @@ class TrainingDynamics(nn.Module):
         given: labels of the data set, ``(N)`` integers. Without them, margins and forgetting are
             not recorded.
         early: visits of the early mean, counted from 0: from the first to before the last.
-        dtype: dtype of the mean of all visits.
+        dtype: dtype of the mean of all visits; casting the module to half precision does not change
+            it.
 
     Attributes:
         visits: number of visits, ``(N)`` int16.
