@@ -174,10 +174,38 @@ class DetachedZero(Sound):  # torchtune's distillation, pytorch-ood's centre los
         return value if len(logits) > 1 else torch.zeros((), device=logits.device)
 
 
+@caught_by("test_batch_of_one")
+class SpreadOfThePredictions(Sound):  # the root of a sum of squares that is 0 for a batch of one
+    def forward(self, logits, target, importance):
+        total = super().forward(logits, target, importance)
+        p = full_precision(logits).softmax(dim=1)
+        return total + (p - p.mean(dim=0)).square().sum().sqrt()
+
+
+@caught_by("test_batch_of_one")
+class ParameterAtItsRoot(Sound):  # the gradient of a parameter
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits, target, importance):
+        total = super().forward(logits, target, importance)
+        apart = (len(logits) - 1.0) * self.scale.square()
+        return total + apart.sqrt()
+
+
 @caught_by("test_two_hundred_classes")
 class SevenClasses(Sound):
     def each(self, logits, target):
         return -(full_precision(logits).log_softmax(1) * F.one_hot(target, 7)).sum(1)
+
+
+@caught_by("test_two_hundred_classes")
+class ManyClassesUnderflow(Sound):  # finite, with a slope that is not
+    def each(self, logits, target):
+        logits = full_precision(logits)
+        beyond = logits[:, 100:].square().sum(dim=1)  # 200 classes have some
+        return super().each(logits, target) + 1e-3 * (beyond - beyond.detach()).abs().sqrt()
 
 
 @caught_by("test_order_of_the_batch_does_not_matter")
@@ -191,6 +219,13 @@ class ComparesNeighbours(Sound):
 class HidesNaNOfOneInput(Sound):
     def forward(self, logits, target, importance):
         return super().forward(logits, target, importance.nan_to_num())
+
+
+@caught_by("test_a_nan_stays_a_nan")
+class HidesNaNOfOneRow(Sound):  # nanmean, which is NaN only if all rows are
+    def forward(self, logits, target, importance):
+        check_target(target, logits, importance=(importance, "B"))
+        return (full_precision(importance) * self.each(logits, target)).nanmean()
 
 
 @caught_by("test_a_nan_stays_a_nan")

@@ -32,6 +32,8 @@ class LossConformance:
         per_sample: whether the result is a value per sample, (B), instead of a scalar.
         constants: names of floating-point inputs without a gradient (soft labels, teachers, the
             progress of the training). Every other one must get a gradient.
+        hides_nan: names of inputs whose NaN need not be seen, because no network makes them (the
+            progress, a random draw), or because it has a meaning (a landmark that was not found).
 
     >>> from robustfer.losses import AttentionConsistencyLoss
     >>> class TestAttention(LossConformance):
@@ -50,6 +52,7 @@ class LossConformance:
     classes: int = 7
     per_sample: bool = False
     constants: tuple[str, ...] = ("target", "soft_target", "teacher_logits", "progress")
+    hides_nan: tuple[str, ...] = ("progress",)
 
     def make_loss(self) -> nn.Module:
         """Return a new loss, with the same options each time."""
@@ -136,7 +139,7 @@ class LossConformance:
             require.close(total, each.sum(), 'reduction "sum" must give the sum over the batch')
 
     def test_batch_of_one(self) -> None:
-        """A batch of one, which can end an epoch, gives a finite result with a gradient."""
+        """A batch of one, which can end an epoch, gives a finite result and finite gradients."""
         loss, inputs = self.make_loss(), self._inputs(batch=1, gradients=True)
         with require.explained("a batch of one, which can end an epoch, fails"):
             result = loss(**inputs)
@@ -145,14 +148,16 @@ class LossConformance:
             "a batch of one gives a result without a graph, so backward fails; return a zero made "
             "of the inputs, such as logits.sum() * 0.0"
         )
+        self._require_finite_gradients(result, loss, inputs, "a batch of one")
 
     def test_two_hundred_classes(self) -> None:
-        """200 classes work too."""
+        """200 classes work too, and give finite gradients."""
         self.classes = 200
-        loss, inputs = self.make_loss(), self._inputs()
+        loss, inputs = self.make_loss(), self._inputs(gradients=True)
         with require.explained("200 classes fail; take the number of classes from the inputs"):
             result = loss(**inputs)
         assert result.isfinite().all(), f"200 classes must give a finite result, got {result}"
+        self._require_finite_gradients(result, loss, inputs, "200 classes")
 
     def test_order_of_the_batch_does_not_matter(self) -> None:
         """Shuffled samples give the same result."""
@@ -171,16 +176,23 @@ class LossConformance:
         )
 
     def test_a_nan_stays_a_nan(self) -> None:
-        """A NaN in any input gives NaN, so a diverged run is seen."""
-        for name in self._learning(self._inputs()):
-            inputs = self._inputs()
-            inputs[name] = torch.full_like(inputs[name], float("nan"))
-            with check_values(False):
-                result = self.make_loss()(**inputs)
-            assert result.isnan().all(), (
-                f"NaN in {name} gave {result}, which hides a diverged run; remove nan_to_num and "
-                "comparisons that are false for NaN"
-            )
+        """A NaN in any input, also in only one row, gives NaN, so a diverged run is seen."""
+        for name, tensor in self._inputs().items():
+            if not tensor.is_floating_point() or name in self.hides_nan:
+                continue
+            rows = range(self.batch) if tensor.shape[:1] == (self.batch,) else ()
+            for row in (..., *rows):
+                inputs = self._inputs()
+                inputs[name][row] = float("nan")
+                with check_values(False):
+                    result = self.make_loss()(**inputs)
+                seen = result if row is ... or not self.per_sample else result[row]
+                where = name if row is ... else f"row {row} of {name}"
+                assert seen.isnan().all(), (
+                    f"NaN in {where} gave {result}, which hides a diverged run; remove nan_to_num, "
+                    "nanmean and comparisons that are false for NaN, or add the input to "
+                    "`hides_nan` of the test class"
+                )
 
     # Gradients and precision
 
@@ -384,6 +396,18 @@ class LossConformance:
             what = f"{getattr(call, '__name__', 'forward')} with one row of {name}, of the others"
             wrong = {**given, name: given[name][:1]}
             require.refusal(partial(call, **wrong), f"{what} {self.batch},", given)
+
+    def _require_finite_gradients(
+        self, result: Tensor, loss: nn.Module, inputs: dict[str, Tensor], what: str
+    ) -> None:
+        """Require that backward gives inputs and parameters finite gradients."""
+        if result.requires_grad:
+            result.sum().backward()
+        for name, tensor in (inputs | dict(loss.named_parameters())).items():
+            assert tensor.grad is None or tensor.grad.isfinite().all(), (
+                f"{what} must give {name} a finite gradient, got {tensor.grad}; the slope of sqrt, "
+                "norm or log is infinite at 0: keep their argument above 0, such as with clamp"
+            )
 
     def _learning(self, inputs: dict[str, Tensor]) -> list[str]:
         """Return the names of the inputs that must get a gradient."""
