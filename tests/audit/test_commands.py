@@ -245,6 +245,39 @@ def test_only_suspects_tell_nothing_of_how_labels_go_wrong(run, raf, tmp_path):
     assert (tmp_path / "corrected.txt").is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("0_aligned.png", "ids 'fear/0.png' and 'fear/0_aligned.png' are one name in a list"),
+        ("a\u2028b.png", r"'fear/a\u2028b.png' cannot be written to a label list"),
+    ],
+)
+def test_names_that_no_list_can_have_are_refused_before_the_review(run, tmp_path, name, message):
+    root = tmp_path / "faces"
+    for label in EXPRESSIONS[:2]:
+        (root / label).mkdir(parents=True)
+        for number in range(6):
+            Image.new("L", (16, 16), 20 * number).save(root / label / f"{number}.png")
+    data = ("--data", "folder:faces", "--split", "all")
+    Image.new("L", (16, 16)).save(root / "fear" / name)
+    np.savez(tmp_path / "run.npz", np.full((13, 7), 1 / 7))
+    status, _, err = run("run.npz", *data, "--ranking", "ranking.csv")
+    assert status == 1
+    assert message in err
+    assert {path.name for path in tmp_path.iterdir()} == {"faces", "run.npz"}
+    # Decisions about a page of Python tell their estimate first.
+    faces = load("folder:faces", split=None)
+    mark = audit(faces.targets, np.full((13, 7), 1 / 7), classes=faces.classes, ids=faces.ids)
+    labels = {row: faces.classes[int(faces.targets[row])] for row in range(0, 12, 5)}
+    decide(tmp_path / "a.csv", faces, labels, mark.fingerprint)
+    status, out, err = run("apply", "a.csv", *data)
+    assert status == 1
+    assert "from 3 random faces" in out
+    assert "transition matrix" in out
+    assert message in err
+    assert not (tmp_path / "corrected.txt").exists()
+
+
 def test_duplicates_and_leaks_are_told(run, tmp_path):
     root = tmp_path / "faces"
     for split, count in (("train", 6), ("test", 3)):

@@ -133,7 +133,7 @@ def test_mistakes_of_a_table(tmp_path):
             read(path)
     with pytest.raises(ValueError, match="paths must have at least one file"):
         read()
-    with pytest.raises(ValueError, match="ids must name each sample once, got 2 names, 1 of them"):
+    with pytest.raises(ValueError, match="ids .* are one name in a file of decisions; rename"):
         read_decisions(path, [0, 1], classes=CLASSES, ids=["a", "a"])
 
 

@@ -165,6 +165,28 @@ def test_refuses(tmp_path, pictures, options, message):
     assert not (tmp_path / "a.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": 2 * ["a.png"]}, "ids 'a.png' and 'a.png' are one name in a file of decisions"),
+        ({"ids": ["=a.png", "'=a.png"]}, "are one name in a file of decisions; rename one"),
+        ({"ids": ["a.png", " a.png"]}, "ids 'a.png' and ' a.png' are one name"),
+        (
+            {"ids": ["a.png", "\udce9.png"]},
+            r"the name '\\udce9.png' cannot be written .* rename it",
+        ),
+        ({"classes": ["sad", "sad ", "glad"]}, "classes 'sad' and 'sad ' are one name"),
+    ],
+)
+def test_names_that_decisions_could_not_tell_apart(tmp_path, change, message):
+    found = result()
+    if "ids" in change:
+        change = {"ids": [*change["ids"], *found.ids[2:]]}
+    with pytest.raises(ValueError, match=message):
+        write_review(tmp_path / "a.html", replace(found, **change), images(), random=SAMPLES)
+    assert not (tmp_path / "a.html").exists()
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     driver_path, chromium = shutil.which("chromedriver"), shutil.which("chromium")

@@ -129,10 +129,40 @@ def test_a_verified_label_that_no_class_is_given_has_a_finite_gradient():
     verified = torch.tensor([True, False])
     for target in (torch.tensor([1, 0]), torch.tensor([[0.5, 0.5], [1.0, 0.0]])):
         loss = forward_correction(logits, target, transition, verified=verified, reduction="none")
-        if target.ndim == 1:
-            loss.sum().backward()
-            assert logits.grad.isfinite().all()
-        assert loss[0].isfinite()
+        loss.sum().backward()
+        assert logits.grad.isfinite().all()
+        assert loss.isfinite().all()
+
+
+@pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("kind", ["classes", "probabilities"])
+def test_a_label_that_no_class_is_given(kind, q):
+    """Class 2 is never given. Its loss is that of s = 0, and all other losses are not touched."""
+    transition = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.5, 0.5, 0.0]]).double()
+    rows = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.25, 0.0, 0.75]])
+    target = rows.argmax(dim=1) if kind == "classes" else rows.double()
+    weights = F.one_hot(target, 3) if kind == "classes" else target
+    for verified in (None, torch.tensor([True, False, False, False]), torch.ones(4).bool()):
+        logits = draw(3, 4, 3).requires_grad_()
+        loss = forward_correction(
+            logits, target, transition, verified=verified, q=q, reduction="none"
+        )
+        s = logits.softmax(dim=1) @ transition
+        if verified is not None:
+            s = logits.softmax(dim=1).where(verified[:, None], s)
+        each = -s.log() if q == 0 else (1 - s**q) / q
+        worst = float("inf") if q == 0 else 1 / q
+        each = torch.where(s > 0, each, torch.where(weights > 0, worst, 0.0))
+        torch.testing.assert_close(loss, (weights * each).sum(dim=1))
+        loss.nan_to_num(posinf=0.0).sum().backward()
+        assert logits.grad.isfinite().all()
+        copy = logits.detach().requires_grad_()
+        single = forward_correction(
+            copy[:2], target[:2], transition, q=q, reduction="sum",
+            verified=None if verified is None else verified[:2],
+        )  # fmt: skip
+        (slope,) = torch.autograd.grad(single, copy)
+        torch.testing.assert_close(logits.grad[:2], slope[:2])
 
 
 def test_the_transition_is_a_constant():

@@ -22,8 +22,10 @@ from robustfer.audit.page import write_review
 from robustfer.audit.ranking import audit
 from robustfer.audit.shift import shift_of_shares
 from robustfer.data import LabeledFaces
+from robustfer.data.readers.label_lists import check_list_names
 from robustfer.noise import TransitionEstimate, with_noise_list, write_noise_list
 from robustfer.noise.commands import files_read, list_options, load_faces
+from robustfer.noise.lists import names_in_list
 from robustfer.noise.matching import fitting_order
 from robustfer.state import LabelStore
 
@@ -50,6 +52,8 @@ def _review(path: str, options: argparse.Namespace) -> int:
     read = [*files_read(options), *(run if Path(path).is_dir() else [path])]
     check_outputs({"--out": page, "--ranking": options.ranking}, read)
     faces = _faces(options)
+    # A review would be in vain if its decisions could not be written.
+    check_list_names(names_in_list(faces.ids))
     transition = None
     if options.verified:
         transition = _decisions(options.verified, faces).estimate()
@@ -145,17 +149,18 @@ def _apply(paths: list[str], options: argparse.Namespace) -> int:
     decisions = _decisions(paths, faces)
     labels = LabelStore(faces.targets, num_classes=len(faces.classes))
     changed = labels.apply_decisions(decisions)
-    write_noise_list(output, faces.ids, labels())
     decided = int((decisions.label >= 0).sum())
     ambiguous = len(decisions.label) - decided
     print(f"{decided} labels decided, {changed} of them changed, {ambiguous} ambiguous")
-    print(f"labels: {output}")
     try:
         estimate = decisions.estimate()
     except ValueError as error:  # the labels are written in any case
         print(f"how labels go wrong is unknown: {error}")
     else:
         _show(estimate, decisions, faces)
+    # Last, so that the estimate is printed even if the list cannot be written.
+    write_noise_list(output, faces.ids, labels())
+    print(f"labels: {output}")
     return 0
 
 

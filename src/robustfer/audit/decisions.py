@@ -129,11 +129,7 @@ def read_decisions(
     num_classes = check_whole_number("the number of classes", len(classes), 2)
     labels = to_labels("given", given, num_classes=num_classes)
     names = check_ids(ids, count=len(labels))
-    rows = {no_formula(name).strip(): row for row, name in enumerate(names)}
-    if len(rows) < len(names):
-        raise ValueError(
-            f"ids must name each sample once, got {len(names)} names, {len(rows)} of them distinct"
-        )
+    rows = rows_in_file("ids", names)
     mark = fingerprint(names, labels, classes)
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not files:
@@ -162,10 +158,23 @@ def read_decisions(
     )
 
 
+def rows_in_file(argument: str, names: Sequence[str]) -> dict[str, int]:
+    """Return the row of each name as a file of decisions has it, or raise if two are the same."""
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        other = rows.setdefault(no_formula(name).strip(), row)
+        if other != row:
+            raise ValueError(
+                f"{argument} {names[other]!r} and {name!r} are one name in a file of decisions; "
+                "rename one"
+            )
+    return rows
+
+
 def _read(
     path: Path, mark: str, rows: dict[str, int], classes: list[str]
 ) -> Iterable[tuple[str, int, int]]:
-    known = {no_formula(name).strip(): label for label, name in enumerate(classes)}
+    known = rows_in_file("classes", classes)
     if AMBIGUOUS not in known:
         known[AMBIGUOUS] = -1
     once = NamedOnce(path)

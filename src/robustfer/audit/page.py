@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from robustfer._checks import check_whole_number
 from robustfer._files import write_whole
+from robustfer.audit.decisions import rows_in_file
 from robustfer.audit.duplicates import Duplicates, Images, image_of
 from robustfer.audit.ranking import Audit
 from robustfer.noise import rows_to_verify
 
+# Bytes of a file name that are not UTF-8.
+_UNDECODED = re.compile("[\ud800-\udfff]")
 _MOST_DUPLICATES, _MOST_LEAKS = 500, 100
 
 
@@ -62,7 +66,8 @@ def write_review(
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: an option or the number of images does not fit, or an image has another form.
+        ValueError: an option or the number of images does not fit, an image has another form, or a
+            name cannot be written to a file of decisions.
     """
     size = len(result.given)
     if len(images) != size:
@@ -70,6 +75,8 @@ def write_review(
             f"images must be those of the {size} audited samples, got {len(images)}; pass the same "
             "data set"
         )
+    rows_in_file("ids", result.ids)
+    rows_in_file("classes", result.classes)
     random = min(size, check_whole_number("random", random, 0))
     suspects = min(size, check_whole_number("suspects", suspects, 0))
     thumbnail = check_whole_number("thumbnail", thumbnail, 8, 1024)
@@ -127,6 +134,11 @@ def _leaks(
 def _face(
     result: Audit, images: Images, row: int, thumbnail: int, pictures: dict[int, str]
 ) -> dict[str, object]:
+    if _UNDECODED.search(result.ids[row]):
+        raise ValueError(
+            f"the name {result.ids[row]!r} cannot be written to a file of decisions, which is "
+            "UTF-8; rename it"
+        )
     if row not in pictures:
         pictures[row] = _picture(images[row], thumbnail)
     face: dict[str, object] = {

@@ -38,7 +38,8 @@ def forward_correction(
     labels drawn from it, as in cross entropy.
 
     The loss is finite for any logits, and :math:`T` may hold zeros. Only a label that no class is
-    ever given has an infinite loss. The transition matrix is a constant: it gets no gradient.
+    ever given has an infinite loss, or 1/q with q > 0, and no gradient. The transition matrix is a
+    constant: it gets no gradient.
 
     Args:
         logits: scores of the true classes, before softmax.
@@ -78,15 +79,22 @@ def forward_correction(
     if values_are_checked():
         check_within(0, 1, transition=transition)
     log_p = full_precision(logits).log_softmax(dim=1)
-    log_t = full_precision(transition.detach()).to(log_p.dtype).log()
+    given = full_precision(transition.detach()).to(log_p.dtype)
+    # The gradient of logsumexp is NaN where all terms are -inf. `_loss` fills these labels in.
+    never = (given == 0).all(dim=0)
+    log_t = given.log().masked_fill(never, 0.0)
     if target.ndim == 1:
         # One column of the matrix per sample is enough; the whole matrix would take (B, C, C).
         log_s = _log_given(log_p, log_t.index_select(1, target).T, verified, target)
-        return reduce(_loss(log_s, q), reduction)
+        never = never.index_select(0, target)
+        return reduce(_loss(log_s, q, never if verified is None else never & ~verified), reduction)
     log_s = torch.logsumexp(log_p[:, :, None] + log_t, dim=1)
     if verified is not None:
         log_s = log_p.where(verified[:, None], log_s)
-    return reduce(at_label(_loss(log_s, q), target), reduction)
+        never = never & ~verified[:, None]
+    # A probability of 0 times an infinite loss would be NaN.
+    values = _loss(log_s, q, never).masked_fill(never & (target == 0), 0.0)
+    return reduce(at_label(values, target), reduction)
 
 
 def _log_given(log_p: Tensor, columns: Tensor, verified: Tensor | None, target: Tensor) -> Tensor:
@@ -97,6 +105,7 @@ def _log_given(log_p: Tensor, columns: Tensor, verified: Tensor | None, target: 
     return torch.logsumexp(log_p + columns, dim=1)
 
 
-def _loss(log_s: Tensor, q: float) -> Tensor:
+def _loss(log_s: Tensor, q: float, never: Tensor) -> Tensor:
     # expm1, because 1 - s**q loses digits where q is small or s is near 1.
-    return -log_s if q == 0 else -torch.expm1(q * log_s) / q
+    loss = -log_s if q == 0 else -torch.expm1(q * log_s) / q
+    return loss.masked_fill(never, float("inf") if q == 0 else 1 / q)

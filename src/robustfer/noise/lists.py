@@ -151,6 +151,13 @@ def write_noise_list(
     if int(targets.min()) < 0:
         row = int(targets.argmin())
         raise ValueError(f"targets must be 0 or more, got {int(targets[row])} for {ids[row]!r}")
+    shown = names_in_list(ids, names)
+    numbers = (targets + first).tolist()
+    write_label_list(Path(path).expanduser(), zip(shown, numbers, strict=True))
+
+
+def names_in_list(ids: Sequence[str], names: Names = "plain") -> Sequence[str]:
+    """Return the names of samples in a list, or raise if two are one name there."""
     shown = ids if names == "plain" else [aligned_name(name) for name in ids]
     known: dict[str, int] = {}
     for row, name in enumerate(shown):
@@ -159,8 +166,7 @@ def write_noise_list(
             raise ValueError(
                 f"ids {ids[other]!r} and {ids[row]!r} are one name in a list of labels; rename one"
             )
-    numbers = (targets + first).tolist()
-    write_label_list(Path(path).expanduser(), zip(shown, numbers, strict=True))
+    return shown
 
 
 def with_noise_list(

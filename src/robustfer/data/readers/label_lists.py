@@ -46,6 +46,12 @@ def write_label_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
     write_whole(path, lambda file: file.write(text))
 
 
+def check_list_names(names: Iterable[str]) -> None:
+    """Refuse names that cannot be read again from a list."""
+    for name in names:
+        _line(Path(), name, 0)
+
+
 def aligned_name(name: str) -> str:
     """Return the name of an image's aligned copy, from either name."""
     path = PurePosixPath(plain_name(name))
@@ -91,7 +97,7 @@ def _line(path: Path, name: str, number: int) -> bytes:
         read = None
     if name.splitlines() != [name] or read != (1, name, number):
         raise ValueError(
-            f"{name!r} with the label {number} cannot be written to a label list: names must be "
-            "one non-empty line without leading or trailing spaces or a trailing comma"
+            f"{name!r} cannot be written to a label list: names must be one non-empty line without "
+            "leading or trailing spaces or a trailing comma; rename it"
         )
     return line + b"\n"
