@@ -1,13 +1,15 @@
-"""Models that torch has wrapped go where the plain model goes."""
+"""Wrapped models go where the plain model goes."""
 
 import copy
 
 import pytest
 import torch
+from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from robustfer._wrappers import unwrapped
+from robustfer.checkpoint import load_model, save_model
 from robustfer.models import (
     CAMClassifier,
     ImportanceClassifier,
@@ -21,11 +23,19 @@ def compiled(model):
     return torch.compile(model, backend="eager")
 
 
+def in_fabric(model):
+    wrappers = pytest.importorskip("lightning_fabric.wrappers")
+    return wrappers._FabricModule(nn.DataParallel(model), None, original_module=model)
+
+
 WRAPPINGS = {
     "plain": lambda model: model,
     "parallel": nn.DataParallel,
     "compiled": compiled,
     "averaged": AveragedModel,
+    "teacher": ModelEMA,
+    "timm's averages": lambda model: ModelEmaV2(ModelEmaV3(model)),
+    "fabric": in_fabric,
     "parallel and compiled": lambda model: compiled(nn.DataParallel(model)),
     "compiled and parallel": lambda model: nn.DataParallel(compiled(model)),
 }
@@ -71,3 +81,12 @@ def test_a_trained_model_is_stripped_and_measured(wrap):
     stripped = strip_for_inference(wrap(ImportanceClassifier(model)))
     torch.testing.assert_close(stripped(images), model(images).logits)
     assert cam_exactness(wrap(model), image_size=32).exact
+
+
+def test_a_wrapped_model_is_saved_and_loaded_without_the_wrapper(wrap, tmp_path):
+    model, other = nn.Linear(4, 2), nn.Linear(4, 2)
+    save_model(tmp_path, wrap(model), classes=["sad", "glad"], settings={})
+    loaded = load_model(tmp_path, nn.Linear(4, 2), classes=["sad", "glad"])
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict())
+    load_model(tmp_path, wrapped := wrap(other), classes=["sad", "glad"])
+    torch.testing.assert_close(unwrapped(wrapped).state_dict(), model.state_dict())

@@ -1,24 +1,37 @@
-"""Take a model out of torch's wrappers, which rename its weights."""
+"""Take a model out of wrappers, which rename its weights."""
 
 from __future__ import annotations
 
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+
+# The module of a wrapper's class -> the name of the model in it. By name, so that no wrapper's
+# library is imported.
+_WRAPPERS = {
+    "torch.nn.parallel.data_parallel": "module",
+    "torch.nn.parallel.distributed": "module",
+    "torch.optim.swa_utils": "module",
+    "torch._dynamo.eval_frame": "_orig_mod",
+    "lightning_fabric.wrappers": "_original_module",
+    "lightning.fabric.wrappers": "_original_module",
+    "timm.utils.model_ema": "module",
+    "robustfer.state.model_ema": "module",
+}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside of data parallelism, weight averaging and ``torch.compile``.
+    """Return the model inside of data parallelism, weight averaging, ``torch.compile`` and Fabric.
 
     >>> model = nn.Linear(4, 2)
     >>> unwrapped(nn.DataParallel(model)) is model
     True
     """
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
-            inner = model.module
-        else:
-            # torch.compile keeps the model under this name.
-            inner = model._modules.get("_orig_mod")
-        if not isinstance(inner, nn.Module):
-            return model
+    while (inner := _inner(model)) is not None:
         model = inner
+    return model
+
+
+def _inner(model: nn.Module) -> nn.Module | None:
+    for kind in type(model).__mro__:
+        if kind.__module__ in _WRAPPERS:
+            return model._modules.get(_WRAPPERS[kind.__module__])
+    return None

@@ -66,9 +66,10 @@ def save_model(
 ) -> Path:
     """Write ``model.safetensors`` into a folder, with class names, settings and a checksum.
 
-    A model wrapped for data parallelism, by ``AveragedModel`` or by ``torch.compile`` is written
-    without the wrapper. Weights that share memory are written under each of their names. The file
-    of a :class:`robustfer.models.CAMClassifier` built by name also says how to build it, for
+    A model in a :class:`robustfer.state.ModelEMA`, or wrapped for data parallelism, by
+    ``AveragedModel``, ``torch.compile`` or Lightning Fabric, is written without the wrapper.
+    Weights that share memory are written under each of their names. The file of a
+    :class:`robustfer.models.CAMClassifier` built by name also says how to build it, for
     :func:`load_model`.
 
     Args:
