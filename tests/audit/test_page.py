@@ -342,7 +342,7 @@ def test_a_review_from_the_disk_to_decisions(browser, tmp_path):
     assert data["classes"][data["suspects"][0]["given"]] in text(browser, "main")
     press(browser, Keys.ENTER, "k", "3", Keys.ARROW_RIGHT)
     press(browser, *"1" * (SAMPLES - 4))
-    assert "All faces of this part are done" in text(browser, "main")
+    assert "This is the end of the part. You skipped 1 face." in text(browser, "main")
     press(browser, "1", "k")  # nothing is left to decide
     assert text(browser, "nav button[aria-current=page]") == f"Suspects {SAMPLES - 1}/{SAMPLES}"
     open_tab(browser, "Overview")
@@ -425,6 +425,77 @@ def test_n_goes_through_the_parts(browser, tmp_path):
     browser.get((tmp_path / "plain.html").as_uri())
     press(browser, "n", "n")
     assert part() == "Overview"
+
+
+def test_a_key_that_is_held_down_decides_once(browser, tmp_path):
+    found = result(first="held.png")
+    write_review(tmp_path / "review.html", found, images(), random=5, suspects=9)
+    browser.get((tmp_path / "review.html").as_uri())
+
+    def hold(key, code, times=6):
+        for time in range(times):
+            event = {"type": "keyDown", "key": key, "text": "\r" if key == "Enter" else key}
+            event |= {"autoRepeat": time > 0, "windowsVirtualKeyCode": code}
+            browser.execute_cdp_cmd("Input.dispatchKeyEvent", event)
+        browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyUp", "key": key})
+
+    hold("1", 49)
+    hold("x", 88)
+    assert text(browser, "nav button[aria-current=page]") == "Random 2/5"
+    hold("n", 78)
+    hold("Enter", 13)
+    hold("k", 75)
+    assert text(browser, "nav button[aria-current=page]") == "Suspects 2/9"
+    # It also presses a button that the keyboard has reached only once.
+    browser.execute_script("document.getElementById('undo').focus()")
+    hold("Enter", 13)
+    assert text(browser, "nav button[aria-current=page]") == "Suspects 1/9"
+    assert browser.switch_to.active_element.get_attribute("id") == "undo"
+
+
+def test_enter_is_for_the_face_after_a_click(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    found = result(first="enter.png")
+    write_review(tmp_path / "review.html", found, images(), random=5, suspects=9)
+    browser.get((tmp_path / "review.html").as_uri())
+
+    def enter():
+        browser.switch_to.active_element.send_keys(Keys.ENTER)
+        return text(browser, "nav button[aria-current=page]")
+
+    browser.find_element("id", "part").click()
+    assert enter() == "Suspects 1/9"
+    press(browser, "k", "k", "k")
+    browser.find_element("id", "undo").click()
+    assert enter() == "Suspects 4/9"
+    browser.find_element("id", "next").click()
+    assert enter() == "Suspects 5/9"
+    browser.find_element("css selector", ".choices button:nth-child(3)").click()
+    assert enter() == "Suspects 7/9"
+
+
+def test_skipped_faces_are_not_called_done(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    found = result(first="skipped.png")
+    write_review(tmp_path / "review.html", found, images(), random=5, suspects=0)
+    browser.get((tmp_path / "review.html").as_uri())
+    press(browser, "1", Keys.ARROW_RIGHT, "1", Keys.ARROW_RIGHT, "1")
+    assert "This is the end of the part. You skipped 2 faces." in text(browser, "main")
+    assert "done" not in text(browser, "main")
+    # Enter does not lead back: it would accept the next suggestion too.
+    press(browser, Keys.ENTER)
+    browser.find_element("css selector", "main button").click()
+    assert "Face 2 of 5" in text(browser, "#status")
+    press(browser, "1", Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert "You skipped 1 face." in text(browser, "main")
+    press(browser, "f")
+    assert "Face 4 of 5" in text(browser, "#status")
+    press(browser, "1", "f")
+    assert "All faces of this part are done" in text(browser, "main")
+    press(browser, "n")
+    assert "This part has no faces" in text(browser, "main")
 
 
 def test_a_class_that_the_network_has_not_learnt_is_named(browser, tmp_path):
