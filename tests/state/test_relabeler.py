@@ -149,11 +149,16 @@ def test_labels_are_compared_with_what_they_are_now():
         assert changed == expected
 
 
-def test_a_batch_of_one_is_its_low_group():
-    labels = LabelStore(torch.tensor([0]), num_classes=2)
-    relabeler = Relabeler(labels, start_epoch=0)
-    logits = torch.tensor([[0.0, 9.0]])
-    assert relabeler.update(torch.tensor([0]), logits, torch.ones(1), step=0, epoch=0) == 1
+@pytest.mark.parametrize(
+    ("size", "high_ratio", "changes"), [(1, 0.7, 0), (2, 0.7, 1), (3, 0.3, 0), (4, 0.3, 3)]
+)
+def test_without_a_high_group_nothing_is_relabelled(size, high_ratio, changes):
+    labels = LabelStore(torch.zeros(size, dtype=torch.int64), num_classes=2)
+    batch = torch.arange(size), torch.tensor([[0.0, 9.0]]).expand(size, -1), torch.ones(size)
+    relabeler = Relabeler(labels, start_epoch=0, high_ratio=high_ratio)
+    assert relabeler.update(*batch, step=0, epoch=0) == changes
+    relabeler = Relabeler(labels, start_epoch=0, high_ratio=high_ratio, scope="all", cooldown=0)
+    assert relabeler.update(*batch, step=1, epoch=1) == size - changes
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -42,10 +42,10 @@ class Relabeler:
         y \leftarrow \operatorname{argmax}_c p_c \quad\text{where}\quad \max_c p_c - p_y > \delta
 
     By default only the least important samples of a batch can change, only from ``start_epoch`` on,
-    and not again during ``cooldown``. A label that a person decided never changes, see
-    :meth:`LabelStore.apply_decisions`. All state is in the store: labels, and a journal with the
-    confidence :math:`\max_c p_c` of each change. A sample whose prediction or importance is not
-    finite keeps its label.
+    and not again during ``cooldown``. A batch too small for a high group changes nothing. A label
+    that a person decided never changes, see :meth:`LabelStore.apply_decisions`. All state is in the
+    store: labels, and a journal with the confidence :math:`\max_c p_c` of each change. A sample
+    whose prediction or importance is not finite keeps its label.
 
     With several processes :meth:`update` first joins the batches of all in rank order. Each store
     then equals that of one process on the joined batch.
@@ -176,7 +176,9 @@ class Relabeler:
         # A NaN in the prediction makes the difference NaN, which is not above the margin.
         doubted = (confidence - own > self.margin) & finite_rows(importance)
         if self.scope == "low_importance":
-            doubted &= low_importance(importance, high_ratio=self.high_ratio)
+            low = low_importance(importance, high_ratio=self.high_ratio)
+            # Without a high group, as in a batch of one, nothing has a lower importance.
+            doubted &= low & ~low.all()
         doubted &= ~self.labels.decided(index)
         changed_epoch = self.labels.changed_epoch(index)
         doubted &= (changed_epoch < 0) | (epoch - changed_epoch > self.cooldown)
