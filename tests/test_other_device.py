@@ -1,6 +1,7 @@
-"""Nothing needs float64 on the user's device, with values checked or not."""
+"""Nothing needs float64 or the CPU on the user's device, with values checked or not."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,3 +95,12 @@ def test_labels_and_teacher(checked):
         assert teacher(logits.to(DEVICE)).device == DEVICE
     assert found[index].tolist() == logits.argmax(dim=1).tolist()
     assert soft.sum(dim=1).tolist() == [1.0] * 4
+
+
+def test_decisions_on_the_cpu_about_another_store():
+    given = torch.tensor([0, 1, 2, 1])
+    decisions = SimpleNamespace(index=torch.tensor([1, 3]), label=given[:2], given=given[1:3])
+    with OtherDevice():
+        labels = LabelStore(given, num_classes=3).to(DEVICE)
+        with pytest.raises(ValueError, match="1 of 2 differ, the first at index 3; apply"):
+            labels.apply_decisions(decisions)

@@ -252,7 +252,7 @@ class LabelStore(NeverHalf):
         if len(differ):
             raise ValueError(
                 f"decisions must have the given labels of the store, but {len(differ)} of "
-                f"{len(given)} differ, the first at index {int(decisions.index[differ[0]])}; apply "
+                f"{len(given)} differ, the first at index {int(decisions.index[int(differ[0])])}; apply "
                 "them to the data set, split and label noise that were reviewed"
             )
         latest_step, latest_epoch = self._journal.latest()
