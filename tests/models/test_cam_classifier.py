@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from robustfer.models import CAMClassifier, cam_exactness, strip_for_inference
@@ -252,7 +253,7 @@ def test_a_head_with_two_results_in_training_is_not_kept():
 
 def test_synchronised_batch_norm_is_examined_without_the_other_processes(tmp_path):
     network = timm.create_model("mobilenetv3_small_050", num_classes=7)
-    network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network = convert_sync_batchnorm(network)
     before = copy.deepcopy(network.state_dict())
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
@@ -263,6 +264,18 @@ def test_synchronised_batch_norm_is_examined_without_the_other_processes(tmp_pat
         torch.distributed.destroy_process_group()
     for key, value in model.backbone.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet10t"])
+def test_the_batch_norm_of_several_gpus_keeps_the_logits(name):
+    """timm's function knows norms with an activation inside; torch's drops the activation."""
+    model = CAMClassifier(name, num_classes=7).eval()
+    images = torch.rand(2, 3, 64, 64)
+    expected = model(images).logits
+    synchronised = convert_sync_batchnorm(model)
+    assert any(isinstance(part, nn.SyncBatchNorm) for part in synchronised.modules())
+    torch.testing.assert_close(synchronised(images).logits, expected)
+    assert cam_exactness(synchronised, image_size=64).exact
 
 
 # --- the program's modes and defaults -------------------------------------------------------------
