@@ -31,7 +31,8 @@ class Sound(nn.Module):
         return self.changed(images, generator) if self.training else images
 
     def changed(self, images, generator):
-        return images + torch.rand(len(images), 1, 1, 1, generator=generator, dtype=images.dtype)
+        drawn = torch.rand(len(images), 1, 1, 1, generator=generator, dtype=images.dtype)
+        return images + drawn.to(images.device)
 
 
 class SoundConformance(AugmentationConformance):
@@ -110,6 +111,19 @@ class ReadsMemoryInOrder(Sound):
     def changed(self, images, generator):
         rolled = images.as_strided(images.shape, torch.empty(images.shape).stride())
         return super().changed(rolled, generator)
+
+
+@caught_by("test_follows_to_a_gpu")
+class LeavesItsDrawOnTheCpu(Sound):
+    def changed(self, images, generator):
+        drawn = torch.rand(len(images), 1, 1, 1, generator=generator, dtype=images.dtype)
+        return images + drawn
+
+
+@caught_by("test_follows_to_a_gpu")
+class ReturnsViewsOnTheCpu(Sound):
+    def forward(self, images, *, generator=None):
+        return super().forward(images, generator=generator).to("cpu")
 
 
 @caught_by("test_generator_decides")

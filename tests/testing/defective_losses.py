@@ -391,13 +391,44 @@ class ChecksValuesUnasked(Sound):
         return super().forward(logits, target, importance)
 
 
-@caught_by("test_host_waits_for_no_value")
+@caught_by("test_host_waits_for_no_value", "test_follows_to_a_gpu")
 class CopiesToTheHost(Sound):
     def forward(self, logits, target, importance):
         return super().forward(logits, target, importance).cpu()
 
 
-@caught_by("test_new_tensors_follow_the_inputs")
+@caught_by("test_host_waits_for_no_value", "test_follows_to_a_gpu")
+class ComputesOnTheHost(Sound):
+    def each(self, logits, target):
+        return super().each(logits.to("cpu"), target.to("cpu")).to(logits.device)
+
+
+@caught_by("test_follows_to_a_gpu")
+class NamesTheCpu(Sound):
+    def each(self, logits, target):
+        ramp = torch.linspace(1.0, 2.0, logits.shape[1], device="cpu", dtype=torch.float64)
+        return super().each(full_precision(logits) * ramp.to(full_precision(logits).dtype), target)
+
+
+@caught_by("test_follows_to_a_gpu")
+class KeepsItsFirstDevice(Sound):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+        self.device = self.scale.device
+
+    def each(self, logits, target):
+        return super().each(logits.to(self.device), target.to(self.device))
+
+
+@caught_by("test_follows_to_a_gpu")
+class IndexesFromTheCpu(Sound):  # torch takes such an index, and waits for its copy
+    def each(self, logits, target):
+        rows = torch.arange(len(target), device="cpu")
+        return -full_precision(logits).log_softmax(1)[rows, target]
+
+
+@caught_by("test_new_tensors_follow_the_inputs", "test_follows_to_a_gpu")
 class MakesTensorsOnTheCpu(Sound):
     def each(self, logits, target):
         rows = torch.arange(len(target))

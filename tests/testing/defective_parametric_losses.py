@@ -152,7 +152,7 @@ class CannotBeCopied(Sound):
 @caught_by(
     "test_losses_share_no_parameter",
     "test_can_be_pickled",
-    "test_follows_to_another_device",
+    "test_follows_to_a_gpu",
 )
 class HoldsAFunction(Sound):  # which a copy takes over as it is
     def __init__(self, *, num_classes):
@@ -255,7 +255,7 @@ class NamesItsStateAnew(Sound):
         return {f"criterion.{name}": tensor for name, tensor in state.items()}
 
 
-@caught_by("test_follows_to_another_device")
+@caught_by("test_follows_to_a_gpu")
 class FixesItsDevice(Sound):
     def __init__(self, *, num_classes):
         super().__init__(num_classes=num_classes)

@@ -343,7 +343,36 @@ class ChecksValuesUnasked(Sound):
         super().write(index, belief)
 
 
-@caught_by("test_propose_and_update_make_tensors_on_the_device")
+@caught_by(
+    "test_host_waits_for_no_value_in_propose_and_update",
+    "test_propose_and_update_follow_to_a_gpu",
+)
+class ProposesOnTheHost(Sound):
+    def moved(self, old, logits):
+        return super().moved(old, logits).to("cpu")
+
+
+@caught_by("test_propose_and_update_follow_to_a_gpu")
+class ProposesOnItsFirstDevice(Sound):
+    def __init__(self, *, num_samples, num_classes):
+        super().__init__(num_samples=num_samples, num_classes=num_classes)
+        self.device = self.bank.device
+
+    def moved(self, old, logits):
+        return super().moved(old, logits).to(self.device)
+
+
+@caught_by("test_propose_and_update_follow_to_a_gpu")
+class WritesByAnIndexOnTheCpu(Sound):
+    def write(self, index, belief):
+        order = torch.arange(len(index), device="cpu")
+        super().write(index[order], belief[order])
+
+
+@caught_by(
+    "test_propose_and_update_make_tensors_on_the_device",
+    "test_propose_and_update_follow_to_a_gpu",
+)
 class MakesTensorsOnTheCpu(Sound):
     def write(self, index, belief):
         order = torch.arange(len(index))

@@ -15,6 +15,8 @@ WAITS = {
     "float": lambda: float(VALUES[0]),
     "tolist": lambda: VALUES.tolist(),
     "cpu": lambda: VALUES.cpu(),
+    "to": lambda: VALUES.to("cpu"),
+    "to device": lambda: VALUES.to(device="cpu"),
     "numpy": lambda: VALUES.numpy(),
     "asarray": lambda: np.asarray(VALUES),
     "nonzero": lambda: MASK.nonzero(),
@@ -38,6 +40,7 @@ GOES_ON = {
     "sort": lambda: VALUES.sort().values.topk(2).values,
     "one_hot": lambda: F.one_hot(INDEX, 4),
     "cross_entropy": lambda: F.cross_entropy(torch.eye(3), INDEX, label_smoothing=0.1),
+    "to": lambda: VALUES.to(INDEX.device, torch.float64),
     "shape": lambda: VALUES.sum() / VALUES.numel() if len(VALUES) > 2 else VALUES,
 }
 

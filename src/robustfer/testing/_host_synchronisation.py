@@ -44,6 +44,10 @@ class _RefusedCopies(TorchFunctionMode):
         assert func not in self._copies, (
             f"Tensor.{func.__name__} copies to the host and waits for a GPU; stay on the device"
         )
+        named = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, str)]
+        assert func is not Tensor.to or "cpu" not in named, (
+            'Tensor.to("cpu") copies to the host and waits for a GPU; stay on the device'
+        )
         if func is F.one_hot:
             return _one_hot(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

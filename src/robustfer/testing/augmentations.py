@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustfer.testing import _require as require
+from robustfer.testing._imitated_gpu import views_follow_to_gpu
 from robustfer.testing._state import random_state, same
 
 
@@ -128,6 +129,16 @@ class AugmentationConformance:
         both = (self._views(augmentation, given) for given in (images, channels_last))
         for one, other in zip(*both, strict=True):
             require.close(other, one, "channels_last images give other views")
+
+    def test_follows_to_a_gpu(self) -> None:
+        """On a GPU the views are there. This check needs no GPU."""
+        for training in (True, False):
+            views_follow_to_gpu(
+                self.make_augmentation().train(training),
+                self._images(),
+                "on a GPU forward fails, or its views are on another device; draw random numbers "
+                "on the CPU, and move them with .to(images.device)",
+            )
 
     # Random numbers
 

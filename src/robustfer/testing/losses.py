@@ -15,6 +15,7 @@ from torch.autograd.gradcheck import gradcheck
 from robustfer._checks import check_values
 from robustfer.testing import _require as require
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
+from robustfer.testing._imitated_gpu import follows_to_gpu
 from robustfer.testing._state import random_state
 
 
@@ -351,6 +352,12 @@ class LossConformance:
         assert result.device.type == "cpu", mend
         require.close(result, loss(**inputs), mend)
 
+    def test_follows_to_a_gpu(self) -> None:
+        """On a GPU every tensor is there, and no device is named. This check needs no GPU."""
+        loss = self.make_loss()
+        self.update(loss, self._inputs())
+        follows_to_gpu(loss, self._inputs(), _ON_GPU.format("forward"))
+
     # torch's own warnings, which the tests of a plugin may turn into errors.
     @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
     @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -421,6 +428,10 @@ class LossConformance:
 
 
 _IN_UPDATE = "{} changes {{}}; do that in update(...), which the loop calls after optimizer.step()"
+_ON_GPU = (
+    "{} names a device, or keeps one from the constructor, so on a GPU it fails or copies to the "
+    "host; take the device from an input, such as device=logits.device"
+)
 _LOAD_WHOLE = "call robustfer.authoring.load_whole(self) in the constructor"
 
 

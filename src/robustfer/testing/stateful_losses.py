@@ -15,10 +15,11 @@ from torch import Tensor
 from robustfer._checks import check_values
 from robustfer.testing import _require as require
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
+from robustfer.testing._imitated_gpu import follows_to_gpu
 from robustfer.testing._processes import run_as_processes
 from robustfer.testing._state import changes, random_state, same, state_of
 from robustfer.testing._write_order import writing_backwards
-from robustfer.testing.losses import _IN_UPDATE, LossConformance
+from robustfer.testing.losses import _IN_UPDATE, _ON_GPU, LossConformance
 
 
 class StatefulLossConformance(LossConformance):
@@ -405,6 +406,13 @@ class StatefulLossConformance(LossConformance):
         expected.update(given["index"], wanted)
         assert same(rows, wanted), mend
         require.same_state(loss, expected, mend)
+
+    def test_propose_and_update_follow_to_a_gpu(self) -> None:
+        """On a GPU every tensor is there, and no device is named. This check needs no GPU."""
+        loss, given = self._used()
+        rows = {"index": given["index"], _name(loss): loss.propose(**given)}
+        for method, tensors in (("propose", given), ("update", rows)):
+            follows_to_gpu(deepcopy(loss), tensors, _ON_GPU.format(method), method=method)
 
     # How the tensors are made
 
