@@ -20,6 +20,7 @@ MAY_IMPORT = {
     # The mathematics, and the losses over it: torch alone.
     "robustfer._checks": {"torch", "robustfer._shown"},
     "robustfer._copying": {"torch"},
+    "robustfer._dtypes": {"torch"},
     "robustfer._files": set(),
     "robustfer._hashes": {"numpy", "robustfer._inputs"},
     "robustfer._inputs": {"torch", "numpy", "robustfer._checks"},
@@ -42,8 +43,13 @@ MAY_IMPORT = {
         *("robustfer.losses", "robustfer.state"),
     },
     "robustfer.state": {
-        *("torch", "robustfer._checks", "robustfer._copying", "robustfer._files"),
-        *("robustfer._saved_state", "robustfer._wrappers", "robustfer.functional"),
+        *("torch", "robustfer._checks", "robustfer._copying", "robustfer._dtypes"),
+        *(
+            "robustfer._files",
+            "robustfer._saved_state",
+            "robustfer._wrappers",
+            "robustfer.functional",
+        ),
     },
     # What surrounds a loss; losses know none of it.
     "robustfer.metrics": {"torch", "robustfer._checks"},
@@ -52,8 +58,8 @@ MAY_IMPORT = {
         "robustfer.models",  # to rebuild a classifier
     },
     "robustfer.models": {
-        *("torch", "timm", "robustfer._checks", "robustfer._copying", "robustfer._wrappers"),
-        *("robustfer.functional", "robustfer.landmarks"),
+        *("torch", "timm", "robustfer._checks", "robustfer._copying", "robustfer._dtypes"),
+        *("robustfer._wrappers", "robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer.augmentations": {
         *("torch", "kornia", "robustfer._checks", "robustfer.functional", "robustfer.landmarks"),

@@ -33,6 +33,16 @@ def test_a_coarse_pyramid_is_enlarged_to_a_quarter():
     assert head(list(maps)).heatmaps.shape == (2, 5, 16, 12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_head_has_the_dtype_and_device_of_the_pyramid(dtype):
+    pyramid = timm.create_model("resnet10t", features_only=True)
+    branch = LandmarkBranch(pyramid.to(dtype), num_landmarks=5)
+    output = branch(torch.rand(2, 3, 64, 64, dtype=dtype))
+    assert {output.heatmaps.dtype, output.embeddings.dtype} == {dtype}
+    branch = LandmarkBranch(pyramid.to("meta"), num_landmarks=5)
+    assert {parameter.device.type for parameter in branch.parameters()} == {"meta"}
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -45,6 +45,13 @@ def by_hand(model, pixels):
     return own, theirs
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_head_has_the_dtype_of_the_classifier(dtype):
+    classifier = CAMClassifier("resnet10t", num_classes=7).to(dtype)
+    output = LandmarkClassifier(classifier, num_landmarks=5)(images().to(dtype))
+    assert {output.logits.dtype, output.heatmaps.dtype, output.landmark_embeddings.dtype} == {dtype}
+
+
 def test_is_two_networks_on_one_first_stage():
     model = make().eval()
     for parameter in model.later.parameters():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from robustfer.landmarks import landmark_layout, mirror_landmarks
 from robustfer.models import LandmarkCoordinates
@@ -85,6 +86,14 @@ def test_points_in_one_place_give_numbers():
     at_once = torch.full((1, 5, 2), 20.0, dtype=torch.float64)
     assert space.known(at_once).all()
     torch.testing.assert_close(space(at_once)[0], -space.mean.flatten() / space.spread)
+
+
+def test_a_parent_in_half_precision_leaves_the_mean_shape():
+    space = LandmarkCoordinates(faces(dtype=torch.float32), swap=SWAP)
+    before = space.mean.clone(), space.spread.clone()
+    nn.Sequential(space).bfloat16()
+    assert torch.equal(space.mean, before[0])
+    assert torch.equal(space.spread, before[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -75,6 +75,24 @@ def test_is_its_parts(space):
     assert (model.estimator.num_neighbors, model.estimator.gather) == (3, True)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("space", SPACES)
+def test_its_heads_have_the_dtype_of_the_network(space, dtype):
+    whole = make(space)
+    parts = (
+        part if isinstance(part, nn.Module) else None
+        for part in (whole.faces, whole.landmark_space)
+    )
+    model = LANetModel(*(None if part is None else part.to(dtype) for part in parts), dim=16)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    output = model(images(4).to(dtype), landmarks(4).to(dtype), torch.arange(4))
+    assert output.logits.dtype == dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    assert output.expression_query.dtype == output.landmark_query.dtype == wide
+    assert output.estimate.dtype == wide
+    assert output.estimate.isfinite().all()
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_its_names_are_those_of_the_loss_and_the_bank(space):
     fields = set(make(space)(images(2), landmarks(2))._fields)

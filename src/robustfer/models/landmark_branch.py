@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import check_shapes, check_whole_number
+from robustfer.models._placing import fit_to
 from robustfer.models._probe import random_images, randomized_copy, undisturbed
 from robustfer.models.cam_classifier import network_of
 
@@ -144,6 +145,7 @@ class LandmarkBranch(nn.Module):
         channels, strides = (info.channels(), info.reduction()) if declared else _measured(pyramid)
         self.pyramid = pyramid
         self.head = LandmarkHead(channels, strides, num_landmarks=num_landmarks, dim=dim)
+        fit_to(pyramid, self.head)
         self.dim = self.head.dim
 
     def forward(self, images: Tensor) -> LandmarkOutput:

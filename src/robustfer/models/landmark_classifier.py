@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustfer._copying import independent_copy
 from robustfer.models._layout import forward_features, outputs_of
+from robustfer.models._placing import fit_to
 from robustfer.models._probe import random_images, randomized_copy, undisturbed
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.landmark_branch import LandmarkHead, channels_first
@@ -109,7 +110,7 @@ class LandmarkClassifier(nn.Module):
         self.head = LandmarkHead(
             channels[first:], strides[first:], num_landmarks=num_landmarks, dim=dim
         )
-        self.head.to(next(model.parameters()).device)
+        fit_to(model, self.head)
         self.shared = shared
 
     def forward(self, images: Tensor) -> LandmarkClassifierOutput:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustfer._checks import check_floating_dtype, check_shapes
+from robustfer._dtypes import NeverHalf
 from robustfer.functional._precision import full_precision
 from robustfer.landmarks.geometry import mirror_points
 from robustfer.landmarks.layouts import check_swap
 
 
-class LandmarkCoordinates(nn.Module):
+class LandmarkCoordinates(NeverHalf):
     r"""Compute how the shape of a face differs from the mean face, without parameters.
 
     .. math::

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_floating, check_shapes, check_whole_number
 from robustfer.functional._precision import full_precision
+from robustfer.models._placing import fit_to
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.label_distribution import LabelDistributionEstimator
 from robustfer.models.landmark_branch import LandmarkBranch
@@ -42,6 +43,8 @@ class ProjectionHead(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         check_shapes(embeddings=(embeddings, f"B {self.hidden.in_features}"))
         check_floating(embeddings=embeddings)
+        # Coordinates of landmarks are float32, also beside a network in half precision.
+        embeddings = embeddings.to(self.hidden.weight.dtype)
         projected = self.output(F.relu(self.hidden(embeddings)))
         return F.normalize(full_precision(projected), dim=1)
 
@@ -151,9 +154,7 @@ class LANetModel(nn.Module):
         self.expression_projection, self.landmark_projection = (
             ProjectionHead(width, dim=dim) for width in widths
         )
-        device = next(faces.parameters()).device
-        for head in (self.estimator, self.expression_projection, self.landmark_projection):
-            head.to(device)
+        fit_to(faces, self.estimator, self.expression_projection, self.landmark_projection)
 
     @property
     def classifier(self) -> CAMClassifier:

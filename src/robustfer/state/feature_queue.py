@@ -19,11 +19,11 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
+from robustfer._dtypes import NeverHalf
 from robustfer._saved_state import load_whole
 from robustfer.functional import UNFILLED
 from robustfer.functional._gather import several_processes
 from robustfer.state._distributed import gather_in_rank_order
-from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import finite_rows
 
 

@@ -17,10 +17,10 @@ from robustfer._checks import (
     check_whole_number,
     values_are_checked,
 )
+from robustfer._dtypes import NeverHalf
 from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 from robustfer.state import _label_checks as checks
-from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import one_hot, read_rows, write_rows
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import check_bool, check_distribution, check_whole_number
+from robustfer._dtypes import NeverHalf
 from robustfer._saved_state import load_whole
 from robustfer.state import _label_checks as checks
 from robustfer.state._change_journal import ChangeJournal, ChangeReason
 from robustfer.state._distributed import gather_in_rank_order
-from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import last_of_each, one_hot, select_rows
 
 
@@ -250,10 +250,12 @@ class LabelStore(NeverHalf):
         given = self.given(decisions.index)
         differ = (given != decisions.given.to(given.device)).nonzero()
         if len(differ):
+            # The rows may be on another device than the store.
+            first = int(decisions.index[int(differ[0])])
             raise ValueError(
                 f"decisions must have the given labels of the store, but {len(differ)} of "
-                f"{len(given)} differ, the first at index {int(decisions.index[int(differ[0])])}; apply "
-                "them to the data set, split and label noise that were reviewed"
+                f"{len(given)} differ, the first at index {first}; apply them to the data set, "
+                "split and label noise that were reviewed"
             )
         latest_step, latest_epoch = self._journal.latest()
         decided = decisions.label >= 0

@@ -17,10 +17,10 @@ from robustfer._checks import (
     values_are_checked,
 )
 from robustfer._copying import independent_copy
+from robustfer._dtypes import NeverHalf
 from robustfer._saved_state import load_whole
 from robustfer._wrappers import unwrapped
 from robustfer.functional._precision import full_precision
-from robustfer.state._dtypes import NeverHalf
 
 Buffers = Literal["copy", "ema", "keep"]
 Kind = Literal["parameters", "buffers"]

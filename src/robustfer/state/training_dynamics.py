@@ -21,11 +21,11 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
+from robustfer._dtypes import NeverHalf
 from robustfer._saved_state import load_whole
 from robustfer.functional._precision import full_precision
 from robustfer.state import _label_checks as checks
 from robustfer.state._distributed import gather_in_rank_order
-from robustfer.state._dtypes import NeverHalf
 from robustfer.state._rows import check_bank_index, finite_rows, one_hot, select_rows
 
 Window = Literal["all", "early"]
