@@ -186,6 +186,56 @@ def test_a_description_of_a_function(offer):
     assert described.result == "scalar"
 
 
+def make_module(*, margin: float = 0.5) -> nn.Module:
+    """Make a loss of some class.
+
+    Args:
+        margin: of the function.
+
+    Shape:
+        logits, soft_target ``(B, C)``, target ``(B)`` int64 or ``(B, C)``, and progress ``()`` ->
+        scalar.
+    """
+    return Margin(margin)
+
+
+def make_undocumented(*, margin: float = 0.5) -> Undocumented:
+    """Make it.
+
+    Shape:
+        target ``(B)``, logits ``(B, C)`` -> scalar; float32 for half inputs.
+    """
+    return Undocumented()
+
+
+class Undocumented(nn.Module):
+    def forward(self, logits: Tensor, target: Tensor | None = None) -> Tensor:
+        return logits.sum()
+
+
+def test_a_description_of_a_function_that_documents_what_it_makes(offer):
+    offer(make_module)
+    described = registry.describe("thing")
+    assert [(tensor.name, tensor.shape) for tensor in described.tensors] == [
+        ("logits", "(B, C)"),
+        ("soft_target", "(B, C)"),
+        ("target", "(B) int64 or (B, C)"),
+        ("progress", "()"),
+    ]
+    assert described.result == "scalar"
+    assert described.options[0].meaning == "of the function."
+
+
+def test_a_description_of_a_class_that_its_function_documents(offer):
+    offer(make_undocumented)
+    described = registry.describe("thing")
+    assert [(tensor.name, tensor.shape, tensor.required) for tensor in described.tensors] == [
+        ("logits", "(B, C)", True),
+        ("target", "(B)", False),
+    ]
+    assert described.result == "scalar; float32 for half inputs"
+
+
 @pytest.mark.parametrize(
     "factory",
     [

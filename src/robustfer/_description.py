@@ -54,7 +54,8 @@ class StateMethod:
 class Description:
     """Description of a component, from its plugin, signature and docstring.
 
-    If the factory is a function, its tensors are known only with an annotated return type.
+    If the factory is a function, they come from the class of its return type. Without such a class,
+    the tensors and the result come from ``Shape:`` of the function's docstring.
 
     Attributes:
         name: full name, ``plugin:component``.
@@ -91,10 +92,7 @@ def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) ->
     """Return the description of an offer."""
     signature = signature_of(factory)
     made = _made_by(factory)
-    tensors = _tensor_parameters(made)
-    shapes, result = _docstrings.shapes(
-        inspect.getdoc(made) or "", [tensor.name for tensor in tensors]
-    )
+    tensors, result = _tensors_and_result(made, factory)
     name = getattr(factory, "__qualname__", type(factory).__name__)
     source = offer.component.factory
     return Description(
@@ -104,10 +102,7 @@ def describe_offer(plugin: Plugin, offer: Offer, factory: Callable[..., Any]) ->
         reference=offer.component.reference,
         signature=name + _signature_text(signature),
         options=options_of(signature, inspect.getdoc(factory) or ""),
-        tensors=tuple(
-            TensorArgument(name=one.name, shape=shapes[one.name], required=one.default is one.empty)
-            for one in tensors
-        ),
+        tensors=tensors,
         result=result.removesuffix("."),
         state=_state_methods(made),
         source=source if isinstance(source, str) else f"{factory.__module__}:{name}",
@@ -181,6 +176,23 @@ def _made_by(factory: Callable[..., Any]) -> type | None:
             # Names may be imported only for type checkers, and the factory may be any object.
             return None
     return made if inspect.isclass(made) else None
+
+
+def _tensors_and_result(
+    made: type | None, factory: Callable[..., Any]
+) -> tuple[tuple[TensorArgument, ...], str]:
+    """Return what ``forward`` takes and returns, from the class or the function's docstring."""
+    texts = [inspect.getdoc(one) or "" for one in (made, factory) if one is not None]
+    text = next((text for text in texts if _docstrings.section(text, "Shape")), "")
+    parameters = _tensor_parameters(made)
+    required = {one.name: one.default is one.empty for one in parameters}
+    if not parameters:
+        required = dict.fromkeys(_docstrings.names_with_shape(text), True)
+    shapes, result = _docstrings.shapes(text, list(required))
+    return tuple(
+        TensorArgument(name=name, shape=shapes[name], required=needed)
+        for name, needed in required.items()
+    ), result
 
 
 def _tensor_parameters(made: type | None) -> list[inspect.Parameter]:

@@ -68,6 +68,28 @@ def shapes(docstring: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
     return {name: found.get(name, "") for name in names}, result
 
 
+def names_with_shape(docstring: str) -> list[str]:
+    r"""Return the names that ``Shape:`` gives a shape, in its order.
+
+    >>> names_with_shape("S.\n\nShape:\n    a, b ``(B)``, c ``(B)`` or ``(B, C)`` -> scalar\n")
+    ['a', 'b', 'c']
+    """
+    said, _, _ = section(docstring, "Shape").partition("->")
+    before, *others = re.split(r"``\([^`]*\)``", said)[:-1] or [""]
+    # What follows a shape up to a comma belongs to it, such as "int64".
+    lists = [
+        before,
+        *(re.split(r",\s*and\b|[,;]|\band\b", text, maxsplit=1)[-1] for text in others),
+    ]
+    names = [
+        name
+        for text in lists
+        if re.fullmatch(r"\w+(?:(?:,| and)\s+\w+)*", text.strip())
+        for name in re.findall(r"\w+", text)
+    ]
+    return [name for name in dict.fromkeys(names) if name not in ("all", "and", "both", "or")]
+
+
 def plain(text: str) -> str:
     r"""Return text without reStructuredText marks, and with Greek letters instead of TeX names.
 

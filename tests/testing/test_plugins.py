@@ -102,6 +102,30 @@ def test_a_sound_plugin_passes(conformance_of):
     assert failing_checks(conformance_of("loss", "Doe", "Roe")) == {}
 
 
+FACTORY = '''
+    def make_square(*, factor: float = 1.0) -> nn.Module:
+        """Make the loss.
+
+        Args:
+            factor: factor of the loss.
+
+        Shape:
+            logits ``(B, C)``, target ``(B)`` -> scalar.
+        """
+        return SquareLoss(factor=factor)
+'''
+
+
+@pytest.mark.parametrize(("shape", "failing"), [(" -> scalar", set()), ("", {DESCRIPTIONS})])
+def test_a_factory_may_be_a_function(shape, failing, conformance_of, monkeypatch):
+    factory = FACTORY.replace(" -> scalar", shape)
+    monkeypatch.setitem(globals(), "LOSS", LOSS + factory)
+    failures = failing_checks(conformance_of("hook", ":SquareLoss", ":make_square"))
+    assert set(failures) == failing
+    for error in failures.values():
+        assert "of the class, or of a factory function" in str(error)
+
+
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_is_caught(defect, conformance_of):
     *change, check = DEFECTS[defect]

@@ -64,7 +64,10 @@ class PluginConformance:
             assert not options, f"{one.name}: the docstring's Args do not say what {options} mean"
             tensors = [tensor.name for tensor in one.tensors if not tensor.shape]
             assert not tensors, f"{one.name}: the docstring's Shape lacks the shapes of {tensors}"
-            assert one.result, f"{one.name}: the docstring's Shape lacks the result, after '->'"
+            assert one.result, (
+                f"{one.name}: the docstring's Shape lacks the result, after '->'; write it in the "
+                "docstring of the class, or of a factory function"
+            )
 
     def test_readme_runs(self) -> None:
         """The Python code of the README runs, block by block. See ``check_readme``."""
