@@ -57,6 +57,7 @@ def test_the_name_of_the_package_is_taken_as_well(tmp_path):
         ),
         *((name, f", got {name!r}") for name in ("", "2d", "my.loss", "my loss", "../a", "é")),
         *((name, f", got {name!r}") for name in ("-a", "_a", "a_", "a--b", "robustfer-")),
+        ("a" * 101, "NAME must have at most 100 characters, got 101: 'aaa"),
         ("class", "NAME must not be a keyword of Python, got 'class'"),
         ("robustfer-for", "NAME must not be a keyword of Python, got 'robustfer-for'"),
         ("robustfer", "NAME must be new, but a plugin 'robustfer' is installed"),
@@ -68,6 +69,11 @@ def test_names_that_are_refused(name, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         new_plugin(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_is_that_of_a_component(tmp_path):
+    for name in ("robustfer-" + "a" * 100, "-".join(["ab"] * 33)):
+        assert len(new_plugin(name, tmp_path)) == 6
 
 
 def test_names_of_installed_plugins_are_refused(site, install, tmp_path):

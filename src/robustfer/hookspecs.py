@@ -22,7 +22,7 @@ hookspec = pluggy.HookspecMarker("robustfer")
 hookimpl = pluggy.HookimplMarker("robustfer")
 
 #: Greatest number of characters.
-_LIMITS = {"name": 100, "summary": 200, "reference": 500}
+LIMITS = {"name": 100, "summary": 200, "reference": 500}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Component:
     reference: str
 
     def __post_init__(self) -> None:
-        for field, limit in _LIMITS.items():
+        for field, limit in LIMITS.items():
             value = getattr(self, field)
             if not isinstance(value, str):
                 raise TypeError(f"{field} of a Component must be text, got {_shown.value(value)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from robustfer import __version__, plugins
+from robustfer.hookspecs import LIMITS
 
 # File of the package -> its template.
 _FILES = {
@@ -77,6 +78,11 @@ def _checked(given: str) -> str:
         raise ValueError(
             "NAME must be lower-case letters and digits with single hyphens or underscores between "
             f"them, starting with a letter, such as 'acme' or 'my-loss', got {given!r}"
+        )
+    if len(name) > LIMITS["name"]:
+        raise ValueError(
+            f"NAME must have at most {LIMITS['name']} characters, got {len(name)}: {given!r}; "
+            "choose a shorter one"
         )
     if iskeyword(name):
         raise ValueError(f"NAME must not be a keyword of Python, got {given!r}")
