@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ast import literal_eval
+from inspect import signature
 from typing import Any
 
 import yaml
@@ -42,7 +43,16 @@ def make_term(text: str, sizes: dict[str, int], class_weights: Tensor | None) ->
         factor = float(weight or 1)
     except ValueError:
         raise Refused(f"--loss {text}: the weight must be a number, got {weight}") from None
-    return Term(name.rpartition(":")[2], loss, weight=factor)
+    own = name.rpartition(":")[2]
+    return Term(own, loss, weight=factor, inputs=renamed_state(own, loss))
+
+
+def renamed_state(name: str, loss: nn.Module) -> dict[str, str]:
+    """Return another name for what a loss proposes, because two losses may use the same one."""
+    if not (hasattr(loss, "propose") and hasattr(loss, "update")):
+        return {}
+    _, written, *_ = signature(loss.update).parameters
+    return {written: f"{written}_of_{name}"}
 
 
 def weighs_classes(loss: nn.Module) -> bool:

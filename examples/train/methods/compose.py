@@ -70,9 +70,15 @@ class Compose(Method):
             "batch_size": task.settings.optimizer.batch_size,
         }
         texts = options.loss or ["cross_entropy"]
-        self.criterion = CompositeLoss(
-            *(make_term(text, sizes, task.class_weights) for text in texts)
-        )
+        terms = [make_term(text, sizes, task.class_weights) for text in texts]
+        names = [term.name for term in terms]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise Refused(
+                f"--loss {twice} is given {names.count(twice)} times; give each loss once, and "
+                "combine it with itself by CompositeLoss in your own loop"
+            )
+        self.criterion = CompositeLoss(*terms)
         weigh_classes = any(map(weighs_classes, self.criterion.losses))
         if task.class_weights is not None and not weigh_classes:
             raise Refused(

@@ -61,6 +61,19 @@ def test_stopped_and_resumed_equals_one_run_to_the_bit(name, tmp_path):
     assert_same_to_the_bit(tmp_path / "whole", tmp_path / "stopped")
 
 
+def test_losses_that_propose_the_same_tensor_are_combined(tmp_path):
+    losses = ["early_learning_regularization=0.5", "memory_targets=0.5"]
+    compose_by(losses, f"--output={tmp_path}/whole")
+    compose_by(losses, f"--output={tmp_path}/stopped", "--stop-after=1")
+    compose_by(losses, f"--output={tmp_path}/stopped", "--resume")
+    assert_same_to_the_bit(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_loss_given_twice_is_refused(tmp_path):
+    with pytest.raises(Refused, match="--loss scn is given 2 times; give each loss once"):
+        prepared(["scn", "cross_entropy", "robustfer:scn=2"], f"--output={tmp_path}/run")
+
+
 @pytest.mark.parametrize("name", sorted({*OF_PLUGINS} - {*REMEMBERS}))
 def test_every_loss_of_a_plugin_trains(name, tmp_path):
     outcome = compose_by([name], "--epochs=1", "--reader.voters=10", f"--output={tmp_path}/run")
