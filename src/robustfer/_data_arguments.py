@@ -113,6 +113,7 @@ def add_audit(parser: ArgumentParser) -> None:
         metavar="SPLIT[=DATA]",
         help="also find faces that another split has too, such as test, or test=rafdb:PATH",
     )
+    _add_file(parser, "--pairs", "write all pairs of --duplicates and --against as csv")
     _add_number(parser, "--random", 100, "random faces to label blind")
     parser.add_argument(
         "--stratified",

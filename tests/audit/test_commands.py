@@ -297,9 +297,55 @@ def test_duplicates_and_leaks_are_told(run, tmp_path):
     assert "same face twice: 1 pairs, 1 with different labels" in out
     assert "also in the other split: 2 faces" in out
     assert "leak.png" in out
+    assert "more pairs" not in out
+    status, _, err = run("run.npz", *data, "--pairs", "pairs.csv")
+    assert status == 1
+    assert "--pairs needs --duplicates or --against, got neither; add one" in err
+    status, out, err = run(
+        "run.npz", *data, "--duplicates", "--against", "test", "--pairs", "pairs.csv"
+    )
+    assert (status, err) == (0, "")
+    assert "pairs: pairs.csv\n" in out
+    with (tmp_path / "pairs.csv").open(newline="") as file:
+        first, *others = csv.DictReader(file)
+    surprise, fear = EXPRESSIONS[:2]
+    assert first == {
+        "id": f"train/{fear}/again.png", "label": fear, "split": "train",
+        "other_id": f"train/{surprise}/0.png", "other_label": surprise, "similarity": "1.0000",
+    }  # fmt: skip
+    assert {(row["id"], row["split"], row["other_id"]) for row in others} == {
+        (name, "test", f"test/{fear}/leak.png") for name in (first["id"], first["other_id"])
+    }
     status, other, err = run("run.npz", *data, "--against", f"test=folder:{root}")
     assert (status, err) == (0, "")
     assert "also in the other split: 2 faces" in other
+
+
+def test_all_pairs_are_counted_and_written(run, tmp_path):
+    size = ("--reader", "size=32", "--reader", "num_samples=7")
+    np.savez(tmp_path / "run.npz", np.full((7, 7), 1 / 7))
+    for split in ("train", "test"):
+        for number in range(7):
+            folder = tmp_path / "faces" / split / EXPRESSIONS[number]
+            folder.mkdir(parents=True)
+            face = load("demo", num_samples=7, size=48)[3]["image"]
+            Image.fromarray(face.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
+    status, out, err = run("run.npz", "--data", "folder:faces", "--against", "test")
+    assert (status, err) == (0, "")
+    assert out.count(" and ") >= 10
+    assert "  and 39 more pairs; --pairs FILE writes all\n" in out
+    # A face of the audited split is not a leak.
+    for against, *arguments in (
+        ("train", "run.npz", "--data", "demo", *size),
+        ("train=demo", "run.npz", "--data", "demo", *size),
+        ("train", "run.npz", "--data", "folder:faces"),
+        ("train=folder:./faces", "run.npz", "--data", "folder:faces"),
+    ):
+        status, _, err = run(*arguments, "--against", against, "--out", "again.html")
+        assert status == 1
+        assert "--against must name another split than the audited one, got train; use" in err
+        assert not (tmp_path / "again.html").exists()
+    assert run("run.npz", "--data", "demo", *size, "--against", "test")[0] == 0
 
 
 @pytest.mark.parametrize(

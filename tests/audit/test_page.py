@@ -128,6 +128,7 @@ def test_duplicates_and_leaks_are_shown(tmp_path):
     )
     data = page_data(tmp_path / "a.html")
     [pair] = data["duplicates"]  # the other pair agrees
+    assert data["totals"] == {"duplicates": 1, "leaks": 1}
     assert (pair["id"], pair["twin"]["id"]) == (found.ids[one], found.ids[other])
     assert pair["similarity"] == pytest.approx(0.95)
     assert [(leak["id"], leak["twin"]["id"]) for leak in data["leaks"]] == [(found.ids[5], "1")]
@@ -396,6 +397,29 @@ def test_a_pair_of_duplicates_gets_one_label(browser, tmp_path):
     assert stored(browser, found) == said
     press(browser, "u")
     assert stored(browser, found) == {}
+
+
+def test_the_page_says_how_many_pairs_there_are(browser, tmp_path):
+    found = result(1300, first="pairs.png")
+    zero, other = ((found.given == label).nonzero()[:, 0] for label in (0, 1))
+    first, second = zero.repeat(4)[:600], other.repeat(4)[:600]
+    pairs = Duplicates(first, second, torch.linspace(1, 0.94, len(first)))
+    leaks = Duplicates(torch.arange(300), torch.arange(300), torch.ones(300))
+    small = images(1300)[..., :8, :8]
+    options = {"random": 5, "suspects": 4, "thumbnail": 8}
+    path = tmp_path / "review.html"
+    write_review(path, found, small, duplicates=pairs, leaks=(small, leaks), **options)
+    browser.get(path.as_uri())
+    open_tab(browser, "Duplicates")
+    assert "Face 1 of 500, 0 decided, the 500 most similar of 600 pairs" in text(browser, "#status")
+    open_tab(browser, "Overview")
+    shown = text(browser, "main")
+    assert "Also in the other split (the 100 most similar of 300 pairs)" in shown
+    leaks = Duplicates(*(column[:1] for column in leaks))
+    write_review(path, found, small, duplicates=pairs, leaks=(small, leaks), **options)
+    browser.get(path.as_uri())
+    open_tab(browser, "Overview")
+    assert "Also in the other split (1 pair)" in text(browser, "main")
 
 
 def test_n_goes_through_the_parts(browser, tmp_path):

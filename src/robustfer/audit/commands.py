@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
+import os
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -14,7 +17,8 @@ import torch
 from torch import Tensor
 
 from robustfer import _shown
-from robustfer._files import check_outputs
+from robustfer._files import check_outputs, no_formula, write_whole
+from robustfer._inputs import name_bytes
 from robustfer._predictions import Predictions, read_probabilities
 from robustfer.audit.decisions import Decisions, read_decisions
 from robustfer.audit.duplicates import Duplicates, find_duplicates
@@ -50,7 +54,9 @@ def _review(path: str, options: argparse.Namespace) -> int:
     # A page may lie in the folder of the run.
     run = [Path(path, name) for name in ("dynamics.safetensors", "final.safetensors")]
     read = [*files_read(options), *(run if Path(path).is_dir() else [path])]
-    check_outputs({"--out": page, "--ranking": options.ranking}, read)
+    check_outputs({"--out": page, "--ranking": options.ranking, "--pairs": options.pairs}, read)
+    if options.pairs is not None and not options.duplicates and options.against is None:
+        raise ValueError("--pairs needs --duplicates or --against, got neither; add one")
     faces = _faces(options)
     # A review would be in vain if its decisions could not be written.
     check_list_names(names_in_list(faces.ids))
@@ -65,6 +71,8 @@ def _review(path: str, options: argparse.Namespace) -> int:
         result.write(options.ranking)
     duplicates = find_duplicates(faces) if options.duplicates else None
     leaks = _find_leaks(faces, options)
+    if options.pairs is not None:
+        _write_pairs(options.pairs, faces, duplicates, leaks, options)
     write_review(
         page,
         result,
@@ -100,6 +108,10 @@ def _review(path: str, options: argparse.Namespace) -> int:
         print(f"also in the other split: {len(torch.unique(pairs.first))} faces")
         for row, other in zip(pairs.first[:10].tolist(), pairs.second[:10].tolist(), strict=True):
             print(f"  {faces.ids[row]} and {others.ids[other]}")
+        if len(pairs.first) > 10 and options.pairs is None:
+            print(f"  and {len(pairs.first) - 10} more pairs; --pairs FILE writes all")
+    if options.pairs is not None:
+        print(f"pairs: {options.pairs}")
     if options.ranking is not None:
         print(f"ranking: {options.ranking}")
     print(f"page: {page}")
@@ -214,8 +226,47 @@ def _find_leaks(
     if options.against is None:
         return None
     split, _, spec = options.against.partition("=")
+    if split == options.split and (not spec or _place(spec) == _place(options.data)):
+        raise ValueError(
+            f"--against must name another split than the audited one, got {split}; use "
+            "--duplicates for faces that occur twice in one split"
+        )
     others = load_faces(spec or options.data, options, split=split)
     return others, find_duplicates(faces, against=others)
+
+
+def _place(spec: str) -> tuple[str, str]:
+    """Return the kind and the place of a data set, to tell whether two are the same."""
+    kind, _, path = spec.partition(":")
+    return kind, os.path.realpath(Path(path).expanduser())
+
+
+def _write_pairs(
+    path: Path,
+    faces: LabeledFaces,
+    duplicates: Duplicates | None,
+    leaks: tuple[LabeledFaces, Duplicates] | None,
+    options: argparse.Namespace,
+) -> None:
+    """Write all pairs, most similar first. ``split`` is that of the other face."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["id", "label", "split", "other_id", "other_label", "similarity"])
+    found = [(options.split, faces, duplicates)]
+    if leaks is not None:
+        found.append((options.against.partition("=")[0], *leaks))
+    for split, others, pairs in found:
+        for row, other, alike in zip(*map(Tensor.tolist, pairs or ()), strict=True):
+            cells = _named(faces, row), (split,), _named(others, other)
+            writer.writerow([*(no_formula(one) for cell in cells for one in cell), f"{alike:.4f}"])
+    content = name_bytes(text.getvalue())
+    write_whole(path, lambda file: file.write(content))
+
+
+def _named(faces: LabeledFaces, row: int) -> tuple[str, str]:
+    """Return the name and the label of a face, or the most probable one."""
+    label = faces.targets[row]
+    return faces.ids[row], faces.classes[int(label if label.ndim == 0 else label.argmax())]
 
 
 def _decisions(paths: Sequence[str | Path], faces: LabeledFaces) -> Decisions:

@@ -58,8 +58,9 @@ def write_review(
             classes and for the class shares.
         suspects: number of the most suspicious labels to show.
         duplicates: the result of :func:`robustfer.audit.find_duplicates` for these images. Pairs
-            with different labels are shown, at most 500.
-        leaks: another data set, and the duplicates found ``against`` it. At most 100 are shown.
+            with different labels are shown, at most 500. The page says how many there are.
+        leaks: another data set, and the duplicates found ``against`` it. At most 100 pairs are
+            shown. The page says how many there are.
         seed: seed of the random draw.
         thumbnail: longer side of an image in the page, in pixels.
         title: heading of the page.
@@ -96,6 +97,11 @@ def write_review(
             {**face(one), "twin": face(other), "similarity": round(alike, 4)}
             for one, other, alike in _contradicting(duplicates, result.given)
         ],
+        # The page shows only the first of many pairs.
+        "totals": {
+            "duplicates": 0 if duplicates is None else int(_differ(duplicates, result.given).sum()),
+            "leaks": 0 if leaks is None else len(leaks[1].first),
+        },
         "leaks": [] if leaks is None else _leaks(leaks, face, thumbnail),
         "table": [vars(row) for row in result.table],
     }
@@ -111,9 +117,13 @@ def _contradicting(
     """Yield pairs with different labels, most similar first."""
     if duplicates is None:
         return
-    differ = given[duplicates.first] != given[duplicates.second]
+    differ = _differ(duplicates, given)
     chosen = (column[differ][:_MOST_DUPLICATES].tolist() for column in duplicates)
     yield from zip(*chosen, strict=True)
+
+
+def _differ(duplicates: Duplicates, given: Tensor) -> Tensor:
+    return given[duplicates.first] != given[duplicates.second]
 
 
 def _leaks(
