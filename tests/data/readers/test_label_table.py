@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import torch
@@ -309,6 +310,48 @@ def test_a_split_and_votes_called_otherwise(tmp_path):
     assert labels(LabelTable(written(tmp_path, text), **options)) == ["fear"]
     with pytest.raises(ValueError, match="has a column split; choose the rows"):
         LabelTable(written(tmp_path, text), columns=columns, labels="majority")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "message"),
+    [
+        ("votes", "17", "line 2: votes must be 7 numbers, got '17'"),
+        ("votes", "2;0;1;0;0;x;0", "line 2: a vote must be a whole number"),
+        ("landmarks", "yes", "line 2: landmarks must be 0 points, x and y each"),
+        ("split", "fold 1", "has a column split; choose the rows with split="),
+    ],
+)
+def test_a_column_that_means_something_else_can_be_ignored(name, cell, message, tmp_path):
+    table = written(tmp_path, f"path,label,{name}\na.png,sad,{cell}\nb.png,happy,{cell}\n")
+    way = f"columns={{'{name}': None}}"
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        LabelTable(table)
+    assert way in str(caught.value)
+    for faces in (
+        LabelTable(table, columns={name: None}),
+        load(f"table:{table}", split=None, columns={name: None}),
+    ):
+        assert labels(faces) == ["sadness", "happiness"]
+        assert faces.votes is None
+    if name != "split":  # a column that was named cannot be ignored
+        with pytest.raises(ValueError, match=re.escape(message)) as caught:
+            LabelTable(table, columns={name: name})
+        assert way not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("path", {}),
+        ("label", {}),
+        ("split", {"split": "train"}),
+        ("votes", {"labels": "majority"}),
+    ],
+)
+def test_a_column_that_is_needed_cannot_be_ignored(name, options, tmp_path):
+    table = written(tmp_path, "path,label,split,votes\na.png,sad,train,1\n")
+    with pytest.raises(ValueError, match=f"columns must name the column {name}, got None"):
+        LabelTable(table, columns={name: None}, **options)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import Literal, get_args
@@ -46,7 +47,8 @@ class LabelTable(FileFaces):
 
     Args:
         table: the csv file.
-        columns: other names of the columns in the table: ``{"path": "pth"}``.
+        columns: other names of the columns in the table: ``{"path": "pth"}``. ``None`` ignores an
+            optional column that means something else: ``{"votes": None}``.
         separator: the character between two values of a row: ``","``, ``";"``, ``"\t"``, ...
         root: the folder that paths start from. Default: the table's folder.
         split: rows to read. ``None``: all rows of a table without a column ``split``.
@@ -79,7 +81,7 @@ class LabelTable(FileFaces):
         self,
         table: str | Path,
         *,
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | None] | None = None,
         separator: str = ",",
         root: str | Path | None = None,
         split: Literal["train", "validation", "test"] | None = None,
@@ -95,7 +97,8 @@ class LabelTable(FileFaces):
         check_split(split)
         check_choice("labels", labels, ("label", *get_args(VoteRule)))
         needed = ("path", "label" if labels == "label" else "votes", *(["split"] if split else []))
-        rows = _read_rows(table, root, needed, columns or {}, separator, split, duplicates)
+        columns = columns or {}
+        rows = _read_rows(table, root, needed, columns, separator, split, duplicates)
         if labels == "label":
             names, order = name_classes(rows.labels, numbers=numbers, classes=classes)
         else:
@@ -105,7 +108,8 @@ class LabelTable(FileFaces):
             raise ValueError(f"{table} names no image{f' of the split {split}' if split else ''}")
 
         targets: Tensor | list[int]
-        votes = _votes(table, rows, len(order))
+        with _ignorable("votes", named={*columns, *needed}):
+            votes = _votes(table, rows, len(order))
         if labels == "label":
             places = {label: order.index(name) for label, name in names.items()}
             targets = [places[label] for label in rows.cells["label"]]
@@ -122,7 +126,8 @@ class LabelTable(FileFaces):
                 rows.cells[name] = list(compress(cells, kept.tolist()))
             paths = rows.cells["path"]
         check_files(table, root, zip(rows.lines, paths, strict=True))
-        self._points = _points(table, rows)
+        with _ignorable("landmarks", named=columns):
+            self._points = _points(table, rows)
         super().__init__(
             root,
             size=size,
@@ -157,7 +162,7 @@ def _read_rows(
     table: Path,
     root: Path,
     needed: Sequence[str],
-    columns: Mapping[str, str],
+    columns: Mapping[str, str | None],
     separator: str,
     split: str | None,
     duplicates: Duplicates,
@@ -169,10 +174,13 @@ def _read_rows(
                 f"columns must be among {', '.join(_COLUMNS)}, got {name!r}"
                 + _shown.near(str(name), _COLUMNS)
             )
+        if columns[name] is None and name in needed:
+            raise ValueError(f"columns must name the column {name}, got None; it is needed")
     if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
         raise ValueError(f"separator must be one character, got {separator!r}")
-    theirs = {name: columns.get(name, name) for name in _COLUMNS}
-    wanted = dict.fromkeys([*(theirs[name] for name in needed), *columns.values()])
+    given = {name: columns.get(name, name) for name in _COLUMNS}
+    theirs = {name: column for name, column in given.items() if column is not None}
+    wanted = dict.fromkeys(theirs[name] for name in (*needed, *columns) if name in theirs)
     names, starts = NamedOnce(table, duplicates), absolute_starts(root)
     rows = _Rows()
     for line, row in read_table(table, list(wanted), separator=separator):
@@ -181,7 +189,10 @@ def _read_rows(
         if split is not None:
             cells["split"] = _split(table, line, cells["split"])
         elif "split" in cells:
-            raise ValueError(f"{table} has a column split; choose the rows with split=")
+            raise ValueError(
+                f"{table} has a column split; choose the rows with split=, or ignore the column "
+                "with columns={'split': None}"
+            )
         if not names.is_new(line, cells["path"], tuple(cells.values())):
             rows.excluded["named again in the same words"] += 1
             continue
@@ -192,6 +203,18 @@ def _read_rows(
             for name, cell in cells.items():
                 rows.cells[name].append(cell)
     return rows
+
+
+@contextmanager
+def _ignorable(name: str, *, named: Container[str]) -> Iterator[None]:
+    """Say how to ignore a column that nobody has named, if it cannot be read."""
+    try:
+        yield
+    except ValueError as error:
+        if name in named:
+            raise
+        way = f"if the column means something else, ignore it with columns={{{name!r}: None}}"
+        raise ValueError(f"{error}; {way}") from error
 
 
 def _split(table: Path, line: int, text: str) -> str:
