@@ -45,6 +45,17 @@ def test_subset_of_a_subset_numbers_its_rows_anew():
     assert faces[0]["index"] == 0
 
 
+def test_the_ids_of_a_subset_are_made_once():
+    faces = rows().subset([3, 1, 2])
+    assert faces.ids is faces.ids
+    relabelled = faces.with_targets([0, 0, 0])
+    assert relabelled.ids == faces.ids
+    # A smaller subset has its own.
+    assert faces.subset([1]).ids == ["row1"]
+    assert relabelled.subset([0, 2]).ids == ["row3", "row2"]
+    assert faces.ids == ["row3", "row1", "row2"]
+
+
 def test_rows_asked_for_by_other_kinds_of_whole_numbers():
     faces = rows()
     for index in (torch.tensor(2), np.int64(2), torch.tensor([2], dtype=torch.int32)):

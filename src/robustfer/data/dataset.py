@@ -71,6 +71,8 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         self.excluded = dict(excluded or {})
         self._ids = _writable(check_ids(ids, unique=True))
         self._rows: Tensor | None = None
+        # The ids of a subset, made at the first use.
+        self._chosen_ids: Sequence[str] | None = None
         self._transform: Callable[[Tensor], Any] | None = None
         self.targets = self._checked("targets", targets, len(ids))
         self.true_targets: Tensor | None = None
@@ -118,7 +120,9 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         """Stable names of the samples, in row order."""
         if self._rows is None:
             return self._ids
-        return [self._ids[row] for row in self._rows.tolist()]
+        if self._chosen_ids is None:
+            self._chosen_ids = [self._ids[row] for row in self._rows.tolist()]
+        return self._chosen_ids
 
     @property
     def all_ids(self) -> Sequence[str]:
@@ -217,6 +221,7 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         check_within(0, len(self) - 1, index=rows)
         other = copy.copy(self)
         other._rows = rows if self._rows is None else self._rows[rows]
+        other._chosen_ids = None
         other.targets = self.targets[rows]
         other.true_targets = None if self.true_targets is None else self.true_targets[rows]
         other.votes = None if self.votes is None else self.votes[rows]
