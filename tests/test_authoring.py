@@ -22,6 +22,17 @@ def test_floating_tensors_are_finite_where_values_are_checked():
         authoring.check_floating(prior=prior, index=torch.tensor([0]))
 
 
+def test_products_are_exact_under_autocast_and_on_every_device():
+    one = torch.eye(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (one @ one).dtype == torch.bfloat16
+        with authoring.without_autocast(one):
+            assert (one @ one).dtype == torch.float32
+    meta = one.to("meta")
+    with authoring.without_autocast(meta):
+        assert (meta @ meta).device.type == "meta"
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_cross_entropy_takes_classes_and_probabilities(reduction):
     logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Tools for authors of plugins: checks of arguments, cross entropy, sums of terms, rows of state.
+"""Tools for authors of plugins: checks, precision, cross entropy, sums of terms, rows of state.
 
 These names are a stable interface, like the hooks: only a major release removes one.
 """
@@ -18,7 +18,12 @@ from robustfer._checks import (
 from robustfer._saved_state import load_whole
 from robustfer.functional._cross_entropy import at_label, cross_entropy
 from robustfer.functional._precision import Reduction as Reduction
-from robustfer.functional._precision import check_reduction, full_precision, reduce
+from robustfer.functional._precision import (
+    check_reduction,
+    full_precision,
+    reduce,
+    without_autocast,
+)
 from robustfer.losses._terms import sum_of_terms
 from robustfer.state._rows import read_rows, write_rows
 
@@ -41,5 +46,6 @@ __all__ = [
     "reduce",
     "sum_of_terms",
     "values_are_checked",
+    "without_autocast",
     "write_rows",
 ]

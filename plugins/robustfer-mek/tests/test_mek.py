@@ -142,6 +142,13 @@ def test_the_function_reduces_as_it_is_told(soft):
     torch.testing.assert_close(mean, each.mean())
 
 
+def test_shapes_on_the_meta_device():
+    """torch.autocast knows no such device."""
+    given = {name: tensor.to("meta") for name, tensor in drawn(soft=True).items()}
+    loss = rebalanced_cross_entropy(given["logits"], given["target"], given["class_counts"])
+    assert (loss.device.type, loss.shape) == ("meta", ())
+
+
 def test_the_counts_are_constants():
     given = drawn()
     counts = given["class_counts"].double().requires_grad_()

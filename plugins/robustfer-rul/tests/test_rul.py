@@ -249,6 +249,13 @@ def test_double_embeddings_beside_a_loss_in_single():
     torch.testing.assert_close(criterion.float()(**given), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_shapes_on_the_meta_device():
+    """torch.autocast knows no such device."""
+    criterion, given = sample(dtype=torch.float32)
+    result = criterion.to("meta")(**{name: tensor.to("meta") for name, tensor in given.items()})
+    assert (result.device.type, result.shape) == ("meta", ())
+
+
 def test_uncertainties_begin_nearly_equal_but_no_two_rows_alike():
     criterion = RelativeUncertaintyLoss(num_features=512)
     uncertainty = criterion.uncertainty(torch.rand(64, 512))

@@ -258,7 +258,7 @@ class LossConformance:
             result,
             loss(**inputs),
             "autocast rounds a product inside the loss to half precision; compute it under "
-            "torch.autocast(tensor.device.type, enabled=False)",
+            "robustfer.authoring.without_autocast(tensor)",
         )
 
     # Side effects
@@ -405,7 +405,7 @@ class LossConformance:
             require.refusal(partial(call, **wrong), f"{what} {self.batch},", given)
 
     def _require_finite_gradients(
-        self, result: Tensor, loss: nn.Module, inputs: dict[str, Tensor], what: str
+        self, result: Any, loss: nn.Module, inputs: dict[str, Tensor], what: str
     ) -> None:
         """Require that backward gives inputs and parameters finite gradients."""
         if result.requires_grad:

@@ -256,5 +256,5 @@ def _require_equal_gradients(
             found[name].to(gradient.dtype) / (largest or 1.0),
             gradient / (largest or 1.0),
             f"{message} {name}; convert the inputs to the dtype of the parameters, and compute "
-            "under torch.autocast(tensor.device.type, enabled=False)",
+            "under robustfer.authoring.without_autocast(tensor)",
         )

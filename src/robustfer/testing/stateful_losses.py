@@ -203,7 +203,7 @@ class StatefulLossConformance(LossConformance):
             rows,
             loss.propose(**given),
             "autocast rounds a product inside propose to half precision; compute it under "
-            "torch.autocast(tensor.device.type, enabled=False)",
+            "robustfer.authoring.without_autocast(tensor)",
         )
 
     # Writing

@@ -14,6 +14,7 @@ from robustfer.authoring import (
     cross_entropy,
     full_precision,
     values_are_checked,
+    without_autocast,
 )
 from robustfer.functional import attention_consistency
 
@@ -67,7 +68,7 @@ def rebalanced_cross_entropy(
     rows = _labels(class_counts, smoothing, logits.dtype)
     if target.ndim == 1:
         return cross_entropy(logits, rows.index_select(0, target), reduction=reduction)
-    with torch.autocast(rows.device.type, enabled=False):
+    with without_autocast(rows):
         label = target.to(rows.dtype) @ rows
     return cross_entropy(logits, label, reduction=reduction)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from robustfer.authoring import (
     check_shapes,
     check_whole_number,
     full_precision,
+    without_autocast,
 )
 
 
@@ -33,5 +33,5 @@ def apply_branch(branch: nn.Linear, embeddings: Tensor) -> Tensor:
     check_floating(embeddings=embeddings)
     embeddings = full_precision(embeddings)
     weight, bias = branch.weight.to(embeddings.dtype), branch.bias.to(embeddings.dtype)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with without_autocast(embeddings):
         return F.linear(embeddings, weight, bias)

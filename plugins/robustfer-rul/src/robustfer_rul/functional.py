@@ -16,6 +16,7 @@ from robustfer.authoring import (
     cross_entropy,
     full_precision,
     values_are_checked,
+    without_autocast,
 )
 
 
@@ -168,7 +169,7 @@ def relative_uncertainty(
     tensor(0.6931)
     """
     _check(embeddings, target, classifier_weight, permutation, bias)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with without_autocast(embeddings):
         mixed = mix_by_uncertainty(embeddings, log_uncertainty, permutation)
         weight = classifier_weight.to(mixed.dtype)
         logits = F.linear(mixed, weight, None if bias is None else bias.to(mixed.dtype))
