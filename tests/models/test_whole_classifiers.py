@@ -4,6 +4,7 @@ Stand-ins return what many kinds of models do; test_transformers.py has some of 
 """
 
 import copy
+import pickle
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -197,22 +198,54 @@ def test_the_maps_are_those_before_the_pooling():
     torch.testing.assert_close(model(IMAGES).features, stages(IMAGES)["layer4"])
 
 
-def test_copies_carry_over_and_no_hook_stays():
+def test_copies_carry_over_and_keep_no_maps():
     model = CAMClassifier(resnet(), num_classes=7).eval()
-    twin = copy.deepcopy(model)
-    for ours, theirs in zip(model(IMAGES), twin(IMAGES), strict=True):
-        assert torch.equal(ours, theirs)
-    assert not any(part._forward_hooks for part in model.modules())
+    first, tap = model(IMAGES), model.backbone.layer4
+    # The network runs without its classifier too.
+    model.backbone(IMAGES)
+    assert tap._robustfer_outputs is None
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        for ours, theirs in zip(twin(IMAGES), first, strict=True):
+            assert torch.equal(ours, theirs)
+    assert sum(len(part._forward_hooks) for part in model.modules()) == 1
+    assert CAMClassifier(model.backbone, num_classes=7).backbone is model.backbone
+    assert sum(len(part._forward_hooks) for part in model.modules()) == 1
 
 
-# torch's own, between two graphs: it asks the maps for a gradient
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_it_compiles():
+def test_a_stripped_network_has_no_hook():
+    for head in ("auto", "replace"):
+        model = CAMClassifier(resnet(), num_classes=7, head=head).eval()
+        stripped = strip_for_inference(model)
+        torch.testing.assert_close(stripped(IMAGES), model(IMAGES).logits)
+        torch.testing.assert_close(model(IMAGES).logits, stripped(IMAGES))
+        hooks = sum(len(part._forward_hooks) for part in stripped.modules())
+        # A replaced head reads the maps.
+        assert hooks == (head == "replace")
+
+
+def test_replicas_of_data_parallel_do_not_share_outputs():
     model = CAMClassifier(resnet(), num_classes=7).eval()
+    tap = model.backbone.layer4
+    replica = tap._replicate_for_data_parallel()
+    replica._robustfer_outputs = []
+    assert tap._robustfer_outputs is None
+
+
+def test_a_tap_that_is_replaced_later_is_read():
+    model = CAMClassifier(resnet(), num_classes=7).eval()
+    model.backbone.layer4 = copy.deepcopy(resnet().layer4).eval()
+    assert model(IMAGES).features.shape == (2, 512, 4, 4)
+    assert not model.backbone.layer4._forward_hooks
+
+
+@pytest.mark.parametrize("head", ["auto", "replace"])
+def test_it_compiles_whole(head):
+    model = CAMClassifier(resnet(), num_classes=7, head=head).eval()
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend="eager")
-    for ours, theirs in zip(compiled(IMAGES), model(IMAGES), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for _ in range(2):
+        for ours, theirs in zip(compiled(IMAGES), model(IMAGES), strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_what_only_ends_in_a_vector_is_no_classifier_of_maps():

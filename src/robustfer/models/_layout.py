@@ -89,20 +89,49 @@ def logits_of(output: Any) -> Any:
 def outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Any]]:
     """Collect the outputs of the modules at these paths, in the order in which they run.
 
-    The hooks are removed afterwards, so they keep no maps and are not copied with the network.
+    A module that :func:`record` has prepared needs no new hook, which ``torch.compile`` could not
+    trace. Nothing is kept afterwards.
     """
     outputs: list[Any] = []
-    handles = [
-        network.get_submodule(path).register_forward_hook(
-            lambda _, __, output: outputs.append(output)
-        )
-        for path in paths
-    ]
+    modules = [network.get_submodule(path) for path in paths]
+    handles = [part.register_forward_hook(_keep) for part in modules if not _recorded(part)]
+    for part in modules:
+        # On the module, because each replica of nn.DataParallel has its own.
+        part._robustfer_outputs = outputs  # type: ignore[assignment]
     try:
         yield outputs
     finally:
+        for part in modules:
+            part._robustfer_outputs = None  # type: ignore[assignment]
         for handle in handles:
             handle.remove()
+
+
+def record(network: nn.Module, path: str) -> None:
+    """Prepare the module at a path for :func:`outputs_of`."""
+    part = network.get_submodule(path)
+    part._robustfer_outputs = None  # type: ignore[assignment]
+    if not _recorded(part):
+        part.register_forward_hook(_keep)
+
+
+def unrecord(network: nn.Module) -> None:
+    """Undo :func:`record` in all parts of a network."""
+    for part in network.modules():
+        for key in [key for key, hook in part._forward_hooks.items() if hook is _keep]:
+            del part._forward_hooks[key]
+        vars(part).pop("_robustfer_outputs", None)
+
+
+def _recorded(part: nn.Module) -> bool:
+    return any(hook is _keep for hook in part._forward_hooks.values())
+
+
+def _keep(part: nn.Module, _: Any, output: Any) -> None:
+    # A function of a module, because it is copied and pickled with the network.
+    outputs: Any = part._robustfer_outputs
+    if outputs is not None:
+        outputs.append(output)
 
 
 def _token_grid(backbone: nn.Module, count: int, height: int, width: int) -> tuple[int, int]:

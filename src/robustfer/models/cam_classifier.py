@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_bool, check_choice, check_whole_number
 from robustfer.models._find_maps import examine_features, examine_training, probe_size
+from robustfer.models._layout import record
 from robustfer.models._native_head import (
     NativeHead,
     UnsuitedHeadError,
@@ -136,6 +137,8 @@ class CAMClassifier(nn.Module):
             if getattr(backbone, "global_pool", None) == "token":
                 hint += ", or model_options={'global_pool': 'avg'}"
             raise ValueError(f"{refusal}; use {hint}")
+        if self._layout.tap is not None:
+            record(backbone, self._layout.tap)
         if self._native is None:
             dropped = self._take_own_head(probe, images, options)
             if refusal and dropped and (pretrained or not by_name):

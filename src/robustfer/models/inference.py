@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robustfer._copying import independent_copy
 from robustfer._wrappers import unwrapped
-from robustfer.models._layout import Layout
+from robustfer.models._layout import Layout, record, unrecord
 from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.importance import ImportanceClassifier
 from robustfer.models.landmark_classifier import LandmarkClassifier
@@ -58,7 +58,11 @@ def strip_for_inference(model: nn.Module) -> nn.Module:
         kept = _PooledClassifier(model.backbone, model.own_head, model._layout)
     # A copy made in inference mode could not be used outside of it.
     with torch.inference_mode(False):
-        return independent_copy(kept).eval()
+        copied = independent_copy(kept).eval()
+    unrecord(copied)
+    if isinstance(copied, _PooledClassifier) and copied._layout.tap is not None:
+        record(copied.backbone, copied._layout.tap)
+    return copied
 
 
 class _Logits(nn.Module):

@@ -10,7 +10,7 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from robustfer._copying import independent_copy
-from robustfer.models._layout import forward_features, outputs_of
+from robustfer.models._layout import forward_features, outputs_of, record
 from robustfer.models._placing import fit_to
 from robustfer.models._probe import random_images, randomized_copy, undisturbed
 from robustfer.models.cam_classifier import CAMClassifier
@@ -112,6 +112,7 @@ class LandmarkClassifier(nn.Module):
         )
         fit_to(model, self.head)
         self.shared = shared
+        record(model.backbone, shared)
 
     def forward(self, images: Tensor) -> LandmarkClassifierOutput:
         with outputs_of(self.model.backbone, [self.shared]) as maps:
