@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from lightning_fabric import Fabric
 
 from examples.train.devices import make_fabric
-from examples.train.options import Refused, RunOptions, ViewOptions
+from examples.train.options import ModelOptions, Refused, RunOptions, ViewOptions
 from examples.train.run_folder import MODEL_FILE, RECORD
 from examples.train.views import Views
+from examples.train.weights import is_factory, make_classifier
 from robustfer.checkpoint import load_model, read_model_info
 from robustfer.models import CAMClassifier
 
@@ -67,24 +68,58 @@ class Trained:
         return make_fabric(RunOptions(device=device), unused_parameters=False, loggers=[])
 
 
-def load_trained(folder: str) -> Trained:
+def load_trained(folder: str, backbone: str | None = None) -> Trained:
     """Load the classifier of a finished run.
 
+    Args:
+        folder: the folder of the run.
+        backbone: the function that made its backbone, if it is one of yours. The folder names it
+            too, but may come from a stranger, so only a name that you give is imported.
+
     Raises:
-        Refused: the folder does not exist, is not a run's, or the run is not finished.
+        Refused: the folder does not exist, is not a run's, the run is not finished, or its backbone
+            is a function that ``backbone`` does not name.
     """
     path = Path(folder)
     check_finished(path)
     try:
         classes, settings = read_model_info(path)
         size, mean, std = (tuple(settings[name]) for name in ("image_size", "mean", "std"))
+        made_of = ModelOptions(
+            backbone=settings["backbone"], backbone_options=settings["backbone_options"]
+        )
     except KeyError as error:
         raise Refused(
             f"{path / MODEL_FILE} has no setting {error.args[0]}, so this program did not write "
             "it; give the folder of one of its runs"
         ) from error
     views = Views(size, ViewOptions(), mean=mean, std=std)
-    return Trained(path, load_model(path), classes, settings, views)
+    if backbone is not None and backbone != made_of.backbone:
+        raise Refused(
+            f"--backbone must be that of {path}, {made_of.backbone}, got {backbone}; correct it"
+        )
+    if not is_factory(made_of):
+        return Trained(path, load_model(path), classes, settings, views)
+    if backbone is None:
+        raise Refused(
+            f"the backbone of {path} is the function {made_of.backbone}, which this command must "
+            f"import; if you trust it, add --backbone {made_of.backbone}"
+        )
+    classifier, _ = make_classifier(made_of, classes)
+    loaded = load_model(path, classifier, classes=classes).eval()
+    return Trained(path, loaded, classes, settings, views)
+
+
+def refuse_own_backbone(folder: str, command: str, instead: str) -> None:
+    """Refuse a run whose backbone is a function of the user's, for a command that needs timm's."""
+    path = Path(folder)
+    check_finished(path)
+    name = str(read_model_info(path).settings.get("backbone"))
+    if is_factory(ModelOptions(backbone=name)):
+        raise Refused(
+            f"{command} writes weights for timm, but the backbone of {path} is the function "
+            f"{name}; {instead}"
+        )
 
 
 def check_finished(path: Path) -> None:

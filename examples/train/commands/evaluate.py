@@ -29,6 +29,8 @@ class Options:
         reader: options of its reader; default size of images: that of the run
         split: split of the data; default: that of the run, or test with --data; all for data
             without splits
+        backbone: package.module:function of the run, if its backbone is a function of yours; the
+            command imports it
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
         decisions: file of a review of the training labels with robustfer audit, to correct the
@@ -41,6 +43,7 @@ class Options:
     data: str | None = None
     reader: dict[str, Any] = field(default_factory=dict)
     split: Literal["train", "validation", "test", "all"] | None = None
+    backbone: str | None = None
     device: str = "auto"
     workers: NonNegativeInt = 0
     decisions: list[str] = field(default_factory=list)
@@ -50,7 +53,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Evaluate, print the figures, and write them with their pictures."""
-    trained = load_trained(options.run)
+    trained = load_trained(options.run, options.backbone)
     chosen = data_options(trained, options)
     faces = _faces_for(trained, chosen)
     correct = correction(trained, options.decisions)

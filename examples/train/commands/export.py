@@ -28,11 +28,14 @@ class Options:
         run: folder of a finished run
         onnx: file to write
         maps: add the class maps as a second output
+        backbone: package.module:function of the run, if its backbone is a function of yours; the
+            command imports it
     """
 
     run: str
     onnx: str | None = None
     maps: bool = False
+    backbone: str | None = None
 
 
 def run(options: Options) -> None:
@@ -42,7 +45,7 @@ def run(options: Options) -> None:
     path = Path(options.onnx)
     if path.is_dir():
         raise Refused(f"--onnx {path} is a folder, expected a file; choose another name")
-    trained = load_trained(options.run)
+    trained = load_trained(options.run, options.backbone)
     network: nn.Module = LogitsAndMaps(trained.classifier)
     if not options.maps:
         network = strip_for_inference(trained.classifier)

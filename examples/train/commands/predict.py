@@ -31,6 +31,8 @@ class Options:
     Args:
         run: folder of a finished run
         folder: folder of images; its subfolders are searched too
+        backbone: package.module:function of the run, if its backbone is a function of yours; the
+            command imports it
         device: auto, cpu, cuda, cuda:1 or mps
         workers: processes that read image files
         decisions: file of a review of the training labels with robustfer audit, to correct the
@@ -41,6 +43,7 @@ class Options:
 
     run: str
     folder: str
+    backbone: str | None = None
     device: str = "auto"
     workers: NonNegativeInt = 0
     decisions: list[str] = field(default_factory=list)
@@ -50,7 +53,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Classify all readable images, and report the others."""
-    trained = load_trained(options.run)
+    trained = load_trained(options.run, options.backbone)
     correct = correction(trained, options.decisions)
     folder = Path(options.folder)
     names = image_names(folder)

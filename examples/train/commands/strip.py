@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from examples.train.files import write_whole
 from examples.train.options import Refused
-from examples.train.trained import Trained, load_trained
+from examples.train.trained import Trained, load_trained, refuse_own_backbone
 from robustfer.models import CAMClassifier, strip_for_inference
 
 WEIGHTS = "timm.safetensors"
@@ -34,6 +34,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Write the weights, and print how timm loads them."""
+    refuse_own_backbone(options.run, "strip", "use export --onnx FILE instead")
     trained = load_trained(options.run)
     path = Path(options.output or trained.path / WEIGHTS)
     if path.is_dir() or path.suffix != ".safetensors":

@@ -1,5 +1,7 @@
 """A backbone of the user's own, named as package.module:function."""
 
+import sys
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from examples.train.options import ModelOptions, Refused
 from examples.train.weights import is_factory, make_classifier
 from robustfer.checkpoint import load_model, read_model_info
 from robustfer.models import CAMClassifier
+from tests.data.trees import write_image
 from tests.examples.train.runs import assert_same_to_the_bit, run
 
 OWN = """
@@ -88,9 +91,41 @@ def test_weights_of_timm_are_not_for_it(own):
 
 def test_commands_do_not_import_what_a_file_names(own, tmp_path, capsys):
     """The folder of a run may come from a stranger."""
-    run("ce", own, f"--output={tmp_path}/run")
-    assert main(["evaluate", str(tmp_path / "run"), "--progress=false"]) == 2
-    assert "load_model" in capsys.readouterr().err
+    path = str(tmp_path / "run")
+    run("ce", own, f"--output={path}")
+    sys.modules.pop("own_networks")
+    for command in (["evaluate", path], ["predict", path, path], ["export", path, "--onnx=a.onnx"]):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert "if you trust it, add --backbone own_networks:small\n" in err
+        assert main([*command, "--backbone=os:getcwd"]) == 2
+        assert "--backbone must be that of" in capsys.readouterr().err
+    assert main(["strip", path]) == 2
+    assert "own_networks:small; use export --onnx FILE instead" in capsys.readouterr().err
+    assert "own_networks" not in sys.modules
+
+
+def test_commands_import_what_the_user_names(own, tmp_path, capsys):
+    path = tmp_path / "run"
+    options = ["--backbone-options.width=12", "--ema-decay=0.9"]
+    outcome = run("ce", own, *options, f"--output={path}")
+    write_image(tmp_path / "photographs/a.png", size=(32, 32))
+    capsys.readouterr()
+    assert main(["evaluate", str(path), own, "--progress=false"]) == 0
+    assert f"{outcome.history.last['accuracy']:.2%}" in capsys.readouterr().out
+    assert main(["evaluate", str(path / "ema"), own, "--progress=false"]) == 0
+    folders = [str(path), str(tmp_path / "photographs")]
+    assert main(["predict", *folders, own, "--progress=false"]) == 0
+    assert (path / "predictions/photographs.csv").is_file()
+    for maps in ([], ["--maps"]):
+        file = tmp_path / f"net{len(maps)}.onnx"
+        assert main(["export", str(path), f"--onnx={file}", own, *maps]) == 0
+        assert file.is_file()
+
+
+def test_a_name_is_not_for_a_run_with_timms_backbone(finished, own, capsys):
+    assert main(["evaluate", str(finished["ce-0"]), own, "--progress=false"]) == 2
+    assert "--backbone must be that of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
