@@ -107,7 +107,7 @@ MAY_IMPORT = {
         *("torch", "numpy", "robustfer.plugins", "robustfer.registry"),
         "robustfer.authoring",
     },
-    "robustfer.new_plugin": {"robustfer.plugins"},
+    "robustfer.new_plugin": {"robustfer.hookspecs", "robustfer.plugins"},
     "robustfer.__main__": {"robustfer.cli"},
     "robustfer._data_arguments": {"robustfer._names"},
     "robustfer.cli": {
