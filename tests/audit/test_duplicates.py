@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,36 @@ def test_who_looks_alike_is_no_duplicate():
     faces = drawn(40)
     even = torch.cat((faces[..., :32], faces[..., :32].flip(-1)), dim=-1)
     assert not len(find_duplicates(even).first)
+
+
+MEMORY = """
+import resource, sys, torch
+from robustfer.audit import find_duplicates
+
+class Images:
+    def __len__(self):
+        return 4000
+
+    def __getitem__(self, row):
+        generator = torch.Generator().manual_seed(row)
+        return torch.randint(256, (1, 48, 48), generator=generator, dtype=torch.uint8)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+torch.set_num_threads(1)
+find_duplicates([Images()[row] for row in range(1000)])
+before = peak()
+find_duplicates(Images())
+print((peak() - before) / 3000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak has another unit")
+def test_a_large_data_set_fits_into_memory():
+    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    # Bytes per image: a float32 copy of all its versions is over 90 kB. Blocks for the work add some.
+    assert float(run.stdout) < 40e3
 
 
 @pytest.mark.parametrize(
