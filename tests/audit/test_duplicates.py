@@ -124,7 +124,7 @@ print((peak() - before) / 3000)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak has another unit")
 def test_a_large_data_set_fits_into_memory():
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    # Bytes per image: a float32 copy of all its versions is over 90 kB. Blocks for the work add some.
+    # Bytes per image, with the blocks of the work. As float32 it would be over 90 kB.
     assert float(run.stdout) < 40e3
 
 
