@@ -90,10 +90,9 @@ def _own_groups(criterion: nn.Module) -> list[dict[str, Any]]:
         make = getattr(loss, "param_groups", None)
         if callable(make):
             taken = {p for group in groups for p in group["params"]}
-            groups += [
-                {**group, "params": [p for p in group["params"] if p not in taken]}
-                for group in make()
-            ]
+            for group in make():
+                if params := [p for p in group["params"] if p not in taken]:
+                    groups.append({**group, "params": params})
     return groups
 
 
