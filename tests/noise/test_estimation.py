@@ -205,11 +205,11 @@ def test_the_share_of_wrong_labels_is_that_of_the_verified(stratified):
     wrong = 1 - JOINT.trace()
     found = [
         from_counts(counts, **options)
-        for counts, options in (draw(generator, 105, stratified) for _ in range(60))
+        for counts, options in (draw(generator, 105, stratified) for _ in range(15))
     ]
-    assert np.mean([one.wrong for one in found]) == pytest.approx(wrong, abs=0.015)
+    assert np.mean([one.wrong for one in found]) == pytest.approx(wrong, abs=0.02)
     held = np.mean([one.wrong_low <= wrong <= one.wrong_high for one in found])
-    assert 0.85 < held <= 1.0
+    assert held > 0.8
 
 
 @pytest.mark.parametrize("num_classes", [7, 100, 200])
