@@ -170,7 +170,7 @@ def _apply(paths: list[str], options: argparse.Namespace) -> int:
         print(f"how labels go wrong is unknown: {error}")
     else:
         _show(estimate, decisions, faces)
-    # Last, so that the estimate is printed even if the list cannot be written.
+    # Last: the estimate is printed even if the list cannot be written.
     write_noise_list(output, faces.ids, labels())
     print(f"labels: {output}")
     return 0

@@ -118,8 +118,8 @@ def transition_from_verified(
         num_classes: number of classes.
         given_counts: samples of each given label in the whole data set, for a stratified draw.
         learnt: the labels that a network learnt instead of the given ones, as probabilities.
-        prior: :math:`a`, the prior count of each entry of a row. Default: 0.3, and for more than
-            seven classes less, so that the wrong labels of a row count 1.8 together.
+        prior: :math:`a`, the prior count of each entry of a row. Default: 0.3. For more than
+            seven classes it is less: the wrong labels of a row count 1.8 together.
         prior_diagonal: :math:`b`, the additional prior count of the right label.
         level: probability of the credible intervals, in (0, 1).
 
