@@ -66,8 +66,7 @@ class Decisions:
 
         Raises:
             TypeError: ``learnt`` are not numbers.
-            ValueError: no sample was drawn at random, all of a given label are ambiguous, or
-                ``learnt`` does not fit.
+            ValueError: no sample was drawn at random, or ``learnt`` does not fit.
         """
         if not len(self.drawn_index):
             raise ValueError(

@@ -161,20 +161,20 @@ def transition_from_verified(
     number = counts.double().numpy()
     if given_counts is None:
         drawn, size = number.sum(axis=1, keepdims=True), np.ones(1)
-        weight = np.ones(num_classes)
+        right, weight = np.array([np.trace(number)]), np.ones(num_classes)
+        unseen = np.zeros(num_classes, dtype=bool)
     else:
         size = _stratum_shares(given_counts, number.sum(axis=0))
         unseen = (size > 0) & (number.sum(axis=0) == 0)
         expected = prior + prior_diagonal * np.eye(num_classes)
         number[:, unseen] = (expected / expected.sum(axis=0))[:, unseen]
-        drawn = number
+        drawn, right = number, number.diagonal()
         weight = size / np.maximum(number.sum(axis=0) / max(number.sum(), 1), 1e-300)
     weighted = number * weight
     if learnt is not None:
         soft = to_probabilities("learnt", learnt)
         check_shapes(learnt=(soft, f"N {num_classes}"), true=(truth, "N"))
-        seen = counts.sum(dim=0).numpy() > 0
-        weighted = np.where(seen, 0.0, weighted)
+        weighted = np.where(unseen, weighted, 0.0)
         weighted += _summed(truth[known], weight[labels[known]], soft[known])
     effective = _effective_counts(weighted, (number * weight**2).sum(axis=1))
     shares, shares_variance = _class_shares(drawn, size, prior)
@@ -185,7 +185,6 @@ def transition_from_verified(
     if given_counts is not None and learnt is None:
         spread = _stratified_variance(matrix, shares, size, number.sum(axis=0))
         variance = np.maximum(variance, np.minimum(spread, 0.9 * matrix * (1 - matrix)))
-    right = number.diagonal() if given_counts is not None else np.array([np.trace(number)])
     wrong, wrong_variance = _class_shares(np.stack([drawn.sum(axis=0) - right, right]), size, 0.5)
     wrong_low, wrong_high = _interval(wrong, wrong_variance, level)
     matrix_low, matrix_high = _interval(matrix, variance, level)
