@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-# The module of a wrapper's class -> the name of the model in it. By name, so that no wrapper's
-# library is imported.
+# The module of a wrapper's class -> the name of the model in it. Names spare the import of
+# each wrapper's library.
 _WRAPPERS = {
     "torch.nn.parallel.data_parallel": "module",
     "torch.nn.parallel.distributed": "module",

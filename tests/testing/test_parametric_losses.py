@@ -30,8 +30,8 @@ def test_a_planted_defect_is_caught(loss, expected):
 
 def test_every_check_alone_catches_something():
     """Taken out, any check would let a defect of the table pass."""
-    alone = {next(iter(checks)) for _, checks in DEFECTS if len(checks) == 1}
-    assert alone >= CHECKS
+    caught = {next(iter(checks)) for _, checks in DEFECTS if len(checks) == 1}
+    assert caught >= CHECKS
 
 
 def test_no_check_is_made_twice():
