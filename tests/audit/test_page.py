@@ -477,6 +477,42 @@ def test_a_key_that_is_held_down_decides_once(browser, tmp_path):
     assert browser.switch_to.active_element.get_attribute("id") == "undo"
 
 
+def test_tab_keeps_its_place_at_each_decision(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    found = result(first="tab.png")
+    write_review(tmp_path / "review.html", found, images(), random=3, suspects=4)
+    browser.get((tmp_path / "review.html").as_uri())
+
+    def send(*keys):
+        for key in keys:
+            browser.switch_to.active_element.send_keys(key)
+
+    def focused():
+        return browser.switch_to.active_element.text
+
+    tabs = browser.find_elements("css selector", "nav button")
+    browser.execute_script("arguments[0].focus()", tabs[-1])
+    send(Keys.TAB, Keys.TAB)
+    assert focused() == "2 sad"
+    for done in (1, 2):
+        send(Keys.ENTER)
+        assert focused() == "2 sad"
+        assert text(browser, "nav button[aria-current=page]") == f"Random {done}/3"
+    assert set(stored(browser, found).values()) == {"sad"}
+    # At the end of the part there is no such button. The next Tab goes on behind the faces.
+    send(Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("id") == "main"
+    send(Keys.TAB)
+    assert focused() == "u Undo"
+    # A tab keeps it too, although its count changes.
+    browser.execute_script(
+        "arguments[0].focus()", browser.find_elements("css selector", "nav button")[1]
+    )
+    send(Keys.ENTER, "k")
+    assert focused() == "Suspects 1/4"
+
+
 def test_enter_is_for_the_face_after_a_click(browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
