@@ -217,6 +217,8 @@ def test_outputs_are_two_files_and_may_lie_beside_the_run(run, raf, tmp_path):
     data = ("--data", f"rafdb:{raf}")
     for _ in range(2):
         assert run("ce", *data, "--out", "ce/review.html")[0] == 0
+        # Nor is an earlier page among the data a file of the data.
+        assert run("ce", *data, "--out", f"{raf}/review.html")[0] == 0
     status, _, err = run("ce", *data, "--out", "ce/dynamics.safetensors")
     assert status == 1
     assert "--out must not be a file that the command reads" in err
