@@ -140,6 +140,20 @@ def test_labels_that_a_person_decided_stay(soft):
         assert relabeler.update(torch.arange(4), logits, step=900, epoch=20) == 3
 
 
+def test_decided_labels_do_not_count_as_changes_of_the_relabeler():
+    labels = LabelStore(torch.tensor([0, 1, 2, 0]), num_classes=C)
+    truth = torch.tensor([3, 3, 3, 3])
+    found = SimpleNamespace(index=torch.tensor([0, 1]), label=truth[:2], given=torch.tensor([0, 1]))
+    labels.apply_decisions(found)
+    relabeler = Relabeler(labels, scope="all", weighting="none", start_epoch=0)
+    logits = torch.tensor([[0.0, 0.0, 0.0, 9.0]])
+    assert relabeler.update(torch.tensor([2]), logits, step=0, epoch=0) == 1
+    assert relabeler.figures(epoch=0, true_targets=truth) == {
+        "changed": 1, "changed_back": 0, "changed_in_epoch": 1, "changed_back_in_epoch": 0,
+        "precision": 1.0, "recall": 0.5,
+    }  # fmt: skip
+
+
 def test_labels_are_compared_with_what_they_are_now():
     labels = LabelStore(torch.tensor([0]), num_classes=3)
     relabeler = Relabeler(labels, scope="all", start_epoch=0, cooldown=0)

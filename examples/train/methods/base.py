@@ -10,11 +10,12 @@ import timm
 from torch import Tensor, nn
 
 from examples.train.options import Refused, Settings
+from examples.train.transition import VerifiedOptions, verify
 from examples.train.views import Batch, Views
 from examples.train.weights import backbone_of
 from robustfer.data import LabeledFaces
 from robustfer.models import CAMClassifier, LandmarkClassifier
-from robustfer.state import LabelStore, ModelEMA
+from robustfer.state import ChangeReason, LabelStore, ModelEMA
 
 Network = Callable[..., Any]
 
@@ -160,10 +161,20 @@ class WeightedCrossEntropy(nn.Module):
         return losses.mean()
 
 
-def label_store(task: Task) -> LabelStore:
-    """Return a label store for the training set, with soft targets if its labels are soft."""
+def label_store(task: Task, options: VerifiedOptions) -> LabelStore:
+    """Return a label store for the training set, with soft targets if its labels are soft.
+
+    Verified labels are set, and never change again.
+    """
     targets = task.faces.targets
-    return LabelStore(targets, num_classes=len(task.faces.classes), soft_targets=targets.ndim == 2)
+    soft = targets.ndim == 2
+    labels = LabelStore(targets, num_classes=len(task.faces.classes), soft_targets=soft)
+    if options.decisions or options.verified:
+        known = verify(task.faces, options, seed=task.settings.run.seed)
+        rows = known.verified.nonzero()[:, 0]
+        reason = ChangeReason.MANUAL
+        labels.update(rows, known.label[rows], step=0, epoch=0, reason=reason, gather=False)
+    return labels
 
 
 def targets_now(labels: LabelStore, batch: Batch) -> Tensor:

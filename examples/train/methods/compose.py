@@ -18,6 +18,7 @@ from examples.train.methods.base import (
 )
 from examples.train.options import Momentum, PositiveInt, PositiveNumber, Refused
 from examples.train.terms import make_term, weighs_classes
+from examples.train.transition import VerifiedOptions
 from examples.train.views import Batch
 from robustfer.losses import CompositeLoss
 from robustfer.models import ImportanceClassifier
@@ -32,7 +33,7 @@ BROUGHT = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(VerifiedOptions):
     """losses by name (see robustfer list, and robustfer show NAME for options)
 
     Args:
@@ -102,7 +103,7 @@ class Compose(Method):
         )
         self.votes: Tensor | None
         self.register_buffer("votes", self.find_votes(), persistent=False)
-        self.labels = label_store(task)
+        self.labels = label_store(task, options)
         self.class_counts: Tensor | None = None
         self.check_class_counts()
         never = task.settings.optimizer.epochs + 1

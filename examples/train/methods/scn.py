@@ -9,6 +9,7 @@ from torch import Tensor
 
 from examples.train.methods.base import Method, Network, Task, label_store, targets_now
 from examples.train.options import Momentum, NonNegativeInt, Share
+from examples.train.transition import VerifiedOptions
 from examples.train.views import Batch
 from robustfer.losses import SCNLoss
 from robustfer.models import ImportanceClassifier
@@ -16,7 +17,7 @@ from robustfer.state import Relabeler
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(VerifiedOptions):
     """SCN
 
     Args:
@@ -48,7 +49,7 @@ class SCN(Method):
             rank_weight=options.rank_weight,
             class_weights=task.class_weights,
         )
-        self.labels = label_store(task)
+        self.labels = label_store(task, options)
         self.relabeler = Relabeler(
             self.labels,
             margin=options.relabel_margin,

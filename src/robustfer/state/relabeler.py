@@ -203,8 +203,8 @@ class Relabeler:
         - ``precision``: share of the changed labels that are right now.
         - ``recall``: share of the wrong given labels that are right now.
 
-        ``precision`` and ``recall`` need ``true_targets``. They count only samples of known truth,
-        and are NaN if there are none.
+        Labels that a person decided are left out. ``precision`` and ``recall`` need
+        ``true_targets``. They count only samples of known truth, and are NaN if there are none.
 
         Args:
             epoch: number of the epoch, as the loop counts.
@@ -219,7 +219,8 @@ class Relabeler:
         check_whole_number("epoch", epoch, 0, checks.LAST_EPOCH)
         given, current = self.labels.given(), self.labels()
         changed, last = self.labels.changed(), self.labels.changed_epoch()
-        back = ~changed & (last >= 0)
+        mine = ~self.labels.decided()
+        changed, back = changed & mine, ~changed & (last >= 0) & mine
         counts = {
             "changed": changed,
             "changed_back": back,
@@ -239,7 +240,7 @@ class Relabeler:
             right = current == truth
             shares = {
                 "precision": (changed & right & known, changed & known),
-                "recall": (changed & right & known, (given != truth) & known),
+                "recall": (changed & right & known, (given != truth) & known & mine),
             }
         sums = [mask.sum() for mask in counts.values()]
         sums += [mask.sum() for pair in shares.values() for mask in pair]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from examples.train.engine import Training
 from examples.train.options import Refused
 from examples.train.transition import TransitionOptions, find_transition, verify
 from robustfer.data import DemoFaces
@@ -12,6 +13,7 @@ from robustfer.noise import (
     transition_from_verified,
     with_symmetric_noise,
 )
+from tests.examples.train.runs import settings_of
 
 FACES = with_symmetric_noise(DemoFaces(140, size=16), rate=0.3, seed=3)
 CLASSES = FACES.classes
@@ -53,6 +55,20 @@ def test_the_decisions_of_a_review_are_verified_labels(tmp_path):
     assert known.label[30:33].tolist() == [CLASSES.index("fear")] * 3
     assert known.verified.nonzero()[:, 0].tolist() == [*range(20), 30, 31, 32]
     assert int(known.estimate.counts.sum()) == 20  # suspects are no random draw
+
+
+@pytest.mark.parametrize("method", ["scn", "compose"])
+def test_methods_that_change_labels_keep_the_verified_ones(tmp_path, method):
+    options = ["--verified=20", f"--output={tmp_path}/run"]
+    training = Training(settings_of(method, *options))
+    training.begin()
+    labels, truth = training.method.labels, training.faces.true_targets
+    decided = labels.decided()
+    assert int(decided.sum()) == 20
+    training.run()
+    training.end()
+    assert torch.equal(labels()[decided], truth[decided])
+    assert (labels() != labels.given())[~decided].any()
 
 
 def test_a_matrix_is_read_from_a_file(tmp_path):
