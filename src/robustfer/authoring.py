@@ -15,6 +15,7 @@ from robustfer._checks import (
     check_whole_number,
     values_are_checked,
 )
+from robustfer._dtypes import NeverHalf
 from robustfer._saved_state import load_whole
 from robustfer.functional._cross_entropy import at_label, cross_entropy
 from robustfer.functional._precision import Reduction as Reduction
@@ -28,6 +29,7 @@ from robustfer.losses._terms import sum_of_terms
 from robustfer.state._rows import read_rows, write_rows
 
 __all__ = [
+    "NeverHalf",
     "at_label",
     "check_bool",
     "check_choice",

@@ -307,6 +307,15 @@ def test_a_state_that_does_not_fit_changes_nothing():
         assert not criterion.early_targets.any()
 
 
+def test_the_state_keeps_its_precision_in_a_model_that_is_cast():
+    [(logits, _, index)] = batches(1)
+    criterion = EarlyLearningLoss(num_samples=9, num_classes=5)
+    criterion.update(index, criterion.propose(logits, index))
+    before = criterion.early_targets.clone()
+    torch.nn.ModuleList([criterion]).bfloat16()
+    assert torch.equal(criterion.early_targets, before)
+
+
 def test_the_state_follows_no_default_of_torch():
     torch.set_default_dtype(torch.float64)
     try:

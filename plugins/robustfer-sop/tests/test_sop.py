@@ -324,6 +324,15 @@ def test_it_stays_finite_for_any_logits(dtype):
     assert criterion.u.grad.isfinite().all()
 
 
+def test_the_parameters_keep_their_precision_in_a_model_that_is_cast():
+    criterion = made(init_std=1e-8)  # 0 in float16
+    before = criterion.v.clone()
+    assert before.count_nonzero() == before.numel()
+    nn.ModuleList([criterion]).half()
+    assert torch.equal(criterion.v, before)
+    assert criterion.v.dtype == before.dtype
+
+
 def test_a_saved_state_of_another_size_is_refused_whole():
     criterion, other = made(), made(num_samples=SAMPLES + 1)
     before = criterion.v.clone()

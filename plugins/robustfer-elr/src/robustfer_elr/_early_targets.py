@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustfer.authoring import (
+    NeverHalf,
     check_range,
     check_shapes,
     check_whole_number,
@@ -21,7 +22,7 @@ from robustfer_elr.functional import moved_early_target
 _ROUNDING = 1e-4
 
 
-class EarlyTargets(nn.Module):
+class EarlyTargets(NeverHalf):
     """Hold averages that start at 0. See :func:`~robustfer_elr.functional.moved_early_target`."""
 
     early_targets: Tensor

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustfer.authoring import (
+    NeverHalf,
     check_range,
     check_shapes,
     check_whole_number,
@@ -23,7 +24,7 @@ from robustfer_sop.functional import class_balance, corrected_cross_entropy, noi
 _PUBLISHED_BATCH_SIZE = 128
 
 
-class SparseOverParameterizationLoss(nn.Module):
+class SparseOverParameterizationLoss(NeverHalf):
     r"""Cross entropy that learns for each sample how wrong its label is.
 
     .. math::
