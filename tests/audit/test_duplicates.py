@@ -104,7 +104,7 @@ from robustfer.audit import find_duplicates
 
 class Images:
     def __len__(self):
-        return 2000
+        return 1200
 
     def __getitem__(self, row):
         generator = torch.Generator().manual_seed(row)
@@ -114,10 +114,10 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 torch.set_num_threads(1)
-find_duplicates([Images()[row] for row in range(500)])
+find_duplicates([Images()[row] for row in range(400)])
 before = peak()
 find_duplicates(Images())
-print((peak() - before) / 1500)
+print((peak() - before) / 800)
 """
 
 
@@ -149,18 +149,18 @@ FERPLUS = os.environ.get("ROBUSTFER_FERPLUS")
 def test_planted_copies_of_real_faces():
     """Real faces have duplicates of their own: a wrong pair is one that joins strangers."""
     faces = load(f"ferplus:{Path(FERPLUS)}", duplicates="drop")
-    originals = torch.stack([faces[row]["image"] for row in range(2000)])
+    originals = torch.stack([faces[row]["image"] for row in range(1000)])
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(2000, generator=generator)
-    source, copies = list(range(2000)), []
+    order = torch.randperm(1000, generator=generator)
+    source, copies = list(range(1000)), []
     for number, change in enumerate(CHANGES.values()):
-        for row in order.roll(-200 * number)[:200].tolist():
+        for row in order.roll(-100 * number)[:100].tolist():
             copies.append(change(originals[row]))
             source.append(row)
     found = pairs_of(find_duplicates(torch.cat((originals, torch.stack(copies)))))
-    same = {frozenset((source[one], source[other])) for one, other in found if other < 2000}
+    same = {frozenset((source[one], source[other])) for one, other in found if other < 1000}
     for number, kind in enumerate(CHANGES):
-        rows = range(2000 + 200 * number, 2200 + 200 * number)
+        rows = range(1000 + 100 * number, 1100 + 100 * number)
         right = sum((source[row], row) in found for row in rows)
         wrong = [
             (one, other)
@@ -169,5 +169,5 @@ def test_planted_copies_of_real_faces():
             and source[one] != source[other]
             and frozenset((source[one], source[other])) not in same
         ]
-        assert right >= 0.98 * 200, kind
+        assert right >= 98, kind
         assert len(wrong) <= 0.01 * right, kind

@@ -20,7 +20,7 @@ from tests.examples.train.runs import FEW, run
 )
 def test_faces_are_learnt_by_heart(method, options, tmp_path):
     """Chance is 14 %."""
-    faces = DemoFaces(64)
+    faces = DemoFaces(64, size=32)
     outcome = run(
         method, *options, "--noise=none", "--batch-size=32", "--epochs=16",
         "--learning-rate=0.01", f"--output={tmp_path}/run", faces=(faces, faces),
@@ -30,7 +30,7 @@ def test_faces_are_learnt_by_heart(method, options, tmp_path):
 
 def test_the_loss_of_a_plugin_learns_which_labels_are_wrong(tmp_path):
     """SOP by its name: it learns the classes from noisy labels, and doubts the wrong ones more."""
-    clean = DemoFaces(140)
+    clean = DemoFaces(140, size=32)
     noisy = with_symmetric_noise(clean, rate=0.3, seed=0)
     options = [
         *(*FEW, "--noise=none", "--batch-size=20", "--epochs=16", "--learning-rate=0.01"),
