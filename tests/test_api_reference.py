@@ -11,7 +11,7 @@ import pytest
 import robustfer
 
 DOCS = Path(__file__).parents[1] / "docs"
-ROOMS = ["robustfer"] + [
+PACKAGES = ["robustfer"] + [
     f"robustfer.{found.name}"
     for found in pkgutil.iter_modules(robustfer.__path__)
     if not found.name.startswith("_")
@@ -19,11 +19,11 @@ ROOMS = ["robustfer"] + [
 
 
 def public() -> list[str]:
-    rooms = {name: importlib.import_module(name) for name in ROOMS}
+    packages = {name: importlib.import_module(name) for name in PACKAGES}
     return [
         f"{name}.{part}"
-        for name, room in rooms.items()
-        for part in getattr(room, "__all__", ())
+        for name, package in packages.items()
+        for part in getattr(package, "__all__", ())
         if part != "__version__"
     ]
 
@@ -51,12 +51,12 @@ def test_what_the_reference_shows_can_be_imported():
         assert hasattr(importlib.import_module(module), attribute), name
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("name", PACKAGES)
 def test_public_names_are_sorted_and_there(name):
-    room = importlib.import_module(name)
-    names = getattr(room, "__all__", [])
+    package = importlib.import_module(name)
+    names = getattr(package, "__all__", [])
     assert len(set(names)) == len(names)
-    assert [part for part in names if not hasattr(room, part)] == []
+    assert [part for part in names if not hasattr(package, part)] == []
     # The reference would show the file in the place of what is in it.
-    files = [found.name for found in pkgutil.iter_modules(getattr(room, "__path__", []))]
+    files = [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", []))]
     assert set(files) & set(names) == set()

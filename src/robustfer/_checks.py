@@ -184,8 +184,8 @@ def check_values(enabled: bool = True) -> Iterator[None]:
     """Check the values of all tensors that losses, state modules and relabelers take.
 
     Floating-point tensors must be finite, class indices in range, and distributions must sum to 1.
-    A check of values makes a GPU wait. So values are checked only inside this context or with
-    ``ROBUSTFER_CHECK_VALUES=1`` in the environment, and never under ``torch.compile``.
+    A check of values synchronises with the GPU. So values are checked only inside this context or
+    with ``ROBUSTFER_CHECK_VALUES=1`` in the environment, and never under ``torch.compile``.
 
     >>> from robustfer.losses import EACLoss
     >>> logits, maps = torch.zeros(1, 3), torch.zeros(1, 3, 2, 2)

@@ -98,13 +98,13 @@ def add_audit(parser: ArgumentParser) -> None:
     _add_reading_options(parser)
     _add_file(
         parser,
-        "--out",
+        "--output",
         "the page (default: review.html); with apply: the list of corrected labels (default: "
         "corrected.txt, which must not exist)",
     )
     _add_file(parser, "--ranking", "write the ranking as csv")
-    verified = "decisions of an earlier review, which improve the ranking; repeat for each file"
-    _add_file(parser, "--verified", verified, action="append", default=[])
+    earlier = "decisions of an earlier review, which improve the ranking; repeat for each file"
+    _add_file(parser, "--decisions", earlier, action="append", default=[])
     parser.add_argument(
         "--duplicates", action="store_true", help="also find faces that occur twice"
     )

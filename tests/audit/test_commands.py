@@ -56,7 +56,7 @@ def test_a_class_that_the_network_has_not_learnt_is_named(run, raf, tmp_path):
     faces = RAFDB(raf)
     rows = predict(faces)
     save_file({"probabilities": rows}, tmp_path / "run.safetensors")
-    arguments = ("run.safetensors", "--data", f"rafdb:{raf}", "--out", "page.html")
+    arguments = ("run.safetensors", "--data", f"rafdb:{raf}", "--output", "page.html")
     assert "never agrees" not in run(*arguments)[1]
     name = faces.classes[label := int(faces.targets[-1])]
     rows[:, label] = 0
@@ -71,14 +71,14 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     save_file({"probabilities": rows}, tmp_path / "run.safetensors")
     data = ("--data", f"rafdb:{raf}")
     status, out, err = run(
-        "run.safetensors", *data, "--out", "page.html", "--ranking", "suspects.csv",
+        "run.safetensors", *data, "--output", "page.html", "--ranking", "suspects.csv",
         "--random", 20, "--no-stratified",
     )  # fmt: skip
     assert (status, err) == (0, "")
     result = audit(faces.targets, rows, classes=faces.classes, ids=faces.ids)
     assert result.text() in out
     assert f"fingerprint {result.fingerprint}" in out
-    assert f"then robustfer audit apply FILE --data rafdb:{raf} --out corrected.txt\n" in out
+    assert f"then robustfer audit apply FILE --data rafdb:{raf} --output corrected.txt\n" in out
     assert '"drawn": "random"' in (tmp_path / "page.html").read_text()
     with (tmp_path / "suspects.csv").open() as file:
         found = [row["id"] for row in csv.DictReader(file)]
@@ -88,7 +88,7 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     names = {row: faces.classes[int(rows[row].argmax())] for row in range(30)}
     decide(tmp_path / "anna.csv", faces, names, result.fingerprint)
     decide(tmp_path / "ben.csv", faces, {0: "ambiguous"}, result.fingerprint, "suspects")
-    status, out, err = run("apply", "anna.csv", "ben.csv", *data, "--out", "corrected.txt")
+    status, out, err = run("apply", "anna.csv", "ben.csv", *data, "--output", "corrected.txt")
     assert (status, err) == (0, "")
     assert "29 labels decided, 2 of them changed, 1 ambiguous" in out
     corrected = with_noise_list(faces, tmp_path / "corrected.txt").targets
@@ -107,11 +107,11 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
 
     # Labels of a list are others, which the decisions are not about.
     status, out, err = run(
-        "apply", "anna.csv", *data, "--list", "corrected.txt", "--out", "again.txt"
+        "apply", "anna.csv", *data, "--list", "corrected.txt", "--output", "again.txt"
     )
     assert status == 1
     assert "the decisions are about labels with the fingerprint" in err
-    status, out, err = run("run.safetensors", *data, "--verified", "anna.csv")
+    status, out, err = run("run.safetensors", *data, "--decisions", "anna.csv")
     assert (status, err) == (0, "")
     verified = audit(faces.targets, rows, transition=estimate, classes=faces.classes, ids=faces.ids)
     assert verified.text() in out
@@ -158,7 +158,7 @@ def test_the_next_command_names_the_same_labels(run, tmp_path):
     data += " --reader num_samples=14 --reader size=32"
     status, out, err = run("run.npz", *shlex.split(data))
     assert (status, err) == (0, "")
-    assert f"then robustfer audit apply FILE {data} --out corrected.txt\n" in out
+    assert f"then robustfer audit apply FILE {data} --output corrected.txt\n" in out
 
 
 def test_the_next_command_keeps_the_reviewed_labels(run, raf, tmp_path):
@@ -171,7 +171,7 @@ def test_the_next_command_keeps_the_reviewed_labels(run, raf, tmp_path):
     status, out, err = run("run.safetensors", *data)
     assert (status, err) == (0, "")
     command = shlex.split(re.search("then robustfer audit (apply .+)", out)[1])
-    assert command[-2:] == ["--out", "corrected-2.txt"]
+    assert command[-2:] == ["--output", "corrected-2.txt"]
     mark = re.search("fingerprint (.+)", out)[1]
     decide(tmp_path / "FILE", faces, {0: "fear"}, mark)
     assert run(*command)[0] == 0
@@ -180,7 +180,7 @@ def test_the_next_command_keeps_the_reviewed_labels(run, raf, tmp_path):
     # The name by default is for a new file only.
     status, _, err = run("apply", "FILE", *data)
     assert (status, labels.read_bytes()) == (1, reviewed)
-    assert "corrected.txt exists; choose the name of the corrected labels with --out" in err
+    assert "corrected.txt exists; choose the name of the corrected labels with --output" in err
 
 
 @pytest.mark.parametrize("name", ["list.txt", "link.txt", "hard.txt", "a.csv", "raf/list.txt"])
@@ -196,9 +196,9 @@ def test_no_file_that_is_read_is_replaced(run, raf, tmp_path, name):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     data = ("--data", f"rafdb:{raf}", "--list", "list.txt")
     for arguments in (
-        ("apply", "a.csv", *data, "--out", name),
-        ("run.safetensors", *data, "--verified", "a.csv", "--out", name),
-        ("run.safetensors", *data, "--verified", "a.csv", "--ranking", name),
+        ("apply", "a.csv", *data, "--output", name),
+        ("run.safetensors", *data, "--decisions", "a.csv", "--output", name),
+        ("run.safetensors", *data, "--decisions", "a.csv", "--ranking", name),
     ):
         status, _, err = run(*arguments)
         assert status == 1
@@ -216,15 +216,15 @@ def test_outputs_are_two_files_and_may_lie_beside_the_run(run, raf, tmp_path):
     save_file(dynamics.state_dict(), tmp_path / "ce" / "dynamics.safetensors")
     data = ("--data", f"rafdb:{raf}")
     for _ in range(2):
-        assert run("ce", *data, "--out", "ce/review.html")[0] == 0
+        assert run("ce", *data, "--output", "ce/review.html")[0] == 0
         # Nor is an earlier page among the data a file of the data.
-        assert run("ce", *data, "--out", f"{raf}/review.html")[0] == 0
-    status, _, err = run("ce", *data, "--out", "ce/dynamics.safetensors")
+        assert run("ce", *data, "--output", f"{raf}/review.html")[0] == 0
+    status, _, err = run("ce", *data, "--output", "ce/dynamics.safetensors")
     assert status == 1
-    assert "--out must not be a file that the command reads" in err
-    status, _, err = run("ce", *data, "--out", "a.csv", "--ranking", "./a.csv")
+    assert "--output must not be a file that the command reads" in err
+    status, _, err = run("ce", *data, "--output", "a.csv", "--ranking", "./a.csv")
     assert status == 1
-    assert "--ranking and --out must be two files, got a.csv for both" in err
+    assert "--ranking and --output must be two files, got a.csv for both" in err
 
 
 def test_samples_that_no_step_saw_are_counted(run, raf, tmp_path):
@@ -343,7 +343,7 @@ def test_all_pairs_are_counted_and_written(run, tmp_path):
         ("train", "run.npz", "--data", "folder:faces"),
         ("train=folder:./faces", "run.npz", "--data", "folder:faces"),
     ):
-        status, _, err = run(*arguments, "--against", against, "--out", "again.html")
+        status, _, err = run(*arguments, "--against", against, "--output", "again.html")
         assert status == 1
         assert "--against must name another split than the audited one, got train; use" in err
         assert not (tmp_path / "again.html").exists()

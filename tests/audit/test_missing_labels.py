@@ -44,15 +44,15 @@ def decided(faces, page, path, given):
 
 def test_a_folder_of_six_expressions_is_reviewed(six, capsys, tmp_path):
     faces, data = six
-    assert cli.main(["audit", "run.safetensors", *data, "--out", "page.html"]) == 0
+    assert cli.main(["audit", "run.safetensors", *data, "--output", "page.html"]) == 0
     decided(faces, tmp_path / "page.html", tmp_path / "a.csv", range(7))
     capsys.readouterr()
-    assert cli.main(["audit", "apply", "a.csv", *data, "--out", "better.txt"]) == 0
+    assert cli.main(["audit", "apply", "a.csv", *data, "--output", "better.txt"]) == 0
     shown = capsys.readouterr().out
     assert "nan" not in shown
     assert "wrong labels: 0 % (0 - 2)" in shown
     assert "no wrong label among these faces" in shown
-    arguments = ["run.safetensors", *data, "--verified", "a.csv", "--out", "again.html"]
+    arguments = ["run.safetensors", *data, "--decisions", "a.csv", "--output", "again.html"]
     assert cli.main(["audit", *arguments]) == 0
     assert "nan" not in capsys.readouterr().out
     assert "NaN" not in (tmp_path / "again.html").read_text()
@@ -60,10 +60,10 @@ def test_a_folder_of_six_expressions_is_reviewed(six, capsys, tmp_path):
 
 def test_labels_without_a_verified_face_are_named(six, capsys, tmp_path):
     faces, data = six
-    assert cli.main(["audit", "run.safetensors", *data, "--out", "page.html"]) == 0
+    assert cli.main(["audit", "run.safetensors", *data, "--output", "page.html"]) == 0
     file = decided(faces, tmp_path / "page.html", tmp_path / "a.csv", range(1, 7))
     capsys.readouterr()
-    assert cli.main(["audit", "apply", "a.csv", *data, "--out", "better.txt"]) == 0
+    assert cli.main(["audit", "apply", "a.csv", *data, "--output", "better.txt"]) == 0
     name = faces.classes[0]
     assert f"no clear face was verified with the label {name}; how" in capsys.readouterr().out
     decisions = read_decisions(file, faces.targets, classes=faces.classes, ids=faces.ids)

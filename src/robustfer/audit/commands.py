@@ -50,19 +50,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _review(path: str, options: argparse.Namespace) -> int:
-    page = options.out or Path("review.html")
+    page = options.output or Path("review.html")
     # A page may lie in the folder of the run.
     run = [Path(path, name) for name in ("dynamics.safetensors", "final.safetensors")]
     read = [*files_read(options), *(run if Path(path).is_dir() else [path])]
-    check_outputs({"--out": page, "--ranking": options.ranking, "--pairs": options.pairs}, read)
+    check_outputs({"--output": page, "--ranking": options.ranking, "--pairs": options.pairs}, read)
     if options.pairs is not None and not options.duplicates and options.against is None:
         raise ValueError("--pairs needs --duplicates or --against, got neither; add one")
     faces = _faces(options)
     # A review would be in vain if its decisions could not be written.
     check_list_names(names_in_list(faces.ids))
     transition = None
-    if options.verified:
-        transition = _decisions(options.verified, faces).estimate()
+    if options.decisions:
+        transition = _decisions(options.decisions, faces).estimate()
     found = read_probabilities(path)
     rows = found.aligned(path, faces.ids, faces.classes)
     _check_columns(path, found, rows, faces)
@@ -116,7 +116,7 @@ def _review(path: str, options: argparse.Namespace) -> int:
         print(f"ranking: {options.ranking}")
     print(f"page: {page}")
     words = ["robustfer", "audit", "apply", "FILE", *_data_options(options)]
-    words += ["--out", str(_new_list())]
+    words += ["--output", str(_new_list())]
     print(f"next: open the page, download the decisions, then {_shown.command(words)}")
     return 0
 
@@ -153,10 +153,10 @@ def _check_columns(path: str, found: Predictions, rows: Tensor, faces: LabeledFa
 
 
 def _apply(paths: list[str], options: argparse.Namespace) -> int:
-    output = options.out or Path("corrected.txt")
-    if options.out is None and output.exists():
-        raise ValueError(f"{output} exists; choose the name of the corrected labels with --out")
-    check_outputs({"--out": output}, [*files_read(options), *paths])
+    output = options.output or Path("corrected.txt")
+    if options.output is None and output.exists():
+        raise ValueError(f"{output} exists; choose the name of the corrected labels with --output")
+    check_outputs({"--output": output}, [*files_read(options), *paths])
     faces = _faces(options)
     decisions = _decisions(paths, faces)
     labels = LabelStore(faces.targets, num_classes=len(faces.classes))

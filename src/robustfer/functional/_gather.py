@@ -17,9 +17,9 @@ def several_processes() -> bool:
 def gather_rows(*tensors: Tensor) -> tuple[tuple[Tensor, ...], int]:
     """Join the rows of all processes in rank order, differentiably.
 
-    Every process must call it at the same point. Processes may have different numbers of rows. The
-    host waits once per call, for the lengths, so pass all tensors in one call. With one process the
-    rows are returned unchanged.
+    Every process must call it at the same point. Processes may have different numbers of rows. A
+    call synchronises with the GPU once, for the lengths, so pass all tensors in one call. With one
+    process the rows are returned unchanged.
 
     Each process computes the same loss from the joined rows. The backward pass sums the gradients
     of all processes, and ``DistributedDataParallel`` divides by their number. The result is the

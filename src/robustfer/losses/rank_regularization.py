@@ -26,8 +26,8 @@ class RankRegularizationLoss(nn.Module):
         variant: ``"paper"``, or ``"official"`` for the group size of the authors' code and its loss
             for a batch of one.
         gather: rank the joined batch of all processes. Each must call this at the same point. It
-            costs one wait for the lengths and a break in a compiled graph. With one process it has
-            no effect.
+            costs one synchronisation with the GPU, for the lengths, and a break in a compiled
+            graph. With one process it has no effect.
 
     Shape:
         importance ``(B)`` -> scalar; float32 for half inputs.

@@ -27,7 +27,7 @@ from robustfer.noise.report import NoiseReport, fingerprint, noise_report, pictu
 from robustfer.noise.verification import verify_noise_list
 
 _OUTPUTS = ("output", "save_profile", "picture")
-_INPUTS = ("data", "clean", "list", "probabilities", "profile", "verified", "against")
+_INPUTS = ("data", "clean", "list", "probabilities", "profile", "decisions", "against")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -102,8 +102,9 @@ def transition_from_verified(
 
     For a stratified draw pass ``given_counts``. Each verified sample of given label l then weighs
     :math:`N_l / n_{\cdot l}`, the samples in the data set per verified one. The counts of a row are
-    scaled to their effective number :math:`(\sum w)^2 / \sum w^2`. A label without a clear verified
-    sample counts as one sample whose true class is as the prior says. Its intervals are wide.
+    scaled to their effective number :math:`(\sum w)^2 / \sum w^2`. A label whose verified samples
+    are all ambiguous, or that has none, counts as one sample. Its true class is as the prior says,
+    and its intervals are wide.
 
     The intervals are those of Dirichlet posteriors of the rows and of the shares.
 

@@ -15,7 +15,8 @@ def read_rows(bank: Tensor, index: Tensor) -> Tensor:
     """Return the rows of a bank for the samples of a batch, as a new tensor.
 
     On a GPU an index outside the bank is a device-side assertion without details. Under
-    :func:`robustfer.losses.check_values` the error names the index, which makes the GPU wait.
+    :func:`robustfer.losses.check_values` the error names the index, which costs a
+    synchronisation.
 
     Args:
         bank: state with a row per sample.
@@ -43,7 +44,7 @@ def write_rows(
     """Write one row per sample into a bank, in place.
 
     If a sample comes twice, its last row wins, on every device. A row with NaN or infinity is
-    skipped. An index outside the bank raises before anything is written. No host waits.
+    skipped. An index outside the bank raises before anything is written.
 
     With several processes each holds the whole bank. The rows of all are joined in rank order
     first. So each bank equals that of one process on the joined batch.

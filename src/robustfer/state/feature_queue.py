@@ -126,7 +126,7 @@ class FeatureQueue(NeverHalf):
     ) -> None:
         """Replace the oldest keys by those of a batch. Call it after the optimizer's step.
 
-        A batch larger than the queue leaves its last rows. No host waits for a device.
+        A batch larger than the queue leaves its last rows. It does not synchronise with the GPU.
 
         Args:
             expression_key: the keys in the expression space that the loss used.

@@ -114,7 +114,9 @@ class LabelDistributionBank(NeverHalf):
 
     @torch.no_grad()
     def update(self, index: Tensor, soft_target: Tensor, *, gather: bool = True) -> None:
-        """Write what :meth:`forward` returned. Call it after the optimizer's step. No host waits.
+        """Write what :meth:`forward` returned. Call it after the optimizer's step.
+
+        It does not synchronise with the GPU.
 
         Args:
             index: rows of the data set.

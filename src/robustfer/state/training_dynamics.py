@@ -41,7 +41,8 @@ class TrainingDynamics(NeverHalf):
 
     .. math::
         \bar p_i = \frac{1}{V_i} \sum_{v=0}^{V_i - 1} p_i^{(v)}, \qquad
-        m_i = \sum_{v=0}^{V_i - 1} \bigl( z_{i,y_i}^{(v)} - \max_{k \neq y_i} z_{i,k}^{(v)} \bigr)
+        m_i = \frac{1}{V_i} \sum_{v=0}^{V_i - 1}
+            \bigl( z_{i,y_i}^{(v)} - \max_{k \neq y_i} z_{i,k}^{(v)} \bigr)
 
     with the logits :math:`z_i^{(v)}` and probabilities :math:`p_i^{(v)}` of visit :math:`v`. Visits
     are counted per sample: no epoch is needed, and a repeated index in a batch counts twice. A
@@ -139,7 +140,9 @@ class TrainingDynamics(NeverHalf):
 
     @torch.no_grad()
     def update(self, index: Tensor, logits: Tensor, *, gather: bool = True) -> None:
-        """Record the predictions of a batch. Call it after the optimizer's step. No host waits.
+        """Record the predictions of a batch. Call it after the optimizer's step.
+
+        It does not synchronise with the GPU.
 
         Args:
             index: rows of the samples in their data set.
@@ -219,8 +222,8 @@ class TrainingDynamics(NeverHalf):
         says how many samples were never visited: nothing can be said about their labels.
 
         Args:
-            window: ``"all"`` visits, for a short training that does not memorise, or only the
-                ``"early"`` ones, for a long training.
+            window: ``"all"`` visits, or only the ``"early"`` ones. In our measurements all visits
+                ranked wrong labels better.
 
         Shape:
             ``(N, C)`` float32 (float64 for a record of that dtype); rows sum to 1.

@@ -108,7 +108,7 @@ def test_an_audit_reads_the_run(tmp_path, capsys):
     capsys.readouterr()
     page, reader = tmp_path / "review.html", ["--reader", "num_samples=40", "--reader", "size=32"]
     command = ["audit", f"{tmp_path}/run", "--data", "demo", *reader, "--list", str(labels)]
-    assert main([*command, "--out", str(page)]) == 0
+    assert main([*command, "--output", str(page)]) == 0
     assert page.is_file()
     final = load_file(tmp_path / "run/final.safetensors")["probabilities"].double()
     both = (record.probabilities().double() + final) / 2
@@ -117,5 +117,5 @@ def test_an_audit_reads_the_run(tmp_path, capsys):
     assert expected.text() in shown
     assert "predictions: mean over all visits (2 samples had none), and the final weights" in shown
     assert "other labels" not in shown
-    assert main([*command[: command.index("--list")], "--out", str(page)]) == 0
+    assert main([*command[: command.index("--list")], "--output", str(page)]) == 0
     assert "trained on other labels: 10 of 40 differ" in capsys.readouterr().out

@@ -54,7 +54,9 @@ class EarlyTargets(NeverHalf):
         return moved_early_target(old, logits, momentum=self.momentum)
 
     def update(self, index: Tensor, early_target: Tensor, *, gather: bool = True) -> None:
-        """Write the result of :meth:`propose`. Call it after the optimizer's step. No host waits.
+        """Write the result of :meth:`propose`. Call it after the optimizer's step.
+
+        It does not synchronise with the GPU.
 
         Args:
             index: rows of the samples in the data set, ``(B)`` int64. If a sample comes twice, its
