@@ -33,10 +33,11 @@ $(READY): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 demo: env ## synthetic faces: find wrong labels, correct them, train again: a table, a picture, a page; 4 to 7 minutes
 	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo
 
-# Two processes of one thread: quicker than one of two, and a file's fixtures are made once. For another
-# number of threads: OMP_NUM_THREADS=2 make test.
+# Two processes of one thread: quicker than one of two, and a file's fixtures are made once. The files keep
+# their order: sorted by their number of tests, long files of few tests would be last and run by themselves.
+# For another number of threads: OMP_NUM_THREADS=2 make test.
 test: env ## run the tests, the plugins' among them
-	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(TESTS) --numprocesses 2 --dist loadfile tests $(PLUGINS)
+	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(TESTS) --numprocesses 2 --dist loadfile --no-loadscope-reorder tests $(PLUGINS)
 
 lint: env ## check format and style
 	$(BIN)/ruff format --check .
