@@ -81,7 +81,7 @@ def test_nothing_is_left_behind(kind):
 
 def test_hooks_are_taken_out_after_an_error():
     pipeline = KorniaPipeline(K.RandomRotation(5.0), K.ColorJitter(0.1, 0.1, 0.1, 0.1, p=1.0))
-    with pytest.raises(ValueError, match="hue and saturation, which need three"):
+    with pytest.raises(ValueError, match="need three, such as hue and saturation"):
         pipeline.with_landmarks(torch.rand(2, 1, 9, 9), torch.zeros(2, 5, 2))
     assert not any(part._forward_hooks for part in pipeline._all[0].modules())
 

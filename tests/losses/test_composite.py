@@ -283,3 +283,15 @@ def test_a_misspelt_weight_is_refused(tensors):
         ValueError, match=r"weights must be .*\['ce', 'attention'\], got .*attnetion"
     ):
         composite(**tensors)
+
+
+@pytest.mark.parametrize("returned", [0.0, (torch.zeros(()), {})])
+def test_a_term_returns_a_tensor(returned):
+    class Logged(nn.Module):
+        def forward(self, logits):
+            return returned
+
+    criterion = CompositeLoss(Term("logged", Logged()))
+    kind = type(returned).__name__
+    with pytest.raises(ValueError, match=f"'logged' must return a scalar tensor, got {kind}"):
+        criterion(logits=torch.zeros(2, 3))

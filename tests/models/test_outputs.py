@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from robustfer.models import CAMOutput, cam_outputs
+from robustfer.models.outputs import class_bias
 from tests.other_device import OtherDevice
 
 
@@ -190,3 +191,16 @@ def test_devices_without_autocast(device):
     assert output.logits.shape == (2, 7)
     assert output.attention.shape == (2, 7, 4, 5)
     assert {tensor.device.type for tensor in output} == {device}
+
+
+def test_a_bias_is_not_rounded_by_autocast():
+    weight, norm = torch.randn(7, 16), nn.LayerNorm(16)
+    nn.init.normal_(norm.bias)
+    expected = class_bias(weight, None, norm)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(class_bias(weight, None, norm), expected)
+
+
+def test_a_norm_is_a_layer_norm():
+    with pytest.raises(TypeError, match="norm must be a torch.nn.LayerNorm, got RMSNorm"):
+        cam_outputs(torch.rand(2, 8, 3, 3), torch.rand(7, 8), norm=nn.RMSNorm(8))

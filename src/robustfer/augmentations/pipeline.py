@@ -163,9 +163,9 @@ def _applied(operations: Sequence[nn.Module], images: Tensor) -> Tensor:
             if images.shape[1] == 3:
                 raise
             raise ValueError(
-                f"an operation of the pipeline refused images of {images.shape[1]} channels; leave "
-                "out hue and saturation, which need three, or repeat a grey image with "
-                "images.expand(-1, 3, -1, -1)"
+                f"an operation of the pipeline refused images of {images.shape[1]} channels "
+                f"({error}); some operations need three, such as hue and saturation: leave it out, "
+                "or repeat a grey image with images.expand(-1, 3, -1, -1)"
             ) from error
     return images
 

@@ -175,6 +175,11 @@ class CompositeLoss(nn.Module):
         values = {}
         for routes, loss in zip(self._routes, self.losses, strict=True):
             value = loss(**routes.given("forward", tensors))
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"term {routes.name!r} must return a scalar tensor, got {kind_of(value)}; wrap "
+                    "it in a module that returns only its loss"
+                )
             if value.ndim:
                 raise ValueError(
                     f"term {routes.name!r} must return a scalar, got shape {tuple(value.shape)}; "

@@ -35,7 +35,7 @@ class LANetLoss(nn.Module):
 
     Args:
         image_size: size of the image in pixels, (height, width) or one number for both. ``None``
-            trains without a landmark branch: leave out heatmaps, landmarks and visible.
+            trains without a landmark branch: leave out heatmaps; landmarks and visible are ignored.
         distribution_weight: :math:`w_d`, the weight of the divergence.
         landmark_weight: :math:`w_l`, the weight of the heat maps' loss.
         contrast_weight: :math:`w_c`, the weight of the contrast.

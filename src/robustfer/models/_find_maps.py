@@ -17,7 +17,7 @@ from robustfer.models._layout import (
     logits_of,
     tensor_of,
 )
-from robustfer.models._probe import in_training, recorded_calls
+from robustfer.models._probe import Call, check_input_size, in_training, recorded_calls
 from robustfer.models.outputs import CAMOutput
 
 #: No network has more tokens before those of the grid.
@@ -33,7 +33,7 @@ def probe_size(
     over which mean and maximum differ.
     """
     if asked is not None:
-        return asked
+        return check_input_size(asked)
     of_timm: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", None) or {}
     channels, height, width = of_timm.get("input_size", (3, 128, 128))
     fixed = options.get("img_size") or getattr(
@@ -60,7 +60,7 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(
             f"{name} raised for images of {shown} (channels x height x width): {error}; "
-            "pass an input_size that it takes"
+            "pass an input_size that it takes. It is examined on the CPU in float32"
         ) from error
     if isinstance(raw, CAMOutput):
         raise ValueError(
@@ -106,7 +106,9 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
     """Return the layout of the module inside a classifier that returns the maps, and its output.
 
     It is the last module whose output, averaged over places, is the input of the classifier or of
-    the norm before it. For a head without exact maps it is the last module with parameters.
+    the norm before it. A classifier that is a 1x1 convolution may take maps. For a head without
+    exact maps it is the last module with parameters whose channels fit the head's input, which
+    those of an attention mask do not.
     """
     with torch.no_grad(), recorded_calls(probe) as calls:
         probe(images)
@@ -115,11 +117,11 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
     # The inputs of the classifier and of a possible norm before it.
     behind = [place for place, call in enumerate(calls[:-1]) if call.has_own_parameters][-2:]
     vectors = {
-        place: calls[place].taken.flatten(1)
+        place: _vector(calls[place], last=place == behind[-1])
         for place in behind
         if isinstance(calls[place].taken, Tensor)
     }
-    fallback = None
+    fallbacks: dict[int, tuple[Layout, Tensor]] = {}
     for place, call in reversed(list(enumerate(calls))):
         if call.module is probe or times[call.module] > 1:
             continue
@@ -127,13 +129,31 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
         for layout in _possible_layouts(features, probe, images):
             tapped = replace(layout, tap=paths[call.module])
             pooled = tapped.maps(features, probe, images).mean(dim=(2, 3))
-            later = (vector for use, vector in vectors.items() if use > place)
+            later = [vector for use, vector in vectors.items() if use > place]
             if any(_alike(pooled, vector) for vector in later):
                 return tapped, features
             has_parameters = next(call.module.parameters(), None) is not None
-            if fallback is None and has_parameters and layout.axes != "NHWC":
-                fallback = tapped, features
-    return fallback
+            if has_parameters and layout.axes != "NHWC":
+                fit = _fit(layout.channels, [vector.shape[1] for vector in later])
+                fallbacks.setdefault(fit, (tapped, features))
+    return fallbacks[max(fallbacks)] if fallbacks else None
+
+
+def _vector(call: Call, *, last: bool) -> Tensor:
+    """Return the input of a layer of the head as vectors."""
+    taken: Tensor = call.taken
+    convolves = isinstance(call.module, nn.Conv2d) and call.module.kernel_size == (1, 1)
+    if last and convolves and taken.ndim == 4:
+        return taken.mean(dim=(2, 3))
+    return taken.flatten(1)
+
+
+def _fit(channels: int, widths: list[int]) -> int:
+    """Return how well maps of so many channels explain the inputs of the head: 2 best, 0 not.
+
+    The head may take several poolings, or the maps of several places.
+    """
+    return 0 if channels == 1 else 1 + any(width % channels == 0 for width in widths)
 
 
 def _possible_layouts(features: Any, probe: nn.Module, images: Tensor) -> Iterator[Layout]:

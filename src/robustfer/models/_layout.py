@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 OWN_MODULE_HINT = (
@@ -46,6 +48,12 @@ class Layout:
             return raw, tensor_of(raw)
         with outputs_of(backbone, [self.tap]) as outputs:
             raw = backbone(images)
+        if not outputs:
+            raise RuntimeError(
+                f"{self.tap} of {type(backbone).__name__}, which returns its maps, did not run in "
+                "this forward; make it run in training and in eval mode, and without gradient "
+                "checkpointing that skips its call"
+            )
         return raw, tensor_of(outputs[0])
 
     def maps(self, features: Tensor, backbone: nn.Module, images: Tensor) -> Tensor:
@@ -90,19 +98,27 @@ def outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Any]]:
     """Collect the outputs of the modules at these paths, in the order in which they run.
 
     A module that :func:`record` has prepared needs no new hook, which ``torch.compile`` could not
-    trace. Nothing is kept afterwards.
+    trace. Nothing is kept afterwards. Each thread collects its own outputs.
     """
     outputs: list[Any] = []
     modules = [network.get_submodule(path) for path in paths]
     handles = [part.register_forward_hook(_keep) for part in modules if not _recorded(part)]
     for part in modules:
-        # On the module, because each replica of nn.DataParallel has its own.
+        # For compiled code, which cannot ask for its thread.
         part._robustfer_outputs = outputs  # type: ignore[assignment]
+    if not torch.compiler.is_compiling():
+        in_thread = _outputs_in_thread()
+        before = {part: in_thread.get(part) for part in modules}
+        in_thread.update(dict.fromkeys(modules, outputs))
     try:
         yield outputs
     finally:
         for part in modules:
             part._robustfer_outputs = None  # type: ignore[assignment]
+        if not torch.compiler.is_compiling():
+            in_thread.update(before)
+            for part in [part for part in modules if in_thread[part] is None]:
+                del in_thread[part]
         for handle in handles:
             handle.remove()
 
@@ -127,9 +143,21 @@ def _recorded(part: nn.Module) -> bool:
     return any(hook is _keep for hook in part._forward_hooks.values())
 
 
+_THREAD = threading.local()
+
+
+def _outputs_in_thread() -> dict[nn.Module, Any]:
+    """Return where the running calls of this thread collect outputs, by module."""
+    found: dict[nn.Module, Any] | None = getattr(_THREAD, "outputs", None)
+    if found is None:
+        _THREAD.outputs = found = {}
+    return found
+
+
 def _keep(part: nn.Module, _: Any, output: Any) -> None:
     # A function of a module, because it is copied and pickled with the network.
-    outputs: Any = part._robustfer_outputs
+    compiling = torch.compiler.is_compiling()
+    outputs: Any = part._robustfer_outputs if compiling else _outputs_in_thread().get(part)
     if outputs is not None:
         outputs.append(output)
 

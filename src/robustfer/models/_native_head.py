@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustfer._copying import independent_copy
 from robustfer.models._layout import Layout, logits_of
 from robustfer.models._probe import (
     TOLERANCE,
@@ -18,6 +20,12 @@ from robustfer.models._probe import (
     relative_error,
 )
 from robustfer.models.outputs import class_bias, class_maps
+
+# Both, because a network may skip layers at random in training.
+_MODES: tuple[Callable[[nn.Module], AbstractContextManager[object]], ...] = (
+    in_training,
+    lambda _: nullcontext(),
+)
 
 
 class UnsuitedHeadError(Exception):
@@ -132,22 +140,20 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
     """Replace modules that the features do not need, the head, by ``nn.Identity``.
 
     Their parameters would never get a gradient, which ``DistributedDataParallel`` refuses.
-    ``probe``, a copy of ``backbone``, shows which modules are used.
+    ``probe``, a copy of ``backbone``, shows which modules are used. If the network's ``forward``
+    cannot do without them, they stay and their parameters are frozen.
 
     Returns:
-        Paths of the replaced modules.
+        Paths of the modules that are not used any more.
     """
-    probe.requires_grad_(True)
-    used: set[str] = set()
-    with torch.enable_grad(), in_training(probe), recorded_calls(probe) as calls:
-        features = layout.read(probe, images)[1]
-        if features.requires_grad:
-            names, parameters = zip(*probe.named_parameters(), strict=True)
-            gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
-            used = {name for name, grad in zip(names, gradients, strict=True) if grad is not None}
-    if layout.tap is not None:
-        calls = calls[: -len(_after(calls, probe.get_submodule(layout.tap)))]
-    called = {call.module for call in calls}
+    used = _learning(probe, lambda: layout.read(probe, images)[1])
+    called: set[nn.Module] = set()
+    for mode in _MODES:
+        with torch.no_grad(), mode(probe), recorded_calls(probe) as calls:
+            layout.read(probe, images)
+        if layout.tap is not None:
+            calls = calls[: -len(_after(calls, probe.get_submodule(layout.tap)))]
+        called.update(call.module for call in calls)
 
     def unused(module: nn.Module, prefix: str = "") -> Iterator[str]:
         for name, child in module.named_children():
@@ -161,10 +167,57 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
                 yield from unused(child, f"{path}.")
 
     dropped = list(unused(probe))
-    for path in dropped:
-        parent, _, name = path.rpartition(".")
-        setattr(backbone.get_submodule(parent), name, nn.Identity())
+    trial = independent_copy(probe)
+    _replace_by_identities(trial, dropped)
+    try:
+        for mode in _MODES:
+            with torch.no_grad(), mode(trial):
+                layout.read(trial, images)
+    except Exception:  # the network's own code may raise anything
+        for path in dropped:
+            backbone.get_submodule(path).requires_grad_(False)
+    else:
+        _replace_by_identities(backbone, dropped)
     return dropped
+
+
+def _replace_by_identities(network: nn.Module, paths: list[str]) -> None:
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        setattr(network.get_submodule(parent), name, nn.Identity())
+
+
+def freeze_unused(
+    backbone: nn.Module, probe: nn.Module, images: Tensor, layout: Layout, *, own_logits: bool
+) -> None:
+    """Freeze parameters that get no gradient, such as those of auxiliary classifiers in training.
+
+    ``DistributedDataParallel`` refuses parameters that learn and get none.
+    """
+
+    def outputs() -> Tensor:
+        raw, features = layout.read(probe, images)
+        total: Tensor = features.sum()
+        return total + layout.logits(probe, raw).sum() if own_logits else total
+
+    used = _learning(probe, outputs)
+    for name, parameter in backbone.named_parameters():
+        if name not in used:
+            parameter.requires_grad_(False)
+
+
+def _learning(probe: nn.Module, outputs: Callable[[], Tensor]) -> set[str]:
+    """Return the names of the parameters that get a gradient, in training or in eval mode."""
+    probe.requires_grad_(True)
+    for mode in _MODES:
+        with torch.enable_grad(), mode(probe):
+            result = outputs()
+            if result.requires_grad:
+                # Not torch.autograd.grad, which reentrant checkpointing refuses.
+                result.sum().backward()  # type: ignore[no-untyped-call]
+    used = {name for name, parameter in probe.named_parameters() if parameter.grad is not None}
+    probe.zero_grad(set_to_none=True)
+    return used
 
 
 def _is_linear(layer: nn.Module) -> bool:

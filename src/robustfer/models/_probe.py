@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from robustfer._copying import independent_copy
 
@@ -21,6 +22,15 @@ def relative_error(attention: Tensor, bias: Tensor, logits: Tensor) -> float:
     """Return the largest ``|mean of map + bias - logit|``, relative to the largest logit."""
     difference = attention.mean(dim=(2, 3)) + bias - logits
     return float(difference.abs().max() / logits.abs().max().clamp_min(1e-30))
+
+
+def check_input_size(given: Sequence[int]) -> tuple[int, int, int]:
+    """Return (channels, height, width), or raise."""
+    whole = isinstance(given, Sequence) and len(given) == 3
+    if not whole or not all(isinstance(size, int) and size > 0 for size in given):
+        raise ValueError(f"input_size must be (channels, height, width), got {given!r}")
+    channels, height, width = given
+    return channels, height, width
 
 
 def random_images(shape: tuple[int, int, int, int], seed: int) -> Tensor:
@@ -94,8 +104,14 @@ class Call(NamedTuple):
 
     @property
     def has_own_parameters(self) -> bool:
-        """Whether the module itself has parameters, not only the modules inside it."""
-        return next(self.module.parameters(recurse=False), None) is not None
+        """Whether the module itself has parameters, not only the modules inside it.
+
+        A parametrized layer, such as by weight_norm, has those that its parametrizations hold.
+        """
+        if isinstance(self.module, ParametrizationList):
+            return False
+        own = next(self.module.parameters(recurse=False), None) is not None
+        return own or is_parametrized(self.module)
 
 
 @contextmanager

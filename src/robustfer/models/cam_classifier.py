@@ -9,6 +9,7 @@ from typing import Any, Literal
 import timm
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from robustfer._checks import check_bool, check_choice, check_whole_number
 from robustfer.models._find_maps import examine_features, examine_training, probe_size
@@ -18,6 +19,7 @@ from robustfer.models._native_head import (
     UnsuitedHeadError,
     drop_unused,
     find_native_head,
+    freeze_unused,
     linear_parts,
 )
 from robustfer.models._probe import random_images, randomized_copy, undisturbed
@@ -141,13 +143,18 @@ class CAMClassifier(nn.Module):
             record(backbone, self._layout.tap)
         if self._native is None:
             dropped = self._take_own_head(probe, images, options)
-            if refusal and dropped and (pretrained or not by_name):
+            lost = dropped or self._layout.tap is not None
+            if refusal and lost and (pretrained or not by_name):
+                unused = f", and {', '.join(dropped)} with any trained weights are not used"
                 warnings.warn(
-                    f"{refusal}. Mean pooling and a new linear layer replace it, and "
-                    f"{', '.join(dropped)} with any trained weights are dropped; pass "
-                    "head='replace' to confirm",
+                    f"{refusal}. Mean pooling and a new linear layer replace it"
+                    f"{unused if dropped else ''}; pass head='replace' to confirm",
                     stacklevel=2,
                 )
+        if self._layout.tap is not None:
+            with undisturbed():
+                own_logits = self._native is not None
+                freeze_unused(backbone, probe, images, self._layout, own_logits=own_logits)
 
     @property
     def head_kind(self) -> HeadKind:
@@ -236,6 +243,11 @@ def network_of(
     """Return the given network, or build a timm model by name with the options."""
     check_bool("pretrained", pretrained)
     if not isinstance(given, str):
+        if isinstance(given, OptimizedModule):
+            raise ValueError(
+                "the network must not be compiled yet, because a copy of it is examined; compile "
+                "the model that takes it instead"
+            )
         if pretrained or options:
             raise ValueError(
                 "pretrained and model_options need the name of a timm model, got the built "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_shapes, check_whole_number
 from robustfer.models._placing import fit_to
-from robustfer.models._probe import random_images, randomized_copy, undisturbed
+from robustfer.models._probe import check_input_size, random_images, randomized_copy, undisturbed
 from robustfer.models.cam_classifier import network_of
 
 _STRIDE = 4
@@ -109,6 +109,8 @@ class LandmarkBranch(nn.Module):
         pretrained: load timm's pretrained weights, if ``pyramid`` is a name.
         model_options: options of ``timm.create_model``, if ``pyramid`` is a name, such as
             ``in_chans``, ``img_size``, ``out_indices``.
+        input_size: (channels, height, width) of the image to examine a module with that is not of
+            timm.
 
     Shape:
         images ``(B, channels, H, W)`` -> :class:`LandmarkOutput`.
@@ -137,12 +139,16 @@ class LandmarkBranch(nn.Module):
         dim: int = 64,
         pretrained: bool = False,
         model_options: Mapping[str, Any] | None = None,
+        input_size: tuple[int, int, int] = (3, 128, 128),
     ) -> None:
         super().__init__()
         pyramid = network_of(pyramid, pretrained, model_options or {}, features_only=True)
         info: Any = getattr(pyramid, "feature_info", None)
         declared = hasattr(info, "channels")
-        channels, strides = (info.channels(), info.reduction()) if declared else _measured(pyramid)
+        if declared:
+            channels, strides = info.channels(), info.reduction()
+        else:
+            channels, strides = _measured(pyramid, input_size)
         self.pyramid = pyramid
         self.head = LandmarkHead(channels, strides, num_landmarks=num_landmarks, dim=dim)
         fit_to(pyramid, self.head)
@@ -152,17 +158,25 @@ class LandmarkBranch(nn.Module):
         return self.head(channels_first(_sequence(self.pyramid(images)), self.pyramid))
 
 
-def _measured(pyramid: nn.Module) -> tuple[list[int], list[int]]:
+def _measured(pyramid: nn.Module, input_size: tuple[int, int, int]) -> tuple[list[int], list[int]]:
     """Return channels and strides of a network's maps, by running a copy on a random image."""
-    side = 128
-    with undisturbed(), torch.no_grad():
-        maps = _sequence(randomized_copy(pyramid, seed=0)(random_images((1, 3, side, side), 0)))
+    input_size = check_input_size(input_size)
+    try:
+        with undisturbed(), torch.no_grad():
+            images = random_images((1, *input_size), 0)
+            maps = _sequence(randomized_copy(pyramid, seed=0)(images))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        shown = "x".join(map(str, input_size))
+        raise ValueError(
+            f"{type(pyramid).__name__} raised for an image of {shown} (channels x height x width): "
+            f"{error}; pass an input_size that it takes. It is examined on the CPU in float32"
+        ) from error
     if isinstance(maps, Tensor) or any(getattr(each, "ndim", None) != 4 for each in maps):
         raise ValueError(
             "pyramid must be a timm model made with features_only=True, or a module that returns "
             f"several maps (B, channels, H, W), got {type(pyramid).__name__}"
         )
-    return [each.shape[1] for each in maps], [round(side / each.shape[2]) for each in maps]
+    return [each.shape[1] for each in maps], [round(input_size[1] / each.shape[2]) for each in maps]
 
 
 def _sequence(maps: Any) -> Sequence[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_shapes
 from robustfer.functional import class_attention
-from robustfer.functional._precision import autocasts
+from robustfer.functional._precision import autocasts, without_autocast
 
 
 class CAMOutput(NamedTuple):
@@ -69,6 +69,7 @@ def cam_outputs(
         features ``(B, D, H, W)``, weight ``(C, D)``, bias ``(C)`` -> :class:`CAMOutput`.
 
     Raises:
+        TypeError: an argument is not a tensor, or ``norm`` is another norm.
         ValueError: shapes or devices do not fit, dtypes differ outside autocast, or ``norm`` is not
             over D channels.
 
@@ -84,6 +85,8 @@ def cam_outputs(
     check_floating(features=features, weight=weight)
     if bias is not None:
         check_shapes(weight=(weight, "C D"), bias=(bias, "C"))
+    if norm is not None and not isinstance(norm, nn.LayerNorm):
+        raise TypeError(f"norm must be a torch.nn.LayerNorm, got {type(norm).__name__}")
     if norm is not None and tuple(norm.normalized_shape) != (features.shape[1],):
         raise ValueError(
             f"norm must be over the {features.shape[1]} channels of features, "
@@ -134,7 +137,8 @@ def class_bias(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None) -
     """Return (C), the difference of logits and mean of the class maps, a constant."""
     total = weight.new_zeros(len(weight)) if bias is None else bias.detach()
     if norm is not None and norm.bias is not None:
-        total = total + weight.detach() @ norm.bias.detach()
+        with without_autocast(weight):
+            total = total + weight.detach() @ norm.bias.detach()
     return total
 
 

@@ -55,7 +55,7 @@ def beta_quantile(alpha: Floats, beta: Floats, level: Floats | float) -> Floats:
 
 
 def _guess(a: Floats, b: Floats, wanted: Floats) -> Floats:
-    """Return the mean, or the end of the tail beyond it if the integrand is almost a power there."""
+    """Return the mean, or the quantile of the tail beyond it, where a power is integrated."""
     scale = _log_gamma(a) + _log_gamma(b) - _log_gamma(a + b)
     mean = a / (a + b)
     left = np.exp(np.minimum((np.log(wanted * a) + scale) / a, 0))
