@@ -104,7 +104,7 @@ def outputs_of(network: nn.Module, paths: list[str]) -> Iterator[list[Any]]:
     modules = [network.get_submodule(path) for path in paths]
     handles = [part.register_forward_hook(_keep) for part in modules if not _recorded(part)]
     for part in modules:
-        # For compiled code, which cannot ask for its thread.
+        # For compiled code, which does not know its thread.
         part._robustfer_outputs = outputs  # type: ignore[assignment]
     if not torch.compiler.is_compiling():
         in_thread = _outputs_in_thread()

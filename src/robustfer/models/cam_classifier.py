@@ -42,7 +42,11 @@ class CAMClassifier(nn.Module):
       constant, see :func:`robustfer.models.cam_outputs`.
     - ``"replaced"``: mean pooling and a new linear layer, with the dropout rate of the old head.
       Heads without exact maps are replaced: class tokens (ViT), hidden layers (MobileNetV3, VGG),
-      several classifiers (LeViT). Modules that the features do not need are removed.
+      several classifiers (LeViT). Modules that the features do not need are removed, or frozen if
+      the network's ``forward`` cannot do without them.
+
+    In a network that is not of timm, parameters that get no gradient are frozen, such as those of
+    auxiliary classifiers. ``DistributedDataParallel`` refuses parameters that never learn.
 
     Dropout of the head changes only the logits. A loss on ``attention`` trains the backbone, never
     the classifier. Networks that drop or merge tokens in training (timm's ``patch_drop_rate``)
