@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from lightning_fabric import Fabric
 
 from examples.train.devices import make_fabric
-from examples.train.options import ModelOptions, Refused, RunOptions, ViewOptions
+from examples.train.options import DataOptions, ModelOptions, Refused, RunOptions, ViewOptions
 from examples.train.run_folder import MODEL_FILE, RECORD
 from examples.train.views import Views
 from examples.train.weights import is_factory, make_classifier
@@ -49,8 +50,7 @@ class Trained:
 
     def group(self, kind: type[Group]) -> Group:
         """Return a group of its options, such as ``DataOptions``."""
-        names = [f.name for f in dataclasses.fields(kind) if f.name in self.settings]  # type: ignore[arg-type]
-        return kind(**{name: self.settings[name] for name in names})
+        return group_of(kind, self.settings)
 
     def metadata(self) -> dict[str, str]:
         """Return what other programs need to use the network, as JSON by name."""
@@ -66,6 +66,21 @@ class Trained:
     def fabric(self, device: str) -> Fabric:
         """Return Fabric for one device."""
         return make_fabric(RunOptions(device=device), unused_parameters=False, loggers=[])
+
+
+def group_of(kind: type[Group], settings: Mapping[str, Any]) -> Group:
+    """Return a group of options from all options of a run. A missing option has its default."""
+    names = [f.name for f in dataclasses.fields(kind) if f.name in settings]  # type: ignore[arg-type]
+    return kind(**{name: settings[name] for name in names})
+
+
+def split_of(options: DataOptions) -> str:
+    """Return the split that is evaluated, ``"all"`` for data that is read without splits.
+
+    An option of the reader overrides ``evaluate_on``.
+    """
+    split = options.evaluate_reader.get("split", options.evaluate_on)
+    return "all" if split is None else str(split)
 
 
 def load_trained(folder: str, backbone: str | None = None) -> Trained:

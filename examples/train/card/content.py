@@ -13,8 +13,10 @@ import torch
 from examples.train.card.differences import Difference, Paired, find_differences
 from examples.train.card.runs import Group, differing
 from examples.train.judgement import at_temperature, fit_temperature, judge
+from examples.train.options import DataOptions
 from examples.train.pictures import as_bytes, draw_confusion, draw_curves, draw_reliability
 from examples.train.predictions import Predictions
+from examples.train.trained import group_of, split_of
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,12 @@ def make_card(groups: Sequence[Group], baselines: Sequence[Group]) -> Card:
     first = groups[0].first
     half = first.predictions.first_half
     settings = first.settings
-    data = str(settings.get("evaluate_data") or settings["data"])
+    options = group_of(DataOptions, settings)
+    data = options.evaluate_data or options.data
     images = int(first.record["evaluation_images"])
     return Card(
         title=" · ".join(group.name for group in groups),
-        evaluated=f"{data}, {settings['evaluate_on']}: {images:,} images",
+        evaluated=f"{data}, {split_of(options)}: {images:,} images",
         rows=[_row(group) for group in groups],
         variants=[variant for group in groups for variant in _variants(group)],
         differences=find_differences(groups, baselines),

@@ -15,7 +15,7 @@ from examples.train.judgement import Judgement, judge
 from examples.train.options import DataOptions, NonNegativeInt, Refused
 from examples.train.pictures import draw_confusion, draw_reliability, written
 from examples.train.run_folder import write_text
-from examples.train.trained import Trained, load_trained
+from examples.train.trained import Trained, load_trained, split_of
 from robustfer.data import LabeledFaces
 
 
@@ -58,7 +58,8 @@ def run(options: Options) -> None:
     faces = _faces_for(trained, chosen)
     correct = correction(trained, options.decisions)
     name = (chosen.evaluate_data or chosen.data).partition(":")[0]
-    name += "" if options.split == "all" else f"-{chosen.evaluate_on}"
+    split = split_of(chosen)
+    name += "" if split == "all" else f"-{split}"
     name += "-corrected" if options.decisions else ""
     folder = Path(options.output or trained.path / "evaluation" / name)
     if folder.exists() and not folder.is_dir():
@@ -97,10 +98,10 @@ def data_options(trained: Trained, options: Options) -> DataOptions:
     elif options.reader:
         reader = {**chosen.evaluate_reader, **options.reader}
         chosen = dataclasses.replace(chosen, evaluate_reader=reader)
-    if options.split == "all":
-        without = {**chosen.evaluate_reader, "split": None}
-        return dataclasses.replace(chosen, evaluate_reader=without)
-    return dataclasses.replace(chosen, evaluate_on=options.split or chosen.evaluate_on)
+    if options.split is not None:
+        reader = {**chosen.evaluate_reader, "split": options.split}
+        chosen = dataclasses.replace(chosen, evaluate_reader=reader)
+    return chosen
 
 
 def _faces_for(trained: Trained, chosen: DataOptions) -> LabeledFaces:

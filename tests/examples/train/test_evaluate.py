@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from examples.train.__main__ import main
+from robustfer.data.classes import EXPRESSIONS
 from tests.data.trees import write_image
+from tests.examples.train.runs import run
 
 
 def evaluated(*arguments):
@@ -62,3 +64,47 @@ def test_classes_in_another_order_are_put_in_the_runs(finished, tmp_path, capsys
     assert one == other
     last = json.loads((run / "run.json").read_text())["epochs"][-1]
     assert one["accuracy"] == pytest.approx(last["accuracy"])
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A folder with two images of each class in ``train``, and one in ``test``."""
+    folder = tmp_path_factory.mktemp("faces")
+    for number, label in enumerate(EXPRESSIONS):
+        for name in ("train/{}/1", "train/{}/2", "test/{}/3"):
+            write_image(folder / f"{name.format(label)}.png", grey=30 * number, size=(32, 32))
+    return folder
+
+
+def trained_on(faces, path, *options):
+    few = ["--reader={}", "--epochs=1", "--batch-size=7", "--noise=none"]
+    run("ce", f"--data=folder:{faces}", *few, *options, f"--output={path}")
+
+
+def test_a_split_in_the_options_of_the_reader_is_named(faces, finished, tmp_path, capsys):
+    trained_on(faces, tmp_path / "run", "--evaluate-reader.split=train")
+    for options, name, images in (
+        ([], "folder-train", 14),
+        (["--split=test"], "folder-test", 7),
+        (["--split=train"], "folder-train", 14),
+        (["--reader.split=test"], "folder-test", 7),
+    ):
+        evaluated(tmp_path / "run", *options, f"--output={tmp_path}/found")
+        assert f": {name}, {images} images\n" in capsys.readouterr().out
+    data = [f"--data=folder:{faces}", f"--output={tmp_path}/found"]
+    evaluated(finished["ce-0"], *data, "--reader.split=train")
+    assert "folder-train, 14 images" in capsys.readouterr().out
+    evaluated(finished["ce-0"], *data, "--reader.split=train", "--split=test")
+    assert "folder-test, 7 images" in capsys.readouterr().out
+
+
+def test_data_without_splits_has_none_to_choose(faces, tmp_path, capsys):
+    flat = f"folder:{faces / 'test'}"
+    trained_on(faces, tmp_path / "run", f"--evaluate-data={flat}", "--evaluate-reader.split=all")
+    evaluated(tmp_path / "run", f"--output={tmp_path}/found")
+    assert ": folder, 7 images\n" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "run"), "--split=train"]) == 2
+    assert f"{faces / 'test'} has no folder train" in capsys.readouterr().err
+    assert not (tmp_path / "run/evaluation").exists()
+    assert main(["compare", str(tmp_path / "run"), f"--output={tmp_path}/card"]) == 0
+    assert f"Evaluated on {flat}, all: 7 images." in (tmp_path / "card/card.md").read_text()
