@@ -47,7 +47,10 @@ def read_faces_to_train(options: DataOptions, noise: NoiseOptions, *, seed: int)
 
 def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
     """Return the evaluation set with its own labels."""
+    spec = options.evaluate_data or options.data
     shared = {k: v for k, v in options.reader.items() if k not in (*_WHAT_A_LABEL_IS, "split")}
+    if spec.partition(":")[0] != options.data.partition(":")[0]:
+        shared = {name: shared[name] for name in ("size", "classes") if name in shared}
     chosen = shared | options.evaluate_reader
     whole = options.reader.get("split", "train") in (None, "all")
     if whole and options.evaluate_data is None and "split" not in options.evaluate_reader:
@@ -56,7 +59,6 @@ def read_faces_to_judge(options: DataOptions) -> LabeledFaces:
             f"{options.evaluate_on} set; give one with --evaluate-data, or evaluate on the "
             "training set with --evaluate-reader.split all"
         )
-    spec = options.evaluate_data or options.data
     judged = _read(spec, {"split": options.evaluate_on, **chosen})
     if judged.targets.ndim != 1:
         raise Refused(
@@ -79,6 +81,9 @@ def with_noise(faces: LabeledFaces, options: NoiseOptions, *, seed: int) -> Labe
     """Return the faces with noisy labels. ``true_targets`` keeps the labels they had."""
     kind, rate = options.noise, options.noise_rate
     if kind == "none":
+        return faces
+    _check_that_all_are_read(options)
+    if kind is None:
         return faces
     if kind == "list":
         if options.noise_list is None:
@@ -108,6 +113,30 @@ def with_noise(faces: LabeledFaces, options: NoiseOptions, *, seed: int) -> Labe
     return with_class_noise(faces, options.noise_confusions, **how)
 
 
+def _check_that_all_are_read(options: NoiseOptions) -> None:
+    """Refuse options that the kind of noise does not read: a mistake would go unnoticed."""
+    kind = options.noise
+    of_lists = ("noise_list", "noise_numbering", "noise_base")
+    read = of_lists if kind == "list" else ("noise_rate", "noise_seed", "noise_variant")
+    if kind == "confusions":
+        read += ("noise_confusions",)
+    for name in (*of_lists, "noise_rate", "noise_confusions"):
+        value = getattr(options, name)
+        if value is None or value == {} or (kind is not None and name in read):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if kind is not None:
+            raise Refused(
+                f"--noise {kind} does not read {option}, got {value}; remove it, or write "
+                f"{option} null against a config file"
+            )
+        use = "list" if name in of_lists else "symmetric"
+        raise Refused(
+            f"{option} needs a kind of noise; add --noise {use}, or --noise none for the labels "
+            "as they are"
+        )
+
+
 def class_weights(faces: LabeledFaces, options: DataOptions) -> Tensor | None:
     """Return a weight for each class, 1 on average over the training set, or ``None``."""
     if options.class_weights == "none":
@@ -132,14 +161,19 @@ class Order:
     """Order the rows of the data set for each epoch, by seed, epoch (from 1) and labels."""
 
     def __init__(
-        self, options: DataOptions, labels: Callable[[], Tensor], *, epochs: int, seed: int
+        self,
+        options: DataOptions,
+        labels: Callable[[], Tensor],
+        *,
+        num_classes: int,
+        epochs: int,
+        seed: int,
     ) -> None:
         self.labels, self.seed, self.sampler = labels, seed, None
         self.constant = options.sampling == "balanced"
         if options.sampling != "shuffled":
-            classes = int(labels().max()) + 1
             self.sampler = ProgressiveBalancedSampler(
-                labels, num_classes=classes, max_epoch=max(1, epochs - 1), seed=seed,
+                labels, num_classes=num_classes, max_epoch=max(1, epochs - 1), seed=seed,
                 num_replicas=1, rank=0,
             )  # fmt: skip
 
@@ -200,15 +234,24 @@ class Images:
                 yield _channels_first(self.kept[part]).to(self.device, non_blocking=True)
             return
         self.plan[:] = [part.tolist() for part in rows]
-        for images in self.loader:
+        for images in self._read():
             yield images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+
+    def _read(self) -> Iterator[Tensor]:
+        """Yield the images of the plan, and turn the error of a damaged file into one line."""
+        try:
+            yield from self.loader
+        except (OSError, ValueError, RuntimeError) as error:
+            # A worker's error has a traceback before its last line.
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise Refused(last.removeprefix(f"{type(error).__name__}: ")) from error
 
     def _decoded(self, place: torch.device, title: str | None) -> Tensor:
         kept = torch.empty(len(self.faces), *self.size, 3, dtype=torch.uint8, device=place)
         self.plan[:] = [part.tolist() for part in torch.arange(len(kept)).split(_DECODED_AT_ONCE)]
         start = 0
         with tqdm(total=len(kept), desc=title, disable=title is None, leave=False) as bar:
-            for images in self.loader:
+            for images in self._read():
                 kept[start : start + len(images)] = images.permute(0, 2, 3, 1)
                 start += len(images)
                 bar.update(len(images))

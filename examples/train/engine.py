@@ -240,6 +240,7 @@ class Training:
         self.order = Order(
             settings.data,
             method.labels_now,
+            num_classes=len(self.faces.classes),
             epochs=settings.optimizer.epochs,
             seed=settings.run.seed,
         )

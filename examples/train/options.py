@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import blake2b
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval as Share
 from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
@@ -55,7 +57,8 @@ class DataOptions:
             without splits
         evaluate_on: split to evaluate on
         evaluate_data: data set to evaluate on; default: that of --data
-        evaluate_reader: options of its reader; default: those of --reader, except the kind of label
+        evaluate_reader: options of its reader; default: those of --reader, except the kind of
+            label, and only size and classes for another kind of data
         sampling: shuffled, balanced (all classes equally often), or progressive (from shuffled to
             balanced)
         class_weights: none, balanced (rare classes weigh more), or a list with one weight per class
@@ -82,9 +85,9 @@ class NoiseOptions:
     """label noise of the training set
 
     Args:
-        noise: symmetric (to any other class), symmetric-included (to any class, also the true one),
-            lanet (the confusions of LA-Net's protocol), crowd (the disagreement of single voters),
-            confusions (your own), list (labels from a file)
+        noise: none, symmetric (to any other class), symmetric-included (to any class, also the true
+            one), lanet (the confusions of LA-Net's protocol), crowd (the disagreement of single
+            voters), confusions (your own), list (labels from a file); default: none
         noise_rate: share of the samples to draw for a new label
         noise_seed: seed of the noise; default: the seed of the run
         noise_variant: exact (a fixed count), bernoulli (each sample independently), or official (as
@@ -95,9 +98,10 @@ class NoiseOptions:
         noise_base: first class number in the list, 0 or 1; default: detected
     """
 
-    noise: Literal[
-        "none", "symmetric", "symmetric-included", "lanet", "crowd", "confusions", "list"
-    ] = "none"
+    noise: (
+        Literal["none", "symmetric", "symmetric-included", "lanet", "crowd", "confusions", "list"]
+        | None
+    ) = None
     noise_rate: Share | None = None
     noise_seed: NonNegativeInt | None = None
     noise_variant: Literal["exact", "bernoulli", "official"] = "exact"
@@ -365,8 +369,6 @@ def _plain(value: Any) -> Any:
 
 def as_yaml(settings: Settings, own: type) -> str:
     """Return all options as YAML, for ``--config``."""
-    import yaml
-
     flat = settings.flat()
     order = ["method", *(f.name for g in (own, *GROUPS.values()) for f in dataclasses.fields(g))]
     return yaml.safe_dump({name: flat[name] for name in order}, sort_keys=False)
@@ -376,21 +378,34 @@ def _as_the_parser_has_them(arguments: Sequence[str], groups: Iterable[type]) ->
     """Translate hyphens in names, flags without a value, and repeated options for lists."""
     fields = {f.name: str(f.type) for group in groups for f in dataclasses.fields(group)}
     made: list[str] = []
-    for position, text in enumerate(arguments):
+    lists: dict[str, list[str]] = {}
+    left = deque(arguments)
+    while left:
+        text = left.popleft()
         if not text.startswith("--"):
             made.append(text)
             continue
         option, equals, value = text.partition("=")
         name, dot, rest = option[2:].partition(".")
         name = name.replace("-", "_")
-        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        following = left[0] if left else "--"
         if fields.get(name) == "bool" and not equals and following.startswith("--"):
             equals, value = "=", "true"
-        given = value if equals else following
-        if fields.get(name, "").startswith("list") and not given.startswith("["):
-            name += "+"
-        made.append(f"--{name}{dot}{rest}{equals}{value}")
-    return made
+        if fields.get(name) == "list[str]" and (equals or left):
+            lists.setdefault(name, []).extend(_texts(value if equals else left.popleft()))
+        else:
+            made.append(f"--{name}{dot}{rest}{equals}{value}")
+    # One option for all values replaces those of a config file.
+    return made + [f"--{name}={json.dumps(values)}" for name, values in lists.items()]
+
+
+def _texts(value: str) -> list[str]:
+    """Return the texts of a list in YAML, or else the value itself."""
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        found = value
+    return [str(text) for text in found] if isinstance(found, list) else [value]
 
 
 def _in_words(message: str, method: str, known: Sequence[str]) -> str:

@@ -69,7 +69,7 @@ class RunFolder:
 
 def path_of(settings: Settings) -> Path:
     """Return the folder of a run: ``--output``, or runs/DATA-METHOD-SEED-HASH."""
-    return Path(settings.run.output or Path("runs", settings.name()))
+    return Path(settings.run.output or Path("runs", settings.name())).expanduser()
 
 
 def check_folder(settings: Settings) -> None:
@@ -141,7 +141,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _check_resumed(path: Path, settings: Settings) -> None:
-    if settings.run.resume or not (path / RESUME).exists():
+    if not (path / RESUME).exists():
+        if settings.run.resume and is_finished(settings):
+            return
+        raise Refused(
+            f"{path} holds results of this run, but no {RESUME} to continue from; choose another "
+            "--seed or --output"
+        )
+    if settings.run.resume:
         return
     done, epochs = len(load_resume(path / RESUME)["history"]["epochs"]), settings.optimizer.epochs
     raise Refused(

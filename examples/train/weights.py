@@ -147,7 +147,9 @@ def make_classifier(
         ) from error
     if options.weights is None:
         return classifier, None
-    report = load_weights(classifier, Path(options.weights), classes, new_head=options.new_head)
+    report = load_weights(
+        classifier, Path(options.weights).expanduser(), classes, new_head=options.new_head
+    )
     if report.share < LEAST_SHARE and not options.allow_partial:
         raise Refused(
             f"{report}; {report.details()}. Choose the backbone of the file instead of "

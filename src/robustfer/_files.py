@@ -104,6 +104,12 @@ def no_formula(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
+def without_quote(cell: str) -> str:
+    """Return the text that :func:`no_formula` was given."""
+    text = cell.removeprefix("'")
+    return text if no_formula(text) == cell else cell
+
+
 def _mode_of_file(path: Path) -> int | None:
     """Return the mode of the file to replace, or ``None`` if it does not exist."""
     try:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from robustfer import _shown
+from robustfer._files import without_quote
 from robustfer._inputs import to_probabilities
 from robustfer._npz import plain_arrays
 from robustfer._tables import parse_number, read_table
@@ -70,7 +71,8 @@ class Predictions(NamedTuple):
             lacking = next((name for name in ids if name not in place), None)
             if lacking is not None:
                 raise ValueError(
-                    f"{path} must have a prediction for each sample, but has none for {lacking!r}"
+                    f"{path} must have a prediction for each sample, but has none for "
+                    f"{lacking!r}; predict them all, and name them as the data set does"
                 )
             return rows[torch.tensor([place[name] for name in ids], device="cpu")]
         if len(rows) != len(ids):
@@ -85,7 +87,8 @@ def read_probabilities(path: str | Path) -> Predictions:
     r"""Read predicted probabilities for a data set. No code from the file runs.
 
     - ``.csv``: a header with the names of the classes, and a row per sample. A column ``id`` can
-      name the samples.
+      name the samples. So can the column ``image`` of a table with the columns ``image`` and
+      ``class``, as the training program's ``predict`` writes it. The column ``class`` is ignored.
     - ``.npz``: an array ``probabilities``, or only one array. It can have text arrays ``classes``
       and ``ids``.
     - ``.safetensors``: a tensor ``probabilities``, or only one tensor. Or the ``state_dict`` of a
@@ -161,6 +164,10 @@ def _read_csv(path: Path) -> Predictions:
                 f"{path} holds decisions of a review, not probabilities; apply them with "
                 f"robustfer audit apply {path}"
             )
+        if {"image", "class"} <= row.keys() and "id" not in row:
+            # The training program's predict writes such a table.
+            ids.append(without_quote(row.pop("image")))
+            del row["class"]
         if "id" in row:
             ids.append(row.pop("id"))
         classes = tuple(row)

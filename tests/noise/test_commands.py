@@ -432,3 +432,19 @@ def test_no_file_that_is_read_is_replaced(run, raf, tmp_path):
         assert status == 1
         assert f"{arguments[-2]} must not " in err
         assert (labels.read_bytes(), noisy.read_bytes()) == before
+
+
+@pytest.mark.parametrize("option", [("--list", "a.txt"), ("--save-profile", "p.json")])
+def test_a_crowd_takes_no_other_option(run, option):
+    status, _, err = run("show", "demo", "--reader", "voters=10", "--crowd", *option)
+    assert status == 1
+    assert f"--crowd does not read {option[0]}; remove one" in err
+
+
+def test_a_split_is_no_option_of_the_reader(run, tmp_path):
+    status, _, err = run(
+        "make", "demo", "--reader", "split=test", "--rate", 0.3, "--output", "n.txt"
+    )
+    assert status == 1
+    assert "choose the split with --split, got --reader split=test" in err
+    assert not (tmp_path / "n.txt").exists()

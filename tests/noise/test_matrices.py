@@ -40,6 +40,12 @@ def test_synonyms_and_shares():
         ({"fear": {"anger": 0.7, "sad": 0.4}}, "at most 1"),
         ({"fear": {"anger": -0.1}}, "must be 0 or more"),
         ({"fear": {"anger": float("nan")}}, "must be 0 or more"),
+        ({"fear": 0.3}, "of 'fear' must be a class, or classes with shares such as .* got 0.3"),
+        ({"fear": ["anger", "sad"]}, "must be a class, or classes with shares"),
+        ({"fear": None}, "must be a class, or classes with shares"),
+        ({"fear": {"anger": "a"}}, "must be a class, or classes with shares"),
+        ({1: "fear"}, "must name classes of .* got 1"),
+        ({"fear": {1: 0.3}}, "must name classes of .* got 1"),
     ],
 )
 def test_bad_confusions(confusions, message):

@@ -168,13 +168,13 @@ def label_store(task: Task, options: VerifiedOptions) -> LabelStore:
     """
     targets = task.faces.targets
     soft = targets.ndim == 2
-    labels = LabelStore(targets, num_classes=len(task.faces.classes), soft_targets=soft)
+    store = LabelStore(targets, num_classes=len(task.faces.classes), soft_targets=soft)
     if options.decisions or options.verified:
         known = verify(task.faces, options, seed=task.settings.run.seed)
         rows = known.verified.nonzero()[:, 0]
         reason = ChangeReason.MANUAL
-        labels.update(rows, known.label[rows], step=0, epoch=0, reason=reason, gather=False)
-    return labels
+        store.update(rows, known.label[rows], step=0, epoch=0, reason=reason, gather=False)
+    return store
 
 
 def targets_now(labels: LabelStore, batch: Batch) -> Tensor:

@@ -103,6 +103,9 @@ def _probabilities(dataset: LabeledFaces, source: str | None) -> Any:
 def _show(options: argparse.Namespace) -> int:
     dataset = load_faces(options.data, options)
     if options.crowd:
+        for name in ("list", "save_profile", "probabilities"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--crowd does not read --{name.replace('_', '-')}; remove one")
         counts, notes = crowd_counts(dataset.votes), ("the counts are votes, not faces",)
         report = NoiseReport(classes=dataset.classes, counts=counts, notes=notes)
         _show_report(report, options, "single people against the majority")
@@ -174,6 +177,8 @@ def load_faces(spec: str, options: argparse.Namespace, *, split: str | None = No
     """Load a data set with the options of the command line, or another split of it."""
     wanted: Any = options.split if split is None else split
     given = {"classes": options.classes} | dict(options.reader)
+    if "split" in given:
+        raise ValueError(f"choose the split with --split, got --reader split={given['split']}")
     given["split"] = None if wanted == "all" else wanted
     try:
         return load(spec, **given)

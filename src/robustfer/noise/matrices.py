@@ -58,6 +58,11 @@ def noise_matrix(confusions: NamedConfusions, classes: Sequence[str]) -> Tensor:
             raise ValueError(f"confusions must name each class once, got {order[row]!r} twice")
         named.add(order[row])
         shares = {taken_for: 1.0} if isinstance(taken_for, str) else taken_for
+        if not isinstance(shares, Mapping) or not all(map(_is_number, shares.values())):
+            raise ValueError(
+                f"confusions of {true!r} must be a class, or classes with shares such as "
+                f"{{'surprise': 0.3}}, got {taken_for!r}"
+            )
         total = sum(shares.values())
         if not (all(share >= 0 for share in shares.values()) and total <= 1 + 1e-9):
             raise ValueError(
@@ -67,6 +72,10 @@ def noise_matrix(confusions: NamedConfusions, classes: Sequence[str]) -> Tensor:
         for name, share in shares.items():
             matrix[row, _place(name, order)] += share
     return matrix
+
+
+def _is_number(share: object) -> bool:
+    return isinstance(share, (int, float)) and not isinstance(share, bool)
 
 
 def crowd_counts(votes: Tensor | None) -> Tensor:
@@ -143,6 +152,6 @@ def without_diagonal(matrix: Tensor) -> Tensor:
 
 
 def _place(name: str, order: Sequence[str]) -> int:
-    if class_name(name) not in order:
+    if not isinstance(name, str) or class_name(name) not in order:
         raise ValueError(f"confusions must name classes of {', '.join(order)}, got {name!r}")
     return order.index(class_name(name))

@@ -362,7 +362,7 @@ def test_a_column_that_is_needed_cannot_be_ignored(name, options, tmp_path):
         ({"columns": {"votes": "seen"}}, "seen missing from path, label"),
         ({"separator": ";"}, "must be separated by ';', not ','"),
         ({"separator": ""}, "separator must be one character, got ''"),
-        ({"separator": "\\t"}, "separator must be one character"),
+        ({"separator": "\\t"}, "separator must be one character, got .*write a tab as"),
         ({"separator": '"'}, "separator must be one character"),
         ({"separator": 3}, "separator must be one character, got 3"),
     ],

@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from examples.train.data import Images, Order, class_weights, load_faces
-from examples.train.options import DataOptions
-from robustfer.data import DemoFaces, class_order
+from examples.train.data import (
+    Images,
+    Order,
+    class_weights,
+    load_faces,
+    read_faces_to_judge,
+    with_noise,
+)
+from examples.train.options import DataOptions, NoiseOptions, Refused
+from robustfer.data import DemoFaces, class_order, load
 from robustfer.noise import (
     with_class_noise,
     with_symmetric_noise,
@@ -80,18 +88,58 @@ def test_lists_of_rafdb_run_from_the_command_line(names, tmp_path):
     numbers = torch.tensor([order.index(int(label)) for label in noisy])
     write_noise_list(tmp_path / "list.txt", list(clean.ids), numbers, names=names)
     outcome = run(
-        "ce", f"--data=rafdb:{root}", "--reader={size: 32}", "--noise=list", "--batch-size=8",
-        f"--noise-list={tmp_path}/list.txt", "--noise-numbering=rafdb", "--epochs=1",
-        f"--output={tmp_path}/run",
+        "ce", f"--data=rafdb:{root}", "--reader={size: 32}", "--noise=list", "--noise-rate=null",
+        "--batch-size=8", f"--noise-list={tmp_path}/list.txt", "--noise-numbering=rafdb",
+        "--epochs=1", f"--output={tmp_path}/run",
     )  # fmt: skip
     assert outcome.history.last["accuracy"] >= 0
     made, judged = load_faces(settings_of(
-        "ce", f"--data=rafdb:{root}", "--reader={}", "--noise=list",
+        "ce", f"--data=rafdb:{root}", "--reader={}", "--noise=list", "--noise-rate=null",
         f"--noise-list={tmp_path}/list.txt",
     ))  # fmt: skip
     assert torch.equal(made.targets, noisy)
     assert torch.equal(made.true_targets, clean.targets)
     assert len(judged) == 14
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise_list": "a.txt"}, "--noise-list needs a kind of noise; add --noise list, or"),
+        ({"noise_rate": 0.3}, "--noise-rate needs a kind of noise; add --noise symmetric, or"),
+        (
+            {"noise": "list", "noise_list": "a", "noise_rate": 0.1},
+            "list does not read --noise-rate",
+        ),
+        (
+            {"noise": "lanet", "noise_rate": 0.1, "noise_base": 0},
+            "lanet does not read --noise-base",
+        ),
+        (
+            {"noise": "symmetric", "noise_rate": 0.1, "noise_confusions": {"fear": "sad"}},
+            "symmetric does not read --noise-confusions.*remove it",
+        ),
+    ],
+)
+def test_noise_options_that_nothing_reads_are_refused(options, message):
+    with pytest.raises(Refused, match=message):
+        with_noise(DemoFaces(14, size=16), NoiseOptions(**options), seed=0)
+
+
+def test_no_noise_is_possible_against_a_config_file():
+    faces = DemoFaces(14, size=16)
+    assert with_noise(faces, NoiseOptions(noise="none", noise_rate=0.3), seed=0) is faces
+    assert with_noise(faces, NoiseOptions(), seed=0) is faces
+
+
+def test_options_of_a_reader_are_not_for_one_of_another_kind(tmp_path):
+    for number, name in enumerate(DemoFaces(14).classes):
+        (tmp_path / name).mkdir()
+        Image.new("L", (16, 16)).save(tmp_path / name / f"{number}.png")
+    options = {"data": "demo", "evaluate_data": f"folder:{tmp_path}"}
+    options |= {"reader": {"voters": 10, "size": 20}, "evaluate_reader": {"split": "all"}}
+    judged = read_faces_to_judge(DataOptions(**options))
+    assert judged[0]["image"].shape == (3, 20, 20)
 
 
 def test_votes_of_a_crowd(tmp_path):
@@ -136,21 +184,57 @@ def test_class_weights_are_1_on_average_and_larger_for_rare_classes():
 
 def test_an_epoch_has_every_row_once_in_an_order_of_its_own():
     labels = torch.arange(50) % 7
-    order = Order(DataOptions(), lambda: labels, epochs=3, seed=1)
+    order = Order(DataOptions(), lambda: labels, num_classes=7, epochs=3, seed=1)
     first, second = order(1), order(2)
     assert sorted(first.tolist()) == sorted(second.tolist()) == [*range(50)]
     assert not torch.equal(first, second)
-    assert torch.equal(first, Order(DataOptions(), lambda: labels, epochs=9, seed=1)(1))
-    assert not torch.equal(first, Order(DataOptions(), lambda: labels, epochs=3, seed=2)(1))
+    assert torch.equal(
+        first, Order(DataOptions(), lambda: labels, num_classes=7, epochs=9, seed=1)(1)
+    )
+    assert not torch.equal(
+        first, Order(DataOptions(), lambda: labels, num_classes=7, epochs=3, seed=2)(1)
+    )
+
+
+def test_a_class_may_get_its_first_face_by_relabelling():
+    labels = torch.arange(12) % 6
+    for sampling in ("balanced", "progressive"):
+        options = DataOptions(sampling=sampling)
+        order = Order(options, labels.clone, num_classes=7, epochs=4, seed=1)
+        before = order(1)
+        labels[0] = 6
+        assert len(before) == len(order(2)) == 12
+        labels[0] = 0
+
+
+@pytest.mark.parametrize("keep", ["memory", "files"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_in_one_line(tmp_path, keep, workers):
+    (tmp_path / "sad").mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("L", (16, 16)).save(tmp_path / "sad" / f"{name}.png")
+    faces = load(f"folder:{tmp_path}", split=None)
+    (tmp_path / "sad" / "b.png").write_bytes(b"no picture")
+
+    def read():
+        images = Images(faces, DataOptions(keep=keep, workers=workers), CPU)
+        return list(images.batches([torch.arange(3)]))
+
+    with pytest.raises(Refused, match=r"b\.png") as raised:
+        read()
+    assert "\n" not in str(raised.value)
+    assert "Traceback" not in str(raised.value)
 
 
 def test_balanced_orders_draw_the_classes_alike():
     labels = torch.tensor([0] * 60 + [1] * 20 + [2] * 10)
-    order = Order(DataOptions(sampling="balanced"), lambda: labels, epochs=4, seed=1)
+    order = Order(DataOptions(sampling="balanced"), lambda: labels, num_classes=7, epochs=4, seed=1)
     for epoch in (1, 2, 3, 4):
         assert labels[order(epoch)].bincount().tolist() == [30, 30, 30]
     assert not torch.equal(order(1), order(2))
-    order = Order(DataOptions(sampling="progressive"), lambda: labels, epochs=4, seed=1)
+    order = Order(
+        DataOptions(sampling="progressive"), lambda: labels, num_classes=7, epochs=4, seed=1
+    )
     shares = [labels[order(epoch)].bincount().tolist() for epoch in (1, 2, 3, 4)]
     assert shares[0] == [60, 20, 10]
     assert shares[-1] == [30, 30, 30]

@@ -53,6 +53,18 @@ def test_hyphens_flags_and_repetition():
     assert settings("ce", "--class-weights=[1, 2.5]").data.class_weights == [1.0, 2.5]
 
 
+def test_a_list_of_the_command_line_replaces_that_of_the_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("loss: [cross_entropy]\nseed: 4\n")
+    made = settings("compose", "--config", str(file), "--loss", "mse", "--loss=l1", "--seed=5")
+    assert (made.own.loss, made.run.seed) == (["mse", "l1"], 5)
+    assert settings("compose", "--config", str(file)).own.loss == ["cross_entropy"]
+    assert settings("compose", "--config", str(file), "--loss=[]").own.loss == []
+    names = ["[x].csv", "a, b.csv", "1"]
+    given = [word for name in names for word in ("--decisions", name)]
+    assert settings("forward", *given).own.decisions == names
+
+
 def test_numbers_are_plain_numbers():
     """A checkpoint holds no others, and an optimizer keeps what it is given."""
     made = settings(

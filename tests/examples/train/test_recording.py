@@ -102,7 +102,13 @@ def test_an_audit_reads_the_run(tmp_path, capsys):
     noisy[::4] = (noisy[::4] + 1) % CLASSES
     labels = tmp_path / "labels.txt"
     write_noise_list(labels, faces.ids, noisy)
-    run("ce", "--noise=list", f"--noise-list={labels}", f"--output={tmp_path}/run")
+    run(
+        "ce",
+        "--noise=list",
+        "--noise-rate=null",
+        f"--noise-list={labels}",
+        f"--output={tmp_path}/run",
+    )
     record = TrainingDynamics(len(faces), CLASSES, given=noisy)
     record.load_state_dict(load_file(tmp_path / "run/dynamics.safetensors"))
     capsys.readouterr()

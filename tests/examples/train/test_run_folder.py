@@ -13,6 +13,7 @@ from examples.train.__main__ import main
 from examples.train.methods import METHODS
 from examples.train.options import Refused, parse
 from examples.train.run_folder import open_folder, path_of
+from examples.train.seeds import train_each_seed
 from robustfer.checkpoint import load_resume, save_resume
 from tests.examples.train.runs import FEW, run, settings_of
 
@@ -49,6 +50,30 @@ def test_a_run_that_is_there_is_not_begun_anew(tmp_path):
     folder = opened(f"--output={tmp_path}/run", "--resume")
     assert folder.state == load_resume(tmp_path / "run/resume.pt")
     folder.close()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_results_without_a_state_are_not_written_anew(tmp_path, resume):
+    options = f"--output={tmp_path}/run"
+    run("ce", options)
+    model = tmp_path / "run" / "model.safetensors"
+    before = model.read_bytes()
+    (tmp_path / "run" / "resume.pt").unlink()
+    settings = settings_of("ce", options, *(["--resume=true"] if resume else []))
+    if resume:
+        assert train_each_seed(settings) == []  # finished already
+    else:
+        with pytest.raises(Refused, match="holds results of this run, but no resume.pt"):
+            train_each_seed(settings)
+    assert model.read_bytes() == before
+    (tmp_path / "run" / "predictions.safetensors").unlink()
+    with pytest.raises(Refused, match="no resume.pt to continue from; choose another"):
+        train_each_seed(settings)
+
+
+def test_a_home_folder_is_known(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert path_of(settings_of("ce", "--output=~/runs/a")) == tmp_path / "runs" / "a"
 
 
 def test_resume_begins_what_has_not_begun(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,17 +99,27 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _MADE_BY_SYSTEMS
 
 
+def _raise(message: str) -> None:
+    raise ValueError(message)
+
+
 def walk_images(
-    folder: Path, excluded: Counter[str], above: tuple[tuple[int, int], ...] = ()
+    folder: Path,
+    excluded: Counter[str],
+    above: tuple[tuple[int, int], ...] = (),
+    *,
+    on_problem: Callable[[str], object] = _raise,
 ) -> Iterator[tuple[str, ...]]:
     """Yield the path of each image below a folder, as a tuple of parts, in no order.
 
-    ``excluded`` counts left out files by reason. ``above`` are the parent folders.
+    ``excluded`` counts left out files by reason. ``above`` are the parent folders. ``on_problem``
+    gets the message for a file or link that cannot be an image. By default it is raised.
     """
     here = folder.stat()
     identity = (here.st_dev, here.st_ino)
     if identity in above:
-        raise ValueError(f"{folder} is a link to a folder above it; remove it")
+        on_problem(f"{folder} is a link to a folder above it; remove it")
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             path = folder / entry.name
@@ -118,19 +128,20 @@ def walk_images(
                 if ending in IMAGE_SUFFIXES:
                     excluded["hidden"] += 1
             elif entry.is_symlink() and not path.exists():
-                raise ValueError(f"{path} is a broken link; remove it")
+                on_problem(f"{path} is a broken link; remove it")
             elif entry.is_dir():
-                for parts in walk_images(path, excluded, (*above, identity)):
+                inside = walk_images(path, excluded, (*above, identity), on_problem=on_problem)
+                for parts in inside:
                     yield (entry.name, *parts)
             elif ending in _OTHER_IMAGES:
-                raise ValueError(
+                on_problem(
                     f"{path} is an image of a format that is not read; convert it to png or jpeg, "
                     "or remove it"
                 )
             elif ending not in IMAGE_SUFFIXES:
                 excluded[f"no image by its ending ({ending or 'none'})"] += 1
             elif not entry.is_file():
-                raise ValueError(f"{path} is not a regular file, but a pipe or a device; remove it")
+                on_problem(f"{path} is not a regular file, but a pipe or a device; remove it")
             else:
                 yield (entry.name,)
 

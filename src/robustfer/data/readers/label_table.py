@@ -177,7 +177,8 @@ def _read_rows(
         if columns[name] is None and name in needed:
             raise ValueError(f"columns must name the column {name}, got None; it is needed")
     if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
-        raise ValueError(f"separator must be one character, got {separator!r}")
+        hint = "; write a tab as $'\\t' in a shell" if separator == "\\t" else ""
+        raise ValueError(f"separator must be one character, got {separator!r}{hint}")
     given = {name: columns.get(name, name) for name in _COLUMNS}
     theirs = {name: column for name, column in given.items() if column is not None}
     wanted = dict.fromkeys(theirs[name] for name in (*needed, *columns) if name in theirs)
