@@ -46,6 +46,8 @@ CONFUSIONS = {
     "neutral": {"sadness": 0.3, "anger": 0.15, "fear": 0.15},
 }
 SUSPECTS = 200
+# Test faces in the picture.
+SHOWN = 6
 CORRECTED = "predictions corrected"
 # The best options on real faces (docs/results.md). Nothing was tuned on synthetic faces.
 TUNED = {
@@ -96,8 +98,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     options = parser.parse_args()
+    problem = problem_of(options)
+    if problem is not None:
+        parser.error(problem)
     with TemporaryDirectory(prefix="demo-") as folder:  # the runs themselves are not kept
         demonstrate(options, Path(folder))
+
+
+def problem_of(options: argparse.Namespace) -> str | None:
+    """Return why the options cannot be used, or ``None``."""
+    least = {"epochs": 1, "train_faces": SUSPECTS, "test_faces": SHOWN, "verified": len(CONFUSIONS)}
+    for name, smallest in least.items():
+        given = getattr(options, name)
+        if given < smallest:
+            option = f"--{name.replace('_', '-')}"
+            return f"{option} must be {smallest} or more, got {given}; choose a larger number"
+    if options.verified > options.train_faces:
+        return (
+            f"--verified must be at most --train-faces, {options.train_faces}, got "
+            f"{options.verified}; choose a smaller number"
+        )
+    return None
 
 
 def demonstrate(options: argparse.Namespace, runs: Path) -> None:
@@ -164,7 +185,7 @@ def demonstrate(options: argparse.Namespace, runs: Path) -> None:
     with_corrected(rows, runs / "ce", estimate)
     path = output / "demo.png"
     test_faces = load("demo", split="test", num_samples=options.test_faces)
-    picture(path, results, estimate, faces, test_faces)
+    picture(path, results, estimate, faces, test_faces, columns=SHOWN)
     print(f"\n{markdown_table(rows)}\n")
     print(f"{options.epochs} epochs each on {options.train_faces} synthetic faces, one seed.")
     print(

@@ -87,6 +87,25 @@ def test_the_hundred_verified_are_those_of_the_page(told, faces):
     assert estimate.text(faces.classes) in told[1]
 
 
+@pytest.mark.parametrize(
+    ("option", "fact"),
+    [
+        ("--train-faces=70", "--train-faces must be 200 or more, got 70; choose a larger"),
+        ("--train-faces=0", "--train-faces must be 200 or more, got 0"),
+        ("--test-faces=5", "--test-faces must be 6 or more, got 5"),
+        ("--verified=3001", "--verified must be at most --train-faces, 3000, got 3001"),
+        ("--verified=6", "--verified must be 7 or more, got 6"),
+        ("--epochs=0", "--epochs must be 1 or more, got 0"),
+    ],
+)
+def test_numbers_are_checked_before_a_training(option, fact, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["demo", option, f"--output={tmp_path}/demo"])
+    with pytest.raises(SystemExit, match="2"):
+        demo.main()
+    assert fact in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
 def test_wrong_labels_are_counted_among_the_first_suspects():
     class Ranked:
         ranking = torch.tensor([2, 0, 1, 3])
