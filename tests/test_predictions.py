@@ -46,6 +46,16 @@ def test_columns_are_named_as_the_classes_or_by_a_synonym(tmp_path, columns, nam
     assert torch.equal(rows, ROWS.flip(1))
 
 
+def test_a_table_of_the_training_program_names_images_and_predicted_classes(tmp_path):
+    path = table(tmp_path / "a.csv", "image,class,sad,glad", "'=b,sad,0.9,0.1", "a,glad,0.5,0.5")
+    found = read_probabilities(path)
+    assert found.classes == ("sad", "glad")
+    assert torch.equal(found.aligned(path, ["a", "=b"], ["sad", "glad"]), ROWS.flip(0))
+    message = "has none for 'below/a'; predict them all, and name them as the data set does"
+    with pytest.raises(ValueError, match=message):
+        found.aligned(path, ["below/a"], ["sad", "glad"])
+
+
 @pytest.mark.parametrize("columns", ["sad,bored", "sad,glad,bored", "sad,sadness"])
 def test_other_columns_are_refused(tmp_path, columns):
     row = ",".join(["1", *"0" * columns.count(",")])
