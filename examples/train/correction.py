@@ -12,7 +12,7 @@ from torch import Tensor
 from examples.train.data import read_faces_to_train
 from examples.train.options import DataOptions, NoiseOptions, Refused
 from examples.train.recording import FINAL, LEARNT
-from examples.train.run_folder import AVERAGE
+from examples.train.run_folder import AVERAGE, RECORD
 from examples.train.trained import Trained
 from examples.train.transition import classes_given
 from robustfer.audit import read_decisions
@@ -51,7 +51,10 @@ def correction(trained: Trained, decisions: list[str]) -> Callable[[Tensor], Ten
 
 def _learnt(trained: Trained) -> Tensor:
     """Return the labels that a run learnt to predict."""
-    folder = trained.path.parent if trained.path.name == AVERAGE else trained.path
+    folder = trained.path.resolve()
+    # The folder of averaged weights has no record. A run can have the same name.
+    if folder.name == AVERAGE and not (folder / RECORD).is_file():
+        folder = folder.parent
     path = folder / FINAL
     if not path.is_file():
         raise Refused(f"--decisions needs {path}; train again without --dynamics false")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -67,6 +68,8 @@ def test_the_figures_are_those_of_the_corrected_predictions(trained, faces, revi
     assert figures["confusion"] != judge(logits.softmax(1), targets, classes).confusion.tolist()
     averaged = figures_of(trained / "ema", review, tmp_path / "averaged")
     assert averaged["images"] == figures["images"]
+    shutil.copytree(trained, tmp_path / "ema")  # a run of this name
+    assert figures_of(tmp_path / "ema", review, tmp_path / "again") == figures
 
 
 def test_a_second_training_is_corrected_by_the_labels_that_it_learnt(
