@@ -150,7 +150,7 @@ def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
     names = []
     for number, own in enumerate(settings):
         alike = [other for other in settings if other["method"] == own["method"]]
-        told = [f"{name.replace('_', ' ')} {own[name]}" for name in differing(alike)]
+        told = [f"{name.replace('_', ' ')} {own.get(name, 'default')}" for name in differing(alike)]
         if len(told) > 3:
             before = sum(other["method"] == own["method"] for other in settings[:number])
             told = [f"settings {before + 1}"]

@@ -58,6 +58,13 @@ def test_runs_whose_batch_norm_sees_other_parts_are_not_a_group(finished):
     assert names == ["ce, accumulate 1", "ce, accumulate 2"]
 
 
+def test_a_run_from_before_an_option_existed(finished):
+    one, other = read_runs([str(finished["ce-0"]), str(finished["ce-1"])])
+    del other.record["settings"]["mirrored"]
+    names = [group.name for group in group_runs([one, other])]
+    assert names == ["ce, mirrored False", "ce, mirrored default"]
+
+
 def test_differences_are_paired_at_equal_steps_and_equal_passes(groups, finished):
     found = {one.budget: one for one in find_differences(groups, find_baselines(groups, None))}
     assert set(found) == {"steps", "image passes"}
