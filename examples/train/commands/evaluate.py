@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from examples.train.commands.outputs import count_of_images, name_of
 from examples.train.correction import correction
 from examples.train.data import Images, read_faces_to_judge
 from examples.train.evaluation import predict
@@ -35,7 +36,8 @@ class Options:
         workers: processes that read image files
         decisions: file of a review of the training labels with robustfer audit, to correct the
             predictions; repeat for each reviewer
-        output: folder for the figures and pictures; default: RUN/evaluation/DATA-SPLIT
+        output: folder for the figures and pictures; default: RUN/evaluation/DATA-SPLIT, and for
+            other data or options of the reader DATA-SPLIT-FOLDER-HASH
         progress: show a progress bar
     """
 
@@ -57,11 +59,14 @@ def run(options: Options) -> None:
     chosen = data_options(trained, options)
     faces = _faces_for(trained, chosen)
     correct = correction(trained, options.decisions)
-    name = (chosen.evaluate_data or chosen.data).partition(":")[0]
+    kind, _, place = (chosen.evaluate_data or chosen.data).partition(":")
     split = split_of(chosen)
-    name += "" if split == "all" else f"-{split}"
+    name = kind if split == "all" else f"{kind}-{split}"
     name += "-corrected" if options.decisions else ""
-    folder = Path(options.output or trained.path / "evaluation" / name)
+    reader = {key: value for key, value in options.reader.items() if key != "split"}
+    facts = (options.data is not None, sorted(reader.items()))
+    default = f"{name}-{name_of(place, *facts)}" if any(facts) else name
+    folder = Path(options.output or trained.path / "evaluation" / default)
     if folder.exists() and not folder.is_dir():
         raise Refused(f"--output {folder} is a file, expected a folder; choose another name")
     fabric = trained.fabric(options.device)
@@ -70,7 +75,7 @@ def run(options: Options) -> None:
     )
     logits = predict(fabric, trained.classifier.to(fabric.device), trained.views, images)
     found = judge(correct(logits.softmax(1)), faces.targets, faces.classes)
-    title = f"{trained.title}: {name}, {len(faces):,} images"
+    title = f"{trained.title}: {name}, {count_of_images(len(faces))}"
     print(title, found.text(), sep="\n\n")
     write(folder, found, title)
     print(f"\nfigures and pictures written to {folder}")
@@ -115,9 +120,15 @@ def _faces_for(trained: Trained, chosen: DataOptions) -> LabeledFaces:
         faces = faces.with_classes(trained.classes)
     size = tuple(faces[0]["image"].shape[1:])
     if size != trained.views.size:
+        height, width = trained.views.size
+        cure = f"add --reader.size {height}"
+        if height != width:
+            cure = (
+                "--reader.size gives squares only, so resize the files to this height and width, "
+                "or train again with --reader.size"
+            )
         raise Refused(
-            f"the images have {size[0]} x {size[1]} pixels, expected the run's "
-            f"{trained.views.size[0]} x {trained.views.size[1]}; add --reader.size "
-            f"{trained.views.size[0]}"
+            f"the images have {size[0]} x {size[1]} pixels, expected the run's {height} x {width}; "
+            f"{cure}"
         )
     return faces

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from examples.train.commands.outputs import check_file
 from examples.train.files import write_whole
 from examples.train.options import Refused
 from examples.train.trained import Trained, load_trained
@@ -43,9 +44,8 @@ def run(options: Options) -> None:
     if options.onnx is None:
         raise Refused("export needs a file to write; add --onnx FILE, such as --onnx model.onnx")
     path = Path(options.onnx)
-    if path.is_dir():
-        raise Refused(f"--onnx {path} is a folder, expected a file; choose another name")
     trained = load_trained(options.run, options.backbone)
+    check_file("--onnx", path, trained.path)
     network: nn.Module = LogitsAndMaps(trained.classifier)
     if not options.maps:
         network = strip_for_inference(trained.classifier)

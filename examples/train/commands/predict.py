@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from examples.train.commands.outputs import check_file, count_of_images, name_of
 from examples.train.correction import correction
 from examples.train.files import no_formula, write_whole
 from examples.train.options import NonNegativeInt, Refused
 from examples.train.trained import load_trained
-from robustfer.data.readers.images import IMAGE_SUFFIXES, is_hidden, read_image
+from robustfer.data.readers.images import IMAGE_SUFFIXES, read_image, walk_images
 
 _AT_ONCE = 64
 
@@ -37,7 +38,7 @@ class Options:
         workers: processes that read image files
         decisions: file of a review of the training labels with robustfer audit, to correct the
             predictions; repeat for each reviewer
-        output: csv file; default: RUN/predictions/FOLDER.csv
+        output: csv file; default: RUN/predictions/FOLDER-HASH.csv
         progress: show a progress bar
     """
 
@@ -56,12 +57,14 @@ def run(options: Options) -> None:
     trained = load_trained(options.run, options.backbone)
     correct = correction(trained, options.decisions)
     folder = Path(options.folder)
-    names = image_names(folder)
-    name = folder.resolve().name or "root"
+    names, reasons = image_names(folder)
+    name = name_of(folder)
     name += "-corrected" if options.decisions else ""
     path = Path(options.output or trained.path / "predictions" / f"{name}.csv")
-    if path.is_dir():
-        raise Refused(f"--output {path} is a folder, expected a file; choose another name")
+    images = [folder / image for image in names] if path.is_file() else []
+    check_file("--output", path, trained.path, [*options.decisions, *images])
+    for reason in reasons:
+        print(f"skipped: {reason}", file=sys.stderr)
     fabric = trained.fabric(options.device)
     classifier = trained.classifier.to(fabric.device)
     loader = DataLoader(
@@ -71,7 +74,7 @@ def run(options: Options) -> None:
         collate_fn=list,
     )
     rows: list[tuple[str, list[float]]] = []
-    skipped = 0
+    skipped = len(reasons)
     with tqdm(total=len(names), disable=not options.progress, unit="image", leave=False) as bar:
         for part in loader:
             read = [(name, image) for name, image, _ in part if image is not None]
@@ -79,41 +82,44 @@ def run(options: Options) -> None:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
             skipped += len(part) - len(read)
             if read:
-                images = torch.stack([image for _, image in read]).to(fabric.device)
+                pixels = torch.stack([image for _, image in read]).to(fabric.device)
                 with torch.no_grad():
-                    logits = classifier(trained.views.plain(images)).logits
+                    logits = classifier(trained.views.plain(pixels)).logits
                 probability = correct(logits.double().cpu().softmax(1)).tolist()
                 rows += zip([name for name, _ in read], probability, strict=True)
             bar.update(len(part))
     if not rows:
         raise Refused(
-            f"none of the {skipped} images in {folder} can be read; choose a folder with images"
+            f"{folder} has no image that can be read, {skipped} skipped; choose a folder with "
+            "images"
         )
     text = as_csv(rows, trained.classes)
     write_whole(path, text.encode(errors="backslashreplace"))
-    print(f"{len(rows)} images predicted, {skipped} skipped; written to {path}")
+    print(f"{count_of_images(len(rows))} predicted, {skipped} skipped; written to {path}")
 
 
-def image_names(folder: Path) -> list[str]:
-    """Return the sorted names of images in a folder and its subfolders.
+def image_names(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the sorted names of images in a folder and its subfolders, and what is skipped.
+
+    A link to a folder is followed, unless it leads to a folder above it.
 
     Raises:
         Refused: the folder does not exist, or has no image.
     """
     if not folder.is_dir():
         raise Refused(f"{folder} is not a folder; choose a folder with images")
-    names = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        names += [
-            Path(place, name).relative_to(folder).as_posix()
-            for name in files
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
-        ]
-    if not names:
+    reasons: list[str] = []
+    found = walk_images(folder, Counter(), on_problem=reasons.append)
+    names = sorted("/".join(parts) for parts in found)
+    if not names and not reasons:
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise Refused(f"{folder} has no image, expected names that end in {endings}")
-    return sorted(names)
+    return names, sorted(map(one_line, reasons))
+
+
+def one_line(reason: str) -> str:
+    """Return a reason as one line. A file name can contain bytes that are not UTF-8."""
+    return " ".join(reason.split()).encode(errors="backslashreplace").decode()
 
 
 class ImagesOrReasons(Dataset[tuple[str, Tensor | None, str]]):
@@ -130,9 +136,7 @@ class ImagesOrReasons(Dataset[tuple[str, Tensor | None, str]]):
         try:
             image = read_image(self.folder / name, size=height if height == width else None)
         except (ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
-            # A file name can contain bytes that are not UTF-8.
-            return name, None, reason.encode(errors="backslashreplace").decode()
+            return name, None, one_line(str(error))
         if image.shape[1:] != self.size:  # read_image only resizes to squares
             resized = F.interpolate(image[None].float(), self.size, mode="bilinear", antialias=True)
             image = resized[0].round().clamp(0, 255).to(torch.uint8)

@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors.torch import save
 
+from examples.train.commands.outputs import check_file
 from examples.train.files import write_whole
 from examples.train.options import Refused
 from examples.train.trained import Trained, load_trained, refuse_own_backbone
@@ -39,6 +40,7 @@ def run(options: Options) -> None:
     path = Path(options.output or trained.path / WEIGHTS)
     if path.is_dir() or path.suffix != ".safetensors":
         raise Refused(f"--output must be a file named *.safetensors, got {path}")
+    check_file("--output", path, trained.path)
     if trained.classifier.head_kind == "replaced":
         raise Refused(
             f"plain timm cannot load this network: the head of {trained.settings['backbone']} was "

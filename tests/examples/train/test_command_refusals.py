@@ -91,6 +91,27 @@ BAD = {
     "no file named": (["export", "RUN"], ["--onnx FILE"]),
     "a folder for the file": (["export", "RUN", "--onnx=two"], ["--onnx", "two"]),
     "weights of another kind": (["strip", "RUN", "--output=x.pt"], [".safetensors", "x.pt"]),
+    "its own model": (
+        ["strip", "copy", "--output=copy/model.safetensors"],
+        ["--output", "a file of a run, got copy/model.safetensors"],
+    ),
+    "the model of another run": (
+        ["strip", "RUN", "--output=copy/model.safetensors"],
+        ["--output", "a file of a run, got copy/model.safetensors"],
+    ),
+    "its own record": (["export", "copy", "--onnx=copy/run.json"], ["--onnx", "a file of a run"]),
+    "its own log": (
+        ["predict", "copy", "two", "--output=copy/logs/metrics.csv"],
+        ["--output", "a file of a run"],
+    ),
+    "an image to predict": (
+        ["predict", "RUN", "two", "--output=two/test/cat/1.png"],
+        ["--output", "reads", "two/test/cat/1.png"],
+    ),
+    "a protected file": (
+        ["strip", "RUN", "--output=locked.safetensors"],
+        ["locked.safetensors", "write-protected"],
+    ),
     "a run twice": (["compare", "RUN", "RUN"], ["given twice"]),
     "the same run again": (["compare", "RUN", "copy"], ["the same run"]),
     "no such baseline": (["compare", "RUN", "--baseline=scn"], ["--baseline", "ce", "scn"]),
@@ -107,12 +128,14 @@ BAD = {
 def test_named_in_one_line_and_nothing_written(name, refusal, elsewhere, finished):
     arguments, facts = BAD[name]
     (elsewhere / "letter.txt").write_text("Dear")
+    (elsewhere / "locked.safetensors").write_text("kept")
+    (elsewhere / "locked.safetensors").chmod(0o444)
     (elsewhere / "empty").mkdir()
     for number, label in enumerate(("cat", "dog")):
         write_image(elsewhere / f"two/test/{label}/1.png", grey=number, size=(32, 32))
         write_image(elsewhere / f"two/train/{label}/2.png", grey=number, size=(32, 32))
     for copy in ("copy", "other", "torn", "old", "without", "half"):
-        if copy in arguments:
+        if any(text.split("=")[-1].startswith(copy) for text in arguments):
             shutil.copytree(finished["eac-0" if copy == "torn" else "ce-0"], elsewhere / copy)
     change(elsewhere)
     run = finished["ce-0"]

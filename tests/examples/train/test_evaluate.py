@@ -1,6 +1,7 @@
 """evaluate: the figures of the run itself, on its own data and on others'."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -108,3 +109,29 @@ def test_data_without_splits_has_none_to_choose(faces, tmp_path, capsys):
     assert not (tmp_path / "run/evaluation").exists()
     assert main(["compare", str(tmp_path / "run"), f"--output={tmp_path}/card"]) == 0
     assert f"Evaluated on {flat}, all: 7 images." in (tmp_path / "card/card.md").read_text()
+
+
+def test_other_data_have_a_folder_of_figures_for_each_place(finished, faces, tmp_path):
+    for place in ("anna", "bob"):
+        shutil.copytree(faces, tmp_path / place / "faces")
+    path = tmp_path / "run"
+    shutil.copytree(finished["ce-0"], path)
+    for options in ([], ["--data=demo", "--reader.num_samples=8"], ["--reader.num_samples=8"]):
+        evaluated(path, *options)
+    for place in ("anna", "bob", "anna"):
+        evaluated(path, f"--data=folder:{tmp_path}/{place}/faces")
+    names = sorted(folder.name for folder in (path / "evaluation").iterdir())
+    assert len(names) == 5
+    assert names[0] == "demo-test"
+    assert all(name.startswith("demo-test-") for name in names[1:3])
+    assert all(name.startswith("folder-test-faces-") for name in names[3:])
+
+
+def test_images_that_are_not_square(faces, tmp_path, capsys):
+    for part in ("train", "test"):
+        for number, label in enumerate(EXPRESSIONS):
+            write_image(tmp_path / f"wide/{part}/{label}/1.png", grey=30 * number, size=(40, 32))
+    trained_on(tmp_path / "wide", tmp_path / "run")
+    assert main(["evaluate", str(tmp_path / "run"), f"--data=folder:{faces}"]) == 2
+    err = capsys.readouterr().err
+    assert "32 x 32 pixels, expected the run's 32 x 40; --reader.size gives squares only" in err

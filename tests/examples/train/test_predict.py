@@ -1,6 +1,7 @@
 """predict: a row for each image that can be read, and the names of the others."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from PIL import Image
 
 from examples.train.__main__ import main
 from examples.train.trained import load_trained
+from robustfer.audit import read_probabilities
 from robustfer.data import DemoFaces
+from tests.data.trees import write_image
 
 
 def rows_of(path):
@@ -48,6 +51,10 @@ def test_probabilities_are_the_networks(finished, folder, workers, tmp_path, cap
     assert found == pytest.approx(expected.tolist(), abs=2e-6)
     assert row["class"] == trained.classes[int(expected.argmax())]
     assert "6 images predicted, 0 skipped" in capsys.readouterr().out
+    found = read_probabilities(tmp_path / "x.csv")
+    assert found.ids == ["=1+1.png", *list(rows)[1:]]
+    assert found.classes == trained.classes
+    assert found.probabilities[3].tolist() == pytest.approx(expected.tolist(), abs=2e-6)
 
 
 def test_what_cannot_be_read_is_named_and_skipped(finished, folder, tmp_path, capsys):
@@ -73,16 +80,33 @@ def test_no_table_is_written_where_nothing_can_be_read(finished, tmp_path, capsy
     (tmp_path / "broken/1.png").write_bytes(b"no picture")
     assert predicted(finished["ce-0"], tmp_path / "broken", f"--output={tmp_path}/x.csv") == 2
     *_, last = capsys.readouterr().err.splitlines()
-    assert "none of the 1 images" in last
+    assert "no image that can be read, 1 skipped" in last
     assert not (tmp_path / "x.csv").exists()
 
 
 def test_the_table_lies_in_the_runs_folder_by_default(finished, folder, capsys):
-    path = finished["ce-1"] / "predictions/faces.csv"
+    other = folder.parent / "other/faces"
+    write_image(other / "1.png", size=(32, 32))
+    place = finished["ce-1"] / "predictions"
     try:
-        assert predicted(finished["ce-1"], folder) == 0
-        assert len(rows_of(path)) == 6
-        assert str(path) in capsys.readouterr().out
+        for faces, counted in ((folder, "6 images"), (other, "1 image"), (folder, "6 images")):
+            assert predicted(finished["ce-1"], faces) == 0
+            assert f"{counted} predicted, 0 skipped; written to {place}" in capsys.readouterr().out
+        assert sorted(len(rows_of(path)) for path in place.glob("faces-*.csv")) == [1, 6]
     finally:
-        path.unlink()
-        path.parent.rmdir()
+        shutil.rmtree(place)
+
+
+def test_other_formats_are_named_and_links_to_folders_followed(finished, folder, tmp_path, capsys):
+    for name in ("b.heic", "below/c.GIF"):
+        (folder / name).write_bytes(b"an image")
+    write_image(tmp_path / "linked/1.png", size=(32, 32))
+    (folder / "link").symlink_to(tmp_path / "linked")
+    (folder / "below/above").symlink_to(folder)
+    assert predicted(finished["ce-0"], folder, f"--output={tmp_path}/x.csv") == 0
+    out, err = capsys.readouterr()
+    assert "7 images predicted, 3 skipped" in out
+    assert "link/1.png" in [row["image"] for row in rows_of(tmp_path / "x.csv")]
+    assert len(err.splitlines()) == 3
+    for name, why in (("b.heic", "format"), ("below/c.GIF", "format"), ("below/above", "link")):
+        assert any(f"{folder / name} is a" in line and why in line for line in err.splitlines())
