@@ -39,8 +39,8 @@ MAY_IMPORT = {
         "robustfer.functional",
     },
     "robustfer.authoring": {
-        *("robustfer._checks", "robustfer._saved_state", "robustfer.functional"),
-        *("robustfer.losses", "robustfer.state"),
+        *("robustfer._checks", "robustfer._dtypes", "robustfer._saved_state"),
+        *("robustfer.functional", "robustfer.losses", "robustfer.state"),
     },
     "robustfer.state": {
         *("torch", "robustfer._checks", "robustfer._copying", "robustfer._dtypes"),
@@ -70,8 +70,8 @@ MAY_IMPORT = {
         *("robustfer._shown", "robustfer._tables", "robustfer.functional", "robustfer.landmarks"),
     },
     "robustfer._predictions": {
-        *("torch", "numpy", "safetensors", "robustfer._inputs", "robustfer._npz"),
-        *("robustfer._shown", "robustfer._tables", "robustfer.data"),
+        *("torch", "numpy", "safetensors", "robustfer._files", "robustfer._inputs"),
+        *("robustfer._npz", "robustfer._shown", "robustfer._tables", "robustfer.data"),
     },
     "robustfer.noise": {
         *("torch", "numpy", "matplotlib"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-
-from robustfer import _files
-from robustfer._files import no_formula
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -15,7 +13,24 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: the file cannot be written, or it is write-protected. An existing file stays
             unchanged.
     """
-    _files.write_whole(path, lambda file: file.write(content))
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{path} exists and is not a file; choose another name")
+    if target.exists() and not target.stat().st_mode & 0o222:
+        raise PermissionError(f"{path} is write-protected; make it writable to replace it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+    except BaseException:  # also on an interrupt
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
-__all__ = ["no_formula", "write_whole"]
+def no_formula(text: str) -> str:
+    """Return the text of a csv cell that a spreadsheet shows and does not run as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -29,7 +29,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Read the runs, and write their card."""
-    folder = Path(options.output)
+    folder = Path(options.output).expanduser()
     if folder.exists() and not folder.is_dir():
         raise Refused(f"--output {folder} is a file, expected a folder; choose another name")
     groups = group_runs(read_runs(options.runs))

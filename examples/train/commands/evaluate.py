@@ -66,7 +66,7 @@ def run(options: Options) -> None:
     reader = {key: value for key, value in options.reader.items() if key != "split"}
     facts = (options.data is not None, sorted(reader.items()))
     default = f"{name}-{name_of(place, *facts)}" if any(facts) else name
-    folder = Path(options.output or trained.path / "evaluation" / default)
+    folder = Path(options.output or trained.path / "evaluation" / default).expanduser()
     if folder.exists() and not folder.is_dir():
         raise Refused(f"--output {folder} is a file, expected a folder; choose another name")
     fabric = trained.fabric(options.device)

@@ -43,7 +43,7 @@ def run(options: Options) -> None:
     """Export the network, compare outputs, and write the file."""
     if options.onnx is None:
         raise Refused("export needs a file to write; add --onnx FILE, such as --onnx model.onnx")
-    path = Path(options.onnx)
+    path = Path(options.onnx).expanduser()
     trained = load_trained(options.run, options.backbone)
     check_file("--onnx", path, trained.path)
     network: nn.Module = LogitsAndMaps(trained.classifier)

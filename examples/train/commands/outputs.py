@@ -11,7 +11,6 @@ from examples.train.options import Refused
 from examples.train.predictions import PREDICTIONS
 from examples.train.recording import DYNAMICS, FINAL
 from examples.train.run_folder import AVERAGE, CONFIG, LOGS, MODEL_FILE, RECORD, RESUME
-from robustfer._files import check_outputs
 
 _OF_A_RUN = frozenset({CONFIG, RESUME, RECORD, MODEL_FILE, PREDICTIONS, DYNAMICS, FINAL})
 
@@ -26,8 +25,7 @@ def check_file(option: str, path: Path, run: Path, read: Iterable[str | Path] = 
         read: other files that it reads.
 
     Raises:
-        Refused: the path is a folder, or a file of a run.
-        ValueError: the file is read too.
+        Refused: the path is a folder, a file of a run, or a file that is read.
     """
     if path.is_dir():
         raise Refused(f"{option} {path} is a folder, expected a file; choose another name")
@@ -36,7 +34,10 @@ def check_file(option: str, path: Path, run: Path, read: Iterable[str | Path] = 
     own = real.name in _OF_A_RUN or real.parent.name == LOGS
     if own and (folder == run.resolve() or _is_run(folder)):
         raise Refused(f"{option} must not be a file of a run, got {path}; choose another name")
-    check_outputs({option: path}, read)
+    if path.is_file() and any(Path(one).is_file() and path.samefile(one) for one in read):
+        raise Refused(
+            f"{option} must not be a file that the command reads, got {path}; choose another name"
+        )
 
 
 def name_of(path: str | Path, *facts: object) -> str:

@@ -56,11 +56,11 @@ def run(options: Options) -> None:
     """Classify all readable images, and report the others."""
     trained = load_trained(options.run, options.backbone)
     correct = correction(trained, options.decisions)
-    folder = Path(options.folder)
+    folder = Path(options.folder).expanduser()
     names, reasons = image_names(folder)
     name = name_of(folder)
     name += "-corrected" if options.decisions else ""
-    path = Path(options.output or trained.path / "predictions" / f"{name}.csv")
+    path = Path(options.output or trained.path / "predictions" / f"{name}.csv").expanduser()
     images = [folder / image for image in names] if path.is_file() else []
     check_file("--output", path, trained.path, [*options.decisions, *images])
     for reason in reasons:

@@ -37,7 +37,7 @@ def run(options: Options) -> None:
     """Write the weights, and print how timm loads them."""
     refuse_own_backbone(options.run, "strip", "use export --onnx FILE instead")
     trained = load_trained(options.run)
-    path = Path(options.output or trained.path / WEIGHTS)
+    path = Path(options.output or trained.path / WEIGHTS).expanduser()
     if path.is_dir() or path.suffix != ".safetensors":
         raise Refused(f"--output must be a file named *.safetensors, got {path}")
     check_file("--output", path, trained.path)

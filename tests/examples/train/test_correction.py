@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from examples.train.__main__ import main
+from examples.train.commands.outputs import name_of
 from examples.train.correction import correction
 from examples.train.data import load_faces
 from examples.train.judgement import judge
@@ -95,9 +96,10 @@ def test_a_folder_is_predicted_with_the_corrected_probabilities(trained, review,
         write_image(tmp_path / "faces" / name, grey=90, size=(32, 32))
     for more in ((), (f"--decisions={review}",)):
         assert main(["predict", str(trained), str(tmp_path / "faces"), *more, *QUIET]) == 0
+    name = name_of(tmp_path / "faces")
     plain, corrected = (
-        list(csv.DictReader((trained / "predictions" / f"{name}.csv").read_text().splitlines()))
-        for name in ("faces", "faces-corrected")
+        list(csv.DictReader((trained / "predictions" / file).read_text().splitlines()))
+        for file in (f"{name}.csv", f"{name}-corrected.csv")
     )
     numbers = [
         torch.tensor([[float(row[name]) for name in list(row)[2:]] for row in rows]).double()
