@@ -117,12 +117,11 @@ def _check_that_all_are_read(options: NoiseOptions) -> None:
     """Refuse options that the kind of noise does not read: a mistake would go unnoticed."""
     kind = options.noise
     of_lists = ("noise_list", "noise_numbering", "noise_base")
-    read = of_lists if kind == "list" else ("noise_rate", "noise_seed", "noise_variant")
-    if kind == "confusions":
-        read += ("noise_confusions",)
+    read: tuple[str, ...] = () if kind is None else ("noise_rate",)
+    read = {"list": of_lists, "confusions": (*read, "noise_confusions")}.get(kind or "", read)
     for name in (*of_lists, "noise_rate", "noise_confusions"):
         value = getattr(options, name)
-        if value is None or value == {} or (kind is not None and name in read):
+        if value is None or value == {} or name in read:
             continue
         option = f"--{name.replace('_', '-')}"
         if kind is not None:

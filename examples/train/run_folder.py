@@ -223,6 +223,7 @@ __all__ = [
     "AVERAGE",
     "LOGS",
     "MODEL_FILE",
+    "RESUME",
     "RunFolder",
     "check_folder",
     "is_finished",

@@ -9,7 +9,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from examples.train.engine import Outcome, train
 from examples.train.options import Settings
-from examples.train.run_folder import check_folder, is_finished, path_of, read_state
+from examples.train.run_folder import RESUME, check_folder, is_finished, path_of
 
 
 def settings_of_each(settings: Settings) -> list[Settings]:
@@ -36,7 +36,8 @@ def train_each_seed(settings: Settings) -> list[Outcome]:
     outcomes = []
     for number, one in enumerate(each, 1):
         # A finished run without its state has nothing to write anew.
-        finished = is_finished(one) and (len(each) > 1 or read_state(path_of(one)) is None)
+        without_state = not (path_of(one) / RESUME).exists()
+        finished = (len(each) > 1 or without_state) and is_finished(one)
         if rank_zero_only.rank == 0 and (finished or len(each) > 1):
             what = "finished already" if finished else "training"
             print(f"seed {one.run.seed} ({number} of {len(each)}): {what}, {path_of(one)}")

@@ -141,7 +141,7 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
 
     Their parameters would never get a gradient, which ``DistributedDataParallel`` refuses.
     ``probe``, a copy of ``backbone``, shows which modules are used. If the network's ``forward``
-    cannot do without them, they stay and their parameters are frozen.
+    cannot do without them, they stay. Parameters that stay and get no gradient are frozen.
 
     Returns:
         Paths of the modules that are not used any more.
@@ -174,10 +174,10 @@ def drop_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: L
             with torch.no_grad(), mode(trial):
                 layout.read(trial, images)
     except Exception:  # the network's own code may raise anything
-        for path in dropped:
-            backbone.get_submodule(path).requires_grad_(False)
+        pass
     else:
         _replace_by_identities(backbone, dropped)
+    _freeze_all_but(used, backbone)
     return dropped
 
 
@@ -187,20 +187,21 @@ def _replace_by_identities(network: nn.Module, paths: list[str]) -> None:
         setattr(network.get_submodule(parent), name, nn.Identity())
 
 
-def freeze_unused(
-    backbone: nn.Module, probe: nn.Module, images: Tensor, layout: Layout, *, own_logits: bool
-) -> None:
-    """Freeze parameters that get no gradient, such as those of auxiliary classifiers in training.
+def freeze_unused(backbone: nn.Module, probe: nn.Module, images: Tensor, layout: Layout) -> None:
+    """Freeze parameters without a gradient from features and logits, as of auxiliary classifiers.
 
     ``DistributedDataParallel`` refuses parameters that learn and get none.
     """
 
     def outputs() -> Tensor:
         raw, features = layout.read(probe, images)
-        total: Tensor = features.sum()
-        return total + layout.logits(probe, raw).sum() if own_logits else total
+        total: Tensor = features.sum() + layout.logits(probe, raw).sum()
+        return total
 
-    used = _learning(probe, outputs)
+    _freeze_all_but(_learning(probe, outputs), backbone)
+
+
+def _freeze_all_but(used: set[str], backbone: nn.Module) -> None:
     for name, parameter in backbone.named_parameters():
         if name not in used:
             parameter.requires_grad_(False)

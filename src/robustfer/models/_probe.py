@@ -28,7 +28,9 @@ def check_input_size(given: Sequence[int]) -> tuple[int, int, int]:
     """Return (channels, height, width), or raise."""
     whole = isinstance(given, Sequence) and len(given) == 3
     if not whole or not all(isinstance(size, int) and size > 0 for size in given):
-        raise ValueError(f"input_size must be (channels, height, width), got {given!r}")
+        raise ValueError(
+            f"input_size must be (channels, height, width), such as (3, 128, 128), got {given!r}"
+        )
     channels, height, width = given
     return channels, height, width
 

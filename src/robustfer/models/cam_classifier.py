@@ -9,7 +9,6 @@ from typing import Any, Literal
 import timm
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from robustfer._checks import check_bool, check_choice, check_whole_number
 from robustfer.models._find_maps import examine_features, examine_training, probe_size
@@ -45,8 +44,8 @@ class CAMClassifier(nn.Module):
       several classifiers (LeViT). Modules that the features do not need are removed, or frozen if
       the network's ``forward`` cannot do without them.
 
-    In a network that is not of timm, parameters that get no gradient are frozen, such as those of
-    auxiliary classifiers. ``DistributedDataParallel`` refuses parameters that never learn.
+    Parameters that get no gradient are frozen, such as those of auxiliary classifiers in networks
+    of other libraries. ``DistributedDataParallel`` refuses parameters that never learn.
 
     Dropout of the head changes only the logits. A loss on ``attention`` trains the backbone, never
     the classifier. Networks that drop or merge tokens in training (timm's ``patch_drop_rate``)
@@ -155,10 +154,9 @@ class CAMClassifier(nn.Module):
                     f"{unused if dropped else ''}; pass head='replace' to confirm",
                     stacklevel=2,
                 )
-        if self._layout.tap is not None:
+        elif self._layout.tap is not None:
             with undisturbed():
-                own_logits = self._native is not None
-                freeze_unused(backbone, probe, images, self._layout, own_logits=own_logits)
+                freeze_unused(backbone, probe, images, self._layout)
 
     @property
     def head_kind(self) -> HeadKind:
@@ -247,7 +245,7 @@ def network_of(
     """Return the given network, or build a timm model by name with the options."""
     check_bool("pretrained", pretrained)
     if not isinstance(given, str):
-        if isinstance(given, OptimizedModule):
+        if "_orig_mod" in given._modules:  # what torch.compile returns
             raise ValueError(
                 "the network must not be compiled yet, because a copy of it is examined; compile "
                 "the model that takes it instead"
