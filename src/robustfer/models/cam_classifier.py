@@ -44,8 +44,9 @@ class CAMClassifier(nn.Module):
       several classifiers (LeViT). Modules that the features do not need are removed, or frozen if
       the network's ``forward`` cannot do without them.
 
-    Parameters that get no gradient are frozen, such as those of auxiliary classifiers in networks
-    of other libraries. ``DistributedDataParallel`` refuses parameters that never learn.
+    With a replaced head, and in classifiers of other libraries than timm, parameters that get no
+    gradient are frozen, such as those of auxiliary classifiers. ``DistributedDataParallel`` refuses
+    parameters that never learn.
 
     Dropout of the head changes only the logits. A loss on ``attention`` trains the backbone, never
     the classifier. Networks that drop or merge tokens in training (timm's ``patch_drop_rate``)
