@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy tune   --method eac
     python -m benchmarks.accuracy report --method eac --task symmetric30
     python -m benchmarks.accuracy ablate --method lanet
-    python -m benchmarks.accuracy try    --method robust --task fer2013 --setting q=0.4 decay=0.99
+    python -m benchmarks.accuracy try    --method teacher --task fer2013 --setting q=0.4 decay=0.99
     python -m benchmarks.accuracy adjust
     python -m benchmarks.accuracy table
 

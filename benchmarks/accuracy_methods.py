@@ -218,12 +218,12 @@ METHODS = {
     # The same with a teacher's predictions. Their weight rises later.
     "memory_of_teacher": Method(
         title="memory of a teacher",
-        command="robust",
+        command="teacher",
         passes=1,
         grid=(
-            {**_SMALL, "memory-weight": 0.5},
-            {**_SMALL, "memory-weight": 0.7},
-            {**_SMALL, "memory-weight": 0.7, "memory-momentum": 0.9},
+            {**_SMALL, "distillation-weight": 0, "memory-weight": 0.5},
+            {**_SMALL, "distillation-weight": 0, "memory-weight": 0.7},
+            {**_SMALL, "distillation-weight": 0, "memory-weight": 0.7, "memory-momentum": 0.9},
         ),
     ),
     # The crowd's votes contain the true labels.
@@ -331,14 +331,14 @@ METHODS = {
     # A teacher adds a forward pass, which is not counted.
     "teacher": Method(
         title="EMA teacher",
-        command="robust",
+        command="teacher",
         passes=1,
         grid=({**_SMALL, "distillation-weight": 0.5},),
     ),
     # Of the looks, a setting that gained on both tasks.
-    "robust": Method(
-        title="composition",
-        command="robust",
+    "teacher-landmarks": Method(
+        title="EMA teacher, landmarks",
+        command="teacher",
         arguments=("--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48"),
         passes=1,
         grid=({**_SMALL, "landmark-weight": 1, "distillation-weight": 0.5, "decay": 0.99},),
@@ -358,15 +358,15 @@ METHODS = {
     "teacher-verified": Method(
         title="forward correction, EMA teacher",
         told="100 verified",
-        command="robust",
+        command="teacher",
         arguments=("--verified=100", "--transition=verified"),
         passes=1,
         grid=({**_SMALL, "distillation-weight": 0.3, "verified-draw": "stratified"},),
     ),
-    "robust-verified": Method(
-        title="composition",
+    "teacher-landmarks-verified": Method(
+        title="EMA teacher, landmarks",
         told="100 verified",
-        command="robust",
+        command="teacher",
         arguments=(
             "--landmarks=file:{root}/landmarks68.npz", "--landmarks-size=48",
             "--verified=100", "--transition=verified",

@@ -29,7 +29,9 @@ METHODS: dict[str, Entry] = {
     "gsmc": Entry("gsmc", "GSMC", "an average of the network as teacher, class maps that agree"),
     "lanet": Entry("lanet", "LANet", "label distributions, and a contrast with landmarks"),
     "forward": Entry("forward", "Forward", "a loss that knows how often labels are wrong"),
-    "robust": Entry("robust", "Robust", "a teacher, its memory, landmarks: each by an option"),
+    "teacher": Entry(
+        "teacher", "Teacher", "an average of the network as teacher, landmarks, a memory"
+    ),
     "retrain": Entry("retrain", "Retrain", "a second training, on labels that the first corrects"),
     "compose": Entry("compose", "Compose", "any losses by name, with weights"),
 }

@@ -30,7 +30,7 @@ METHOD_OPTIONS = {
     "gsmc": ["--decay=0.9"],
     "lanet": ["--queue=24", "--decay=0.9", "--threshold=0.2"],
     "forward": ["--verified=20", "--distillation-weight=0.5", "--distillation-ramp=[0, 0.5]"],
-    "robust": [
+    "teacher": [
         *("--verified=20", "--distillation-weight=0.5", "--distillation-ramp=[0, 0.5]", "--q=0.4"),
         *("--memory-weight=0.5", "--memory-ramp=[0, 0.5]", "--posterior-from=0.5"),
         *("--consistency-weight=0.2", "--landmark-weight=1", "--adjust-to=truth", "--decay=0.9"),

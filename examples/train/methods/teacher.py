@@ -1,4 +1,4 @@
-"""Combine what helps against noisy labels. An option switches each part on."""
+"""Learn from a teacher, the moving average of the network. Options add more parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robustfer.losses import LandmarkAdaptiveWingLoss
 
 @dataclass(frozen=True)
 class Options(forward.Options):
-    """parts that help against noisy labels, each off until its option is set
+    """a teacher, and more parts, each off until its option is set
 
     Args:
         memory_weight: share of the teacher's mean prediction in a sample's target; 0: none
@@ -41,6 +41,7 @@ class Options(forward.Options):
     """
 
     transition: str = "none"
+    distillation_weight: NonNegativeNumber = 0.5
     memory_weight: Share = 0.0
     memory_ramp: tuple[Share, Share] = (0.15, 0.4)
     memory_momentum: Momentum = 0.7
@@ -55,8 +56,8 @@ class Options(forward.Options):
     adjust_strength: NonNegativeNumber = 1.0
 
 
-class Robust(forward.Forward):
-    """Train with forward correction, a memory, consistent maps, landmarks and adjusted shares."""
+class Teacher(forward.Forward):
+    """Train with a teacher. Memory, landmarks, consistent maps and correction are options."""
 
     Options = Options
     skips_parameters = True

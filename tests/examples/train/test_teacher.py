@@ -1,4 +1,4 @@
-"""Forward correction and the composition: each term as a slow loop makes it."""
+"""Forward correction and the teacher: each term as a slow loop makes it."""
 
 from dataclasses import replace
 
@@ -30,11 +30,12 @@ def likened(history):
 
 
 def test_without_a_matrix_it_is_cross_entropy(tmp_path, monkeypatch):
-    for method in ("ce", "forward", "robust"):
+    for method in ("ce", "forward", "teacher"):
         monkeypatch.setitem(METHOD_OPTIONS, method, [])
     plain = run("ce", f"--output={tmp_path}/ce").history
-    for method in ("forward", "robust"):
-        found = run(method, "--transition=none", f"--output={tmp_path}/{method}").history
+    for method in ("forward", "teacher"):
+        plain_options = ("--transition=none", "--distillation-weight=0")
+        found = run(method, *plain_options, f"--output={tmp_path}/{method}").history
         for one, other in zip(likened(plain), likened(found), strict=True):
             assert one == pytest.approx(other, abs=1e-5)
 
@@ -45,7 +46,7 @@ def test_a_ramp_rises_between_two_shares_of_the_run():
     assert [ramp(progress, (0.5, 0.5)) for progress in (0.4, 0.5)] == [0, 1]
 
 
-@pytest.mark.parametrize("method", ["forward", "robust"])
+@pytest.mark.parametrize("method", ["forward", "teacher"])
 def test_verified_faces_train_with_their_true_label(method, tmp_path):
     training = begun(method, f"--output={tmp_path}/run")
     faces, method_ = training.faces, training.method
@@ -59,7 +60,7 @@ def test_verified_faces_train_with_their_true_label(method, tmp_path):
 
 @torch.no_grad()
 def terms_by_hand(method, batch):
-    """The terms of the composition, sample after sample."""
+    """The terms of the teacher, sample after sample."""
     options, share = method.options, batch.step / method.task.steps
     points = method.points[batch.index]
     view, mirror, *_ = method.views.pair_with_landmarks(batch, points, method.layout)
@@ -95,7 +96,7 @@ def terms_by_hand(method, batch):
 
 
 def test_every_term_is_what_a_slow_loop_makes(tmp_path):
-    training = begun("robust", f"--output={tmp_path}/run")
+    training = begun("teacher", f"--output={tmp_path}/run")
     method = training.method
     with torch.no_grad():  # a teacher and maps that say something
         method.classifier.get_classifier().weight.mul_(20)
@@ -131,7 +132,7 @@ def test_the_teacher_is_not_moved_by_what_it_sees(tmp_path):
 
 def test_a_matrix_is_estimated_from_the_memory_once_it_is_needed(tmp_path):
     options = ["--transition=none", "--verified=0", "--adjust-to=none", "--posterior-from=0.5"]
-    training = begun("robust", *options, f"--output={tmp_path}/run")
+    training = begun("teacher", *options, f"--output={tmp_path}/run")
     method = training.method
     for number, batch in enumerate([*training._batches(1), *training._batches(2)], 1):
         training._step(batch)
@@ -158,7 +159,7 @@ def test_a_matrix_is_estimated_from_the_memory_once_it_is_needed(tmp_path):
 )
 def test_predictions_are_adjusted_to_shares(options, truth, labels, tmp_path):
     """The shift is so many times the logarithms of both shares, up to a constant."""
-    training = begun("robust", *options, "--adjust-strength=0.5", f"--output={tmp_path}/run")
+    training = begun("teacher", *options, "--adjust-strength=0.5", f"--output={tmp_path}/run")
     method = training.method
     expected = labels * (method.label.bincount(minlength=7) / len(method.label)).double().log()
     if truth:
@@ -170,9 +171,9 @@ def test_predictions_are_adjusted_to_shares(options, truth, labels, tmp_path):
 
 def test_a_network_learns_to_predict_with_the_shares_asked_for(tmp_path, monkeypatch):
     """Where images say nothing, the prediction is the share of the class."""
-    monkeypatch.setitem(METHOD_OPTIONS, "robust", [])
+    monkeypatch.setitem(METHOD_OPTIONS, "teacher", [])
     training = begun(
-        "robust", "--adjust-to=uniform", "--optimizer=sgd", "--learning-rate=0.5",
+        "teacher", "--adjust-to=uniform", "--optimizer=sgd", "--learning-rate=0.5",
         "--schedule=none", "--weight-decay=0", f"--output={tmp_path}/run",
     )  # fmt: skip
     head = training.method.classifier.get_classifier()
@@ -200,12 +201,12 @@ def test_a_network_learns_to_predict_with_the_shares_asked_for(tmp_path, monkeyp
 )
 def test_what_needs_verified_labels_says_so(options, tmp_path):
     with pytest.raises(Refused, match="--verified 100"):
-        Training(settings_of("robust", *options, f"--output={tmp_path}/run"))
+        Training(settings_of("teacher", *options, f"--output={tmp_path}/run"))
 
 
 def test_parts_that_are_off_make_nothing(tmp_path, monkeypatch):
-    monkeypatch.setitem(METHOD_OPTIONS, "robust", [])
-    training = begun("robust", f"--output={tmp_path}/run")
+    monkeypatch.setitem(METHOD_OPTIONS, "teacher", ["--distillation-weight=0"])
+    training = begun("teacher", f"--output={tmp_path}/run")
     method = training.method
     assert (method.teacher, method.memory, method.wing, method.passes) == (None, None, None, 1)
     assert list(method.loss(training.network, next(training._batches(1)))) == ["forward_correction"]
