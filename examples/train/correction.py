@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +16,7 @@ from examples.train.recording import FINAL, LEARNT
 from examples.train.run_folder import AVERAGE, RECORD
 from examples.train.trained import Trained
 from examples.train.transition import classes_given
-from robustfer.audit import read_decisions
+from robustfer.audit import read_decisions, read_probabilities
 from robustfer.metrics import correct_predictions
 
 
@@ -35,11 +36,17 @@ def correction(trained: Trained, decisions: list[str]) -> Callable[[Tensor], Ten
     """
     if not decisions:
         return lambda probability: probability
-    learnt = _learnt(trained)
+    folder = _recorded(trained)
+    learnt, record = _learnt(trained, folder / FINAL), read_probabilities(folder)
     seed = trained.settings["seed"]
     faces = read_faces_to_train(trained.group(DataOptions), trained.group(NoiseOptions), seed=seed)
     given = classes_given(faces)
-    if len(learnt) != len(given) or (learnt.ndim == 1 and not torch.equal(learnt, given)):
+    if (
+        record.given is None
+        or not torch.equal(record.given, given)
+        or record.ids not in (None, list(faces.ids))
+        or record.classes not in (None, faces.classes)
+    ):
         raise Refused(
             "--decisions: the labels of the training set are no longer those of the run "
             f"{trained.path}; restore them, or train again"
@@ -49,13 +56,16 @@ def correction(trained: Trained, decisions: list[str]) -> Callable[[Tensor], Ten
     return lambda probability: correct_predictions(probability, estimate.matrix, estimate.shares)
 
 
-def _learnt(trained: Trained) -> Tensor:
-    """Return the labels that a run learnt to predict."""
+def _recorded(trained: Trained) -> Path:
+    """Return the folder with the record of a run."""
     folder = trained.path.resolve()
     # The folder of averaged weights has no record. A run can have the same name.
-    if folder.name == AVERAGE and not (folder / RECORD).is_file():
-        folder = folder.parent
-    path = folder / FINAL
+    averaged = folder.name == AVERAGE and not (folder / RECORD).is_file()
+    return folder.parent if averaged else folder
+
+
+def _learnt(trained: Trained, path: Path) -> Tensor:
+    """Return the labels that a run learnt to predict."""
     if not path.is_file():
         raise Refused(f"--decisions needs {path}; train again without --dynamics false")
     try:

@@ -32,7 +32,7 @@ from examples.train.methods import METHODS
 from examples.train.methods.base import Method, Task
 from examples.train.optimizer import Schedule, make_optimizer
 from examples.train.options import Refused, Settings, as_yaml
-from examples.train.predictions import labels_fingerprint, write_predictions
+from examples.train.predictions import labels_fingerprint, rows_digest, write_predictions
 from examples.train.processes import average_, run_in_parts
 from examples.train.recording import record_batch, start_record, write_record
 from examples.train.run_folder import (
@@ -190,6 +190,11 @@ class Training:
         self.logits: Tensor | None = None
         self.trained_on = labels_fingerprint(self.faces)
         self.evaluated_on = labels_fingerprint(self.judged)
+        # The labels of the training images are those that people decided.
+        self.begun_with = {
+            "training": rows_digest(self.faces, self.method.labels_now()),
+            "evaluation": rows_digest(self.judged, self.judged.targets),
+        }
         self.folder: RunFolder | None = None
 
     def begin(self) -> None:
@@ -421,6 +426,12 @@ class Training:
         return folder or RunFolder(path_of(self.settings), read_state(path_of(self.settings)))
 
     def _load(self, state: dict[str, Any]) -> None:
+        for name, digest in state.get("begun_with", {}).items():
+            if digest != self.begun_with[name]:
+                raise Refused(
+                    f"the {name} images of {path_of(self.settings)} or their labels have changed "
+                    "since the run began; restore them, or choose another --output"
+                )
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -446,6 +457,7 @@ class Training:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "history": self.history.state_dict(),
             "dynamics": None if self.record is None else self.record.state_dict(),
+            "begun_with": self.begun_with,
         })  # fmt: skip
         self._write_figures()
 
@@ -497,7 +509,9 @@ class Training:
             return
         self._write_figures()
         if self.record is not None:
-            write_record(self.folder.path, self.record, final, learnt=self.method.learnt())
+            write_record(
+                self.folder.path, self.record, final, self.faces, learnt=self.method.learnt()
+            )
         write_predictions(self.folder.path, self.logits, self.judged)
         views = self.method.views
         described = {

@@ -76,3 +76,9 @@ def labels_fingerprint(faces: LabeledFaces) -> str | None:
     if faces.targets.ndim != 1:
         return None
     return fingerprint(faces.ids, faces.targets, faces.classes)
+
+
+def rows_digest(faces: LabeledFaces, labels: Tensor) -> str:
+    """Return a digest of names, labels and classes in their order, which state by row needs."""
+    rows = json.dumps([faces.classes, list(faces.ids), labels.tolist()])
+    return blake2b(rows.encode(), digest_size=8).hexdigest()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -46,7 +47,12 @@ def _of_all(fabric: Fabric, batch: Batch, own: Tensor) -> Tensor:
 
 
 def write_record(
-    folder: Path, record: TrainingDynamics, logits: Tensor, *, learnt: Tensor | None
+    folder: Path,
+    record: TrainingDynamics,
+    logits: Tensor,
+    faces: LabeledFaces,
+    *,
+    learnt: Tensor | None,
 ) -> None:
     """Write the record into the run's folder, and the predictions at the end.
 
@@ -54,11 +60,14 @@ def write_record(
         folder: of the run.
         record: of the training.
         logits: of the training faces by the final weights, or by their average (N, C).
+        faces: the training faces. Their names tell a reader which row is whose.
         learnt: the labels that the network learnt to predict, or ``None`` for the true ones.
     """
     state = {name: value.cpu().contiguous() for name, value in record.state_dict().items()}
     final = {"probabilities": logits.float().softmax(1).cpu().contiguous()}
     if learnt is not None:
         final[LEARNT] = (learnt.float() if learnt.is_floating_point() else learnt).contiguous()
+    # One entry: safetensors writes several in no fixed order, and equal runs would differ.
+    names = json.dumps({"classes": faces.classes, "ids": list(faces.ids)})
     for name, tensors in ((DYNAMICS, state), (FINAL, final)):
-        write_whole(folder / name, save(tensors))
+        write_whole(folder / name, save(tensors, {"names": names}))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from robustfer import _shown
 from robustfer._files import without_quote
-from robustfer._inputs import to_probabilities
+from robustfer._inputs import check_ids, to_probabilities
 from robustfer._npz import plain_arrays
 from robustfer._tables import parse_number, read_table
 from robustfer.data.classes import class_names
@@ -45,15 +46,15 @@ class Predictions(NamedTuple):
     given: Tensor | None = None
     source: str | None = None
 
-    def aligned(self, path: str | Path, ids: Sequence[str], names: Sequence[str]) -> Tensor:
-        """Return the probabilities in the order of the samples and classes of a data set.
+    def aligned(self, path: str | Path, ids: Sequence[str], names: Sequence[str]) -> Predictions:
+        """Return the predictions in the order of the samples and classes of a data set.
 
         Args:
             path: the file, for errors.
             ids: names of the samples.
             names: names of the classes.
         """
-        rows = self.probabilities
+        rows, given = self.probabilities, self.given
         if self.classes is not None:
             own, wanted = class_names(self.classes), class_names(names)
             if len(own) != len(wanted) or set(own) != set(wanted):
@@ -61,7 +62,9 @@ class Predictions(NamedTuple):
                     f"{path} must have one column for each of {', '.join(names)}, got "
                     f"{', '.join(self.classes)}"
                 )
-            rows = rows[:, [own.index(name) for name in wanted]]
+            order = torch.tensor([own.index(name) for name in wanted], device="cpu")
+            rows = rows[:, order]
+            given = None if given is None else order.argsort()[given]
         if rows.shape[1] != len(names):
             raise ValueError(
                 f"{path} must have the {len(names)} classes of the data set, got {rows.shape[1]}"
@@ -72,15 +75,17 @@ class Predictions(NamedTuple):
             if lacking is not None:
                 raise ValueError(
                     f"{path} must have a prediction for each sample, but has none for "
-                    f"{lacking!r}; predict them all, and name them as the data set does"
+                    f"{lacking!r}, only for names like {self.ids[0]!r}; predict them all, and name "
+                    "them as the data set does"
                 )
-            return rows[torch.tensor([place[name] for name in ids], device="cpu")]
+            places = torch.tensor([place[name] for name in ids], device="cpu")
+            rows, given = rows[places], None if given is None else given[places]
         if len(rows) != len(ids):
             raise ValueError(
                 f"{path} must have a row for each of {len(ids)} samples, got {len(rows)}; predict "
                 "the same split, in its order"
             )
-        return rows
+        return self._replace(probabilities=rows, given=given)
 
 
 def read_probabilities(path: str | Path) -> Predictions:
@@ -92,7 +97,8 @@ def read_probabilities(path: str | Path) -> Predictions:
     - ``.npz``: an array ``probabilities``, or only one array. It can have text arrays ``classes``
       and ``ids``.
     - ``.safetensors``: a tensor ``probabilities``, or only one tensor. Or the ``state_dict`` of a
-      :class:`robustfer.state.TrainingDynamics`: this uses its mean over all visits.
+      :class:`robustfer.state.TrainingDynamics`: this uses its mean over all visits. The metadata
+      can have ``names``, JSON with the lists ``classes`` and ``ids``.
     - a folder: its file ``dynamics.safetensors``. If it has a ``final.safetensors`` too, with the
       predictions of the final weights, this uses the mean of both. It ignores final weights that
       predict over 80 % of the labels, because they have begun to memorise them.
@@ -204,13 +210,33 @@ def _read_npz(path: Path) -> Predictions:
 def _read_safetensors(path: Path) -> Predictions:
     try:
         tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} must be a safetensors file: {error}") from error
+    names, ids = _names_in(metadata, path)
     if {"mean", "early_mean", "visits"} <= tensors.keys():
         given, unseen = tensors.get("label_given"), int((tensors["visits"] == 0).sum())
+        given = None if given is None else given.long()
         source = f"{_ALL} ({unseen} samples had none)" if unseen else _ALL
-        return Predictions(_normalized(tensors["mean"]), None, None, given, source)
-    return Predictions(_only(path, tensors), None, None)
+        return Predictions(_normalized(tensors["mean"]), names, ids, given, source)
+    return Predictions(_only(path, tensors), names, ids)
+
+
+def _names_in(
+    metadata: Mapping[str, str], path: Path
+) -> tuple[tuple[str, ...] | None, list[str] | None]:
+    """Return the names of classes and samples in the metadata of a safetensors file."""
+    if "names" not in metadata:
+        return None, None
+    try:
+        found = json.loads(metadata["names"])
+        return tuple(check_ids(found["classes"])), check_ids(found["ids"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: names in the metadata must be JSON with the lists 'classes' and 'ids': "
+            f"{error}"
+        ) from error
 
 
 def _with_final(found: Predictions, final: Predictions, folder: Path) -> Predictions:

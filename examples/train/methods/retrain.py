@@ -49,16 +49,16 @@ class Retrain(CrossEntropy):
             raise Refused("retrain needs a first run on the same faces; add --first FOLDER")
         faces = task.faces
         known = verify(faces, options, seed=task.settings.run.seed)
-        rows = read_probabilities(options.first)
-        if rows.given is not None and not torch.equal(rows.given, faces.targets):
+        first = read_probabilities(options.first).aligned(options.first, faces.ids, faces.classes)
+        if first.given is not None and not torch.equal(first.given, faces.targets):
             raise Refused(
                 f"--first {options.first} was trained on other labels, expected those of this "
                 "training set; choose the same data and noise"
             )
-        predicted = rows.aligned(options.first, faces.ids, faces.classes)
         soft = corrected_labels(
-            faces.targets, predicted, transition=known.estimate, evidence=options.evidence
-        )
+            faces.targets, first.probabilities,
+            transition=known.estimate, evidence=options.evidence,
+        )  # fmt: skip
         self.corrected = soft.clone()
         said = F.one_hot(known.label[known.verified], len(faces.classes))
         soft[known.verified] = said.to(soft)

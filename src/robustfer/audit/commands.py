@@ -63,9 +63,9 @@ def _review(path: str, options: argparse.Namespace) -> int:
     transition = None
     if options.decisions:
         transition = _decisions(options.decisions, faces).estimate()
-    found = read_probabilities(path)
-    rows = found.aligned(path, faces.ids, faces.classes)
-    _check_columns(path, found, rows, faces)
+    found = read_probabilities(path).aligned(path, faces.ids, faces.classes)
+    rows = found.probabilities
+    _check_columns(path, found, faces)
     result = audit(faces.targets, rows, transition=transition, classes=faces.classes, ids=faces.ids)
     if options.ranking is not None:
         result.write(options.ranking)
@@ -137,11 +137,11 @@ def _data_options(options: argparse.Namespace) -> list[str]:
     return [word for option in known for word in option]
 
 
-def _check_columns(path: str, found: Predictions, rows: Tensor, faces: LabeledFaces) -> None:
+def _check_columns(path: str, found: Predictions, faces: LabeledFaces) -> None:
     """Refuse columns without names that fit the labels clearly better in another order."""
     if found.classes is not None:
         return
-    predicted, order = rows.argmax(dim=1), (faces.classes, 0)
+    predicted, order = found.probabilities.argmax(dim=1), (faces.classes, 0)
     better = fitting_order(predicted, faces.targets, faces.classes, read=order)
     if better is not None and better.base == 0:
         differ = float((predicted != faces.targets).double().mean())

@@ -97,7 +97,7 @@ def _probabilities(dataset: LabeledFaces, source: str | None) -> Any:
         return vote_shares(dataset.votes)
     if source is None:
         return None
-    return read_probabilities(source).aligned(source, dataset.ids, dataset.classes)
+    return read_probabilities(source).aligned(source, dataset.ids, dataset.classes).probabilities
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from examples.train.data import load_faces
 from examples.train.judgement import judge
 from examples.train.options import Refused
 from examples.train.predictions import read_predictions
-from examples.train.recording import FINAL, LEARNT
+from examples.train.recording import DYNAMICS, FINAL, LEARNT
 from examples.train.trained import load_trained
 from robustfer.audit import corrected_labels, read_decisions, read_probabilities
 from robustfer.metrics import correct_predictions
@@ -111,7 +111,7 @@ def test_a_folder_is_predicted_with_the_corrected_probabilities(trained, review,
 
 LEARN_TRUE_LABELS = {
     "forward": [],
-    "robust": ["--transition=none", "--adjust-to=truth"],
+    "teacher": ["--transition=none", "--adjust-to=truth"],
     "compose": ["--loss=vote_cross_entropy", "--reader.voters=10", "--noise=none"],
 }
 
@@ -129,11 +129,17 @@ def test_a_run_without_a_record_is_refused(review, tmp_path):
         correction(load_trained(str(tmp_path / "run")), [str(review)])
 
 
-def test_labels_that_changed_since_are_refused(trained, review):
+def test_labels_or_names_that_changed_since_are_refused(trained, review, tmp_path):
     own = load_trained(str(trained))
     own.settings["noise_seed"] = 7
     with pytest.raises(Refused, match="no longer those of the run"):
         correction(own, [str(review)])
+    shutil.copytree(trained, tmp_path / "run")
+    record = tmp_path / "run" / DYNAMICS
+    names = {"classes": own.classes, "ids": [f"{row}" for row in range(40)]}
+    save_file(load_file(record), record, {"names": json.dumps(names)})
+    with pytest.raises(Refused, match="no longer those of the run"):
+        correction(load_trained(str(tmp_path / "run")), [str(review)])
 
 
 def test_a_damaged_record_is_named(trained, review, tmp_path):
@@ -142,9 +148,6 @@ def test_a_damaged_record_is_named(trained, review, tmp_path):
         (tmp_path / "run" / name).write_bytes((trained / name).read_bytes())
     (tmp_path / "run" / FINAL).write_bytes(b"no tensors")
     with pytest.raises(Refused, match=r"final\.safetensors is damaged"):
-        correction(load_trained(str(tmp_path / "run")), [str(review)])
-    save_file({LEARNT: torch.zeros(3, dtype=torch.int64)}, tmp_path / "run" / FINAL)
-    with pytest.raises(Refused, match="no longer those of the run"):
         correction(load_trained(str(tmp_path / "run")), [str(review)])
 
 

@@ -15,6 +15,7 @@ from examples.train.options import Refused, parse
 from examples.train.run_folder import open_folder, path_of
 from examples.train.seeds import train_each_seed
 from robustfer.checkpoint import load_resume, save_resume
+from robustfer.data import DemoFaces
 from tests.examples.train.runs import FEW, run, settings_of
 
 OWN = METHODS["ce"].load().Options
@@ -134,6 +135,15 @@ def test_parts_of_a_batch_may_not_change_because_batch_norm_sees_them(name, tmp_
         opened(f"--output={tmp_path}/run", "--resume", f"--{name}=2")
 
 
+def test_a_run_does_not_go_on_with_other_images_or_labels(tmp_path):
+    faces = DemoFaces(16, size=32)
+    run("ce", "--stop-after=1", f"--output={tmp_path}/run", faces=(faces, faces))
+    other = faces.subset(torch.arange(16).roll(1))
+    for name, both in {"training": (other, faces), "evaluation": (faces, other)}.items():
+        with pytest.raises(Refused, match=f"the {name} images of .* have changed since the run"):
+            run("ce", "--resume", f"--output={tmp_path}/run", faces=both)
+
+
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/dear.txt").write_text("Dear")
@@ -237,5 +247,6 @@ def test_the_program_refuses_in_one_line(tmp_path, capsys):
 def test_state_is_plain_and_safe_to_read(tmp_path):
     outcome = run("lanet", f"--output={tmp_path}/run", "--epochs=1", "--max-steps=1")
     state = torch.load(outcome.folder / "resume.pt", weights_only=True)
-    assert state.keys() == {"method", "optimizer", "schedule", "scaler", "history", "dynamics"}
+    parts = {"method", "optimizer", "schedule", "scaler", "history", "dynamics", "begun_with"}
+    assert state.keys() == parts
     save_resume(tmp_path / "copy.pt", state)
