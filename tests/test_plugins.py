@@ -504,7 +504,7 @@ def test_the_environment_names_what_is_not_installed(site, install):
     found = install(write_plugin(site, "acme", GOOD), allowed=["acme", "acne"])
     plugin = broken(found, "acne")
     assert "is named by ROBUSTFER_PLUGINS but not installed" in str(plugin.errors[0])
-    assert "installed: ['acme', 'robustfer']" in str(plugin.errors[0])
+    assert "group 'robustfer' has ['acme', 'robustfer']" in str(plugin.errors[0])
     assert "good" in registry.available("losses")
 
 

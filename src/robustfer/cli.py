@@ -132,7 +132,10 @@ def _show(options: argparse.Namespace) -> int:
             for tensor in described.tensors
         ],
         "gives": [described.result] if described.result else [],
-        "state": [f"{one.signature}  {one.when}: {one.meaning}" for one in described.state],
+        "state": [
+            f"{one.signature}  {one.when}{one.meaning and f': {one.meaning}'}"
+            for one in described.state
+        ],
         "reference": [described.reference],
         "from": [origin],
     }

@@ -166,7 +166,10 @@ class Plugins:
         if self._allowed is not None and known.name not in self._allowed:
             return replace(known, blocked=True)
         if known.name in self._missing:
-            why = f"is named by {VARIABLE} but not installed; installed: {sorted(self._names)}"
+            why = (
+                f"is named by {VARIABLE} but not installed; the entry-point group "
+                f"{_entry_points.GROUP!r} has {sorted(self._names)}"
+            )
         elif not re.fullmatch(r"\w[\w.-]*", known.name):
             why = "must have a name of letters, digits, '-', '_' and '.'"
         elif self._names[known.name] > 1:

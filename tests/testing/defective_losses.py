@@ -1,6 +1,7 @@
 """A sound loss and copies of it with one defect each, beside the checks that must catch it."""
 
 import logging
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -342,6 +343,14 @@ class ForgetsItsBank(Sound):  # lightly's memory bank
 
     def update(self, logits):
         self.bank.copy_(logits.mean())
+
+
+@caught_by("test_state_dict_restores")
+class SharesItsBank(Sound):  # each loss finds what another one has seen
+    seen: ClassVar[list] = []
+
+    def update(self, logits):
+        self.seen.append(logits.mean().item())
 
 
 @caught_by("test_state_dict_restores")

@@ -79,6 +79,18 @@ class HandsOutSome(Sound):  # "the shift needs a rate of its own"
 
 
 @caught_by("test_param_groups_hold_every_parameter")
+class ListsOneTwice(Sound):  # which torch's optimizers refuse
+    def param_groups(self):
+        return [{"params": [self.stretch]}, {"params": [self.stretch], "lr": 0.1}]
+
+
+@caught_by("test_param_groups_hold_every_parameter")
+class ListsACopy(Sound):  # which learns instead
+    def param_groups(self):
+        return [{"params": [nn.Parameter(self.stretch.detach())], "lr": 0.1}]
+
+
+@caught_by("test_param_groups_hold_every_parameter")
 class HidesTheMethod(Sound):
     def __init__(self, *, num_classes):
         super().__init__(num_classes=num_classes)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -93,12 +94,38 @@ class TestParametersAndState(SoundConformance):
         loss.update()
 
 
-def test_a_state_that_is_never_updated_is_an_error():
+class Proposing(Sound):
+    def propose(self, logits, index):
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (MarginLoss, r"has update\(...\), which the test class"),
+        (Proposing, "inherit from Stateful"),
+    ],
+)
+def test_a_state_that_is_never_updated_is_an_error(loss, message):
     class Conformance(TestParametersAndState):
         update = LossConformance.update
 
-    with pytest.raises(AssertionError, match=r"MarginLoss has update\(...\), which the test class"):
+        def make_loss(self):
+            return loss() if loss is Proposing else loss(num_classes=self.classes)
+
+    with pytest.raises(AssertionError, match=message):
         Conformance().test_state_dict_restores()
+
+
+class DrawsFromItsOwnGenerator(Sound):
+    def each(self, logits, target):
+        noise = np.random.default_rng().random(len(logits))
+        return super().each(logits, target) + torch.from_numpy(noise)
+
+
+def test_a_new_generator_in_each_call_is_noticed():
+    with pytest.raises(AssertionError, match="called again, forward gives another result"):
+        conformance_of(DrawsFromItsOwnGenerator)().test_draws_no_random_numbers()
 
 
 def test_inputs_without_a_gradient_are_an_error():

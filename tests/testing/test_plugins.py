@@ -54,9 +54,10 @@ HOOK = """
         return [component("zz_square", "{module}:SquareLoss")]
 """
 
-NOTHING, DESCRIPTIONS, README_RUNS = (
+NOTHING, DESCRIPTIONS, NAMES, README_RUNS = (
     "test_nothing_is_wrong",
     "test_descriptions_are_complete",
+    "test_names_differ_from_those_of_robustfer",
     "test_readme_runs",
 )
 # The file to change, what stands there, what to write instead, and the check that must fail.
@@ -65,6 +66,12 @@ DEFECTS = {
     "tensor without shape": ("loss", "target ``(B)``", "the label", DESCRIPTIONS),
     "result not said": ("loss", " -> scalar", "", DESCRIPTIONS),
     "listing imports torch": ("hook", "import hookimpl", "import hookimpl; import torch", NOTHING),
+    "name of a core's loss": (
+        "hook",
+        "return [",
+        'return [component("eac", "robustfer.losses:EACLoss"), ',
+        NAMES,
+    ),
     "README fails": ("readme", "offered[-1]", "offered[999]", README_RUNS),
     "README without code": ("readme", "```python", "```text", README_RUNS),
     "README with another result": ("readme", "offered[-1]", "offered[0]", README_RUNS),
@@ -76,7 +83,7 @@ def conformance_of(site, monkeypatch):
     """Install a plugin with one change, and return its checks."""
     monkeypatch.setenv("PYTHONPATH", str(site))  # for the other process
 
-    def make(file, old, new):
+    def make(file, old, new, check=None):
         name = f"of_{site.name}"  # loading is remembered by name
         sources = {"loss": LOSS, "hook": HOOK.format(module=f"loss_{name}"), "readme": README}
         sources = {key: dedent(text) for key, text in sources.items()}
@@ -89,6 +96,9 @@ def conformance_of(site, monkeypatch):
         class Conformance(PluginConformance):
             plugin = name
             readme = site / "README.md"
+            # It starts another process, so it runs only where it has something to find.
+            if check != NOTHING:
+                test_nothing_is_wrong = None
 
             def check_readme(self, names):
                 assert names["last"] == "zz_square"
@@ -99,7 +109,7 @@ def conformance_of(site, monkeypatch):
 
 
 def test_a_sound_plugin_passes(conformance_of):
-    assert failing_checks(conformance_of("loss", "Doe", "Roe")) == {}
+    assert failing_checks(conformance_of("loss", "Doe", "Roe", NOTHING)) == {}
 
 
 FACTORY = '''
@@ -129,7 +139,7 @@ def test_a_factory_may_be_a_function(shape, failing, conformance_of, monkeypatch
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_is_caught(defect, conformance_of):
     *change, check = DEFECTS[defect]
-    failures = failing_checks(conformance_of(*change))
+    failures = failing_checks(conformance_of(*change, check))
     assert set(failures) == {check}
     assert isinstance(failures[check], AssertionError), "a check must say what is wrong"
 
@@ -148,7 +158,7 @@ def test_a_plugin_that_is_not_installed():
     assert "'nowhere' is named by ROBUSTFER_PLUGINS but not installed" in str(
         failures.pop("test_nothing_is_wrong")
     )
-    assert "offers nothing; is its package installed?" in str(
+    assert "offers nothing; name its module in [project.entry-points.robustfer]" in str(
         failures.pop("test_descriptions_are_complete")
     )
     assert failures == {}

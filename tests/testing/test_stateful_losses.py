@@ -102,12 +102,18 @@ class OfAnotherName(Sound):
         return super().forward(logits, target, memory)
 
 
+class ProposesTwo(Sound):
+    def propose(self, logits, index):
+        return super().propose(logits, index), index
+
+
 @pytest.mark.parametrize(
     ("loss", "make_inputs", "message"),
     [
         (Sound, batch_with("index"), r"make_inputs gives \['index'\], which the checks make"),
         (Sound, batch_with("belief"), r"make_inputs gives \['belief'\], which the checks make"),
         (Sound, batch_with("logit"), r"\['logit'\], but propose and forward take"),
+        (ProposesTwo, batch_with(), "propose must return one tensor, got tuple; if there is more"),
         (OfAnotherName, batch_with(), "update writes 'belief', which forward does not take"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
@@ -56,8 +57,10 @@ def random_state() -> list[object]:
 def _plain_leaves(module: nn.Module) -> Iterator[tuple[str, object]]:
     seen = {id(part) for part in module.modules()}
     for prefix, part in module.named_modules():
-        for name, value in vars(part).items():
-            if name not in _OF_EVERY_MODULE:
+        # An attribute of the class is state of every module of the class.
+        classes = [dict(vars(one)) for one in type(part).__mro__ if one not in nn.Module.__mro__]
+        for name, value in ChainMap(vars(part), *classes).items():
+            if name not in _OF_EVERY_MODULE and not name.startswith("__"):
                 yield from _leaves(f"{prefix}.{name}" if prefix else name, value, seen)
 
 

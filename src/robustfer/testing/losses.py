@@ -73,9 +73,14 @@ class LossConformance:
 
     def update(self, loss: Any, inputs: dict[str, Tensor]) -> None:
         """Change the state of the loss once, as the loop does after ``optimizer.step()``."""
-        # A composition without state has update too.
-        stateless = getattr(loss, "proposes", None) == frozenset()
-        assert stateless or not hasattr(loss, "update"), (
+        # A composition without state has both methods too.
+        if getattr(loss, "proposes", None) == frozenset():
+            return
+        assert not hasattr(loss, "propose"), (
+            f"{type(loss).__name__} has propose(...), so it remembers its samples; inherit from "
+            "StatefulLossConformance, which also checks propose and update"
+        )
+        assert not hasattr(loss, "update"), (
             f"{type(loss).__name__} has update(...), which the test class does not call; define "
             "update(self, loss, inputs) in it"
         )
@@ -288,13 +293,19 @@ class LossConformance:
             assert kept, "forward changes the grad mode; use `with torch.no_grad():`"
 
     def test_draws_no_random_numbers(self) -> None:
-        """The generators of torch, numpy and Python do not advance."""
+        """No generator of torch, numpy or Python advances. A second call gives the same result."""
         loss, inputs = self.make_loss(), self._inputs()
         before = random_state()
-        loss(**inputs)
+        first = loss(**inputs)
         assert random_state() == before, (
             "forward draws random numbers; draw them in the loop or in an augmentation, and pass "
             "them as a tensor"
+        )
+        require.close(
+            loss(**inputs),
+            first,
+            "called again, forward gives another result; take random numbers as a tensor from the "
+            "loop, and count calls in update(...)",
         )
 
     # State
@@ -308,8 +319,13 @@ class LossConformance:
     def test_state_dict_restores(self) -> None:
         """A new loss loads the state of an updated one."""
         loss, restored = self.make_loss(), self.make_loss()
-        for seed in range(3):
-            self.update(loss, self._inputs(seed=seed))
+        shared = (
+            "update(...) of one loss changes {} of another one; make state in the constructor, not "
+            "in the class or as the default of an argument"
+        )
+        with require.unchanged(restored, shared):
+            for seed in range(3):
+                self.update(loss, self._inputs(seed=seed))
         require.load_saved(restored, loss)
         require.same_state(
             restored,

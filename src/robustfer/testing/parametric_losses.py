@@ -54,13 +54,14 @@ class ParametricLossConformance(LossConformance):
 
     def test_param_groups_hold_every_parameter(self) -> None:
         """``parameters()`` is torch's, and ``forward`` makes or replaces no parameter."""
-        loss = self.make_loss()
+        model, loss = nn.Linear(1, 1), self.make_loss()
         mend = (
-            "make each nn.Parameter in the constructor, under its own name, and do not override "
-            "parameters()"
+            "make each nn.Parameter in the constructor, under its own name, do not override "
+            "parameters(), and list each at most once in param_groups()"
         )
         with require.explained(f"param_groups(model, loss) fails; {mend}"):
-            groups = param_groups(nn.Linear(1, 1), loss)
+            groups = param_groups(model, loss)
+            torch.optim.SGD(groups, lr=0.1)
         held = {parameter for group in groups for parameter in group["params"]}
         loss(**self._inputs())
         missing = [name for name, parameter in loss.named_parameters() if parameter not in held]
@@ -68,6 +69,8 @@ class ParametricLossConformance(LossConformance):
             f"param_groups(model, loss) does not have {missing}, which an optimizer would never "
             f"update; {mend}"
         )
+        strange = held - {*model.parameters(), *loss.parameters()}
+        assert not strange, f"param_groups() lists tensors that are no parameters of it; {mend}"
 
     def test_training_lowers_the_result(self) -> None:
         """Steps of gradient descent with ``learning_rate``, by default 1e-3, lower the result."""

@@ -58,7 +58,10 @@ class PluginConformance:
         with patch.dict(os.environ, self._environment()):
             offers = [one for one in registry.available().values() if one.plugin == self.plugin]
             described = [registry.describe(one.qualified_name) for one in offers]
-        assert described, f"plugin {self.plugin!r} offers nothing; is its package installed?"
+        assert described, (
+            f"plugin {self.plugin!r} offers nothing; name its module in "
+            "[project.entry-points.robustfer] of pyproject.toml, and install the package again"
+        )
         for one in described:
             options = [option.name for option in one.options if not option.meaning]
             assert not options, f"{one.name}: the docstring's Args do not say what {options} mean"
@@ -68,6 +71,19 @@ class PluginConformance:
                 f"{one.name}: the docstring's Shape lacks the result, after '->'; write it in the "
                 "docstring of the class, or of a factory function"
             )
+
+    def test_names_differ_from_those_of_robustfer(self) -> None:
+        """No component has the name of one of robustfer's, which is then ambiguous for users."""
+        with patch.dict(os.environ, self._environment()):
+            taken = [
+                offer.component.name
+                for name, offer in registry.available().items()
+                if offer.plugin == self.plugin and name != offer.component.name
+            ]
+        assert not taken, (
+            f"robustfer has {taken} too, so create({taken[0]!r}) fails for everyone who installs "
+            "this plugin; choose another name"
+        )
 
     def test_readme_runs(self) -> None:
         """The Python code of the README runs, block by block. See ``check_readme``."""

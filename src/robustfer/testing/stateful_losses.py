@@ -149,7 +149,6 @@ class StatefulLossConformance(LossConformance):
             loss, given = self._used(dtype=dtype)
             for batch in (self.batch, 1):
                 rows = loss.propose(**self._samples(given, slice(batch)))
-                assert isinstance(rows, Tensor), f"propose must return a tensor, got {rows!r}"
                 assert rows.shape[:1] == (batch,), (
                     f"propose must return a row for each of {batch} samples, got shape "
                     f"{tuple(rows.shape)}"
@@ -443,7 +442,7 @@ class StatefulLossConformance(LossConformance):
             loss: Any = self.make_loss().to(dtype)
         given = self._given(loss, dtype=dtype, **options)
         with require.explained(f"propose fails for {given['index'].shape[0]} samples"):
-            rows = loss.propose(**_taken(loss.propose, given)).detach()
+            rows = _proposed(loss, given)
         inputs = _taken(loss.forward, given) | {_name(loss): rows}
         for name in self._learning(inputs) if gradients else ():
             inputs[name].requires_grad_()
@@ -475,7 +474,7 @@ class StatefulLossConformance(LossConformance):
     def _step(self, loss: Any, **options: Any) -> Tensor:
         """Run a step of the loop without the optimizer, and return the loss."""
         given = self._given(loss, **options)
-        rows = loss.propose(**_taken(loss.propose, given)).detach()
+        rows = _proposed(loss, given)
         value: Tensor = loss(**_taken(loss.forward, given), **{_name(loss): rows}).detach()
         loss.update(given["index"], rows)
         return value
@@ -517,6 +516,15 @@ def _name(loss: Any) -> str:
         "both"
     )
     return names[1]
+
+
+def _proposed(loss: Any, given: dict[str, Tensor]) -> Tensor:
+    rows = loss.propose(**_taken(loss.propose, given))
+    assert isinstance(rows, Tensor), (
+        f"propose must return one tensor, got {type(rows).__name__}; if there is more to remember "
+        "of a sample, make each thing a column of its row"
+    )
+    return rows.detach()
 
 
 def _parameters(method: Callable[..., object]) -> list[str]:
