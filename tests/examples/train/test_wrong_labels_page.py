@@ -14,10 +14,10 @@ from robustfer.data import DemoFaces, ImageFolder
 from robustfer.noise import with_noise_list
 from tests.examples.train.runs import ROOT
 
-PAGE = (ROOT / "docs/find_wrong_labels.md").read_text(encoding="utf-8")
-COMMANDS, OF_A_FOLDER = (
+PAGE = (ROOT / "docs/find_wrong_labels.md").read_text(encoding="utf-8").replace(" \\\n", "")
+OF_A_FOLDER, COMMANDS = (
     re.findall(r"^    ((?:robustfer|python -m examples\.train) .+)$", part, re.MULTILINE)
-    for part in PAGE.split("### With your own folder")
+    for part in PAGE.split("## On synthetic faces")
 )
 FACES = 140
 SHORT = ["--backbone=tiny", "--epochs=1", "--progress=false"]
