@@ -40,7 +40,7 @@ LABELS = {
     "changed": "share of all labels that is changed",
 }
 # Colours by what a training knows besides the given labels.
-TOLD = {"": "#1f6fb4", "100 verified": "#d1651b", "votes": "#3f8f4f"}
+TOLD = {"": "#1f6fb4", "100 verified": "#d1651b", "votes": "#666666"}
 MEANING = {"": "given labels", "100 verified": "100 verified labels", "votes": "the crowd's votes"}
 MOVED = TOLD["100 verified"]
 MANY = 3  # seeds that a training needs to be drawn with its balance
@@ -178,7 +178,7 @@ def relabelling(rows: Rows, path: Path) -> None:
             own = [row for row in rows if (row["method"], row["task"]) == (method, task)]
             for figure_name, colour in COLOURS.items():
                 _curves(axes, [_shares(row, figure_name) for row in own], figure_name, colour)
-            axes.set_title(f"{method}: {TASKS[task]}")
+            axes.set_title(f"{METHODS[method].title}: {TASKS[task]}")
             axes.set(ylim=(0, 100), ylabel="%")
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
