@@ -125,14 +125,19 @@ def run_beside_damage(site, *arguments, **environment):
     return run_python(*arguments, PYTHONPATH=paths, **environment)
 
 
-@pytest.mark.parametrize("environment", [{}, {"ROBUSTFER_PLUGINS": ""}], ids=["all", "none"])
+NONE = {"ROBUSTFER_PLUGINS": ""}
+
+
 @pytest.mark.parametrize(
-    ("command", "expected"),
+    ("environment", "command", "expected"),
     [
-        ("list", "eac"),
-        ("show eac", "robustfer.losses:EACLoss"),
-        ("plugins", "robustfer"),
-        ("noise make demo --rate 0.1 --output list.txt", "fingerprint"),
+        ({}, "list", "eac"),
+        ({}, "show eac", "robustfer.losses:EACLoss"),
+        ({}, "plugins", "robustfer"),
+        ({}, "noise make demo --rate 0.1 --output list.txt", "fingerprint"),
+        (NONE, "list", "eac"),
+        (NONE, "show eac", "robustfer.losses:EACLoss"),
+        (NONE, "plugins", "robustfer"),
     ],
 )
 def test_every_command_works_beside_a_damaged_package(

@@ -50,11 +50,10 @@ def test_the_classifier_itself_exports_with_its_maps():
 
 # Older torch's own exporter uses an old name of torch.
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize(("name", "options", "kind"), [NETWORKS[2], NETWORKS[4]])
-def test_onnx_runtime_makes_the_same_logits(name, options, kind, tmp_path):
+def test_onnx_runtime_makes_the_same_logits(tmp_path):
     import onnxruntime
 
-    model = build(name, options, kind)
+    model = build("vit_tiny_patch16_224", {**SMALL, "depth": 2}, "replaced")
     path, (first, *others) = tmp_path / "model.onnx", batches()
     torch.onnx.export(
         strip_for_inference(model).requires_grad_(False),

@@ -130,13 +130,10 @@ def test_mixed_precision_leaves_landmarks_exact(precision, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--schedule=cosine", "--schedule-options.warmup_epochs=1"],
-        ["--schedule=step", "--schedule-options.decay_epochs=1"],
-        ["--schedule=constant", "--layer-decay=0.7"],
+        ["--schedule=cosine", "--schedule-options.warmup_epochs=1", "--optimizer=lion"],
+        ["--schedule=step", "--schedule-options.decay_epochs=1", "--optimizer=lookahead_adamw"],
+        ["--schedule=constant", "--layer-decay=0.7", "--clip-norm=0.1", "--sampling=balanced"],
         ["--schedule=none", "--optimizer=sgd", "--optimizer-options.nesterov=true"],
-        ["--optimizer=lion", "--clip-norm=0.1", "--weight-decay=0.1"],
-        ["--optimizer=lookahead_adamw", "--clip-norm=0.1"],
-        ["--schedule-options.pct_start=0.5", "--sampling=balanced"],
     ],
 )
 def test_optimizers_and_schedules_resume_to_the_bit(options, tmp_path):
