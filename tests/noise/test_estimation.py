@@ -212,6 +212,15 @@ def test_the_share_of_wrong_labels_is_that_of_the_verified(stratified):
     assert held > 0.8
 
 
+def test_two_labels_that_agree_by_chance_are_not_certain():
+    given = torch.arange(20).repeat(2)
+    true = torch.where(given < 6, given + 1, given)
+    found = transition_from_verified(true, given, num_classes=20, given_counts=[50] * 20)
+    assert found.wrong == pytest.approx(0.3, abs=0.01)
+    # Of 40 samples without strata it is 3.9 standard deviations wide.
+    assert found.wrong_high - found.wrong_low > 2.5 * (0.3 * 0.7 / 40) ** 0.5
+
+
 @pytest.mark.parametrize("num_classes", [7, 100, 200])
 def test_labels_that_are_all_right_are_not_called_wrong(num_classes):
     true = torch.arange(10 * num_classes) % num_classes

@@ -106,7 +106,8 @@ def transition_from_verified(
     are all ambiguous, or that has none, counts as one sample. Its true class is as the prior says,
     and its intervals are wide.
 
-    The intervals are those of Dirichlet posteriors of the rows and of the shares.
+    The intervals are those of Dirichlet posteriors of the rows and of the shares. In a stratified
+    draw, labels with few verified samples borrow from the average of all for their variance.
 
     For a network that learnt other labels, such as :func:`robustfer.audit.corrected_labels`, pass
     those of the verified samples as ``learnt``. The matrix then says how these go wrong:
@@ -302,12 +303,20 @@ def _effective_counts(weighted: Floats, squares: Floats) -> Floats:
 
 
 def _class_shares(drawn: Floats, size: Floats, prior: float) -> tuple[Floats, Floats]:
-    """Return mean and variance of the true shares, from independent Dirichlets per stratum."""
+    """Return mean and variance of the true shares, from independent Dirichlets per stratum.
+
+    The variance of a stratum is that of its samples and one more with the shares of all, weighed by
+    the share of the others. Else two samples that agree by chance would seem to be certain. A
+    single stratum has the variance of its Dirichlet.
+    """
     pseudo = drawn + prior * size
     total = pseudo.sum(axis=0)
     part = np.divide(pseudo, total, out=np.zeros_like(pseudo), where=total > 0)  # no such label
-    variance = part * (1 - part) / (total + 1)
-    return (size * part).sum(axis=1), (size**2 * variance).sum(axis=1)
+    mean = (size * part).sum(axis=1)
+    near = (pseudo + (1 - size) * mean[:, None]) / (total + 1 - size)
+    spread = near * (1 - near)
+    variance = np.divide(spread, total + size, out=np.zeros_like(near), where=total > 0)
+    return mean, (size**2 * variance).sum(axis=1)
 
 
 def _stratified_variance(matrix: Floats, shares: Floats, size: Floats, drawn: Floats) -> Floats:
