@@ -103,10 +103,15 @@ def test_the_queue_receives_no_gradient():
     assert made["expression_query"].grad.abs().sum() > 0
 
 
-def test_there_are_no_second_derivatives():
+def test_a_second_derivative_is_refused():
+    """As in a gradient penalty: the gradient by the weights of a network before the loss."""
     made = inputs()
-    first = gradients(expression_landmark_contrast(**made), made)
-    assert not any(gradient.requires_grad for gradient in first)
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    made["expression_query"] = made["expression_query"] * scale
+    loss = expression_landmark_contrast(**made)
+    (first,) = torch.autograd.grad(loss, scale, create_graph=True)
+    with pytest.raises(RuntimeError, match="contrast of expressions .* no second derivative"):
+        torch.autograd.grad(first, scale)
 
 
 def test_without_gradient_none_is_made(monkeypatch):

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from robustfer.functional._budget import byte_budget
+from robustfer.functional._known_gradient import check_first, only_once
 from robustfer.functional._precision import without_autocast
 
 UNFILLED = torch.iinfo(torch.int64).min
@@ -123,10 +123,13 @@ def _(*given: Any) -> tuple[Tensor, ...]:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*output[1:])
+    only_once(ctx)
 
 
-def _scale(ctx: Any, gradient: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
-    return (*(gradient * made for made in ctx.saved_tensors), *([None] * 7))
+def _scale(ctx: Any, gradient: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
+    check_first("the contrast of expressions and landmarks", *second)
+    made = [None] * 4 if gradient is None else [gradient * each for each in ctx.saved_tensors]
+    return (*made, *([None] * 7))
 
 
-contrast_with_queues.register_autograd(once_differentiable(_scale), setup_context=_keep)
+contrast_with_queues.register_autograd(_scale, setup_context=_keep)

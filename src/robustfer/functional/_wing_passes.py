@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from robustfer.functional._heatmap_axes import Profiles, samples_at_once
+from robustfer.functional._known_gradient import check_first, only_once
 
 # Takes a difference, its target, weights and an output for the slope. Returns weighted value
 # and slope.
@@ -116,23 +116,29 @@ def _window(inside: Tensor, side: int) -> Tensor:
 
 def with_known_slope(heatmaps: Tensor, total: Tensor, slope: Tensor) -> Tensor:
     """Return ``total``, ``(B)``, with ``slope`` as its gradient by the heat maps."""
-    attached: Tensor = _KnownSlope.apply(heatmaps, total, slope)
+    attached: Tensor = _KnownSlope.apply(heatmaps, total, slope)[0]
     return attached
 
 
 class _KnownSlope(torch.autograd.Function):
-    @staticmethod
-    def forward(heatmaps: Tensor, total: Tensor, slope: Tensor) -> Tensor:
-        return total.clone()
+    # The slope is an output too, because only a second derivative has a gradient for it.
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        heatmaps, _, slope = inputs
-        ctx.save_for_backward(slope)
-        ctx.dtype = heatmaps.dtype
+    def forward(heatmaps: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        return total.clone(), slope.view_as(slope)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(output[1])
+        ctx.dtype = inputs[0].dtype
+        only_once(ctx)
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor | None, second: Tensor | None
+    ) -> tuple[Tensor | None, None, None]:
+        check_first("the adaptive wing loss", second)
+        if gradient is None:
+            return None, None, None
         (slope,) = ctx.saved_tensors
-        return (slope * gradients[0][:, None, None, None]).to(ctx.dtype), None, None
+        return (slope * gradient[:, None, None, None]).to(ctx.dtype), None, None

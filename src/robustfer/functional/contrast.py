@@ -47,7 +47,7 @@ def expression_landmark_contrast(
     sample's own label. A sample without negatives adds zero.
 
     Gradients reach queries and keys, never the queues. They are computed together with the value,
-    and memory does not grow with the queues. There are no second derivatives.
+    and memory does not grow with the queues. A second derivative raises an error.
 
     Unfilled slots of the queue are left out. ``variant="official"`` follows the authors' code: it
     takes these random unit vectors as negatives of every sample.

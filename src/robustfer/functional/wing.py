@@ -110,7 +110,7 @@ def adaptive_wing(
         C = \theta A - \omega \ln\bigl(1 + (\theta / \epsilon)^{\alpha - y}\bigr)
 
     The sum is divided by the number of cells, not by the sum of the weights. Only ``heatmaps``
-    receive a gradient. There are no second derivatives.
+    receive a gradient. A second derivative raises an error.
 
     Args:
         heatmaps: predictions :math:`p`, any real numbers (no activation is applied).
