@@ -43,6 +43,14 @@ def test_the_same_sample_twice_is_no_neighbor_of_itself():
     assert official[:2, 0].tolist() == [1, 0]
 
 
+def test_an_embedding_of_zeros_is_no_neighbor():
+    """A face without landmarks gives zeros, which are nearer than a face that looks away."""
+    embeddings = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.1]])
+    neighbors, valid = cosine_neighbors(embeddings, torch.arange(3), num_neighbors=2)
+    assert valid.tolist() == [[True, False], [True, True], [True, False]]
+    assert neighbors[[0, 2], 0].tolist() == [2, 0]
+
+
 def test_official_takes_the_sample_itself_where_there_are_too_few():
     neighbors, valid = cosine_neighbors(
         draw(3, 2), torch.arange(3), num_neighbors=8, variant="official"

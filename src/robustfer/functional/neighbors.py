@@ -35,10 +35,11 @@ def cosine_neighbors(
     r"""Find the nearest other samples of a batch by cosine similarity, without gradient.
 
     With fewer other samples than ``num_neighbors``, all are neighbours. A second row of the same
-    sample (an image drawn twice) is not a neighbour.
+    sample (an image drawn twice) is not a neighbour. An embedding of zeros is not one either: it has
+    no direction, such as that of a face without landmarks.
 
     ``variant="official"`` gives a row the similarity -1 with itself. With too few other rows it is
-    its own neighbour. A second row of the same sample can be a neighbour.
+    its own neighbour. A second row of the same sample and an embedding of zeros can be neighbours.
 
     Args:
         embeddings: embeddings of the batch.
@@ -79,8 +80,9 @@ def cosine_neighbors(
         similarity = similarity.masked_fill(own[:, None] == place, -1.0)
         most = sizes["B"]
     else:
-        same = index.index_select(0, own)[:, None] == index
-        similarity = similarity.masked_fill(same, -float("inf"))
+        never = index.index_select(0, own)[:, None] == index
+        never = never | (embeddings == 0).all(dim=1)
+        similarity = similarity.masked_fill(never, -float("inf"))
         most = sizes["B"] - 1
     nearest, neighbors = similarity.topk(min(num_neighbors, most), dim=1)
     return neighbors, nearest > -float("inf")

@@ -25,7 +25,8 @@ class LandmarkCoordinates(NeverHalf):
     not count. :math:`m` is the mean of :math:`s` over the faces given at construction and their
     mirror images. :math:`\sigma` is the root mean square of :math:`s - m`, one number.
 
-    A face with an unknown point gives zeros. :meth:`known` returns which faces have all points.
+    A face with an unknown point gives zeros, which are nobody's neighbour. :meth:`known` returns
+    which faces have all points.
     This is beyond the paper, whose landmark space is a trained branch, :class:`LandmarkClassifier`.
 
     Args:
