@@ -558,12 +558,15 @@ def test_the_file_says_who_wrote_it(tmp_path):
     [
         ("resnet10t", {"channels": (16, 32, 64, 128), "output_stride": 8, "in_chans": 1}, "keep"),
         ("mobilenetv3_small_050", {"drop_rate": 0.1}, "auto"),
-        ("convnext_atto", {}, "replace"),
+        # A path on the machine that trained is not needed again.
+        ("convnext_atto", {"checkpoint_path": "", "cache_dir": "trained/here"}, "replace"),
     ],
 )
 def test_a_classifier_is_rebuilt_from_its_file(tmp_path, name, options, head):
     model = CAMClassifier(name, num_classes=3, head=head, model_options=options)
-    save_model(tmp_path, torch.nn.DataParallel(model), classes=CLASSES, settings={})
+    path = save_model(tmp_path, torch.nn.DataParallel(model), classes=CLASSES, settings={})
+    assert b"checkpoint_path" not in path.read_bytes()
+    assert b"trained/here" not in path.read_bytes()
     again = load_model(tmp_path)
     assert again.head_kind == model.head_kind
     assert not again.training

@@ -27,6 +27,9 @@ from robustfer.models.outputs import CAMOutput, class_bias, class_maps, pooled_e
 Head = Literal["auto", "keep", "replace"]
 HeadKind = Literal["linear", "norm_linear", "replaced"]
 
+# Options of timm with paths on this machine, which building the network elsewhere must not need.
+_OF_MACHINE = ("checkpoint_path", "cache_dir")
+
 
 class CAMClassifier(nn.Module):
     r"""Wrap a network to get logits, class maps, features and embeddings in one forward.
@@ -174,7 +177,9 @@ class CAMClassifier(nn.Module):
         return {
             "backbone": self.name,
             "head": "replace" if self._native is None else "keep",
-            "model_options": self._options,
+            "model_options": {
+                name: value for name, value in self._options.items() if name not in _OF_MACHINE
+            },
             "input_size": self.input_size,
         }
 
