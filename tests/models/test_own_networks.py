@@ -262,6 +262,25 @@ def test_threads_do_not_see_each_others_maps(form):
     in_threads(run, [run(k) for k in range(3)])
 
 
+class Inception(Own):
+    """Its auxiliary classifier needs larger images."""
+
+    def head(self, pooled):
+        return self.fc(pooled)
+
+    def forward(self, images):
+        if self.training:
+            F.conv2d(self.body(images), torch.ones(1, 12, 20, 20))
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("head", ["auto", "replace"])
+def test_images_that_are_too_small_in_training(head):
+    message = "Inception raised for images of 3x128x128 .* in training mode: .* pass an input_size"
+    with pytest.raises(ValueError, match=message):
+        CAMClassifier(Inception(), num_classes=7, head=head)
+
+
 class Grey(nn.Module):
     def __init__(self):
         super().__init__()

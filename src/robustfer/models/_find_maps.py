@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -54,14 +55,8 @@ def probe_size(
 def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layout, Any, Tensor]:
     """Return the layout of a network's features, the input of its head, and the features."""
     shown = "x".join(map(str, images.shape[1:]))
-    try:
-        with torch.no_grad():
-            raw = forward_features(probe, images)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{name} raised for images of {shown} (channels x height x width): {error}; "
-            "pass an input_size that it takes. It is examined on the CPU in float32"
-        ) from error
+    with torch.no_grad(), _naming_the_size(name, images):
+        raw = forward_features(probe, images)
     if isinstance(raw, CAMOutput):
         raise ValueError(
             f"{name} already returns class maps, as a CAMOutput; use it instead of a CAMClassifier"
@@ -82,6 +77,19 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
     return layout, raw, features
 
 
+@contextmanager
+def _naming_the_size(name: str, images: Tensor, mode: str = "") -> Iterator[None]:
+    """Say in an error of the network with which images it was examined."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        shown = "x".join(map(str, images.shape[1:]))
+        raise ValueError(
+            f"{name} raised for images of {shown} (channels x height x width){mode}: {error}; "
+            "pass an input_size that it takes. It is examined on the CPU in float32"
+        ) from error
+
+
 def examine_training(
     name: str, layout: Layout, probe: nn.Module, images: Tensor, evaluated: Tensor
 ) -> None:
@@ -90,7 +98,8 @@ def examine_training(
     The probe is a copy, because a forward in training mode may change buffers. It is left in eval
     mode.
     """
-    with torch.no_grad(), in_training(probe):
+    # An auxiliary classifier, which runs only in training, may need larger images.
+    with torch.no_grad(), in_training(probe), _naming_the_size(name, images, " in training mode"):
         features = layout.read(probe, images)[1]
     if isinstance(features, Tensor) and features.shape == evaluated.shape:
         return

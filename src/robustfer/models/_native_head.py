@@ -28,6 +28,10 @@ _MODES: tuple[Callable[[nn.Module], AbstractContextManager[object]], ...] = (
 )
 
 
+# What a network raises for inputs that it does not take.
+_RAISED = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
+
+
 class UnsuitedHeadError(Exception):
     """The head gives no exact class maps. The message continues "its own head ..."."""
 
@@ -70,7 +74,7 @@ def find_native_head(
             if layout.tap is not None:
                 raw, features = layout.read(probe, images)
             logits = layout.logits(probe, raw)
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as raised:
+    except _RAISED as raised:
         raise UnsuitedHeadError(f"raises for its own features ({raised})") from raised
     behind = _after(calls, None if layout.tap is None else probe.get_submodule(layout.tap))
     layers = list(dict.fromkeys(call.module for call in behind if call.has_own_parameters))
@@ -115,9 +119,13 @@ def find_native_head(
         whole = logits_of(probe(images))
     if not torch.allclose(logits, whole, rtol=TOLERANCE, atol=TOLERANCE):
         raise UnsuitedHeadError("does not do all that its forward does after forward_features")
-    with torch.no_grad(), in_training(probe):
-        in_training_raw = raw if layout.tap is None else layout.read(probe, images)[0]
-        _check_logits(layout.logits(probe, in_training_raw), logits.shape, " in training")
+    try:
+        with torch.no_grad(), in_training(probe):
+            in_training_raw = raw if layout.tap is None else layout.read(probe, images)[0]
+            in_training_logits = layout.logits(probe, in_training_raw)
+    except _RAISED as raised:
+        raise UnsuitedHeadError(f"raises in training ({raised})") from raised
+    _check_logits(in_training_logits, logits.shape, " in training")
     return found
 
 
