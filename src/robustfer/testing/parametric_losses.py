@@ -70,7 +70,7 @@ class ParametricLossConformance(LossConformance):
             f"update; {mend}"
         )
         strange = held - {*model.parameters(), *loss.parameters()}
-        assert not strange, f"param_groups() lists tensors that are no parameters of it; {mend}"
+        assert not strange, f"param_groups() lists tensors that are not its parameters; {mend}"
 
     def test_training_lowers_the_result(self) -> None:
         """Steps of gradient descent with ``learning_rate``, by default 1e-3, lower the result."""
