@@ -122,6 +122,11 @@ def read_probabilities(path: str | Path) -> Predictions:
     folder = path if path.is_dir() else None
     if folder is not None:
         path = folder / "dynamics.safetensors"
+    if folder is not None and not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {path.name}; give the folder of one finished run, such as seed-0 of "
+            "several seeds, which kept its record"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, or is not a file")
     readers = {".csv": _read_csv, ".npz": _read_npz, ".safetensors": _read_safetensors}

@@ -233,7 +233,7 @@ def test_the_record_of_a_run_is_read(tmp_path):
     for path in (tmp_path, tmp_path / "dynamics.safetensors"):
         found = read_probabilities(path).probabilities
         torch.testing.assert_close(found.float(), dynamics.probabilities())
-    with pytest.raises(FileNotFoundError, match=r"dynamics\.safetensors does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"has no dynamics\.safetensors; give the folder"):
         read_probabilities(tmp_path.parent)
 
 

@@ -70,8 +70,8 @@ class Decisions:
         """
         if not len(self.drawn_index):
             raise ValueError(
-                "decisions must have samples of a random draw, got only suspects; label the random "
-                "faces of the review too"
+                f"decisions must have samples of a random draw, got none among {len(self.index)}; "
+                "label the random faces of the review too"
             )
         if learnt is not None:
             rows = to_probabilities("learnt", learnt)
