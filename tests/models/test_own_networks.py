@@ -99,6 +99,15 @@ def test_a_replaced_head_may_be_needed_by_the_forward(kind):
     torch.testing.assert_close(stripped(IMAGES), model.eval()(IMAGES).logits)
 
 
+def test_the_maps_before_a_head_without_modules_are_the_last_ones():
+    network = Cosine()
+    block = nn.Sequential(nn.Conv2d(12, 12, 3), nn.BatchNorm2d(12), nn.ReLU())
+    network.body = nn.Sequential(network.body, block)
+    model = CAMClassifier(network, num_classes=5, head="replace").eval()
+    assert torch.equal(model(IMAGES).features, network.body(IMAGES))
+    assert block[1].weight.requires_grad
+
+
 def test_a_replaced_head_goes_where_it_is_not_needed():
     network = Own()
     network.head = lambda pooled: network.fc(pooled)

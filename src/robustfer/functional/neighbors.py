@@ -35,8 +35,8 @@ def cosine_neighbors(
     r"""Find the nearest other samples of a batch by cosine similarity, without gradient.
 
     With fewer other samples than ``num_neighbors``, all are neighbours. A second row of the same
-    sample (an image drawn twice) is not a neighbour. An embedding of zeros is not one either: it has
-    no direction, such as that of a face without landmarks.
+    sample (an image drawn twice) is not a neighbour. An embedding of zeros is not one either: it
+    has no direction, such as that of a face without landmarks.
 
     ``variant="official"`` gives a row the similarity -1 with itself. With too few other rows it is
     its own neighbour. A second row of the same sample and an embedding of zeros can be neighbours.

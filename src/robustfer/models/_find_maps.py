@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustfer.models._layout import (
     OWN_MODULE_HINT,
     Layout,
+    SkippedMapsError,
     forward_features,
     logits_of,
     tensor_of,
@@ -82,6 +83,8 @@ def _naming_the_size(name: str, images: Tensor, mode: str = "") -> Iterator[None
     """Say in an error of the network with which images it was examined."""
     try:
         yield
+    except SkippedMapsError:
+        raise
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         shown = "x".join(map(str, images.shape[1:]))
         raise ValueError(
@@ -129,6 +132,7 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
         place: _vector(calls[place], last=place == behind[-1])
         for place in behind
         if isinstance(calls[place].taken, Tensor)
+        and not _is_of_backbone(calls[place], last=place == behind[-1])
     }
     fallbacks: dict[int, tuple[Layout, Tensor]] = {}
     for place, call in reversed(list(enumerate(calls))):
@@ -148,11 +152,25 @@ def _find_tap(probe: nn.Module, images: Tensor) -> tuple[Layout, Tensor] | None:
     return fallbacks[max(fallbacks)] if fallbacks else None
 
 
+def _is_of_backbone(call: Call, *, last: bool) -> bool:
+    """Return whether a layer makes maps from maps, so it comes before the pooling.
+
+    Such layers are the last ones if the head calls no module, as a cosine classifier does.
+    """
+    if not isinstance(call.module, (nn.Conv2d, nn.BatchNorm2d)) or call.taken[0, 0].numel() == 1:
+        return False
+    return not (last and _convolves_places(call))
+
+
+def _convolves_places(call: Call) -> bool:
+    """Return whether a layer is a linear layer at each place, such as a classifier of places."""
+    return isinstance(call.module, nn.Conv2d) and call.module.kernel_size == (1, 1)
+
+
 def _vector(call: Call, *, last: bool) -> Tensor:
     """Return the input of a layer of the head as vectors."""
     taken: Tensor = call.taken
-    convolves = isinstance(call.module, nn.Conv2d) and call.module.kernel_size == (1, 1)
-    if last and convolves and taken.ndim == 4:
+    if last and _convolves_places(call) and taken.ndim == 4:
         return taken.mean(dim=(2, 3))
     return taken.flatten(1)
 

@@ -18,6 +18,10 @@ OWN_MODULE_HINT = (
 )
 
 
+class SkippedMapsError(RuntimeError):
+    """The module that returns the maps did not run."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How to read maps (B, D, H, W) from one backbone.
@@ -49,7 +53,7 @@ class Layout:
         with outputs_of(backbone, [self.tap]) as outputs:
             raw = backbone(images)
         if not outputs:
-            raise RuntimeError(
+            raise SkippedMapsError(
                 f"{self.tap} of {type(backbone).__name__}, which returns its maps, did not run in "
                 "this forward; make it run in training and in eval mode, and without gradient "
                 "checkpointing that skips its call"
