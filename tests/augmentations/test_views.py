@@ -512,7 +512,6 @@ def test_a_device_without_float64_gives_the_same(make, dtype, pipeline):
 @pytest.mark.parametrize(
     ("prepare", "seed", "points"),
     [
-        (SingleView(noise_std=0.1), None, False),
         (MirroredPair(), None, True),
         (MirroredPair(erase="shared", noise_std=0.1), 3, False),
         (SingleView(pipeline=KorniaPipeline(K.RandomHorizontalFlip())), 3, False),

@@ -31,28 +31,24 @@ def refusal(capsys, elsewhere):
     return refused
 
 
-@pytest.mark.parametrize("command", NEEDED)
-def test_every_command_wants_a_finished_run(command, refusal, elsewhere, finished):
+def test_every_command_wants_a_finished_run(refusal, elsewhere, finished):
     write_image(elsewhere / "images/1.png")
-    more = NEEDED[command]
-
-    def told(folder):
-        return refusal(command, folder, *more)
-
     (elsewhere / "letter.txt").write_text("Dear")
-    assert "RUN" in refusal(command)
-    assert "letter.txt is not" in told("letter.txt")
-    assert "nowhere does not exist" in told("nowhere")
-    assert "images is not the folder of a run" in told("images")
     run("ce", "--epochs=2", "--max-steps=1", "--stop-after=1", "--output=begun")
-    err = told("begun")
-    assert all(fact in err for fact in ("begun is not finished", "1 of 2 epochs", "--resume"))
     shutil.copytree(finished["ce-0"], "damaged")
     content = (elsewhere / "damaged/model.safetensors").read_bytes()
     (elsewhere / "damaged/model.safetensors").write_bytes(content[:-9] + b"\0" * 9)
-    if command != "compare":
-        assert "model.safetensors is damaged" in told("damaged")
-        assert f"such as {finished['ce-0'].parent}/seed-0" in told(finished["ce-0"].parent)
+    for command, more in NEEDED.items():
+        assert "RUN" in refusal(command)
+        assert "letter.txt is not" in refusal(command, "letter.txt", *more)
+        assert "nowhere does not exist" in refusal(command, "nowhere", *more)
+        assert "images is not the folder of a run" in refusal(command, "images", *more)
+        err = refusal(command, "begun", *more)
+        assert all(fact in err for fact in ("begun is not finished", "1 of 2 epochs", "--resume"))
+        if command != "compare":
+            assert "model.safetensors is damaged" in refusal(command, "damaged", *more)
+            seeds = finished["ce-0"].parent
+            assert f"such as {seeds}/seed-0" in refusal(command, seeds, *more)
 
 
 @pytest.mark.parametrize("command", NEEDED)
