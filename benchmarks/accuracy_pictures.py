@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from benchmarks.accuracy_methods import BASELINE, METHODS
 from benchmarks.accuracy_tables import (
     ADJUSTED,
+    LONG,
     PREDICTIONS,
     REAL,
     RECIPE,
@@ -45,36 +46,25 @@ MEANING = {"": "given labels", "100 verified": "100 verified labels", "votes": "
 MOVED = TOLD["100 verified"]
 MANY = 3  # seeds that a training needs to be drawn with its balance
 SMALL = "cpu"  # the runs of another scale have other epochs
-LONG = "memorise"  # the scale whose runs are drawn by epoch
 RELABELLED = ("symmetric30", "fer2013")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def gains(rows: Rows, path: Path) -> None:
+def gains(rows: Rows, scale: str, path: Path) -> None:
     """Draw each method's gain over the baseline: a dot per seed, and a bar for their mean."""
-    panels = []
-    for scale, own in scales_of(groups_of(rows)).items():
-        if scale == LONG:
-            continue
-        prediction = prediction_of(own)
-        for task in SHOWN:
-            found = [group for group in own if group.task == task]
-            if len(found) > 1:
-                panels.append((scale, task, prediction, found))
-    most = 1 + max(len(found) for *_, found in panels)
-    lines = (len(panels) + 1) // 2
-    figure = Figure(figsize=(10.5, lines * (1.1 + 0.27 * most)), layout="constrained")
+    own = scales_of(groups_of(rows))[scale]
+    prediction = prediction_of(own)
+    panels = [[group for group in own if group.task == task] for task in SHOWN]
+    most = 1 + max(map(len, panels))
+    figure = Figure(figsize=(10.5, 1.1 + 0.27 * most), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = list(figure.subplots(lines, 2, squeeze=False).flat)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    for axes, (scale, task, prediction, found) in zip(grid, panels, strict=False):
+    for axes, task, found in zip(figure.subplots(1, 2), SHOWN, panels, strict=True):
         baseline = baseline_of(found, prediction)
         _panel(axes, found, baseline, prediction)
         level = f"0 is cross entropy, {baseline.epochs} epochs: {baseline.mean(prediction):.1f} %"
         axes.set_title(f"{TASKS[task]}\n{SCALES[scale].lower()}\n{level}", fontsize=10)
         axes.set_xlabel(f"points ahead ({PREDICTIONS[prediction]})")
-    known = {METHODS[group.method].told for *_, found in panels for group in found}
+    known = {METHODS[group.method].told for group in own}
     marks = [
         Patch(color=TOLD[told], alpha=0.5, label=label)
         for told, label in MEANING.items()
@@ -238,7 +228,8 @@ def memorising(rows: Rows, path: Path) -> None:
 def draw(rows: Rows, folder: Path) -> None:
     """Draw the pictures into a folder."""
     reported = [row for row in rows if row["phase"] == "report"]
-    gains(reported, folder / "accuracy.png")
+    gains(reported, "face", folder / "accuracy.png")
+    gains(reported, SMALL, folder / "accuracy_small.png")
     balance(reported, folder / "balance.png")
     memorising(reported, folder / "memorising.png")
     relabelling(reported, folder / "relabelling.png")

@@ -31,6 +31,7 @@ SHORT = {
     "twin": "twin",
 }
 RECIPE = "retrain-verified"
+LONG = "memorise"  # the scale whose runs are long enough to memorise labels
 REAL, COPIES = "fer2013", ("symmetric30", "twin")
 # Shown side by side. The twin only tells how noise ranks methods, and rates have their own table.
 SHOWN = ["symmetric30", REAL]
@@ -397,6 +398,12 @@ def ladder_table(rows: Rows) -> str:
     return "\n".join(folded(title, markdown_table(shown))).strip() + "\n"
 
 
+def corrections_table(rows: Rows) -> str:
+    """Make the recipe's tables: those of all methods, with the rows of its page only."""
+    own = (BASELINE, RECIPE, "retrain", "teacher-landmarks")
+    return shares_table([row for row in rows if row["method"] in own and row["scale"] != LONG])
+
+
 def shares_table(rows: Rows) -> str:
     """Make tables of predictions as they are, and as verified labels change them."""
     lines: list[str] = []
@@ -476,6 +483,7 @@ MADE = {
     "ablation": ablation_table,
     "ladder": ladder_table,
     "shares": shares_table,
+    "corrections": corrections_table,
     "choices": choices_table,
     "ranks": rank_table,
     "tuning": tuning_table,
