@@ -191,7 +191,8 @@ class FileFaces(LabeledFaces):
         if image.shape != self._shape:
             raise ValueError(
                 f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, expected the "
-                f"{_shown(self._shape)} of {self._names[0]}; pass size= to resize all images"
+                f"{_shown(self._shape)} of {self._names[0]}; pass size= to resize all "
+                "images (in a command: the option size of the reader)"
             )
         return image
 
