@@ -63,6 +63,8 @@ def test_targets_follow_weights_and_partners(kind, data):
     assert torch.equal(mixed.index, index)
     assert sorted(mixed.partner.tolist()) == sorted(index.tolist())
     assert bool(((mixed.weight >= 0) & (mixed.weight <= 1)).all())
+    # State may learn from an image that is its own partner.
+    assert bool((mixed.weight[mixed.partner == index] == 1).all())
     slow = slow_targets(mixed, target, index, classes)
     torch.testing.assert_close(mixed.target.double(), slow, atol=1e-6, rtol=0)
     assert torch.equal(images, given_images)
@@ -238,7 +240,6 @@ def test_labels_that_training_changed_are_mixed(kind):
     torch.testing.assert_close(
         mixed.target.double(), slow_targets(mixed, changed, index, 5), atol=1e-6, rtol=0
     )
-    # The rows that state may learn from are those that are their own.
     whole = kind(num_classes=5, probability=0.5)(images, labels(index), index, generator=seeded(1))
     assert torch.equal(whole.images[whole.weight == 1], images[whole.weight == 1])
 

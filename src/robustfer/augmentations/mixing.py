@@ -80,6 +80,8 @@ class _Mixing(nn.Module):
         gamma = torch._standard_gamma(alpha, generator=generator).clamp_(min=1e-300)
         share = gamma[:, 0] / gamma.sum(dim=1)
         chosen = uniform(len(images), generator=generator) < self.probability
+        # With itself as partner a sample is not mixed, so its weight is 1.
+        chosen &= pairs != torch.arange(len(images), device="cpu")
         share = share.where(chosen, 1.0)
         pairs = to_device(pairs, images.device)
         mixed, weight = self._mixed(images, images[pairs], share, generator)
@@ -119,7 +121,8 @@ class MixUp(_Mixing):
         \tilde x_i = \lambda_i x_i + (1 - \lambda_i) x_{\pi(i)}, \qquad
         \tilde y_i = \lambda_i y_i + (1 - \lambda_i) y_{\pi(i)}
 
-    The partners :math:`\pi` are a random order of the batch. In ``eval()`` nothing is mixed.
+    The partners :math:`\pi` are a random order of the batch. A sample that is its own partner is
+    not mixed. In ``eval()`` nothing is mixed.
 
     Mix a view just before the network, and look up the labels of a ``LabelStore`` before that. The
     prediction for a mixed image says little about the sample. Give state, such as
