@@ -91,7 +91,8 @@ class EACModule(LightningModule):
             "val_loss": cross_entropy(logits, batch["target"]),
             "val_accuracy": (logits.argmax(1) == batch["target"]).float().mean(),
         }
-        self.log_dict(figures, batch_size=len(logits))
+        # Over all processes: each evaluates only its part of the faces.
+        self.log_dict(figures, batch_size=len(logits), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW. Use `robustfer.losses.param_groups` if the loss has parameters."""

@@ -3,6 +3,7 @@
 import logging
 import socket
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import pytorch_lightning as pl
@@ -253,6 +254,11 @@ def test_lightning(tmp_path):
     assert_trained_like_a_plain_loop(parts)
     assert trainer.callback_metrics["cross_entropy"] > 0
     assert 0 <= trainer.callback_metrics["val_accuracy"] <= 1
+    # Of several processes, each validates only its part of the faces.
+    module = trainer.lightning_module
+    module.log_dict = Mock()
+    module.validation_step(next(iter(loader())), 0)
+    assert module.log_dict.call_args.kwargs == {"batch_size": BATCH, "sync_dist": True}
 
 
 def test_lightning_relabels_every_batch_of_accumulated_gradients_after_the_step(tmp_path):
