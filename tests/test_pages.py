@@ -46,6 +46,16 @@ def test_marks(markdown, text, expected):
     assert markdown(text) == expected
 
 
+def test_a_short_name_is_a_link(markdown):
+    places = {"Bank.update": "robustfer.state.bank.Bank.update"}
+    assert markdown(
+        "Call :meth:`Bank.update` and :meth:`eval`.", lambda name: places.get(name, name)
+    ) == (
+        'Call <autoref identifier="robustfer.state.bank.Bank.update" optional>'
+        "<code>Bank.update</code></autoref> and `eval`."
+    )
+
+
 @pytest.fixture(scope="module")
 def on_page_content():
     return runpy.run_path(str(DOCS / "mathml.py"))["on_page_content"]
