@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from robustfer.models import CAMClassifier, cam_exactness, strip_for_inference
+from robustfer.models import CAMClassifier, LandmarkBranch, cam_exactness, strip_for_inference
 
 AVERAGED = {"img_size": 64, "global_pool": "avg"}
 ONE_OF_EACH = [
@@ -545,3 +545,13 @@ def test_two_steps_under_distributed_data_parallel(tmp_path):
         assert model.get_classifier().weight.grad is not None
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("make", [CAMClassifier, LandmarkBranch])
+def test_a_network_that_is_neither_name_nor_module_is_named(make):
+    argument = "backbone" if make is CAMClassifier else "pyramid"
+    number = "num_classes" if make is CAMClassifier else "num_landmarks"
+    with pytest.raises(
+        TypeError, match=f"{argument} must be the name of a timm model or an nn.Module"
+    ):
+        make(nn.ModuleList, **{number: 7})

@@ -81,6 +81,8 @@ class CAMClassifier(nn.Module):
         images ``(B, channels, height, width)`` -> :class:`CAMOutput`.
 
     Raises:
+        TypeError: ``backbone`` is not a name or a module, or ``pretrained`` is not a bool.
+        RuntimeError: timm has no model of this name.
         ValueError: an option does not fit, the features are not maps or have other places in
             training mode, the network already returns a ``CAMOutput``, or ``head="keep"`` and the
             head has no exact maps.
@@ -114,7 +116,7 @@ class CAMClassifier(nn.Module):
         by_name = isinstance(backbone, str)
         self.name = backbone if isinstance(backbone, str) else type(backbone).__name__
         self._options = options if by_name else None
-        backbone = network_of(backbone, pretrained, options, num_classes=num_classes)
+        backbone = network_of("backbone", backbone, pretrained, options, num_classes=num_classes)
         if any(parameter.is_meta for parameter in backbone.parameters()):
             raise ValueError(
                 "backbone must hold values, got parameters on the meta device; build it on another "
@@ -246,10 +248,14 @@ class CAMClassifier(nn.Module):
 
 
 def network_of(
-    given: str | nn.Module, pretrained: bool, options: Mapping[str, Any], **fixed: Any
+    name: str, given: str | nn.Module, pretrained: bool, options: Mapping[str, Any], **fixed: Any
 ) -> nn.Module:
     """Return the given network, or build a timm model by name with the options."""
     check_bool("pretrained", pretrained)
+    if not isinstance(given, (str, nn.Module)):
+        raise TypeError(
+            f"{name} must be the name of a timm model or an nn.Module, got {type(given).__name__}"
+        )
     if not isinstance(given, str):
         if "_orig_mod" in given._modules:  # what torch.compile returns
             raise ValueError(

@@ -116,6 +116,8 @@ class LandmarkBranch(nn.Module):
         images ``(B, channels, H, W)`` -> :class:`LandmarkOutput`.
 
     Raises:
+        TypeError: ``pyramid`` is not a name or a module, or ``pretrained`` is not a bool.
+        RuntimeError: timm has no model of this name.
         ValueError: an option does not fit, or the network does not return several maps.
 
     Reference:
@@ -142,7 +144,9 @@ class LandmarkBranch(nn.Module):
         input_size: tuple[int, int, int] = (3, 128, 128),
     ) -> None:
         super().__init__()
-        pyramid = network_of(pyramid, pretrained, model_options or {}, features_only=True)
+        pyramid = network_of(
+            "pyramid", pyramid, pretrained, model_options or {}, features_only=True
+        )
         info: Any = getattr(pyramid, "feature_info", None)
         declared = hasattr(info, "channels")
         if declared:
