@@ -52,7 +52,13 @@ class _FaultError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """A component as a plugin offers it."""
+    """A component as a plugin offers it.
+
+    Attributes:
+        plugin: name of the plugin.
+        kind: ``"losses"`` or ``"augmentations"``.
+        component: what the plugin's hook returned.
+    """
 
     plugin: str
     kind: Kind

@@ -18,7 +18,8 @@ from robustfer import _shown, plugins
 from robustfer._description import Description as Description
 from robustfer._description import describe_offer, options_of, signature_of
 from robustfer.hookspecs import KINDS, Kind
-from robustfer.plugins import Offer, Plugin, PluginError
+from robustfer.plugins import Offer as Offer
+from robustfer.plugins import Plugin, PluginError
 
 __all__ = ["available", "create", "describe"]
 

@@ -145,7 +145,7 @@ def audit(
 
     Pass the predictions of a training on these very labels, such as
     :meth:`robustfer.state.TrainingDynamics.probabilities`, or predictions of held-out folds. The
-    default ranking is that of ``robustfer.audit.label_posterior``:
+    default ranking is by the probability :math:`w` that the label is wrong:
 
     .. math:: \frac{w_i}{1 - w_i}
         = \frac{\sum_{k \neq y_i} p_{ik} \, v_k T_{k y_i}}{p_{i y_i} \, v_{y_i} T_{y_i y_i}},
@@ -158,13 +158,13 @@ def audit(
     with the weight of twenty verified labels.
 
     Args:
-        given: the labels in the data set.
-        probabilities: predicted probabilities.
-        transition: how labels go wrong: an estimate of
+        given: :math:`y`, the labels in the data set.
+        probabilities: :math:`p`, predicted probabilities.
+        transition: :math:`T`, how labels go wrong: an estimate of
             :func:`robustfer.noise.transition_from_verified`, or a matrix. A matrix is used
             unchanged, with :math:`v = 1`. Default: from the predictions, as above.
-        embeddings: pooled features, for ``robustfer.audit.neighbor_disagreement``.
-        num_neighbors: number of neighbours for it.
+        embeddings: pooled features, to compare each label with those of similar samples.
+        num_neighbors: number of similar samples to compare with.
         score: score of the ranking: ``"posterior"``, ``"log_margin"``, ``"neighbors"`` (needs
             embeddings), or your own score for each sample. A higher one is more suspicious.
         classes: names of the classes. Default: their numbers.

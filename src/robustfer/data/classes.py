@@ -11,7 +11,6 @@ from torch import Tensor
 from robustfer._checks import check_choice
 from robustfer._inputs import check_ids
 
-#: The seven basic expressions, in the order of ``target`` everywhere in robustfer.
 EXPRESSIONS: tuple[str, ...] = (
     "surprise",
     "fear",
@@ -21,9 +20,10 @@ EXPRESSIONS: tuple[str, ...] = (
     "anger",
     "neutral",
 )
+"""The seven basic expressions, in the order of ``target`` everywhere in robustfer."""
 
-#: The same with contempt, which some data sets have too.
 EXPRESSIONS_WITH_CONTEMPT: tuple[str, ...] = (*EXPRESSIONS, "contempt")
+"""The same with contempt, which some data sets have too."""
 
 
 def expressions(num_classes: int) -> tuple[str, ...]:
@@ -53,8 +53,6 @@ def _counted(first: int, names: str) -> Mapping[int, str]:
     return MappingProxyType(dict(enumerate(names.split(), start=first)))
 
 
-#: The class of each number in the files of a data set: data set -> number -> class. ``lanet`` is
-#: the order of LA-Net's public program for all its data sets.
 NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
     {
         "rafdb": _counted(1, "surprise fear disgust happiness sadness anger neutral"),
@@ -64,6 +62,10 @@ NUMBERINGS: Mapping[str, Mapping[int, str]] = MappingProxyType(
         "lanet": _counted(0, "anger disgust fear happiness sadness surprise neutral"),
     }
 )
+"""The class of each number in the files of a data set: data set -> number -> class.
+
+``lanet`` is the order of LA-Net's public program for all its data sets.
+"""
 
 
 def class_name(name: str) -> str:

@@ -97,7 +97,7 @@ class LANetModel(nn.Module):
         num_neighbors: number of neighbours in each space, at most.
         dim: d, the width of queries and keys, and of the :class:`robustfer.state.FeatureQueue`.
         gather: estimate from the joined batch of all processes. With one process it has no effect.
-        variant: ``"paper"`` or ``"official"``, see :class:`LabelDistributionEstimator`.
+        variant: ``"paper"``, or ``"official"``, where a sample may be its own neighbour.
 
     Shape:
         images ``(B, channels, H, W)``, landmarks ``(B, K, 2)`` in pixels, NaN where unknown (only

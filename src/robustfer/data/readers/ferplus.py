@@ -30,11 +30,18 @@ class FERPlus(FileFaces):
     Args:
         root: the data set's folder.
         split: ``"train"``, ``"validation"`` (the public test) or ``"test"`` (the private test).
-        labels: how ``target`` is made. ``"majority"``, ``"probability"``, ``"crossentropy"`` and
-            ``"multi_target"`` are the rules of FERPlus's authors, see
-            :func:`robustfer.data.readers.votes.judge`. With ``"probability"`` the training loop
-            draws a class from the shares (:func:`torch.multinomial`). ``"fer2013"`` is FER2013's
-            label, which is often wrong, with the majority in ``true_targets``.
+        labels: how ``target`` is made: by a rule of FERPlus's authors, or from FER2013. A rule
+            first drops columns with a single vote, as probable mistakes.
+
+            - ``"majority"``: the class with more than half of the votes.
+            - ``"crossentropy"``: the relative votes of the leading classes, at most three, that
+              together have more than half of the votes.
+            - ``"probability"``: the same shares. The training loop draws a class from them at each
+              visit (:func:`torch.multinomial`).
+            - ``"multi_target"``: equal shares for the classes with at least three tenths of the
+              votes. The authors' loss accepts any class with a share.
+            - ``"fer2013"``: FER2013's label, which is often wrong, with the majority in
+              ``true_targets``.
         fer2013_labels: for ``labels="fer2013"``: the original ``fer2013.csv``, matched row by row
             to the complete ``fer2013new.csv``, or a csv with columns ``image`` and ``emotion``
             (FER2013's numbers).
