@@ -1,6 +1,7 @@
 """The public surface: what ``__all__`` names, each with its place in the API reference."""
 
 import importlib
+import inspect
 import pkgutil
 import re
 from collections import Counter
@@ -49,6 +50,21 @@ def test_what_the_reference_shows_can_be_imported():
     for name in documented():
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_options_that_must_be_bools_are_documented_to_raise():
+    silent = []
+    for name in public():
+        module, _, attribute = name.rpartition(".")
+        found = getattr(importlib.import_module(module), attribute)
+        if not (inspect.isclass(found) or inspect.isfunction(found)):
+            continue
+        options = inspect.signature(found).parameters.values()
+        if any(option.annotation == "bool" for option in options):
+            raises = (inspect.getdoc(found) or "").partition("Raises:")[2]
+            silent += [name] if "TypeError" not in raises else []
+    # Tools for such checks.
+    assert silent == ["robustfer.authoring.check_bool", "robustfer.authoring.check_range"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -151,7 +151,7 @@ def check_int64(**arguments: Tensor) -> None:
 
 
 def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -> dict[str, int]:
-    """Check ``logits`` (B, C) with ``target`` (B,) int64, or (B, C) probabilities.
+    """Check ``logits`` (B, C) with ``target`` (B) int64, or (B, C) probabilities.
 
     Values (class index in range, rows that sum to 1, finite logits) are checked only under
     :func:`check_values`. ``others`` and the result are those of :func:`check_shapes`.
@@ -186,6 +186,12 @@ def check_values(enabled: bool = True) -> Iterator[None]:
     Floating-point tensors must be finite, class indices in range, and distributions must sum to 1.
     A check of values synchronises with the GPU. So values are checked only inside this context or
     with ``ROBUSTFER_CHECK_VALUES=1`` in the environment, and never under ``torch.compile``.
+
+    Args:
+        enabled: False switches the checks off inside, even with the environment variable.
+
+    Raises:
+        TypeError: ``enabled`` is not a bool.
 
     >>> from robustfer.losses import EACLoss
     >>> logits, maps = torch.zeros(1, 3), torch.zeros(1, 3, 2, 2)
@@ -311,6 +317,14 @@ def check_range(
     open_high: bool = False,
 ) -> float:
     """Return ``value``, or raise if it is not a finite number within the bounds.
+
+    Args:
+        name: name of the argument, for the error.
+        value: the number.
+        low: least value; infinite for no bound.
+        high: greatest value; infinite for no bound.
+        open_low: whether ``low`` itself is out of range.
+        open_high: whether ``high`` itself is out of range.
 
     >>> check_range("temperature", 0.0, 0.0, open_low=True)
     Traceback (most recent call last):

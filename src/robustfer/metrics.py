@@ -64,6 +64,8 @@ def accuracy(confusion: Tensor) -> float:
 
     .. math:: \frac{\sum_c n_{cc}}{\sum_{c,k} n_{ck}}
 
+    with :math:`n_{ck}` the number of samples of true class c and predicted class k.
+
     Shape:
         ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
 
@@ -82,7 +84,8 @@ def mean_class_accuracy(confusion: Tensor) -> float:
 
     .. math:: \frac{1}{|P|} \sum_{c \in P} \frac{n_{cc}}{\sum_k n_{ck}}
 
-    where P are the classes that have a sample.
+    where P are the classes that have a sample, and :math:`n_{ck}` is the number of samples of true
+    class c and predicted class k.
 
     Shape:
         ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
@@ -349,6 +352,7 @@ class History:
         Only epochs that have the value count.
 
         Raises:
+            TypeError: ``largest`` is not a bool.
             ValueError: no epoch has the value, or it is always NaN.
         """
         best, known = self.best(name, largest=largest), self._with(name)

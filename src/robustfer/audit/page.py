@@ -66,6 +66,7 @@ def write_review(
         title: heading of the page.
 
     Raises:
+        TypeError: ``stratified`` is not a bool.
         OSError: the file cannot be written.
         ValueError: an option or the number of images does not fit, an image has another form, or a
             name cannot be written to a file of decisions.

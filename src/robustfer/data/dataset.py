@@ -46,15 +46,26 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
         classes: names of the classes. ``target`` is a position in it. Every reader uses the same
             order of expressions, unless :meth:`with_classes` changes it.
         ids: a stable name for each sample, independent of its row.
-        targets: labels to train on, possibly wrong: (N,) int64, or (N, C) float32 probabilities.
-        true_targets: better labels for evaluation, (N,) int64: those before synthetic noise, or
+        targets: labels to train on, possibly wrong: (N) int64, or (N, C) float32 probabilities.
+        true_targets: better labels for evaluation, (N) int64: those before synthetic noise, or
             those of a crowd. They are never part of a sample. ``None`` if unknown.
         votes: number of people who chose each class, (N, C) int64. ``None`` if unknown.
         excluded: images that the reader left out: reason -> number.
 
     Shape:
-        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C,); ``index`` the row here;
-        ``votes`` int64 (C,).
+        ``image`` uint8 (3, H, W); ``target`` int64 scalar or float32 (C); ``index`` the row here;
+        ``votes`` int64 (C).
+
+    Raises:
+        TypeError: names are not an ordered sequence of texts.
+        ValueError: names occur twice, or labels do not fit the names.
+
+    >>> class Photographs(LabeledFaces):
+    ...     def load_image(self, row):
+    ...         return torch.zeros(3, 48, 48, dtype=torch.uint8)
+    >>> faces = Photographs(classes=["sad", "glad"], ids=["a.png", "b.png"], targets=[0, 1])
+    >>> faces[1]["image"].shape, faces[1]["target"], faces[1]["index"], faces[1]["id"]
+    (torch.Size([3, 48, 48]), tensor(1), 1, 'b.png')
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
     the loader that it returns.
 
     Args:
-        labels: the class of each sample ``(N,)``, or a function that returns them.
+        labels: the class of each sample ``(N)``, or a function that returns them.
         num_classes: number of classes.
         max_epoch: the epoch E from which all classes are sampled equally often. 0: all epochs.
         seed: seed of the order.

@@ -25,7 +25,7 @@ def adjust_logits(logits: Tensor, shares: Tensor, *, strength: float = 1.0) -> T
     correct a network after training, use :func:`robustfer.metrics.adjust_to_shares`.
 
     Args:
-        logits: scores of the classes, before softmax.
+        logits: :math:`z`, scores of the classes, before softmax.
         shares: :math:`\pi`, share of each class in the labels. A share of 0 counts as the least
             number above 0.
         strength: :math:`\tau`; 0 does not adjust the logits.

@@ -18,13 +18,13 @@ def class_attention(features: Tensor, weight: Tensor) -> Tensor:
 
     .. math:: M_{n,c,h,w} = \sum_d \mathrm{sg}(W_{c,d})\, F_{n,d,h,w}
 
-    Maps are not rectified or normalised, and have no bias. After average pooling and a linear
-    classifier, ``logits == attention.mean((2, 3)) + bias``. A loss on the maps trains the backbone
-    through ``features``, never the classifier.
+    where sg marks a constant. Maps are not rectified or normalised, and have no bias. After average
+    pooling and a linear classifier, ``logits == attention.mean((2, 3)) + bias``. A loss on the maps
+    trains the backbone through ``features``, never the classifier.
 
     Args:
-        features: last feature maps of the backbone, before pooling.
-        weight: weight of the linear classifier; detached inside.
+        features: :math:`F`, last feature maps of the backbone, before pooling.
+        weight: :math:`W`, weight of the linear classifier; detached inside.
 
     Shape:
         features ``(B, D, H, W)``, weight ``(C, D)`` -> ``(B, C, H, W)``; float32 for half inputs.
@@ -64,8 +64,8 @@ def attention_consistency(
     says this once, except when compiling.
 
     Args:
-        attention: class maps of the images.
-        attention_flipped: class maps of the mirrored images, not mirrored back.
+        attention: :math:`M`, class maps of the images.
+        attention_flipped: :math:`M'`, class maps of the mirrored images, not mirrored back.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:

@@ -57,12 +57,12 @@ def expression_landmark_contrast(
         landmark_query: the same images in the landmark space, rows of unit length.
         expression_key: the same images in the expression space, from the averaged network.
         landmark_key: the same images in the landmark space, from the averaged network.
-        pseudo_label: labels of the batch, see :func:`pseudo_labels`.
+        pseudo_label: :math:`y`, labels of the batch, see :func:`pseudo_labels`.
         expression_queue: keys of earlier batches in the expression space; rows are entries.
         landmark_queue: keys of the same entries in the landmark space.
         queue_label: pseudo labels of the entries; :data:`robustfer.functional.UNFILLED` for a slot
             that is not filled yet.
-        temperature: T, divides the similarities.
+        temperature: :math:`T`, divides the similarities.
         variant: ``"paper"`` or ``"official"``, see above.
 
     Shape:
@@ -131,7 +131,7 @@ def pseudo_labels(soft_target: Tensor, index: Tensor, *, threshold: float = 0.7)
     :math:`-n_i`, which is class 0 for the first sample.
 
     Args:
-        soft_target: q, distributions whose rows sum to 1.
+        soft_target: :math:`q`, distributions whose rows sum to 1.
         index: rows of the samples in the data set.
         threshold: :math:`\tau` in [0, 1].
 

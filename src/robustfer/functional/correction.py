@@ -42,8 +42,8 @@ def forward_correction(
     constant: it gets no gradient.
 
     Args:
-        logits: scores of the true classes, before softmax.
-        target: the given label, possibly wrong; for verified samples the true label.
+        logits: :math:`z`, scores of the true classes, before softmax.
+        target: :math:`y`, the given label, possibly wrong; for verified samples the true label.
         transition: :math:`T`, a row per true class, a column per given label; rows sum to 1. See
             :func:`robustfer.noise.transition_from_verified`.
         verified: which samples a person has verified; default: none.

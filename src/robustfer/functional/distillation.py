@@ -22,8 +22,8 @@ def self_distillation(
         q_n = \operatorname{softmax}\bigl(\mathrm{sg}(t_n) / T\bigr), \quad
         p_n = \operatorname{softmax}(s_n / T)
 
-    Value and gradient stay finite for any gap between two logits. The factor :math:`T^2` keeps the
-    size of the gradient when the temperature changes.
+    where sg marks a constant. Value and gradient stay finite for any gap between two logits. The
+    factor :math:`T^2` keeps the size of the gradient when the temperature changes.
 
     Args:
         student_logits: :math:`s`, the student's scores of the classes.

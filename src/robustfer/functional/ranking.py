@@ -31,9 +31,9 @@ def importance_weighted_logits(
     A small importance draws the prediction towards that of the bias. Gradients reach all arguments.
 
     Args:
-        logits: outputs of the classifier, its bias included.
+        logits: :math:`z`, outputs of the classifier, its bias included.
         importance: :math:`\alpha` in [0, 1].
-        bias: the classifier's bias parameter; ``None`` weights the whole logits.
+        bias: :math:`b`, the classifier's bias parameter; ``None`` weights the whole logits.
 
     Shape:
         logits ``(B, C)``, importance ``(B)``, bias ``(C)`` -> ``(B, C)``; float32 for half inputs.
@@ -75,11 +75,11 @@ def importance_weighted_cross_entropy(
     than the label, a smaller importance lowers the loss.
 
     Args:
-        logits: outputs of the classifier, its bias included.
-        target: classes, or probabilities.
+        logits: :math:`z`, outputs of the classifier, its bias included.
+        target: :math:`y`, classes or probabilities.
         importance: :math:`\alpha` in [0, 1].
-        bias: the classifier's bias parameter, which is not weighted; ``None`` weights the whole
-            logits, as the authors' code does.
+        bias: :math:`b`, the classifier's bias parameter, which is not weighted; ``None`` weights
+            the whole logits, as the authors' code does.
         class_weights: weight of each class, like torch's ``weight``; default: all 1.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 

@@ -54,6 +54,7 @@ class LandmarkFile:
         allow_missing: treat samples that are not in the file as unknown, instead of an error.
 
     Raises:
+        TypeError: ``allow_missing`` is not a bool.
         FileNotFoundError: the file does not exist.
         ValueError: the file has another form. When called: it has no landmarks for a sample.
 

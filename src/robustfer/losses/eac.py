@@ -23,15 +23,16 @@ class EACLoss(nn.Module):
         L = \mathrm{CE}(z, y) + \lambda\,
             \frac{1}{BCHW} \sum_{n,c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
-    Only the unmirrored view is classified. To memorise a wrong label, a network needs maps that
-    differ between the image and its randomly erased mirror image. The best :math:`\lambda` depends
-    on the number of classes and on the scale of the features.
+    with logits :math:`z`, target :math:`y`, and the class maps :math:`M` of the image and
+    :math:`M'` of its mirror image. Only the unmirrored view is classified. To memorise a wrong
+    label, a network needs maps that differ between the image and its randomly erased mirror image.
+    The best :math:`\lambda` depends on the number of classes and on the scale of the features.
 
     Args:
         consistency_weight: :math:`\lambda`, the weight of the attention consistency. The paper's is
             5. In short trainings 1 learnt faster and was more accurate.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+        class_weights: weight of each class in the cross entropy, ``(C)``, like torch's ``weight``;
             default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:

@@ -31,6 +31,7 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
         scalar; float32 for half inputs.
 
     Raises:
+        TypeError: ``gather`` is not a bool.
         ValueError: an option or an argument does not fit.
 
     Reference:

@@ -26,14 +26,15 @@ class GSMCLoss(nn.Module):
             \,\|\, \operatorname{softmax}(z)\bigr)
             + w_c\, \frac{1}{BCHW} \sum_{n,c,h,w} (M_{n,c,h,w} - M'_{n,c,h,W-1-w})^2
 
-    The teacher is a :class:`robustfer.state.ModelEMA` of the student. It sees the mirror image, and
-    its logits are constants. We could not obtain the paper, so this follows the authors' public
-    code.
+    with logits :math:`z` and :math:`t` of student and teacher, target :math:`y`, and the class maps
+    :math:`M` of the image and :math:`M'` of its mirror image; sg marks a constant. The teacher is a
+    :class:`robustfer.state.ModelEMA` of the student, and sees the mirror image. We could not obtain
+    the paper, so this follows the authors' public code.
 
     Args:
         distillation_weight: :math:`w_d`, the weight of the divergence from the teacher.
         consistency_weight: :math:`w_c`, the weight of the attention consistency.
-        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+        class_weights: weight of each class in the cross entropy, ``(C)``, like torch's ``weight``;
             default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:

@@ -27,9 +27,10 @@ class LANetLoss(nn.Module):
         L = \mathrm{CE}(z, y) + w_d\, \mathrm{KL}\bigl(q \,\|\, \operatorname{softmax}(z)\bigr)
             + w_l\, L_\text{landmarks} + w_c\, L_\text{contrast}
 
-    :math:`q` is the average of the label distribution bank's old row and the neighbours' estimate.
-    It is not a constant: its gradient trains the scorers of the pairs. :math:`L_\text{landmarks}`
-    is :func:`robustfer.functional.landmark_adaptive_wing`, :math:`L_\text{contrast}` is
+    with logits :math:`z`, target :math:`y` and soft target :math:`q`, the average of the label
+    distribution bank's old row and the neighbours' estimate. It is not a constant: its gradient
+    trains the scorers of the pairs. :math:`L_\text{landmarks}` is
+    :func:`robustfer.functional.landmark_adaptive_wing`, :math:`L_\text{contrast}` is
     :func:`robustfer.functional.expression_landmark_contrast`. For other options of the terms, use a
     :class:`CompositeLoss`.
 
@@ -43,7 +44,7 @@ class LANetLoss(nn.Module):
         gather: contrast the joined batch of all processes, see
             :class:`ExpressionLandmarkContrastiveLoss`.
         variant: ``"paper"`` or ``"official"``, for the heat maps and the contrast.
-        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+        class_weights: weight of each class in the cross entropy, ``(C)``, like torch's ``weight``;
             default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
@@ -54,6 +55,7 @@ class LANetLoss(nn.Module):
         ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool -> scalar; float32 for half inputs.
 
     Raises:
+        TypeError: ``gather`` is not a bool.
         ValueError: an option or an argument does not fit.
 
     Reference:

@@ -34,6 +34,8 @@ def param_groups(
 
     A loss whose parameters need their own options has a method ``param_groups()``. Its groups come
     last. If a loss contains another one and both list a parameter, the outer loss decides.
+    ``OneCycleLR`` overwrites the options of these groups: with it, give them an optimizer of their
+    own, such as ``torch.optim.SGD(criterion.param_groups())``.
 
     Args:
         model: the network; pass several as one ``nn.ModuleList([...])``.

@@ -33,6 +33,7 @@ class RankRegularizationLoss(nn.Module):
         importance ``(B)`` -> scalar; float32 for half inputs.
 
     Raises:
+        TypeError: ``learnable_margin`` or ``gather`` is not a bool.
         ValueError: an option or an argument does not fit.
 
     Reference:

@@ -24,7 +24,8 @@ class SCNLoss(nn.Module):
         L = (1 - \gamma)\, \mathrm{CE}\bigl(\alpha (z - b) + b,\; y\bigr)
             + \gamma \max\bigl(0,\; \delta - (\bar\alpha_\text{high} - \bar\alpha_\text{low})\bigr)
 
-    ``bias`` is the classifier's bias parameter. Without it the whole logits are weighted.
+    with logits :math:`z`, target :math:`y`, importance :math:`\alpha` and its means in the two
+    groups. :math:`b` is the classifier's bias parameter. Without it the whole logits are weighted.
 
     ``variant="official"`` follows the authors' code. It adds the two terms as they are, which gives
     twice the paper's loss, and always weights the whole logits. See also
@@ -40,7 +41,7 @@ class SCNLoss(nn.Module):
         gather: rank the joined batch of all processes. Value and gradient under
             ``DistributedDataParallel`` are then those of one process on the joined batch. See
             :class:`RankRegularizationLoss`.
-        class_weights: weight of each class in the cross entropy, ``(C,)``, like torch's ``weight``;
+        class_weights: weight of each class in the cross entropy, ``(C)``, like torch's ``weight``;
             default: all 1. It moves with the module, but is not in its ``state_dict``.
 
     Shape:
@@ -48,6 +49,7 @@ class SCNLoss(nn.Module):
         [0, 1], bias ``(C)`` of the classifier -> scalar; float32 for half inputs.
 
     Raises:
+        TypeError: ``learnable_margin`` or ``gather`` is not a bool.
         ValueError: an option or an argument does not fit.
 
     Reference:

@@ -110,7 +110,7 @@ def select_rows(bank: Tensor, index: Tensor) -> Tensor:
 
 
 def finite_rows(rows: Tensor) -> Tensor:
-    """Return which rows are finite, ``(B,)`` bool, without waiting for the device.
+    """Return which rows are finite, ``(B)`` bool, without waiting for the device.
 
     >>> finite_rows(torch.tensor([[1.0, 2.0], [3.0, torch.inf]]))
     tensor([ True, False])
@@ -125,7 +125,7 @@ def finite_rows(rows: Tensor) -> Tensor:
 
 
 def last_of_each(index: Tensor) -> Tensor:
-    """Return which entries are the last of their value, ``(B,)`` bool, without waiting.
+    """Return which entries are the last of their value, ``(B)`` bool, without waiting.
 
     With repeated rows, ``buffer[index] = values`` on CUDA keeps any of them. Write only these.
 

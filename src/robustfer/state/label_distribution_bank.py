@@ -43,14 +43,14 @@ class LabelDistributionBank(NeverHalf):
     equals that of one process on the joined batch.
 
     Args:
-        given: labels of the data set, ``(N,)`` integers.
+        given: labels of the data set, ``(N)`` integers.
         num_classes: number of classes, 2 to 32,768.
         momentum: :math:`\mu` in [0, 1), the weight of the old row.
         dtype: dtype of the bank; casting the module to half precision does not change it.
 
     Attributes:
         distribution: the bank, ``(N, C)``.
-        label_given: the given labels, ``(N,)`` uint8, or int16 with more than 256 classes.
+        label_given: the given labels, ``(N)`` uint8, or int16 with more than 256 classes.
 
     Shape:
         index ``(B)`` int64, estimate ``(B, C)``, known ``(B)`` bool -> ``(B, C)``; float32 for half

@@ -41,7 +41,7 @@ class LabelStore(NeverHalf):
     hold copies. The store stays in the main process. Begin each step with
     ``batch["target"] = labels(batch["index"])``. Call :meth:`update` after the optimizer's step.
 
-    Call the store with rows to get their current labels, ``(B,)`` int64, or without rows to get all
+    Call the store with rows to get their current labels, ``(B)`` int64, or without rows to get all
     labels.
 
     Labels that a person decided are marked: all rows of :meth:`apply_decisions`, confirmed ones
@@ -57,14 +57,14 @@ class LabelStore(NeverHalf):
     joined batch.
 
     Args:
-        given: labels of the data set, ``(N,)`` integers; with ``soft_targets`` also ``(N, C)``
+        given: labels of the data set, ``(N)`` integers; with ``soft_targets`` also ``(N, C)``
             probabilities, whose greatest is the given label.
         num_classes: number of classes, 2 to 32,768.
         soft_targets: also keep a distribution per sample, in float16.
         journal_capacity: number of changes that the journal can hold.
 
     Shape:
-        index ``(B,)`` int64, on the store's device or on the CPU -> labels ``(B,)`` int64.
+        index ``(B)`` int64, on the store's device or on the CPU -> labels ``(B)`` int64.
 
     Raises:
         TypeError: ``given`` or ``index`` is not a tensor.
@@ -172,14 +172,14 @@ class LabelStore(NeverHalf):
         processes.
 
         Args:
-            index: rows of the data set ``(B,)`` int64; may be empty.
-            target: new labels ``(B,)`` int64; with ``soft_targets`` also ``(B, C)`` probabilities,
+            index: rows of the data set ``(B)`` int64; may be empty.
+            target: new labels ``(B)`` int64; with ``soft_targets`` also ``(B, C)`` probabilities,
                 whose greatest becomes the label.
             step: number of the optimizer's step, for the journal.
             epoch: number of the epoch, 0 to 32,767.
             reason: a :class:`ChangeReason`, or your own code up to 255. ``MANUAL`` marks all rows
                 as decided by a person, also unchanged ones.
-            confidence: ``(B,)`` in [0, 1], for the journal; NaN if unknown.
+            confidence: ``(B)`` in [0, 1], for the journal; NaN if unknown.
             gather: join the rows of all processes. Each must then call this at the same point. With
                 one process it has no effect.
 
@@ -278,7 +278,7 @@ class LabelStore(NeverHalf):
         reason ``REVERTED``. With several processes call it in each, for the same rows.
 
         Args:
-            index: rows of the data set ``(B,)`` int64; default: all.
+            index: rows of the data set ``(B)`` int64; default: all.
             step: the step, for the journal; default: that of the latest change.
             epoch: the epoch, for the journal; default: that of the latest change.
 
@@ -349,7 +349,7 @@ class LabelStore(NeverHalf):
         )
 
     def changed(self) -> Tensor:
-        """Return which current labels differ from the given ones, ``(N,)`` bool."""
+        """Return which current labels differ from the given ones, ``(N)`` bool."""
         return self.label_current != self.label_given
 
     def transitions(self) -> Tensor:

@@ -34,7 +34,8 @@ class ModelEMA(NeverHalf):
         \xi \leftarrow a\, \xi + (1 - a)\, \theta, \qquad
         a = \min\Bigl(1 - \frac{1}{k + 1},\; d\Bigr)
 
-    at the k-th update, from 1. Call :meth:`update` after each optimizer's step. During the warm-up
+    at the k-th update, from 1, with the copy's parameters :math:`\xi` and the model's
+    :math:`\theta`. Call :meth:`update` after each optimizer's step. During the warm-up
     the copy is the plain mean of the first model and all models since. ``k`` is in the
     ``state_dict``, so a resumed run does not warm up again.
 
@@ -69,6 +70,7 @@ class ModelEMA(NeverHalf):
         positional inputs of the model -> its outputs, from the copy and without gradient.
 
     Raises:
+        TypeError: ``warmup`` is not a bool.
         ValueError: an option does not fit, or :meth:`update` gets a model with other tensors.
 
     >>> model = nn.Linear(1, 1, bias=False)

@@ -41,11 +41,12 @@ class Relabeler:
     .. math::
         y \leftarrow \operatorname{argmax}_c p_c \quad\text{where}\quad \max_c p_c - p_y > \delta
 
-    By default only the least important samples of a batch can change, only from ``start_epoch`` on,
-    and not again during ``cooldown``. A batch too small for a high group changes nothing. A label
-    that a person decided never changes, see :meth:`LabelStore.apply_decisions`. All state is in the
-    store: labels, and a journal with the confidence :math:`\max_c p_c` of each change. A sample
-    whose prediction or importance is not finite keeps its label.
+    with probabilities :math:`p` and the current label :math:`y`. By default only the least
+    important samples of a batch can change, only from ``start_epoch`` on, and not again during
+    ``cooldown``. A batch too small for a high group changes nothing. A label that a person decided
+    never changes, see :meth:`LabelStore.apply_decisions`. All state is in the store: labels, and a
+    journal with the confidence :math:`\max_c p_c` of each change. A sample whose prediction or
+    importance is not finite keeps its label.
 
     With several processes :meth:`update` first joins the batches of all in rank order. Each store
     then equals that of one process on the joined batch.
