@@ -20,6 +20,7 @@ HINT = re.compile(r"(?<![\w.{<-])([a-z_][a-z0-9_]*)=")
 
 # Function, hint -> whose option it is, where it is not one of the function that the caller called.
 OF_OTHERS = {
+    ("check_first", "create_graph"): "torch's backward",
     ("check_followable", "resample"): "kornia's operations",
     ("_warn_of_few_places", "model_options"): "CAMClassifier, which makes timm's networks",
     ("_token_grid", "patch_drop_rate"): "timm.create_model",
