@@ -419,6 +419,7 @@ FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
         {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
     "teacher": ({"distillation-weight": 1.0, "decay": 0.995},),
+    "teacher-landmarks": ({"landmark-weight": 1, "distillation-weight": 1.0, "decay": 0.995},),
     "teacher-verified": (
         {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
