@@ -108,7 +108,9 @@ def second_labels(
 
 def figures_of(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
     """Return the accuracy of predictions (N, C), and the mean-class accuracy."""
-    confusion = confusion_matrix(probabilities.argmax(1), targets, probabilities.shape[1])
+    confusion = confusion_matrix(
+        probabilities.argmax(1), targets, num_classes=probabilities.shape[1]
+    )
     return {
         "accuracy": float(accuracy(confusion)),
         "mean_class_accuracy": float(mean_class_accuracy(confusion)),

@@ -14,7 +14,7 @@ def test_update(compare, device, column):
     size = SIZES[column]
     generator = torch.Generator().manual_seed(0)
     given = torch.randint(CLASSES, (size,), generator=generator)
-    dynamics = TrainingDynamics(size, CLASSES, given=given.to(device))
+    dynamics = TrainingDynamics(size, num_classes=CLASSES, given=given.to(device))
     logits = torch.randn(BATCH, CLASSES, generator=generator).to(device)
     # New rows for each call, so that no call has a warm cache.
     index = torch.randint(size, (ROUNDS + 10, BATCH), generator=generator).to(device)

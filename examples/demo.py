@@ -77,7 +77,7 @@ def with_corrected(rows: list[dict[str, str]], run: Path, estimate: TransitionEs
     """Add a row below the first one, for the same training with corrected predictions."""
     logits, targets, _, classes = read_predictions(run)
     predicted = correct_predictions(logits.softmax(1), estimate.matrix, estimate.shares)
-    confusion = confusion_matrix(predicted.argmax(1), targets, len(classes))
+    confusion = confusion_matrix(predicted.argmax(1), targets, num_classes=len(classes))
     row = dict.fromkeys(rows[0], "") | {
         "method": f"{rows[0]['method']}, {CORRECTED}",
         "last epoch": f"{accuracy(confusion):.1%}",

@@ -43,7 +43,7 @@ for training in (1, 2):
     model = CAMClassifier("resnet10t", num_classes=7, model_options=small).to(device)
     # The average only predicts, so it is in eval mode. Its batch norm has averaged statistics.
     average = ModelEMA(model, decay=0.99, buffers="ema").eval()
-    dynamics = TrainingDynamics(len(given), 7)
+    dynamics = TrainingDynamics(len(given), num_classes=7)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
     steps = EPOCHS * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)

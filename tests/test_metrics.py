@@ -22,7 +22,7 @@ pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, ma
 @given(pairs)
 def test_against_counting(rows):
     predicted, target = torch.tensor(rows).T
-    confusion = confusion_matrix(predicted, target, 5)
+    confusion = confusion_matrix(predicted, target, num_classes=5)
     for true in range(5):
         for guess in range(5):
             assert confusion[true, guess] == rows.count((guess, true))
@@ -39,8 +39,8 @@ def test_against_counting(rows):
 def test_batches_add_up(rows, cut):
     predicted, target = torch.tensor(rows).T
     parts = [(predicted[:cut], target[:cut]), (predicted[cut:], target[cut:])]
-    total = sum(confusion_matrix(p, t, 5) for p, t in parts if len(p))
-    assert torch.equal(total, confusion_matrix(predicted, target, 5))
+    total = sum(confusion_matrix(p, t, num_classes=5) for p, t in parts if len(p))
+    assert torch.equal(total, confusion_matrix(predicted, target, num_classes=5))
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_batches_add_up(rows, cut):
 )
 def test_bad_predictions(predicted, target, message):
     with pytest.raises(ValueError, match=message):
-        confusion_matrix(torch.tensor(predicted), torch.tensor(target), 3)
+        confusion_matrix(torch.tensor(predicted), torch.tensor(target), num_classes=3)
 
 
 def test_bad_number_of_classes():
     with pytest.raises(ValueError, match="num_classes must be a whole number from 1 on, got '3'"):
-        confusion_matrix(torch.tensor([0]), torch.tensor([0]), "3")
+        confusion_matrix(torch.tensor([0]), torch.tensor([0]), num_classes="3")
 
 
 @pytest.mark.parametrize("metric", [accuracy, mean_class_accuracy])
@@ -230,12 +230,12 @@ def test_adjusting_to_shares_is_the_loop(strength):
     rows = torch.rand(9, 4, generator=torch.Generator().manual_seed(0)).double()
     rows /= rows.sum(dim=1, keepdim=True)
     given, true = torch.tensor([0.4, 0.3, 0.2, 0.1]), torch.tensor([0.1, 0.0, 0.6, 0.3])
-    found = adjust_to_shares(rows, given.double(), true.double(), strength)
+    found = adjust_to_shares(rows, given.double(), true.double(), strength=strength)
     expected = slow_adjustment(
         rows.tolist(), given.double().tolist(), true.double().tolist(), strength
     )
     torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-7, atol=1e-12)
-    assert adjust_to_shares(rows.half(), given, true, strength).dtype == torch.float32
+    assert adjust_to_shares(rows.half(), given, true, strength=strength).dtype == torch.float32
 
 
 def test_adjusting_makes_predictions_right_where_the_shares_moved():
@@ -270,21 +270,24 @@ def test_adjusting_leaves_no_row_without_a_class():
     ("changed", "message"),
     [
         (
-            {"given": torch.tensor([1.0, 0.0])},
-            "given must be above 0 for each class, got 0 for class 1",
+            {"given_shares": torch.tensor([1.0, 0.0])},
+            "given_shares must be above 0 for each class, got 0 for class 1",
         ),
-        ({"true": torch.tensor([0.9, 0.9])}, "rows of true must be probabilities that sum to 1"),
-        ({"given": torch.tensor([1.0])}, "given has C=1 but probabilities has C=2"),
+        (
+            {"true_shares": torch.tensor([0.9, 0.9])},
+            "rows of true_shares must be probabilities that sum to 1",
+        ),
+        ({"given_shares": torch.tensor([1.0])}, "given_shares has C=1 but probabilities has C=2"),
         ({"probabilities": torch.tensor([[3.0, 1.0]])}, "rows of probabilities must be"),
         ({"strength": -1.0}, r"strength must lie in \[0, inf\)"),
-        ({"true": torch.tensor([1, 0])}, "true must have a floating-point dtype"),
+        ({"true_shares": torch.tensor([1, 0])}, "true_shares must have a floating-point dtype"),
     ],
 )
 def test_adjusting_refuses(changed, message):
     good = {
         "probabilities": torch.tensor([[0.5, 0.5]]),
-        "given": torch.tensor([0.5, 0.5]),
-        "true": torch.tensor([0.5, 0.5]),
+        "given_shares": torch.tensor([0.5, 0.5]),
+        "true_shares": torch.tensor([0.5, 0.5]),
     }
     with pytest.raises(ValueError, match=message):
         adjust_to_shares(**{**good, **changed})

@@ -57,7 +57,7 @@ def test_metrics(dtype):
     probability = torch.randn(40, 7, generator=generator).softmax(dim=1).to(dtype)
 
     def measured(probability, target):
-        matrix = confusion_matrix(probability.argmax(dim=1), target, 7)
+        matrix = confusion_matrix(probability.argmax(dim=1), target, num_classes=7)
         error = calibration_error(probability, target)
         return accuracy(matrix), mean_class_accuracy(matrix), error
 

@@ -70,7 +70,7 @@ def test_other_columns_are_refused(tmp_path, columns):
 
 
 def test_rows_of_a_record_follow_its_names(tmp_path):
-    record = TrainingDynamics(2, 2, given=torch.tensor([0, 1]))
+    record = TrainingDynamics(2, num_classes=2, given=torch.tensor([0, 1]))
     record.update(torch.arange(2), ROWS.log())
     path = tmp_path / "dynamics.safetensors"
     names = json.dumps({"classes": ["sad", "glad"], "ids": ["b", "a"]})

@@ -401,7 +401,9 @@ class Training:
         self.logits = found[""]
         figures = {}
         for name, logits in found.items():
-            confusion = confusion_matrix(logits.argmax(1), self.judged.targets, logits.shape[1])
+            confusion = confusion_matrix(
+                logits.argmax(1), self.judged.targets, num_classes=logits.shape[1]
+            )
             figures[f"accuracy{name}"] = accuracy(confusion)
             figures[f"mean_class_accuracy{name}"] = mean_class_accuracy(confusion)
         return figures

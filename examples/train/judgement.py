@@ -77,7 +77,7 @@ class Judgement:
 
 def judge(probability: Tensor, targets: Tensor, classes: tuple[str, ...]) -> Judgement:
     """Compare probabilities (N, C) with labels (N)."""
-    confusion = confusion_matrix(probability.argmax(1), targets, len(classes))
+    confusion = confusion_matrix(probability.argmax(1), targets, num_classes=len(classes))
     error = calibration_error(probability, targets, bins=_BINS)
     return Judgement(classes, confusion, error, reliability(probability, targets))
 

@@ -53,4 +53,4 @@ class Memory(nn.Module):
         # A resumed run already has its estimate.
         if torch.equal(own, torch.eye(len(own)).to(own)):
             remembered, label = self.bank.distribution.cpu(), self.bank.label_given.cpu()
-            own.copy_(transition_from_confident_joint(remembered, label.long()))
+            own.copy_(transition_from_confident_joint(label.long(), remembered))

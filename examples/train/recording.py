@@ -26,7 +26,7 @@ LEARNT = "learnt"  # the tensor of the labels that the network learnt
 def start_record(faces: LabeledFaces) -> TrainingDynamics:
     """Return an empty record for a training set and the labels of the data set."""
     given = faces.targets if faces.targets.ndim == 1 else faces.targets.argmax(1)
-    return TrainingDynamics(len(faces), len(faces.classes), given=given)
+    return TrainingDynamics(len(faces), num_classes=len(faces.classes), given=given)
 
 
 def record_batch(record: TrainingDynamics, fabric: Fabric, batch: Batch) -> None:

@@ -180,7 +180,7 @@ def find_transition(
             f"{own[0] if kind == 'file' else faces.ids[0]}, ..., in the order of the "
             f"{'classes' if kind == 'file' else 'training images'}"
         )
-    return rows.double() if kind == "file" else transition_from_confident_joint(rows, faces.targets)
+    return rows.double() if kind == "file" else transition_from_confident_joint(faces.targets, rows)
 
 
 def prediction_shift(

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
+def confusion_matrix(predicted: Tensor, target: Tensor, *, num_classes: int) -> Tensor:
     """Count pairs of true and predicted classes. Add the matrices of several batches.
 
     Args:
@@ -154,10 +154,10 @@ def calibration_error(probabilities: Tensor, target: Tensor, *, bins: int = 15) 
 
 def adjust_to_shares(
     probabilities: Tensor,
-    given: Tensor,
-    true: Tensor,
-    strength: float = 1.0,
+    given_shares: Tensor,
+    true_shares: Tensor,
     *,
+    strength: float = 1.0,
     equal: float = 0.0,
 ) -> Tensor:
     r"""Correct predictions of a network trained on labels with the wrong class shares.
@@ -166,46 +166,55 @@ def adjust_to_shares(
 
     Use it for a network trained with plain cross entropy on the given labels, which predicts their
     shares. A network trained with forward correction already predicts the true shares. Pass these
-    as ``given`` to move it towards equal shares.
+    as ``given_shares`` to move it towards equal shares.
 
     The true shares give the best accuracy. They make rare classes rare, which lowers mean-class
     accuracy. ``equal=0.5`` goes half of the way to equal shares.
 
     Args:
         probabilities: :math:`p`, predicted probabilities.
-        given: :math:`\rho`, share of each class in the training labels.
-        true: :math:`\pi`, share of each class in the truth, see
+        given_shares: :math:`\rho`, share of each class in the training labels.
+        true_shares: :math:`\pi`, share of each class in the truth, see
             :func:`robustfer.noise.transition_from_verified`.
         strength: :math:`\tau`, how much of the correction to make: 1 for all of it.
         equal: :math:`e` in [0, 1], how far to go from the true shares to equal shares.
 
     Shape:
-        probabilities ``(N, C)``, given ``(C)``, true ``(C)`` -> ``(N, C)``, rows sum to 1; in the
-        dtype of the probabilities, float32 for half inputs.
+        probabilities ``(N, C)``, given_shares ``(C)``, true_shares ``(C)`` -> ``(N, C)``, rows sum
+        to 1; in the dtype of the probabilities, float32 for half inputs.
 
     Raises:
         ValueError: an argument does not fit, shares do not sum to 1, or a given share is 0.
 
-    >>> probabilities = torch.tensor([[0.5, 0.5]])
-    >>> adjust_to_shares(probabilities, given=torch.tensor([0.2, 0.8]), true=torch.tensor([0.5, 0.5]))
+    >>> given_shares, true_shares = torch.tensor([0.2, 0.8]), torch.tensor([0.5, 0.5])
+    >>> adjust_to_shares(torch.tensor([[0.5, 0.5]]), given_shares, true_shares)
     tensor([[0.8000, 0.2000]])
-    """  # noqa: E501 - the example is one line
-    check_shapes(probabilities=(probabilities, "N* C"), given=(given, "C"), true=(true, "C"))
-    check_floating(probabilities=probabilities, given=given, true=true)
+    """
+    check_shapes(
+        probabilities=(probabilities, "N* C"),
+        given_shares=(given_shares, "C"),
+        true_shares=(true_shares, "C"),
+    )
+    check_floating(probabilities=probabilities, given_shares=given_shares, true_shares=true_shares)
     check_range("strength", strength, 0.0)
     check_range("equal", equal, 0.0, 1.0)
-    check_distribution(probabilities=probabilities, given=given[None], true=true[None])
-    if bool((given <= 0).any()):
+    check_distribution(
+        probabilities=probabilities,
+        given_shares=given_shares[None],
+        true_shares=true_shares[None],
+    )
+    if bool((given_shares <= 0).any()):
         raise ValueError(
-            f"given must be above 0 for each class, got 0 for class {int(given.argmin())}; leave "
-            "out classes without labels"
+            f"given_shares must be above 0 for each class, got 0 for class "
+            f"{int(given_shares.argmin())}; leave out classes without labels"
         )
     rows = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
     # In logarithms, because a product of small and large numbers could round to zero.
     logits = rows.clamp(min=torch.finfo(rows.dtype).tiny).log()
     if strength:
         # xlogy, because a true share of 0 to the power of 0 is 1.
-        ratio = torch.xlogy(1 - equal, true.cpu().double()) - given.cpu().double().log()
+        ratio = torch.xlogy(1 - equal, true_shares.cpu().double())
+        ratio = ratio - given_shares.cpu().double().log()
         logits = logits + (strength * ratio).to(logits)
     return logits.softmax(dim=1)
 

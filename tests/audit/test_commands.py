@@ -211,7 +211,7 @@ def test_no_file_that_is_read_is_replaced(run, raf, tmp_path, name):
 def test_outputs_are_two_files_and_may_lie_beside_the_run(run, raf, tmp_path):
     faces = RAFDB(raf)
     (tmp_path / "ce").mkdir()
-    dynamics = TrainingDynamics(70, 7, given=faces.targets)
+    dynamics = TrainingDynamics(70, num_classes=7, given=faces.targets)
     dynamics.update(torch.arange(70), predict(faces).log())
     save_file(dynamics.state_dict(), tmp_path / "ce" / "dynamics.safetensors")
     data = ("--data", f"rafdb:{raf}")
@@ -229,7 +229,7 @@ def test_outputs_are_two_files_and_may_lie_beside_the_run(run, raf, tmp_path):
 
 def test_samples_that_no_step_saw_are_counted(run, raf, tmp_path):
     faces = RAFDB(raf)
-    dynamics = TrainingDynamics(70, 7, given=faces.targets)
+    dynamics = TrainingDynamics(70, num_classes=7, given=faces.targets)
     dynamics.update(torch.arange(60), predict(faces)[:60].log())
     save_file(dynamics.state_dict(), tmp_path / "dynamics.safetensors")
     status, out, err = run("dynamics.safetensors", "--data", f"rafdb:{raf}")

@@ -53,15 +53,15 @@ def test_the_result_follows_from_the_scores():
     assert sum(one.true for one in result.table) == pytest.approx(60)
 
 
-def doubted_joint(rows, given):
-    joint = transition_from_confident_joint(rows, given) + 0.25 * torch.eye(4)
+def doubted_joint(given, rows):
+    joint = transition_from_confident_joint(given, rows) + 0.25 * torch.eye(4)
     return joint / joint.sum(dim=1, keepdim=True)
 
 
 def test_without_a_matrix_the_confident_joint_is_used_with_some_doubt():
     _, given, rows = simulate(200)
     result = audit(given, rows)
-    torch.testing.assert_close(result.transition, doubted_joint(rows, given))
+    torch.testing.assert_close(result.transition, doubted_joint(given, rows))
     torch.testing.assert_close(audit(given, rows, transition=result.transition).score, result.score)
 
 
@@ -71,7 +71,7 @@ def test_verified_labels_are_worth_their_number(stratified):
     counts = np.bincount(given, minlength=4) if stratified else None
     estimate = transition_from_verified(true[:50], given[:50], num_classes=4, given_counts=counts)
     result = audit(given, rows, transition=estimate)
-    joint, predicted = doubted_joint(rows, given), rows.mean(dim=0).tolist()
+    joint, predicted = doubted_joint(given, rows), rows.mean(dim=0).tolist()
     weight, matrix = [], []
     for k in range(4):
         verified = int((true[:50] == k).sum())
@@ -227,7 +227,7 @@ def test_predictions_are_read_from_each_kind_of_file(tmp_path):
 
 
 def test_the_record_of_a_run_is_read(tmp_path):
-    dynamics = TrainingDynamics(2, 2, given=torch.tensor([0, 1]))
+    dynamics = TrainingDynamics(2, num_classes=2, given=torch.tensor([0, 1]))
     dynamics.update(torch.tensor([0, 1, 1]), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
     save_file(dynamics.state_dict(), tmp_path / "dynamics.safetensors")
     for path in (tmp_path, tmp_path / "dynamics.safetensors"):
@@ -239,7 +239,7 @@ def test_the_record_of_a_run_is_read(tmp_path):
 
 def record_of(folder, seen, given, final=None):
     """A run of a few visits, each of which predicts these classes."""
-    dynamics = TrainingDynamics(len(given), 2, given=torch.tensor(given))
+    dynamics = TrainingDynamics(len(given), num_classes=2, given=torch.tensor(given))
     for classes in seen:
         logits = 4.0 * torch.eye(2)[torch.tensor(classes)]
         dynamics.update(torch.arange(len(given)), logits)

@@ -27,7 +27,9 @@ def test_it_is_the_equation_and_undone_by_its_sibling(batch, classes, strength, 
             expected = float(logits[row, k]) + strength * math.log(float(shares[k]))
             assert float(adjusted[row, k]) == pytest.approx(expected, abs=1e-12)
     even = torch.full((classes,), 1 / classes, dtype=torch.float64)
-    back = adjust_to_shares(adjusted.softmax(1), given=shares, true=even, strength=strength)
+    back = adjust_to_shares(
+        adjusted.softmax(1), given_shares=shares, true_shares=even, strength=strength
+    )
     torch.testing.assert_close(back, logits.softmax(1))
 
 

@@ -276,7 +276,7 @@ def test_the_table_names_each_class_once():
         estimate.text(["sad"])
 
 
-def slow_confident_joint(probabilities, given):
+def slow_confident_joint(given, probabilities):
     classes = len(probabilities[0])
     threshold = []
     for k in range(classes):
@@ -295,11 +295,11 @@ def test_confident_joint_is_the_loop(classes):
     generator = torch.Generator().manual_seed(0)
     rows = (2 * torch.randn(300, classes, generator=generator).double()).softmax(dim=1)
     given = torch.randint(classes - 1, (300,), generator=generator)  # one class has no sample
-    expected = slow_confident_joint(rows.tolist(), given.tolist())
-    found = transition_from_confident_joint(rows, given)
+    expected = slow_confident_joint(given.tolist(), rows.tolist())
+    found = transition_from_confident_joint(given, rows)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(transition_from_confident_joint(rows.numpy(), given.numpy()), found)
-    torch.testing.assert_close(transition_from_confident_joint(rows.float(), given), found)
+    torch.testing.assert_close(transition_from_confident_joint(given.numpy(), rows.numpy()), found)
+    torch.testing.assert_close(transition_from_confident_joint(given, rows.float()), found)
 
 
 def test_confident_joint_finds_the_matrix_where_the_network_is_right():
@@ -308,7 +308,7 @@ def test_confident_joint_finds_the_matrix_where_the_network_is_right():
     given = np.array([generator.choice(CLASSES, p=TRANSITION[k]) for k in true[:7000]])
     logits = generator.normal(size=(7000, CLASSES)) + 9 * np.eye(CLASSES)[true[:7000]]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    found = transition_from_confident_joint(probabilities, given)
+    found = transition_from_confident_joint(given, probabilities)
     assert np.abs(found.numpy() - TRANSITION)[[0, 3, 4, 6]].mean() < 0.03
 
 
@@ -325,7 +325,7 @@ def test_confident_joint_refuses():
         ([0.5, 0.5], [0, 1], r"probabilities must have shape \(N, C\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            transition_from_confident_joint(probabilities, given)
+            transition_from_confident_joint(given, probabilities)
 
 
 @pytest.mark.parametrize("level", [0.025, 0.5, 0.975])

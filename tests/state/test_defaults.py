@@ -53,7 +53,7 @@ def average():
 
 
 def dynamics():
-    made = TrainingDynamics(4, 3, given=GIVEN, early=(0, 1))
+    made = TrainingDynamics(4, num_classes=3, given=GIVEN, early=(0, 1))
     made.update(INDEX, SCORES)
     return made
 

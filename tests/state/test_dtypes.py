@@ -15,7 +15,7 @@ from robustfer.state import (
 GIVEN = torch.tensor([0, 1, 2, 1])
 MADE = {
     "teacher": lambda: ModelEMA(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))),
-    "dynamics": lambda: TrainingDynamics(4, 3, given=GIVEN),
+    "dynamics": lambda: TrainingDynamics(4, num_classes=3, given=GIVEN),
     "queue": lambda: FeatureQueue(dim=3, capacity=4),
     "bank": lambda: LabelDistributionBank(GIVEN, num_classes=3),
     "labels": lambda: LabelStore(GIVEN, num_classes=3, soft_targets=True),
@@ -75,7 +75,9 @@ def test_a_teacher_in_a_cast_parent_still_follows():
 
 
 def test_dynamics_in_a_cast_parent_still_count():
-    dynamics = nn.Sequential(TrainingDynamics(2, 3, given=torch.tensor([0, 1]))).bfloat16()[0]
+    dynamics = nn.Sequential(
+        TrainingDynamics(2, num_classes=3, given=torch.tensor([0, 1]))
+    ).bfloat16()[0]
     logits = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.3, 0.0]])
     for _ in range(1000):
         dynamics.update(torch.arange(2), logits)

@@ -20,7 +20,7 @@ GIVEN = torch.tensor([2, 0, 1, 1, 2, 0])
 
 
 def make(given=GIVEN, **options):
-    return TrainingDynamics(N, C, given=given, **{"early": EARLY, **options})
+    return TrainingDynamics(N, num_classes=C, given=given, **{"early": EARLY, **options})
 
 
 def scores(rows, seed=0, dtype=torch.float32):
@@ -156,7 +156,7 @@ def test_without_given_labels_there_are_no_margins():
     assert dynamics.forgotten is None
     with pytest.raises(ValueError, match="given labels, got none; .* given="):
         dynamics.area_under_margin()
-    made = TrainingDynamics(N, C)
+    made = TrainingDynamics(N, num_classes=C)
     made.load_state_dict(dynamics.state_dict())
     with pytest.raises(ValueError, match="label_given is not there"):
         make().load_state_dict(dynamics.state_dict())
@@ -165,7 +165,7 @@ def test_without_given_labels_there_are_no_margins():
 @pytest.mark.parametrize(("classes", "size_of_one"), [(7, 52), (300, 1812)])
 def test_bytes_of_a_sample(classes, size_of_one):
     dynamics = TrainingDynamics(
-        1000, classes, given=torch.arange(1000, dtype=torch.int64) % classes
+        1000, num_classes=classes, given=torch.arange(1000, dtype=torch.int64) % classes
     )
     size = sum(value.numel() * value.element_size() for value in dynamics.state_dict().values())
     assert size == size_of_one * 1000

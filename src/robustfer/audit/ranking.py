@@ -230,7 +230,7 @@ def transition_and_shares(
         matrix = to_probabilities("transition", transition)
         check_shapes(probabilities=(rows, "N C"), transition=(matrix, "C C"))
         return matrix, even.to(matrix)
-    joint = transition_from_confident_joint(rows, labels) + _RIGHT * torch.diag(even)
+    joint = transition_from_confident_joint(labels, rows) + _RIGHT * torch.diag(even)
     joint /= 1 + _RIGHT
     if transition is None:
         return joint, even

@@ -207,7 +207,7 @@ def transition_from_verified(
 
 
 def transition_from_confident_joint(
-    probabilities: Tensor | ArrayLike, given: Tensor | ArrayLike
+    given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike
 ) -> Tensor:
     r"""Estimate the transition matrix from predictions, without verified labels.
 
@@ -223,12 +223,12 @@ def transition_from_confident_joint(
     given labels. Use :func:`transition_from_verified` for training.
 
     Args:
+        given: the labels in the data set.
         probabilities: predictions of the data set, such as
             :meth:`robustfer.state.TrainingDynamics.probabilities`.
-        given: the labels in the data set.
 
     Shape:
-        probabilities ``(N, C)``, given integers ``(N)`` -> float64 ``(C, C)``, a row per true
+        given integers ``(N)``, probabilities ``(N, C)`` -> float64 ``(C, C)``, a row per true
         class, a column per given label.
 
     Raises:
@@ -239,7 +239,7 @@ def transition_from_confident_joint(
         Northcutt et al., Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021.
 
     >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7]]
-    >>> transition_from_confident_joint(probabilities, [0, 1, 1, 1])
+    >>> transition_from_confident_joint([0, 1, 1, 1], probabilities)
     tensor([[0.6667, 0.3333],
             [0.2500, 0.7500]], dtype=torch.float64)
     """

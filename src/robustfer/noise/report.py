@@ -142,7 +142,7 @@ def noise_report(dataset: LabeledFaces) -> NoiseReport:
     if dataset.true_targets is None:
         raise ValueError("dataset has no true_targets, so its label noise cannot be measured")
     num_classes = len(dataset.classes)
-    counts = confusion_matrix(dataset.targets, dataset.true_targets, num_classes)
+    counts = confusion_matrix(dataset.targets, dataset.true_targets, num_classes=num_classes)
     return NoiseReport(classes=dataset.classes, counts=counts)
 
 

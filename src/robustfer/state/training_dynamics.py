@@ -82,7 +82,7 @@ class TrainingDynamics(NeverHalf):
         2020; Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network
         Learning, ICLR 2019.
 
-    >>> dynamics = TrainingDynamics(2, 2, given=torch.tensor([0, 1]))
+    >>> dynamics = TrainingDynamics(2, num_classes=2, given=torch.tensor([0, 1]))
     >>> index = torch.tensor([0, 1])
     >>> dynamics.update(index, torch.tensor([[2.0, 0.0], [0.0, 4.0]]))
     >>> dynamics.update(index, torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
@@ -106,8 +106,8 @@ class TrainingDynamics(NeverHalf):
     def __init__(
         self,
         num_samples: int,
-        num_classes: int,
         *,
+        num_classes: int,
         given: Tensor | None = None,
         early: tuple[int, int] = (1, 4),
         dtype: torch.dtype = torch.float32,

@@ -109,7 +109,7 @@ def test_an_audit_reads_the_run(tmp_path, capsys):
         f"--noise-list={labels}",
         f"--output={tmp_path}/run",
     )
-    record = TrainingDynamics(len(faces), CLASSES, given=noisy)
+    record = TrainingDynamics(len(faces), num_classes=CLASSES, given=noisy)
     record.load_state_dict(load_file(tmp_path / "run/dynamics.safetensors"))
     capsys.readouterr()
     page, reader = tmp_path / "review.html", ["--reader", "num_samples=40", "--reader", "size=32"]

@@ -140,7 +140,7 @@ def test_a_matrix_is_estimated_from_the_memory_once_it_is_needed(tmp_path):
             assert torch.equal(method.memory.transition, torch.eye(7))
         if number == 2:
             expected = transition_from_confident_joint(
-                method.memory.bank.distribution, method.label
+                method.label, method.memory.bank.distribution
             )
             torch.testing.assert_close(method.memory.transition, expected.float())
     torch.testing.assert_close(method.memory.transition, expected.float())

@@ -87,7 +87,7 @@ def test_predictions_give_the_confident_joint(tmp_path):
     predicted = torch.rand(140, 7).softmax(1)
     save_file({"probabilities": predicted}, tmp_path / "p.safetensors")
     found = find_transition(f"predictions:{tmp_path}/p.safetensors", FACES, None)
-    assert torch.equal(found, transition_from_confident_joint(predicted, FACES.targets))
+    assert torch.equal(found, transition_from_confident_joint(FACES.targets, predicted))
 
 
 def test_no_matrix_where_labels_are_taken_as_right():
