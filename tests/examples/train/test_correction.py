@@ -154,6 +154,6 @@ def test_a_damaged_record_is_named(trained, review, tmp_path):
 def test_a_review_of_suspects_or_of_other_labels_is_named(trained, faces, tmp_path, capsys):
     suspects = written(tmp_path / "suspects.csv", faces, part="suspects")
     other = written(tmp_path / "other.csv", load_faces(settings_of("ce", "--noise-seed=5"))[0])
-    for review, fact in ((suspects, "only suspects"), (other, "other.csv")):
+    for review, fact in ((suspects, "of a random draw"), (other, "other.csv")):
         assert main(["evaluate", str(trained), f"--decisions={review}", *QUIET]) == 2
         assert fact in capsys.readouterr().err
