@@ -398,12 +398,6 @@ def ladder_table(rows: Rows) -> str:
     return "\n".join(folded(title, markdown_table(shown))).strip() + "\n"
 
 
-def corrections_table(rows: Rows) -> str:
-    """Make the recipe's tables: those of all methods, with the rows of its page only."""
-    own = (BASELINE, RECIPE, "retrain", "teacher-landmarks")
-    return shares_table([row for row in rows if row["method"] in own and row["scale"] != LONG])
-
-
 def shares_table(rows: Rows) -> str:
     """Make tables of predictions as they are, and as verified labels change them."""
     lines: list[str] = []
@@ -426,6 +420,12 @@ def shares_table(rows: Rows) -> str:
                 # The first is the one to read.
                 lines += folded(title, made) if lines else [f"**{title}**", "", made, ""]
     return "\n".join(lines).strip() + "\n" if lines else ""
+
+
+def corrections_table(rows: Rows) -> str:
+    """Make the same tables with the baseline and the methods of the recipe's page only."""
+    own = (BASELINE, RECIPE, "retrain", "teacher-landmarks")
+    return shares_table([row for row in rows if row["method"] in own and row["scale"] != LONG])
 
 
 def choices_table(rows: Rows) -> str:

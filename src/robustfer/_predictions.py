@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from robustfer import _shown
@@ -85,7 +84,12 @@ class Predictions(NamedTuple):
                 f"{path} must have a row for each of {len(ids)} samples, got {len(rows)}; predict "
                 "the same split, in its order"
             )
-        return self._replace(probabilities=rows, given=given)
+        return self._replace(
+            probabilities=rows,
+            given=given,
+            classes=None if self.classes is None else tuple(names),
+            ids=None if self.ids is None else list(ids),
+        )
 
 
 def read_probabilities(path: str | Path) -> Predictions:
@@ -214,9 +218,9 @@ def _read_npz(path: Path) -> Predictions:
 
 def _read_safetensors(path: Path) -> Predictions:
     try:
-        tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} must be a safetensors file: {error}") from error
     names, ids = _names_in(metadata, path)

@@ -26,8 +26,8 @@ class LandmarkCoordinates(NeverHalf):
     mirror images. :math:`\sigma` is the root mean square of :math:`s - m`, one number.
 
     A face with an unknown point gives zeros, which are nobody's neighbour. :meth:`known` returns
-    which faces have all points.
-    This is beyond the paper, whose landmark space is a trained branch, :class:`LandmarkClassifier`.
+    which faces have all points. This is beyond the paper, whose landmark space is a trained branch,
+    :class:`LandmarkClassifier`.
 
     Args:
         landmarks: points (x, y) in pixels of the training faces, NaN where unknown. Faces with
