@@ -423,7 +423,7 @@ def test_the_page_says_how_many_pairs_there_are(browser, tmp_path):
 
 
 def test_n_goes_through_the_parts(browser, tmp_path):
-    found = result(first="a.png")
+    found = result(first="parts.png")
     one, other = (int((found.given == label).nonzero()[0]) for label in (0, 1))
     pairs = Duplicates(torch.tensor([one]), torch.tensor([other]), torch.tensor([0.95]))
     write_review(tmp_path / "review.html", found, images(), duplicates=pairs, random=5, suspects=4)
@@ -444,6 +444,14 @@ def test_n_goes_through_the_parts(browser, tmp_path):
     button.click()
     assert part() == "Suspects 1/4"
     assert "Face 2 of 4" in text(browser, "#status")
+    # Opened again, the page shows the same part; another day, the first that is not finished.
+    browser.refresh()
+    assert part() == "Suspects 1/4"
+    open_tab(browser, "Random")
+    press(browser, "1", "1", "1", "1")
+    browser.execute_script("sessionStorage.clear()")
+    browser.refresh()
+    assert part() == "Suspects 1/4"
     # A review without duplicates has no such part.
     write_review(tmp_path / "plain.html", result(first="b.png"), images(), random=5)
     browser.get((tmp_path / "plain.html").as_uri())
