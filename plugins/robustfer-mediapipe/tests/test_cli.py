@@ -102,6 +102,16 @@ def test_interrupted(command, capsys, monkeypatch):
     assert "stopped; 0 of 3 images are kept in points.npz.partial" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("error", [OSError("the disk is full"), ImportError("no libGL.so.1")])
+def test_an_error_of_the_system_is_one_line(command, capsys, monkeypatch, error):
+    def fail(self, **options):
+        raise error
+
+    monkeypatch.setattr(Mesh, "__init__", fail)
+    assert command("faces", "points.npz") == 1
+    assert capsys.readouterr().err == f"robustfer-mediapipe: {error}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

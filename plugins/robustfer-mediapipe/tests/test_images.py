@@ -17,7 +17,9 @@ def test_images_are_found_in_all_folders_in_order(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
-    assert find_images(tmp_path) == ["a.jpeg", "b/10.JPG", "b/2.png"]
+    (tmp_path / "c").symlink_to("b")
+    (tmp_path / "b" / "back").symlink_to(tmp_path)
+    assert find_images(tmp_path) == ["a.jpeg", "b/10.JPG", "b/2.png", "c/10.JPG", "c/2.png"]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             partial(FaceMesh, margin=options.margin, confidence=options.confidence),
             _settings(margin=options.margin, confidence=options.confidence),
         )
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"robustfer-mediapipe: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:

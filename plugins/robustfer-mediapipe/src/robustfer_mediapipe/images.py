@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,24 @@ MAX_MEGAPIXELS = 50
 def find_images(folder: Path) -> list[str]:
     """Return the paths of all images below a folder, relative to it, with ``/``, sorted.
 
-    Files and folders whose names start with a dot are left out.
+    Links to folders are followed, as robustfer does. Files and folders whose names start with a dot
+    are left out.
     """
-    below = (path.relative_to(folder) for path in folder.rglob("*"))
-    return sorted(
-        path.as_posix()
-        for path in below
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.parts)
-        and (folder / path).is_file()
-    )
+    return sorted(_walk(folder, ()))
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    here = folder.stat()
+    identity = (here.st_dev, here.st_ino)
+    if identity in above:  # a link back to a folder above
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from (f"{path.name}/{name}" for name in _walk(path, (*above, identity)))
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path.name
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -27,7 +27,13 @@ class FaceMesh:
 
     def __init__(self, *, margin: float = 0.25, confidence: float = 0.5) -> None:
         # Imported here, because it takes seconds, which --help should not need.
-        from mediapipe.python.solutions.face_mesh import FaceMesh as Solution
+        try:
+            from mediapipe.python.solutions.face_mesh import FaceMesh as Solution
+        except ImportError as error:
+            raise ImportError(
+                f"mediapipe cannot be imported: {error}; if a library such as libGL.so.1 is "
+                "missing, install it: apt-get install libgl1 libglib2.0-0 on Debian and Ubuntu"
+            ) from error
 
         self.margin = margin
         self._solution = Solution(
