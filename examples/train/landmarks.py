@@ -9,6 +9,7 @@ from torch import Tensor
 
 from examples.train.options import Refused
 from robustfer.data import LabeledFaces
+from robustfer.data.readers.images import FileFaces
 from robustfer.landmarks import (
     DatasetLandmarks,
     LandmarkFile,
@@ -33,7 +34,8 @@ def find_landmarks(
         source: ``dataset``, or ``file:PATH``.
         faces: the data set.
         size: height and width of its images.
-        found_at: side of the images that the landmarks were found in. ``None``: ``size``.
+        found_at: side of the images that the landmarks were found in. ``None``: that of the files
+            of the data set, or ``size`` if it is not read from image files.
         points: number of points to convert to. ``None``: no conversion.
 
     Raises:
@@ -42,11 +44,12 @@ def find_landmarks(
     kind, _, path = source.partition(":")
     if kind == "file" and path:
         provider: Any = LandmarkFile(path)
+        landmarks, visible = _from_file(provider, faces, moved=found_at is None)
     elif source == "dataset":
         provider = DatasetLandmarks(faces)
+        landmarks, visible = provider(faces.ids)
     else:
         raise Refused(f"--landmarks must be dataset or file:PATH, got {source}")
-    landmarks, visible = provider(faces.ids)
     layout = provider.layout if points is None else landmark_layout(points)
     if layout != provider.layout:
         landmarks, visible = convert_landmarks(
@@ -56,3 +59,25 @@ def find_landmarks(
         landmarks = resize_landmarks(landmarks, from_size=found_at, to_size=size)
     landmarks = landmarks.to(torch.get_default_dtype())
     return landmarks.masked_fill(~visible[..., None], torch.nan), layout
+
+
+def _from_file(
+    provider: LandmarkFile, faces: LabeledFaces, *, moved: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the landmarks of a file, moved as the data set crops and resizes its images."""
+    if not isinstance(faces, FileFaces):
+        return provider(faces.ids)
+    row_of = {name: row for row, name in enumerate(faces.all_ids)}
+    rows = [row_of[name] for name in faces.ids]
+    try:
+        landmarks, visible = provider(faces.ids)
+    except ValueError:
+        # The ids of RAF-DB's aligned images are the names of the original ones.
+        names = [faces.file_names[row] for row in rows]
+        if names == list(faces.ids):
+            raise
+        landmarks, visible = provider(names)
+    if moved:
+        placed = [faces.place(row, own) for row, own in zip(rows, landmarks, strict=True)]
+        landmarks = torch.stack(placed)
+    return landmarks, visible

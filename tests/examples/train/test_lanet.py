@@ -1,13 +1,16 @@
 """LA-Net: landmarks from a set or a file, parts that are left out, and inference."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from examples.train.landmarks import find_landmarks
 from examples.train.options import Refused
 from robustfer.checkpoint import load_resume
-from robustfer.data import DemoFaces
+from robustfer.data import RAFDB, DemoFaces
 from robustfer.landmarks import landmark_layout
 from robustfer.models import CAMClassifier, LandmarkClassifier, LandmarkCoordinates, LANetModel
 from tests.examples.train.runs import run
@@ -50,6 +53,28 @@ def test_landmarks_come_from_the_set_or_a_file(landmarks_file):
     assert fewer[1].isnan().all()
     enlarged, _ = found(f"file:{landmarks_file}", found_at=SIZE // 2)
     torch.testing.assert_close(enlarged[0], 2 * own[0] + 0.5)
+
+
+def test_landmarks_of_image_files_move_with_the_images(tmp_path):
+    """A file with the names of RAF-DB's aligned images, in their pixels."""
+    for folder in ("EmoLabel", "Image/aligned"):
+        Path(tmp_path, folder).mkdir(parents=True)
+    names = [f"train_{number}" for number in range(3)]
+    for name in names:
+        Image.new("RGB", (10, 10)).save(tmp_path / f"Image/aligned/{name}_aligned.jpg")
+    lines = "\n".join(f"{name}.jpg 1" for name in names)
+    (tmp_path / "EmoLabel/list_patition_label.txt").write_text(lines)
+    points = np.arange(30.0).reshape(3, 5, 2)
+    path = tmp_path / "landmarks.npz"
+    np.savez(path, image=[f"{name}_aligned.jpg" for name in names], landmarks=points)
+    faces = RAFDB(tmp_path, size=20).subset([2, 0])
+    landmarks, _ = find_landmarks(f"file:{path}", faces, size=(20, 20), found_at=None, points=None)
+    assert torch.equal(landmarks, 2 * torch.tensor(points[[2, 0]]).float() + 0.5)
+    given, _ = find_landmarks(f"file:{path}", faces, size=(20, 20), found_at=20, points=None)
+    assert torch.equal(given, torch.tensor(points[[2, 0]]).float())
+    np.savez(path, image=["other.jpg"], landmarks=points[:1])
+    with pytest.raises(ValueError, match="no landmarks for 2 of 2 samples"):
+        find_landmarks(f"file:{path}", faces, size=(20, 20), found_at=None, points=None)
 
 
 def test_landmarks_that_cannot_be_had_are_refused(tmp_path):
@@ -106,7 +131,7 @@ def test_a_weight_of_zero_leaves_its_part_out(tmp_path, part):
     state = load_resume(tmp_path / "run/resume.pt")["method"]
     moved = (state["bank.distribution"].amax(1) < 1).any()
     assert moved == (part != "distribution")
-    name = "faces.head.heatmaps.weight"
+    name = "model.head.heatmaps.weight"
     trained = not torch.equal(state[f"network.{name}"], state[f"average.module.{name}"])
     assert trained == (part != "landmark")
     followed = int(state["average.step"]) > 0

@@ -157,6 +157,9 @@ class FileFaces(LabeledFaces):
         boxes: the part of each image to crop before resizing.
         in_memory: read all files at once and keep them, 3 * H * W bytes each.
         labels: arguments of :class:`LabeledFaces`.
+
+    Attributes:
+        file_names: the paths of the files below the folder, by row of the whole data set.
     """
 
     def __init__(
@@ -173,11 +176,11 @@ class FileFaces(LabeledFaces):
         check_bool("in_memory", in_memory)
         super().__init__(**labels)
         self._folder, self._boxes = folder, boxes
-        self._names = self.all_ids if names is None else names
+        self.file_names = self.all_ids if names is None else names
         self._shape = self._read(0).shape
         self._images: Tensor | None = None
         if in_memory:
-            count = len(self._names)
+            count = len(self.file_names)
             images = torch.empty((count, *self._shape), dtype=torch.uint8, device="cpu")
             for row in tqdm(range(count), desc=f"reading {folder.name}", disable=None):
                 images[row] = self.load_image(row)
@@ -190,8 +193,8 @@ class FileFaces(LabeledFaces):
         image = self._read(row)
         if image.shape != self._shape:
             raise ValueError(
-                f"{self._folder / self._names[row]} has {_shown(image.shape)} pixels, expected the "
-                f"{_shown(self._shape)} of {self._names[0]}; pass size= to resize all "
+                f"{self._folder / self.file_names[row]} has {_shown(image.shape)} pixels, expected "
+                f"the {_shown(self._shape)} of {self.file_names[0]}; pass size= to resize all "
                 "images (in a command: the option size of the reader)"
             )
         return image
@@ -204,7 +207,7 @@ class FileFaces(LabeledFaces):
         if self._size is None:
             return points.clone()
         width, height = (
-            _upright_size(self._folder / self._names[row])
+            _upright_size(self._folder / self.file_names[row])
             if box is None
             else (box.right - box.left, box.bottom - box.top)
         )
@@ -212,7 +215,7 @@ class FileFaces(LabeledFaces):
 
     def _read(self, row: int) -> Tensor:
         box = None if self._boxes is None else self._boxes[row]
-        return read_image(self._folder / self._names[row], size=self._size, box=box)
+        return read_image(self._folder / self.file_names[row], size=self._size, box=box)
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
