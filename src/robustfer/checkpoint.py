@@ -43,9 +43,9 @@ _Model = TypeVar("_Model", bound=nn.Module)
 MODEL_FILE = "model.safetensors"
 
 # torch.load(weights_only=True) rebuilds these. torch's own state_dicts use the last two:
-# modules an OrderedDict, MultiStepLR a Counter.
+# modules an OrderedDict, MultiStepLR a Counter. A dtype is in the state of timm's adafactorbv.
 _MAPPINGS = (dict, OrderedDict, Counter)
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (str, int, float, bool, type(None), torch.dtype)
 # Greatest depth of nested containers. pickle fails at several hundred.
 _MAX_DEPTH = 100
 
@@ -201,8 +201,8 @@ def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
 
     Args:
         path: the file, usually ``resume.pt``. Its folder is made if needed.
-        state: dicts, lists and tuples of tensors, texts, numbers, booleans and ``None``, such as
-            the ``state_dict`` of modules, optimizers and most schedulers.
+        state: dicts, lists and tuples of tensors, texts, numbers, booleans, ``None`` and dtypes,
+            such as the ``state_dict`` of modules, optimizers and most schedulers.
 
     Raises:
         ValueError: ``state`` holds something else, which :func:`load_resume` could not read. An
@@ -218,7 +218,7 @@ def save_resume(path: str | Path, state: Mapping[str, Any]) -> None:
     >>> save_resume("resume.pt", {"optimizer": {"hooks": [print]}})
     Traceback (most recent call last):
     ...
-    ValueError: state['optimizer']['hooks'][0] must be a tensor, text, number, boolean or None in plain dicts, lists and tuples, got builtin_function_or_method
+    ValueError: state['optimizer']['hooks'][0] must be a tensor, text, number, boolean, None or dtype in plain dicts, lists and tuples, got builtin_function_or_method
     """  # noqa: E501 - the message is one line
     _check_plain("state", state)
     write_whole(Path(path), lambda file: _save(state, file))
@@ -410,8 +410,8 @@ def _check_plain(where: str, value: Any, depth: int = 0) -> None:
     mapping = type(value) in _MAPPINGS
     if not mapping and type(value) not in (list, tuple, *_PLAIN, Tensor, nn.Parameter):
         raise ValueError(
-            f"{where} must be a tensor, text, number, boolean or None in plain dicts, lists and "
-            f"tuples, got {type(value).__name__}"
+            f"{where} must be a tensor, text, number, boolean, None or dtype in plain dicts, lists "
+            f"and tuples, got {type(value).__name__}"
         )
     if mapping or type(value) in (list, tuple):
         for key, inner in value.items() if mapping else enumerate(value):
