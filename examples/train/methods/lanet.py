@@ -25,7 +25,8 @@ class Options:
     Args:
         second_space: space of the landmarks: branch (trained with the network) or coordinates
         landmarks: dataset (those of the data set), or file:PATH
-        landmarks_size: side in pixels of the images they were found in; default: that of the images
+        landmarks_size: side in pixels of the images they were found in; default: that of the image
+            files
         points: number of landmarks to convert to (the paper: 19)
         distribution_weight: weight of the label distributions; 0: none
         landmark_weight: weight of the heat maps; 0: none

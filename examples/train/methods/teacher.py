@@ -33,7 +33,8 @@ class Options(forward.Options):
             second pass; 0: none
         landmark_weight: weight of the heat maps of a landmark branch; 0: no branch
         landmarks: dataset (those of the data set), or file:PATH
-        landmarks_size: side in pixels of the images they were found in; default: that of the images
+        landmarks_size: side in pixels of the images they were found in; default: that of the image
+            files
         points: number of landmarks to convert to
         adjust_to: class shares to predict with: truth (the true ones), uniform (equal ones), or
             none (no change)
