@@ -1,16 +1,18 @@
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.data import (
-    EXPRESSIONS,
+from robustfer.data import EXPRESSIONS, NUMBERINGS
+from robustfer.data.classes import (
     EXPRESSIONS_WITH_CONTEMPT,
-    NUMBERINGS,
+    class_name,
     class_order,
+    classes_of,
     renumber,
 )
-from robustfer.data.classes import class_name, classes_of
 
 orders = st.permutations(EXPRESSIONS)
 
@@ -33,6 +35,12 @@ def test_what_the_data_sets_say_of_themselves():
     assert [NUMBERINGS["fer2013"][code] for code in (0, 3, 6)] == ["anger", "happiness", "neutral"]
     with pytest.raises(TypeError):
         NUMBERINGS["rafdb"][1] = "fear"
+    assert NUMBERINGS["lanet"] == NUMBERINGS["fer2013"]
+    page = (Path(__file__).parents[2] / "docs" / "bring_your_own_data.md").read_text("utf-8")
+    shown = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
+    for name in NUMBERINGS.keys() - {"lanet"}:
+        codes = NUMBERINGS[name]
+        assert ["", f"`{name}`", *(codes.get(code, "") for code in range(8)), ""] in shown
 
 
 @pytest.mark.parametrize(

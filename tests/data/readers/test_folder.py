@@ -3,7 +3,8 @@ import os
 import pytest
 from torch.utils.data import DataLoader
 
-from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, ImageFolder
+from robustfer.data import EXPRESSIONS, ImageFolder
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 from tests.data.trees import write_image
 
 
@@ -39,7 +40,10 @@ def test_synonyms_and_numbers(tmp_path):
     tree(tmp_path / "numbers", "train/1/a.png", "train/6/a.png", "test/2/a.png")
     faces = ImageFolder(tmp_path / "numbers", split="train", numbers="rafdb")
     assert [faces.classes[target] for target in faces.targets] == ["surprise", "anger"]
-    assert ImageFolder(tmp_path / "numbers", split="train").classes == ("1", "2", "6")
+    with pytest.raises(ValueError, match="label is the number '[126]', whose meaning differs"):
+        ImageFolder(tmp_path / "numbers", split="train")
+    names = ["2", "1", "6"]
+    assert ImageFolder(tmp_path / "numbers", split="train", classes=names).classes == tuple(names)
     tree(tmp_path / "numbers", "test/8/a.png")
     with pytest.raises(ValueError, match="/8: label must be a whole number from 1 to 7, got '8'"):
         ImageFolder(tmp_path / "numbers", split="train", numbers="rafdb")
@@ -229,7 +233,7 @@ def test_numbers_as_folders(tmp_path):
     with pytest.raises(ValueError, match="/nan: label 'nan' stands for a missing value"):
         ImageFolder(tmp_path, numbers="affectnet")
     tree(tmp_path / "mixed", "happy/a.png", "4/a.png")
-    with pytest.raises(ValueError, match="/4: label is the number 4 beside names"):
+    with pytest.raises(ValueError, match="/4: label is the number '4', whose meaning"):
         ImageFolder(tmp_path / "mixed")
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT
-from robustfer.data.classes import EXPRESSION_WORDS, class_name
+from robustfer.data import EXPRESSIONS
+from robustfer.data.classes import EXPRESSION_WORDS, EXPRESSIONS_WITH_CONTEMPT, class_name
 from robustfer.data.readers.label_names import name_classes
 
 LETTERS = string.ascii_lowercase
@@ -78,8 +78,6 @@ def test_a_class_that_is_named_needs_no_second_look():
         (["happy", "inf"], {"numbers": "rafdb"}, "line 3: .* from 1 to 7, got 'inf'"),
         (["happy", "1e0"], {"numbers": "rafdb"}, "line 3: .* from 1 to 7, got '1e0'"),
         (["happy", "0"], {"numbers": "rafdb"}, "line 3: .* from 1 to 7, got '0'"),
-        (["happy", "3"], {"numbers_are_names": True}, "line 3: label is the number 3 beside names"),
-        (["1", "2.0"], {"numbers_are_names": True}, "line 3: label is the number '2.0'"),
         (
             ["7"],
             {"numbers": "affectnet", "classes": EXPRESSIONS},
@@ -96,9 +94,3 @@ def test_a_class_that_is_named_needs_no_second_look():
 def test_labels_that_would_quietly_be_another_class(labels, options, message):
     with pytest.raises(ValueError, match=message):
         named(*labels, **options)
-
-
-def test_plain_numbers_may_be_names():
-    names, classes = named("10", "9", numbers_are_names=True)
-    assert names == {"10": "10", "9": "9"}
-    assert classes == ("10", "9")

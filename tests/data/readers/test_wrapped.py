@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch.utils.data import ChainDataset, DataLoader, Dataset, TensorDataset
 
-from robustfer.data import EXPRESSIONS, WrappedFaces, class_order
+from robustfer.data import EXPRESSIONS, WrappedFaces
+from robustfer.data.classes import class_order
 from robustfer.noise import with_symmetric_noise
 from robustfer.state import LabelStore
 
@@ -70,6 +71,16 @@ def test_a_data_set_of_torchvision():
     own = Own([0, 3, 1], classes=NAMES, targets=[0, 3, 1])
     assert names(WrappedFaces(own, targets=own.targets)) == names(faces)
     assert own.read == 0
+
+
+def test_names_that_are_numbers_need_a_meaning():
+    own = Own([0, 6], classes=[*"1234567"])
+    with pytest.raises(ValueError, match="the class '1' of dataset: .* meaning differs"):
+        WrappedFaces(own)
+    with pytest.raises(ValueError, match="the class '7' of dataset: .* from 0 to 6, got '7'"):
+        WrappedFaces(own, numbers="fer2013")
+    assert names(WrappedFaces(own, numbers="rafdb")) == ["surprise", "neutral"]
+    assert names(WrappedFaces(own, classes=own.classes)) == ["1", "7"]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class ImageFolder(FileFaces):
             :data:`robustfer.data.NUMBERINGS` for its order. A folder with another name is an error.
         numbers: the meaning of folders named by numbers: a data set of
             :data:`robustfer.data.NUMBERINGS`, or ``"classes"`` for positions in ``classes``.
-            ``None``: numbers are names.
+            Without it such a folder is an error, unless ``classes`` names it.
         in_memory: read all images at once and keep them, 3 * H * W bytes each.
 
     Raises:
@@ -85,9 +85,7 @@ class ImageFolder(FileFaces):
             for below in folders.values()
         }
         labels = {label: f"the folder {below / label}" for below in found for label in found[below]}
-        names, order = name_classes(
-            labels, numbers=numbers, classes=classes, numbers_are_names=True
-        )
+        names, order = name_classes(labels, numbers=numbers, classes=classes)
         known = EXPRESSIONS_WITH_CONTEMPT if classes is None else order
         for below, images in found.items():
             for label, paths in images.items():

@@ -31,7 +31,6 @@ def name_classes(
     *,
     numbers: str | None,
     classes: str | Sequence[str] | None,
-    numbers_are_names: bool = False,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the class of each label, and the ordered classes.
 
@@ -44,8 +43,6 @@ def name_classes(
         numbers: the meaning of numbers: a key of :data:`NUMBERINGS`, or ``"classes"`` for positions
             in ``classes``.
         classes: names of the classes, or a key of :data:`NUMBERINGS`.
-        numbers_are_names: without ``numbers``, treat plain numbers as names if no label is an
-            expression.
     """
     order = None if classes is None else class_order(classes)
     codes: Mapping[int, str] | None = None
@@ -55,10 +52,7 @@ def name_classes(
         codes = dict(enumerate(order))
     elif numbers is not None:
         codes = NUMBERINGS[check_choice("numbers", numbers, (*NUMBERINGS, "classes"))]
-    names = {
-        label: _name(label, where, codes, order, numbers_are_names)
-        for label, where in labels.items()
-    }
+    names = {label: _name(label, where, codes, order) for label, where in labels.items()}
     if order is None:
         _check_new_classes(labels, names)
         order = classes_of(names.values())
@@ -70,11 +64,10 @@ def _name(
     where: str,
     codes: Mapping[int, str] | None,
     order: Sequence[str] | None,
-    numbers_are_names: bool,
 ) -> str:
     if not label:
         raise ValueError(f"{where}: label is empty")
-    if order is not None and label in order and (codes is None or not _is_number(label)):
+    if order is not None and label in order and (codes is None or not is_number(label)):
         return label
     if label.lower() in _MISSING:
         raise ValueError(
@@ -82,21 +75,20 @@ def _name(
             "names of all classes as classes="
         )
     name = class_name(label)
-    if _is_number(label):
-        plain = label.isascii() and label.isdigit()
-        if codes is None and not (plain and numbers_are_names and order is None):
+    if is_number(label):
+        if codes is None:
             raise ValueError(
                 f"{where}: label is the number {_shown.value(label)}, whose meaning differs "
-                f"between data sets; pass numbers=, one of {', '.join(NUMBERINGS)} or classes"
+                f"between data sets; pass numbers=, one of {', '.join(NUMBERINGS)} or classes. If "
+                "numbers are the names, pass all of them as classes="
             )
-        if codes is not None:
-            number = parse_whole_number(label)
-            if number is None or number not in codes:
-                raise ValueError(
-                    f"{where}: label must be a whole number from {min(codes)} to {max(codes)}, "
-                    f"got {_shown.value(label)}"
-                )
-            name = codes[number]
+        number = parse_whole_number(label)
+        if number is None or number not in codes:
+            raise ValueError(
+                f"{where}: label must be a whole number from {min(codes)} to {max(codes)}, "
+                f"got {_shown.value(label)}"
+            )
+        name = codes[number]
     if order is not None and name not in order:
         raise ValueError(
             f"{where}: label must be one of {', '.join(order)}, got {_shown.value(label)}"
@@ -118,11 +110,6 @@ def _check_new_classes(labels: Mapping[str, str], names: Mapping[str, str]) -> N
                     f"{labels[label]}: label {label!r} is not an expression; did you mean "
                     f"{near!r}? If it is another class, pass the names of all classes as classes="
                 )
-            if _is_number(label):
-                raise ValueError(
-                    f"{labels[label]}: label is the number {label} beside names; pass the meaning "
-                    f"of numbers as numbers=, one of {', '.join(NUMBERINGS)}"
-                )
     spellings: dict[str, str] = {}
     for label in own:
         other = spellings.setdefault(_loose(label), label)
@@ -133,7 +120,8 @@ def _check_new_classes(labels: Mapping[str, str], names: Mapping[str, str]) -> N
             )
 
 
-def _is_number(label: str) -> bool:
+def is_number(label: str) -> bool:
+    """Return whether a label is a number, whose meaning differs between data sets."""
     try:
         float(label)
     except ValueError:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_order, classes_of
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.readers.images import decode
-from robustfer.data.readers.label_names import name_classes
+from robustfer.data.readers.label_names import is_number, name_classes
 
 
 class WrappedFaces(LabeledFaces):
@@ -32,7 +32,8 @@ class WrappedFaces(LabeledFaces):
         dataset: has a length, and rows by number.
         classes: names of the classes in order, or a data set of
             :data:`robustfer.data.NUMBERINGS`. Default: the data set's own names.
-        numbers: another meaning of numbers: a data set of :data:`robustfer.data.NUMBERINGS`.
+        numbers: another meaning of numbers: a data set of :data:`robustfer.data.NUMBERINGS`. If
+            the data set's own names are numbers, such as those of folders, it is their meaning.
         image: key of the image, if rows are dictionaries.
         label: key of the label, if rows are dictionaries.
         targets: all labels (N,), or probabilities (N, C). Default: they are read from every row, or
@@ -70,6 +71,14 @@ class WrappedFaces(LabeledFaces):
                 f"targets must have a label for each of {len(dataset)} rows, got {len(labels)}"
             )
         own = _names_of(dataset, label) if classes is None else class_order(classes)
+        if classes is None and own is not None and any(map(is_number, own)):
+            # Folders named by numbers, whose meaning differs between data sets.
+            meant, _ = name_classes(
+                {name: f"the class {name!r} of dataset" for name in own},
+                numbers=numbers,
+                classes=None,
+            )
+            own, numbers = tuple(meant[name] for name in own), None
         if isinstance(labels[0], list):
             if own is None:
                 raise ValueError("probabilities need names of their columns; pass classes=")
