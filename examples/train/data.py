@@ -29,7 +29,13 @@ def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
     """Return the training set, with the noise of the settings, and the evaluation set."""
     options = settings.data
     train = read_faces_to_train(options, settings.noise, seed=settings.run.seed)
-    judged = read_faces_to_judge(options)
+    try:
+        judged = read_faces_to_judge(options)
+    except (ValueError, OSError) as error:
+        raise Refused(
+            f"the evaluation set cannot be read: {' '.join(str(error).split())}. Choose its split "
+            "with --evaluate-on, or another data set with --evaluate-data"
+        ) from error
     if judged.classes != train.classes:
         raise Refused(
             f"the evaluation set has the classes {', '.join(judged.classes)}, expected those of "

@@ -168,6 +168,11 @@ def test_a_set_to_evaluate_on_with_other_classes(capsys, tmp_path, elsewhere):
     err = refusal(capsys, "ce", *FEW, f"--evaluate-data={faces}",
                   "--evaluate-reader.classes=fer2013")  # fmt: skip
     assert "the evaluation set has the classes" in err
+    # As with AffectNet, which has no test set.
+    options = (f"--data={faces}", "--reader={}", "--evaluate-on=validation")
+    err = refusal(capsys, "ce", *FEW, *options)
+    assert "the evaluation set cannot be read" in err
+    assert "split with --evaluate-on, or another data set with --evaluate-data" in err
     assert list(elsewhere.iterdir()) == []
 
 
