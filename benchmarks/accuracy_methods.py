@@ -18,7 +18,7 @@ class Method:
         grid: settings to tune over.
         arguments: arguments of all its runs.
         losses: losses of the command ``compose``. A setting of this name is the loss's weight, or
-            its weight and options, such as ``"1,momentum=0.9"``.
+            its weight and options, such as ``"1,decay=0.9"``.
         parts: changes of the tuned setting for an ablation, one at a time.
         told: what the training knows besides the given labels: ``"100 verified"`` or ``"votes"``.
         again: whether it is a second training, after the reported run of cross entropy with the
@@ -183,12 +183,12 @@ METHODS = {
             {
                 "learning-rate": 0.002,
                 "weight-decay": 0.5,
-                "early_learning_regularization": "1,weight=3,momentum=0.7",
+                "early_learning_regularization": "1,weight=3,decay=0.7",
             },
             {
                 "learning-rate": 0.002,
                 "weight-decay": 0.5,
-                "early_learning_regularization": "1,weight=1,momentum=0.7",
+                "early_learning_regularization": "1,weight=1,decay=0.7",
             },
         ),
     ),
@@ -210,9 +210,9 @@ METHODS = {
         losses=("memory_targets",),
         passes=1,
         grid=(
-            {**_SMALL, "memory_targets": "1,weight=0.5,momentum=0.9"},
-            {**_SMALL, "memory_targets": "1,weight=0.7,momentum=0.9"},
-            {**_SMALL, "memory_targets": "1,weight=0.9,momentum=0.7"},
+            {**_SMALL, "memory_targets": "1,weight=0.5,decay=0.9"},
+            {**_SMALL, "memory_targets": "1,weight=0.7,decay=0.9"},
+            {**_SMALL, "memory_targets": "1,weight=0.9,decay=0.7"},
         ),
     ),
     # The same with a teacher's predictions. Their weight rises later.
@@ -223,7 +223,7 @@ METHODS = {
         grid=(
             {**_SMALL, "distillation-weight": 0, "memory-weight": 0.5},
             {**_SMALL, "distillation-weight": 0, "memory-weight": 0.7},
-            {**_SMALL, "distillation-weight": 0, "memory-weight": 0.7, "memory-momentum": 0.9},
+            {**_SMALL, "distillation-weight": 0, "memory-weight": 0.7, "memory-decay": 0.9},
         ),
     ),
     # The crowd's votes contain the true labels.
@@ -411,9 +411,7 @@ FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
     "gsmc": ({"decay": 0.995, "distillation-weight": 0.3},),
     "lanet": ({},),
     "generalized_cross_entropy": ({"generalized_cross_entropy": "1,q=0.4"},),
-    "early_learning_regularization": (
-        {"early_learning_regularization": "1,weight=1,momentum=0.7"},
-    ),
+    "early_learning_regularization": ({"early_learning_regularization": "1,weight=1,decay=0.7"},),
     "forward": (
         {"verified-draw": "stratified"},
         {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},

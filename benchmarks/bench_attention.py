@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustfer.functional import attention_consistency, class_attention
+from robustfer.functional import attention_consistency
+from robustfer.functional.attention import class_attention
 
 SHAPES = [(32, 2048, 7, 7), (128, 512, 7, 7)]
 CLASSES = 7

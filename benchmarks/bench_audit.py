@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from robustfer.audit import audit, label_posterior
+from robustfer.audit import audit
+from robustfer.audit.scores import label_posterior
 
 CLASSES = 7
 

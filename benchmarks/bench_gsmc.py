@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import bench_attention
-from robustfer.functional import class_attention
+from robustfer.functional.attention import class_attention
 from robustfer.losses import GSMCLoss
 
 # With few channels the matrix products are small, so the other operations dominate.

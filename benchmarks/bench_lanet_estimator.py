@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustfer.models import LabelDistributionEstimator
+from robustfer.models.label_distribution import LabelDistributionEstimator
 
 BATCH, WIDTHS, CLASSES, NEIGHBORS = 128, (512, 64), 7, 8
 

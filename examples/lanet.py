@@ -46,7 +46,7 @@ views = SingleView(pipeline=KorniaPipeline(crop, K.RandomHorizontalFlip()))
 plain = SingleView().eval()
 criterion = LANetLoss(image_size=48)
 # State: label distributions, keys to contrast with, and an average of the network.
-bank = LabelDistributionBank(train_set.targets, num_classes=7, momentum=0.9).to(device)
+bank = LabelDistributionBank(train_set.targets, num_classes=7, decay=0.9).to(device)
 queue = FeatureQueue(64, capacity=1024).to(device)
 average = ModelEMA(model, decay=0.99)
 optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)

@@ -52,6 +52,16 @@ def test_what_the_reference_shows_can_be_imported():
         assert hasattr(importlib.import_module(module), attribute), name
 
 
+def test_a_package_hands_out_nothing_that_the_reference_lacks():
+    shown, lacking = documented(), []
+    for name in PACKAGES:
+        package = importlib.import_module(name)
+        if hasattr(package, "__path__"):
+            handed = [part for part, value in vars(package).items() if not inspect.ismodule(value)]
+            lacking += [f"{name}.{part}" for part in handed if not part.startswith("_")]
+    assert [name for name in lacking if name not in shown] == []
+
+
 def test_options_that_must_be_bools_are_documented_to_raise():
     silent = []
     for name in public():

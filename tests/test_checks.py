@@ -94,9 +94,9 @@ def test_what_holds_tensors_says_which():
 def test_values_are_looked_at_only_when_asked(monkeypatch):
     monkeypatch.delenv("ROBUSTFER_CHECK_VALUES", raising=False)
     logits, target = torch.zeros(2, 3), torch.tensor([0, 5])
-    check_target(target, logits)
+    check_target(logits, target)
     with check_values(), pytest.raises(ValueError, match="from 0 to 2, got 5 at position 1"):
-        check_target(target, logits)
+        check_target(logits, target)
     assert not values_are_checked()
 
 
@@ -112,7 +112,7 @@ def test_the_environment_asks_too_and_the_context_overrides_it(monkeypatch):
 @pytest.mark.parametrize("soft", [False, True])
 def test_values_are_not_looked_at_while_compiling(soft):
     def loss(logits, target):
-        check_target(target, logits)
+        check_target(logits, target)
         check_finite(logits=logits) if values_are_checked() else None
         return torch.nn.functional.cross_entropy(logits, target)
 
@@ -232,7 +232,7 @@ def test_rounded_distributions_pass(dtype, classes):
     rows = torch.rand(50, classes, generator=torch.Generator().manual_seed(0)).softmax(1)
     check_distribution(target=rows.to(dtype))
     with check_values():
-        check_target(rows.to(dtype), torch.zeros(50, classes))
+        check_target(torch.zeros(50, classes), rows.to(dtype))
 
 
 @pytest.mark.parametrize(

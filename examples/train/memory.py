@@ -16,19 +16,17 @@ class Memory(nn.Module):
         label: labels to train on, (N).
         transition: how often each class (row) gets each label. ``None``: :meth:`estimate` it.
         num_classes: number of classes.
-        momentum: momentum of the average.
+        decay: decay of the average.
     """
 
     transition: Tensor
 
     def __init__(
-        self, label: Tensor, transition: Tensor | None, *, num_classes: int, momentum: float
+        self, label: Tensor, transition: Tensor | None, *, num_classes: int, decay: float
     ) -> None:
         super().__init__()
         dtype = torch.get_default_dtype()
-        self.bank = LabelDistributionBank(
-            label, num_classes=num_classes, momentum=momentum, dtype=dtype
-        )
+        self.bank = LabelDistributionBank(label, num_classes=num_classes, decay=decay, dtype=dtype)
         self.known = transition is not None
         matrix = torch.eye(num_classes) if transition is None else transition
         self.register_buffer("transition", matrix.to(dtype, copy=True))

@@ -26,12 +26,12 @@ PositiveNumber = restricted_number_type(
 NonNegativeNumber = restricted_number_type(
     "NonNegativeNumber", float, [(">=", 0), ("<", math.inf)], docstring="a finite number, 0 or more"
 )
-# 1 is excluded: a momentum of 1 would never move.
-Momentum = restricted_number_type(
-    "Momentum", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1"
+# 1 is excluded: an average with a decay of 1 would never move.
+BelowOne = restricted_number_type(
+    "BelowOne", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1"
 )
 _EXPECTED = {
-    **{one.__name__: one.__doc__ for one in (PositiveNumber, NonNegativeNumber, Momentum)},
+    **{one.__name__: one.__doc__ for one in (PositiveNumber, NonNegativeNumber, BelowOne)},
     "ClosedUnitInterval": "a number from 0 to 1",
     "PositiveInt": "a whole number above 0",
     "NonNegativeInt": "a whole number, 0 or more",
@@ -224,7 +224,7 @@ class RunOptions:
     devices: PositiveInt = 1
     nodes: PositiveInt = 1
     accumulate: PositiveInt = 1
-    ema_decay: Momentum | None = None
+    ema_decay: BelowOne | None = None
     mirrored: bool = False
     dynamics: bool = True
     compile: bool = False

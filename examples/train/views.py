@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples.train.options import ViewOptions
-from robustfer.augmentations import SingleView, erase_boxes, sample_boxes
+from robustfer.augmentations import SingleView
+from robustfer.augmentations.erasing import erase_boxes, sample_boxes
 from robustfer.landmarks import LandmarkLayout, mirror_landmarks
 
 

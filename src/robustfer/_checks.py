@@ -150,7 +150,7 @@ def check_int64(**arguments: Tensor) -> None:
             raise ValueError(f"{name} must be int64, got {tensor.dtype}")
 
 
-def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -> dict[str, int]:
+def check_target(logits: Tensor, target: Tensor, **others: tuple[Tensor, str]) -> dict[str, int]:
     """Check ``logits`` (B, C) with ``target`` (B) int64, or (B, C) probabilities.
 
     Values (class index in range, rows that sum to 1, finite logits) are checked only under
@@ -159,7 +159,7 @@ def check_target(target: Tensor, logits: Tensor, **others: tuple[Tensor, str]) -
     Raises:
         ValueError: a shape, dtype or device does not fit.
 
-    >>> check_target(torch.tensor([3, 0]), logits=torch.zeros(2, 7))
+    >>> check_target(torch.zeros(2, 7), torch.tensor([3, 0]))
     {'B': 2, 'C': 7}
     """
     soft = isinstance(target, Tensor) and target.ndim == 2

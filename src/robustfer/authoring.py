@@ -18,8 +18,8 @@ from robustfer._checks import (
 from robustfer._dtypes import NeverHalf
 from robustfer._saved_state import load_whole
 from robustfer.functional._cross_entropy import at_label, cross_entropy
-from robustfer.functional._precision import Reduction as Reduction
 from robustfer.functional._precision import (
+    Reduction,
     check_reduction,
     full_precision,
     reduce,
@@ -30,6 +30,7 @@ from robustfer.state._rows import read_rows, write_rows
 
 __all__ = [
     "NeverHalf",
+    "Reduction",
     "at_label",
     "check_bool",
     "check_choice",

@@ -114,7 +114,7 @@ def create(name: str, /, **options: Any) -> Any:
         )
     if offer.kind == "losses" and hasattr(component, "parameters"):
         # Imported here, because listing components must not import torch.
-        from robustfer.losses import warn_if_not_optimized
+        from robustfer.losses.parameters import warn_if_not_optimized
 
         warn_if_not_optimized(component)
     return component

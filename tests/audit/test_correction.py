@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from robustfer.audit import audit, corrected_labels, label_posterior
+from robustfer.audit import audit, corrected_labels
+from robustfer.audit.scores import label_posterior
 from robustfer.noise import transition_from_verified
 from tests.audit.test_scores import draw
 

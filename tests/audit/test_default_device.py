@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from robustfer.audit import audit, find_duplicates, label_posterior, write_review
+from robustfer.audit import audit, find_duplicates, write_review
+from robustfer.audit.scores import label_posterior
 from robustfer.noise import transition_from_verified
 
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from robustfer.audit import label_posterior, log_margin, neighbor_disagreement, scores
+from robustfer.audit import scores
+from robustfer.audit.scores import label_posterior, log_margin, neighbor_disagreement
 from tests.reference import audit as reference
 
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from robustfer.augmentations import erase_boxes, sample_boxes
-from robustfer.augmentations.erasing import fill_boxes_
+from robustfer.augmentations.erasing import erase_boxes, fill_boxes_, sample_boxes
 
 sizes = st.integers(1, 12)
 seeds = st.integers(0, 2**31)

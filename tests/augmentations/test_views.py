@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.transforms.v2 import functional as TF
 
-from robustfer.augmentations import (
-    KorniaPipeline,
-    MirroredPair,
-    SingleView,
-    sample_boxes,
-)
+from robustfer.augmentations import KorniaPipeline, MirroredPair, SingleView
+from robustfer.augmentations.erasing import sample_boxes
 from robustfer.losses import check_values
 from tests.other_device import DEVICE, OtherDevice
 

@@ -20,8 +20,8 @@ from robustfer.data import (
     LabelTable,
     ProgressiveBalancedSampler,
     WrappedFaces,
-    renumber,
 )
+from robustfer.data.classes import renumber
 from robustfer.landmarks import DatasetLandmarks, LandmarkFile
 from robustfer.metrics import confusion_matrix
 from robustfer.noise import (

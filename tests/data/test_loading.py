@@ -11,9 +11,9 @@ from robustfer.data import (
     FERPlus,
     ImageFolder,
     LabelTable,
-    class_order,
     load,
 )
+from robustfer.data.classes import class_order
 from tests.data.trees import (
     vote_row,
     write_affectnet_arrays,

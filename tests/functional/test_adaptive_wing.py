@@ -294,12 +294,12 @@ POINTS = torch.zeros(2, 3, 2)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"heatmaps": GOOD[0]}, r"heatmaps must have shape \(B, K, H, W\), got \(3, 8, 8\)"),
+        ({"heatmaps": GOOD[0]}, r"heatmaps must have shape \(B, K, h, w\), got \(3, 8, 8\)"),
         ({"heatmaps": GOOD[:0]}, "heatmaps is empty along B"),
         ({"heatmaps": GOOD.long()}, "heatmaps must have a floating-point dtype"),
         ({"heatmap_target": GOOD[:, :2]}, "heatmap_target has K=2 but heatmaps has K=3"),
         ({"heatmap_target": GOOD.long()}, "heatmap_target must have a floating-point dtype"),
-        ({"heatmap_weights": GOOD[..., :7]}, "heatmap_weights has W=7 but heatmaps has W=8"),
+        ({"heatmap_weights": GOOD[..., :7]}, "heatmap_weights has w=7 but heatmaps has w=8"),
         ({"heatmap_weights": GOOD.to("meta")}, "heatmap_weights is on meta but heatmaps is on cpu"),
         ({"alpha": 1.9}, r"alpha must lie in \[2, inf\), got 1.9"),
         ({"omega": 0.0}, r"omega must lie in \(0, inf\), got 0.0"),
@@ -316,7 +316,7 @@ def test_refuses(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"heatmaps": GOOD[0]}, r"heatmaps must have shape \(B, K, H, W\), got \(3, 8, 8\)"),
+        ({"heatmaps": GOOD[0]}, r"heatmaps must have shape \(B, K, h, w\), got \(3, 8, 8\)"),
         ({"heatmaps": GOOD.long()}, "heatmaps must have a floating-point dtype"),
         ({"landmarks": POINTS[:1]}, "landmarks has B=1 but heatmaps has B=2"),
         ({"landmarks": POINTS.long()}, "landmarks must have a floating-point dtype"),

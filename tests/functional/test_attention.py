@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from robustfer.functional import attention as attention_module
-from robustfer.functional import attention_consistency, class_attention
+from robustfer.functional import attention_consistency
+from robustfer.functional.attention import class_attention
 from robustfer.losses import EACLoss, check_values
 from tests.reference import attention as reference
 

@@ -208,7 +208,7 @@ def bad_inputs():
     good = {n: t.detach() for n, t in inputs().items()}
     rows, queue = good["expression_query"], good["expression_queue"]
     yield {"landmark_query": rows[:3]}, "landmark_query has B=3 but expression_query has B=5"
-    yield {"landmark_key": rows[:, :2]}, "landmark_key has D=2 but expression_query has D=4"
+    yield {"landmark_key": rows[:, :2]}, "landmark_key has d=2 but expression_query has d=4"
     yield {"landmark_queue": queue[:2]}, "landmark_queue has M=2 but expression_queue has M=11"
     yield {"queue_label": torch.zeros(3).long()}, "queue_label has M=3 but expression_queue"
     yield {"pseudo_label": torch.zeros(5)}, "pseudo_label must be int64, got torch.float32"

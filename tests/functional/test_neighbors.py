@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.functional import cosine_neighbors, neighbor_distribution
+from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
 from tests.reference import label_distribution as reference
 
 

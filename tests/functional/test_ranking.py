@@ -5,13 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.functional import (
-    importance_health,
+from robustfer.functional import importance_health, rank_regularization
+from robustfer.functional.ranking import (
     importance_weighted_cross_entropy,
     importance_weighted_logits,
-    rank_regularization,
+    low_importance,
 )
-from robustfer.functional.ranking import low_importance
 from robustfer.losses import check_values
 from tests.reference import attention as entropy_reference
 from tests.reference import importance as reference

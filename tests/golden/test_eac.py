@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from robustfer.functional import attention_consistency, class_attention
+from robustfer.functional import attention_consistency
+from robustfer.functional.attention import class_attention
 from robustfer.losses import EACLoss
 from tests.golden.conftest import assert_agrees, assert_array_agrees, tensor
 

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from robustfer.functional import attention_consistency, class_attention, self_distillation
+from robustfer.functional import attention_consistency, self_distillation
+from robustfer.functional.attention import class_attention
 from robustfer.losses import GSMCLoss
 from robustfer.state import ModelEMA
 from tests.golden.conftest import assert_agrees, assert_array_agrees, needs, tensor

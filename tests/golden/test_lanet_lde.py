@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustfer.functional import cosine_neighbors
-from robustfer.models import LabelDistributionEstimator
+from robustfer.functional.neighbors import cosine_neighbors
 from robustfer.models import label_distribution as module
+from robustfer.models.label_distribution import LabelDistributionEstimator
 from robustfer.state import LabelDistributionBank
 from tests.golden.conftest import assert_agrees, tensor
 
@@ -58,7 +58,7 @@ def steps(case, dtype, monkeypatch):
     bank = LabelDistributionBank(
         tensor(case["labels"]),
         num_classes=case["bank0"].shape[1],
-        momentum=float(case["momentum"]),
+        decay=float(case["momentum"]),
         dtype=dtype,
     )
     assert_agrees(bank.distribution, case["bank0"])

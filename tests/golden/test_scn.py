@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from robustfer.functional import importance_weighted_logits, rank_regularization
-from robustfer.functional.ranking import low_importance
+from robustfer.functional import rank_regularization
+from robustfer.functional.ranking import importance_weighted_logits, low_importance
 from robustfer.losses import SCNLoss
 from robustfer.state import LabelStore, Relabeler
 from tests.golden.conftest import assert_agrees, needs, tensor

@@ -12,7 +12,6 @@ from robustfer.landmarks import (
     DatasetLandmarks,
     LandmarkFile,
     LandmarkLayout,
-    LandmarkProvider,
     landmark_layout,
 )
 
@@ -46,7 +45,7 @@ HEADER = "image,x0,y0,x1,y1,x2,y2,x3,y3,x4,y4"
 
 
 def test_npz(tmp_path):
-    provider: LandmarkProvider = LandmarkFile(npz(tmp_path))
+    provider = LandmarkFile(npz(tmp_path))
     landmarks, visible = provider(["a.png", "b.png", "a.png"])
     assert landmarks.dtype == torch.float32
     expected = torch.from_numpy(POINTS.astype(np.float32))[[1, 0, 1]]
@@ -186,7 +185,7 @@ def test_file_mistakes(tmp_path):
 def test_data_set():
     faces = DemoFaces(21, size=48)
     part = faces.subset([4, 2])
-    provider: LandmarkProvider = DatasetLandmarks(part)
+    provider = DatasetLandmarks(part)
     landmarks, visible = provider(part.ids)
     assert provider.layout is landmark_layout(68)
     torch.testing.assert_close(landmarks[0], faces.landmarks(4))
@@ -207,7 +206,7 @@ def test_data_set_mistakes():
 
 def test_points_of_any_kind():
     known = {"a": POINTS[0], "b": torch.from_numpy(POINTS[1]), "c": POINTS[2].tolist()}
-    provider: LandmarkProvider = DatasetLandmarks(Known(known))
+    provider = DatasetLandmarks(Known(known))
     landmarks, visible = provider(["c", "b", "a"])
     assert landmarks.dtype == torch.float32
     assert bool(visible.all())

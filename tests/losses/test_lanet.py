@@ -127,7 +127,7 @@ def test_refuses_a_branch_that_is_not_there():
         ({"heatmaps": torch.zeros(3, 3, 8, 8)}, "heatmaps has B=3 but logits has B=4"),
         ({"landmarks": torch.zeros(4, 2, 2)}, "landmarks has K=2 but heatmaps has K=3"),
         ({"expression_query": torch.zeros(3, 6)}, "expression_query has B=3 but logits has B=4"),
-        ({"landmark_key": torch.zeros(4, 5)}, "landmark_key has D=5 but expression_query has D=6"),
+        ({"landmark_key": torch.zeros(4, 5)}, "landmark_key has d=5 but expression_query has d=6"),
         ({"pseudo_label": torch.zeros(4)}, "pseudo_label must be int64"),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustfer.losses import CompositeLoss, EACLoss, Term, param_groups, warn_if_not_optimized
+from robustfer.losses import CompositeLoss, EACLoss, Term, param_groups
+from robustfer.losses.parameters import warn_if_not_optimized
 
 
 class Centres(nn.Module):

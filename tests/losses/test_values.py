@@ -3,15 +3,10 @@
 import pytest
 import torch
 
-from robustfer.functional import (
-    adaptive_wing,
-    class_attention,
-    cosine_neighbors,
-    importance_weighted_logits,
-    neighbor_distribution,
-    pseudo_labels,
-    rank_regularization,
-)
+from robustfer.functional import adaptive_wing, pseudo_labels, rank_regularization
+from robustfer.functional.attention import class_attention
+from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
+from robustfer.functional.ranking import importance_weighted_logits
 from robustfer.losses import (
     CompositeLoss,
     ExpressionLandmarkContrastiveLoss,
@@ -20,7 +15,7 @@ from robustfer.losses import (
     SCNLoss,
     check_values,
 )
-from robustfer.models import LabelDistributionEstimator
+from robustfer.models.label_distribution import LabelDistributionEstimator
 from robustfer.testing import LossConformance
 from tests.losses import test_conformance
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustfer.functional import class_attention
+from robustfer.functional.attention import class_attention
 from robustfer.models import CAMClassifier, cam_exactness
 
 SMALL_VIT = {"img_size": 64}

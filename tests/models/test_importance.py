@@ -5,12 +5,8 @@ import timm
 import torch
 
 from robustfer.losses import SCNLoss
-from robustfer.models import (
-    CAMClassifier,
-    ImportanceClassifier,
-    ImportanceHead,
-    strip_for_inference,
-)
+from robustfer.models import CAMClassifier, ImportanceClassifier, strip_for_inference
+from robustfer.models.importance import ImportanceHead
 
 SMALL = {"output_stride": 8}
 

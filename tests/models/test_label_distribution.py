@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from robustfer.models import LabelDistributionEstimator, PairScorer
+from robustfer.models.label_distribution import LabelDistributionEstimator, PairScorer
 from robustfer.testing._host_synchronisation import refused_host_synchronisation
 from tests.reference import label_distribution as reference
 

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from robustfer.losses import LandmarkAdaptiveWingLoss
-from robustfer.models import LandmarkBranch, LandmarkHead
+from robustfer.models import LandmarkBranch
+from robustfer.models.landmark_branch import LandmarkHead
 
 
 def test_is_the_equation():

@@ -6,13 +6,8 @@ import timm
 import torch
 from torch import nn
 
-from robustfer.models import (
-    CAMClassifier,
-    LandmarkBranch,
-    LandmarkClassifier,
-    LandmarkHead,
-    strip_for_inference,
-)
+from robustfer.models import CAMClassifier, LandmarkBranch, LandmarkClassifier, strip_for_inference
+from robustfer.models.landmark_branch import LandmarkHead
 
 SMALL_SWIN = {"img_size": 64, "depths": (1, 1), "embed_dim": 24, "num_heads": (1, 2)}
 FAMILIES = [

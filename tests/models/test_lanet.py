@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustfer.checkpoint import save_model
 from robustfer.functional import pseudo_labels
 from robustfer.losses import LANetLoss
 from robustfer.models import (
@@ -52,7 +53,7 @@ def test_is_its_parts(space):
     points[2, 1] = torch.nan
     output = model(pixels, points, index)
 
-    whole = model.faces(pixels)
+    whole = model.model(pixels)
     assert torch.equal(output.logits, whole.logits)
     assert torch.equal(output.attention, whole.attention)
     assert torch.equal(output.embeddings, whole.embeddings)
@@ -81,7 +82,7 @@ def test_its_heads_have_the_dtype_of_the_network(space, dtype):
     whole = make(space)
     parts = (
         part if isinstance(part, nn.Module) else None
-        for part in (whole.faces, whole.landmark_space)
+        for part in (whole.model, whole.landmark_space)
     )
     model = LANetModel(*(None if part is None else part.to(dtype) for part in parts), dim=16)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
@@ -159,7 +160,7 @@ def test_inference_needs_only_the_classifier(space):
     stripped = strip_for_inference(model)
     assert torch.equal(stripped(images(2)), model.eval()(images(2), landmarks(2)).logits)
     assert type(stripped) is type(model.classifier.backbone)
-    assert model.classifier is (model.faces.model if space == "shared" else model.faces)
+    assert model.classifier is (model.model.model if space == "shared" else model.model)
 
 
 def test_is_restored_from_its_state_dict():
@@ -179,15 +180,17 @@ def test_coordinates_need_landmarks():
         make("coordinates")(images(2))
 
 
-def test_refuses_no_landmark_space_or_two():
+def test_refuses_no_landmark_space_or_two_and_other_classes(tmp_path):
     classifier = CAMClassifier("resnet10t", num_classes=CLASSES, model_options=TINY)
     branch = LandmarkBranch("resnet10t", num_landmarks=POINTS, model_options=TINY)
     shared = LandmarkClassifier(classifier, num_landmarks=POINTS)
-    for faces, space, got in (
+    for model, space, got in (
         (classifier, None, "got CAMClassifier with NoneType"),
         (shared, branch, "got LandmarkClassifier with LandmarkBranch"),
         (nn.Linear(1, 1), branch, "got Linear with LandmarkBranch"),
         (classifier, nn.Linear(1, 1), "got CAMClassifier with Linear"),
     ):
-        with pytest.raises(TypeError, match=f"faces must be a LandmarkClassifier .*{got}"):
-            LANetModel(faces, space)
+        with pytest.raises(TypeError, match=f"model must be a LandmarkClassifier .*{got}"):
+            LANetModel(model, space)
+    with pytest.raises(ValueError, match="the model's 7 outputs, got 1"):
+        save_model(tmp_path, LANetModel(shared), classes=["one"], settings={})

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from robustfer.models import ProjectionHead
+from robustfer.models.lanet import ProjectionHead
 
 
 def head(**options):

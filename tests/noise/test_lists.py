@@ -6,14 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustfer.data import (
-    EXPRESSIONS,
-    EXPRESSIONS_WITH_CONTEMPT,
-    RAFDB,
-    LabeledFaces,
-    class_order,
-    renumber,
-)
+from robustfer.data import EXPRESSIONS, RAFDB, LabeledFaces
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_order, renumber
 from robustfer.noise import (
     fingerprint,
     with_class_noise,

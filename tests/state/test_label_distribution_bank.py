@@ -25,7 +25,7 @@ def test_starts_with_the_labels_given():
 
 
 def test_moves_towards_the_estimate_and_only_when_told():
-    bank, index, estimate = make(momentum=0.75), torch.tensor([4, 1]), estimates(2)
+    bank, index, estimate = make(decay=0.75), torch.tensor([4, 1]), estimates(2)
     for _ in range(2):
         target = bank(index, estimate)
         torch.testing.assert_close(target, 0.75 * torch.eye(3)[[2, 0]] + 0.25 * estimate)
@@ -36,7 +36,7 @@ def test_moves_towards_the_estimate_and_only_when_told():
 
 
 def test_rows_that_are_not_known_stay_to_the_bit():
-    bank, index = make(momentum=0.7), torch.tensor([4, 1, 0])
+    bank, index = make(decay=0.7), torch.tensor([4, 1, 0])
     bank.update(index, estimates(3, seed=1))
     estimate, known = estimates(3).requires_grad_(), torch.tensor([True, False, True])
     target = bank(index, estimate, known=known)
@@ -141,7 +141,7 @@ def test_a_prediction_that_is_not_finite_is_not_kept():
 
 
 def test_says_its_size():
-    expected = "LabelDistributionBank(6 samples, num_classes=3, momentum=0.9)"
+    expected = "LabelDistributionBank(6 samples, num_classes=3, decay=0.9)"
     assert repr(make()) == expected
 
 
@@ -186,8 +186,8 @@ def test_values_are_looked_at_when_asked_for():
     [
         ({"num_classes": 2}, "given must hold class indices from 0 to 1, got 2 at position 0"),
         ({"num_classes": 1}, "num_classes must be a whole number from 2 to"),
-        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
-        ({"momentum": 10**400}, r"momentum must lie in \[0, 1\), got 1000"),
+        ({"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
+        ({"decay": 10**400}, r"decay must lie in \[0, 1\), got 1000"),
         ({"num_classes": True}, "num_classes must be a whole number .* got True"),
         ({"dtype": torch.int64}, "dtype must be a floating-point dtype, got torch.int64"),
     ],

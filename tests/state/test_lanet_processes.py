@@ -11,12 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
 from robustfer.losses import ExpressionLandmarkContrastiveLoss, LANetLoss
-from robustfer.models import (
-    CAMClassifier,
-    LabelDistributionEstimator,
-    LandmarkCoordinates,
-    LANetModel,
-)
+from robustfer.models import CAMClassifier, LandmarkCoordinates, LANetModel
+from robustfer.models.label_distribution import LabelDistributionEstimator
 from robustfer.state import FeatureQueue, LabelDistributionBank
 from tests.state.processes import run_in_processes
 

@@ -35,7 +35,7 @@ class Sound(nn.Module):
         return F.cross_entropy(full_precision(logits), target, reduction="none")
 
     def forward(self, logits, target, importance):
-        check_target(target, logits)
+        check_target(logits, target)
         check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
         return (full_precision(importance) * self.each(logits, target)).mean()
 
@@ -119,7 +119,7 @@ class HoldsALambda(Sound):
 @caught_by("test_refuses_a_batch_that_does_not_fit")
 class SpreadsOneRow(Sound):  # one importance is spread over the batch, in silence
     def forward(self, logits, target, importance):
-        check_target(target, logits)
+        check_target(logits, target)
         return (full_precision(importance) * self.each(logits, target)).mean()
 
 
@@ -156,7 +156,7 @@ class ForgetsItsReduction(Sound):  # "sum" gives the mean
         self.reduction = reduction
 
     def forward(self, logits, target, importance):
-        check_target(target, logits, importance=(importance, "B"))
+        check_target(logits, target, importance=(importance, "B"))
         losses = full_precision(importance) * self.each(logits, target)
         return losses if self.reduction == "none" else losses.mean()
 
@@ -225,7 +225,7 @@ class HidesNaNOfOneInput(Sound):
 @caught_by("test_a_nan_stays_a_nan")
 class HidesNaNOfOneRow(Sound):  # nanmean, which is NaN only if all rows are
     def forward(self, logits, target, importance):
-        check_target(target, logits, importance=(importance, "B"))
+        check_target(logits, target, importance=(importance, "B"))
         return (full_precision(importance) * self.each(logits, target)).nanmean()
 
 

@@ -41,7 +41,7 @@ class Sound(nn.Module):
         return self.stretch * logits + self.shift
 
     def forward(self, logits, target):
-        check_target(target, logits)
+        check_target(logits, target)
         return F.cross_entropy(self.stretched(full_precision(logits)), target)
 
 
@@ -196,7 +196,7 @@ class FollowsItsInputs(Sound):
 @caught_by("test_gradient_of_parameters_is_summed_in_single")
 class RoundsItsGradient(Sound):  # 1 is 1 in every precision, and only backward shows it
     def forward(self, logits, target):
-        check_target(target, logits)
+        check_target(logits, target)
         stretch = full_precision(self.stretch.to(logits.dtype))
         return F.cross_entropy(stretch * full_precision(logits) + self.shift, target)
 

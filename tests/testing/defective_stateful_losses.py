@@ -64,7 +64,7 @@ class Sound(nn.Module):
         return self.moved(self.read(index), logits.detach())
 
     def forward(self, logits, target, belief):
-        check_target(target, logits, belief=(belief, "B C"))
+        check_target(logits, target, belief=(belief, "B C"))
         logits, belief = full_precision(logits), full_precision(belief)
         distance = (logits.softmax(dim=1) - belief).square().sum(dim=1)
         return F.cross_entropy(logits, target) + distance.mean()

@@ -76,7 +76,7 @@ class PerSample(Sound):
     """
 
     def forward(self, logits, target):
-        check_target(target, logits)
+        check_target(logits, target)
         shifted = self.stretched(full_precision(logits))
         return F.cross_entropy(shifted, target, reduction="none")
 

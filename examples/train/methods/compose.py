@@ -16,7 +16,7 @@ from examples.train.methods.base import (
     label_store,
     targets_now,
 )
-from examples.train.options import Momentum, PositiveInt, PositiveNumber, Refused
+from examples.train.options import BelowOne, PositiveInt, PositiveNumber, Refused
 from examples.train.terms import make_term, weighs_classes
 from examples.train.transition import VerifiedOptions
 from examples.train.views import Batch
@@ -48,9 +48,9 @@ class Options(VerifiedOptions):
 
     loss: list[str] = field(default_factory=list)
     erase: Literal["independent", "shared"] = "shared"
-    decay: Momentum = 0.999
+    decay: BelowOne = 0.999
     relabel_from: PositiveInt | None = None
-    relabel_margin: Momentum = 0.5
+    relabel_margin: BelowOne = 0.5
     class_counts: Literal["labels"] | list[PositiveNumber] = "labels"
 
 

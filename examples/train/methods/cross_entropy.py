@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from examples.train.methods.base import Method, Network, Task, WeightedCrossEntropy
-from examples.train.options import Momentum
+from examples.train.options import BelowOne
 from examples.train.views import Batch
 
 
@@ -19,7 +19,7 @@ class Options:
         label_smoothing: share of the target spread over all classes
     """
 
-    label_smoothing: Momentum = 0.0
+    label_smoothing: BelowOne = 0.0
 
 
 class CrossEntropy(Method):

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from examples.train.methods.base import EachView, Method, Network, Task
-from examples.train.options import Momentum, NonNegativeNumber
+from examples.train.options import BelowOne, NonNegativeNumber
 from examples.train.views import Batch
 from robustfer.losses import EACLoss
 
@@ -25,7 +25,7 @@ class Options:
 
     consistency_weight: NonNegativeNumber = 5.0
     erase: Literal["independent", "shared"] = "independent"
-    label_smoothing: Momentum = 0.0
+    label_smoothing: BelowOne = 0.0
 
 
 class EAC(Method):

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from examples.train.methods.base import Method, Network, Task, ramp
-from examples.train.options import Momentum, NonNegativeNumber, Share
+from examples.train.options import BelowOne, NonNegativeNumber, Share
 from examples.train.transition import TransitionOptions, find_transition, verify
 from examples.train.views import Batch
 from robustfer.functional import self_distillation
@@ -35,7 +35,7 @@ class Options(TransitionOptions):
     q: Share = 0.0
     distillation_weight: NonNegativeNumber = 0.0
     distillation_ramp: tuple[Share, Share] = (0.15, 0.4)
-    decay: Momentum = 0.99
+    decay: BelowOne = 0.99
 
 
 class Forward(Method):

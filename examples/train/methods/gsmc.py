@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from examples.train.methods.base import EachView, Method, Network, Task
-from examples.train.options import Momentum, NonNegativeNumber
+from examples.train.options import BelowOne, NonNegativeNumber
 from examples.train.views import Batch
 from robustfer.losses import GSMCLoss
 from robustfer.state import ModelEMA
@@ -25,7 +25,7 @@ class Options:
 
     distillation_weight: NonNegativeNumber = 0.9
     consistency_weight: NonNegativeNumber = 0.2
-    decay: Momentum = 0.999
+    decay: BelowOne = 0.999
 
 
 class GSMC(Method):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from examples.train.landmarks import find_landmarks
 from examples.train.methods.base import Method, Network, Task, with_branch
-from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Share
+from examples.train.options import BelowOne, NonNegativeNumber, PositiveInt, Share
 from examples.train.views import Batch
 from robustfer.functional import pseudo_labels
 from robustfer.losses import LANetLoss
@@ -32,7 +32,7 @@ class Options:
         landmark_weight: weight of the heat maps; 0: none
         contrast_weight: weight of the contrast; 0: none
         neighbors: neighbours in each space
-        momentum: momentum of the label distributions
+        distribution_decay: decay of the label distributions
         threshold: smallest probability of a pseudo label
         queue: number of keys to contrast with
         decay: decay of the key network's moving average
@@ -46,10 +46,10 @@ class Options:
     landmark_weight: NonNegativeNumber = 1.0
     contrast_weight: NonNegativeNumber = 0.1
     neighbors: PositiveInt = 8
-    momentum: Momentum = 0.9
+    distribution_decay: BelowOne = 0.9
     threshold: Share = 0.7
     queue: PositiveInt = 8192
-    decay: Momentum = 0.999
+    decay: BelowOne = 0.999
 
 
 class LANet(Method):
@@ -66,12 +66,12 @@ class LANet(Method):
             points=options.points,
         )  # fmt: skip
         self.register_buffer("points", landmarks, persistent=False)
-        faces, coordinates = task.classifier, None
+        model, coordinates = task.classifier, None
         if options.second_space == "coordinates":
             coordinates = LandmarkCoordinates(landmarks, swap=self.layout.swap)
         else:
-            faces = with_branch(task, self.layout.num_points)
-        self.network = LANetModel(faces, coordinates, num_neighbors=options.neighbors)
+            model = with_branch(task, self.layout.num_points)
+        self.network = LANetModel(model, coordinates, num_neighbors=options.neighbors)
         self.with_heatmaps = coordinates is None and options.landmark_weight > 0
         self.criterion = LANetLoss(
             image_size=task.views.size if self.with_heatmaps else None,
@@ -84,7 +84,7 @@ class LANet(Method):
         self.bank = LabelDistributionBank(
             task.faces.targets,
             num_classes=len(task.faces.classes),
-            momentum=options.momentum,
+            decay=options.distribution_decay,
             dtype=dtype,
         )
         self.queue = FeatureQueue(
@@ -94,7 +94,7 @@ class LANet(Method):
 
     @property
     def body(self) -> nn.Module:
-        return self.network.faces  # the estimates of LANetModel compare rows
+        return self.network.model  # the estimates of LANetModel compare rows
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         options, index = self.options, batch.index

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from examples.train.methods.base import Network, Task
 from examples.train.methods.cross_entropy import CrossEntropy
-from examples.train.options import Momentum, Refused, Share
+from examples.train.options import BelowOne, Refused, Share
 from examples.train.transition import VerifiedOptions, verify
 from examples.train.views import Batch
 from robustfer.audit import corrected_labels, read_probabilities
@@ -30,7 +30,7 @@ class Options(VerifiedOptions):
 
     first: str = ""
     evidence: Share = 0.5
-    label_smoothing: Momentum = 0.0
+    label_smoothing: BelowOne = 0.0
 
 
 class Retrain(CrossEntropy):

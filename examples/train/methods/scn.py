@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from examples.train.methods.base import Method, Network, Task, label_store, targets_now
-from examples.train.options import Momentum, NonNegativeInt, Share
+from examples.train.options import BelowOne, NonNegativeInt, Share
 from examples.train.transition import VerifiedOptions
 from examples.train.views import Batch
 from robustfer.losses import SCNLoss
@@ -31,7 +31,7 @@ class Options(VerifiedOptions):
     margin: Share = 0.07
     rank_weight: Share = 0.5
     relabel_from: NonNegativeInt = 10
-    relabel_margin: Momentum = 0.2
+    relabel_margin: BelowOne = 0.2
     relabel: Literal["low_importance", "all"] = "low_importance"
 
 

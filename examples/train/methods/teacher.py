@@ -11,7 +11,7 @@ from examples.train.landmarks import find_landmarks
 from examples.train.memory import Memory
 from examples.train.methods import forward
 from examples.train.methods.base import EachView, Network, Task, ramp, with_branch
-from examples.train.options import Momentum, NonNegativeNumber, PositiveInt, Share
+from examples.train.options import BelowOne, NonNegativeNumber, PositiveInt, Share
 from examples.train.transition import Shares, prediction_shift
 from examples.train.views import Batch
 from robustfer.functional import attention_consistency, self_distillation
@@ -25,7 +25,7 @@ class Options(forward.Options):
     Args:
         memory_weight: share of the teacher's mean prediction in a sample's target; 0: none
         memory_ramp: shares of the run between which that share rises
-        memory_momentum: momentum of the mean prediction
+        memory_decay: decay of the mean prediction
         posterior_from: share of the run after which a sample weighs by the probability that its
             label is right; 1: never
         posterior_floor: smallest weight of a sample
@@ -45,7 +45,7 @@ class Options(forward.Options):
     distillation_weight: NonNegativeNumber = 0.5
     memory_weight: Share = 0.0
     memory_ramp: tuple[Share, Share] = (0.15, 0.4)
-    memory_momentum: Momentum = 0.7
+    memory_decay: BelowOne = 0.7
     posterior_from: Share = 1.0
     posterior_floor: Share = 0.2
     consistency_weight: NonNegativeNumber = 0.0
@@ -83,7 +83,7 @@ class Teacher(forward.Forward):
         if options.memory_weight or options.posterior_from < 1:
             self.memory = Memory(
                 self.label, self.transition, num_classes=len(task.faces.classes),
-                momentum=options.memory_momentum,
+                decay=options.memory_decay,
             )  # fmt: skip
             self.teacher = self.teacher or self.make_teacher()
         # The loss subtracts the shift, so the network learns predictions that include it.

@@ -33,9 +33,9 @@ class TestWithProbabilities(TestEarlyLearning):
 class PlainELR:
     """The paper's algorithm with lists and Python's own numbers."""
 
-    def __init__(self, samples, classes, momentum, weight):
+    def __init__(self, samples, classes, decay, weight):
         self.t = [[0.0] * classes for _ in range(samples)]
-        self.momentum, self.weight = momentum, weight
+        self.decay, self.weight = decay, weight
 
     def step(self, logits, target, index):
         """Move the targets of these samples, then return the loss with them."""
@@ -47,7 +47,7 @@ class PlainELR:
             clamped = [min(max(value, 1e-4), 1 - 1e-4) for value in p]
             t = self.t[sample]
             for k, value in enumerate(clamped):
-                t[k] = self.momentum * t[k] + (1 - self.momentum) * value / sum(clamped)
+                t[k] = self.decay * t[k] + (1 - self.decay) * value / sum(clamped)
             agreement = sum(a * b for a, b in zip(t, clamped, strict=True))
             total += -math.log(p[label]) + self.weight * math.log(1 - agreement)
         return total / len(logits)
@@ -69,12 +69,12 @@ def train(criterion, logits, target, index):
 
 
 @pytest.mark.parametrize(("classes", "scale"), [(5, 3.0), (2, 30.0), (200, 10.0)])
-@pytest.mark.parametrize(("momentum", "weight"), [(0.7, 3.0), (0.9, 1.0), (0.0, 0.5)])
-def test_it_goes_where_the_algorithm_goes(momentum, weight, classes, scale):
+@pytest.mark.parametrize(("decay", "weight"), [(0.7, 3.0), (0.9, 1.0), (0.0, 0.5)])
+def test_it_goes_where_the_algorithm_goes(decay, weight, classes, scale):
     criterion = EarlyLearningLoss(
-        num_samples=9, num_classes=classes, momentum=momentum, weight=weight
+        num_samples=9, num_classes=classes, decay=decay, weight=weight
     ).double()
-    plain = PlainELR(9, classes, momentum, weight)
+    plain = PlainELR(9, classes, decay, weight)
     for logits, target, index in batches(classes=classes, scale=scale):
         expected = plain.step(logits.tolist(), target.tolist(), index.tolist())
         assert train(criterion, logits, target, index).item() == pytest.approx(expected, rel=1e-9)
@@ -122,13 +122,13 @@ def test_labels_may_be_probabilities():
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(2, 50), st.integers(1, 20), st.floats(0.0, 0.99), st.floats(0.0, 200.0))
-def test_the_targets_add_up_and_the_term_is_bounded(classes, steps, momentum, scale):
+def test_the_targets_add_up_and_the_term_is_bounded(classes, steps, decay, scale):
     t = torch.zeros(3, classes)
     for seed in range(steps):
         generator = torch.Generator().manual_seed(seed % 3)
         logits = scale * torch.randn(3, classes, generator=generator)
-        t = moved_early_target(t, logits, momentum=momentum)
-    torch.testing.assert_close(t.sum(dim=1), torch.full((3,), 1 - momentum**steps))
+        t = moved_early_target(t, logits, decay=decay)
+    torch.testing.assert_close(t.sum(dim=1), torch.full((3,), 1 - decay**steps))
     value = early_learning_regularization(logits, t).item()
     assert math.log(9e-5) < value <= 0.0
 
@@ -165,7 +165,7 @@ def test_a_certain_prediction_repeated_for_long_keeps_its_distance():
     """Where t = p~ / sum p~, 1 - <t, p~> is C * 1e-4 but for smaller terms."""
     t, logits = torch.zeros(1, 3), torch.tensor([[50.0, 0.0, 0.0]])
     for _ in range(2000):
-        t = moved_early_target(t, logits, momentum=0.9)
+        t = moved_early_target(t, logits, decay=0.9)
     assert early_learning_regularization(logits, t).item() == pytest.approx(
         math.log(3e-4), rel=1e-3
     )
@@ -211,8 +211,8 @@ def test_in_a_composition():
         ({"num_samples": 10**30}, "num_samples must be a whole number from 1 to 9223372036"),
         ({"num_samples": True}, "num_samples must be a whole number from 1 on, got True"),
         ({"num_classes": 1}, "num_classes must be a whole number from 2 on, got 1"),
-        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
-        ({"momentum": -0.1}, r"momentum must lie in \[0, 1\), got -0.1"),
+        ({"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
+        ({"decay": -0.1}, r"decay must lie in \[0, 1\), got -0.1"),
         ({"weight": -1.0}, r"weight must lie in \[0, inf\), got -1.0"),
         ({"weight": float("nan")}, r"weight must lie in \[0, inf\), got nan"),
     ],
@@ -234,7 +234,7 @@ def test_arguments_that_do_not_fit():
         (lambda: criterion(logits, target.int(), t), "target must be int64 class indices"),
         (lambda: criterion.update(index, t[:, :4]), r"early_target must have shape \(B, 5\)"),
         (lambda: criterion.update(index.int(), t), r"index must be int64 of shape \(B\)"),
-        (lambda: moved_early_target(t, logits, momentum=1.0), r"momentum must lie in \[0, 1\)"),
+        (lambda: moved_early_target(t, logits, decay=1.0), r"decay must lie in \[0, 1\)"),
         (lambda: moved_early_target(t[:1], logits), "early_target has B=1 but logits has B=4"),
         (lambda: early_learning_regularization(logits[0], t[0]), r"must have shape \(B, C\)"),
     ):
@@ -328,6 +328,4 @@ def test_the_state_follows_no_default_of_torch():
 
 def test_the_module_says_how_it_was_made():
     criterion = EarlyLearningLoss(num_samples=9, num_classes=5)
-    assert repr(criterion) == (
-        "EarlyLearningLoss(9 samples, num_classes=5, momentum=0.7, weight=3.0)"
-    )
+    assert repr(criterion) == ("EarlyLearningLoss(9 samples, num_classes=5, decay=0.7, weight=3.0)")

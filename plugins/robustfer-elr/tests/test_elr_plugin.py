@@ -38,7 +38,7 @@ def test_all_that_can_be_shown_is_said():
     described = registry.describe("elr:early_learning_regularization")
     assert [str(option) for option in described.options] == [
         *("num_samples", "num_classes"),
-        *("momentum=0.7", "weight=3.0"),
+        *("decay=0.7", "weight=3.0"),
     ]
     assert [(tensor.name, tensor.shape) for tensor in described.tensors] == [
         ("logits", "(B, C)"),
@@ -57,7 +57,7 @@ def test_memory_targets_are_listed_made_and_shown_by_name():
     described = registry.describe("elr:memory_targets")
     assert [str(option) for option in described.options] == [
         *("num_samples", "num_classes"),
-        *("momentum=0.9", "weight=0.6"),
+        *("decay=0.9", "weight=0.6"),
     ]
     assert [tensor.name for tensor in described.tensors] == ["logits", "target", "early_target"]
     assert "ICLR 2017" in described.reference

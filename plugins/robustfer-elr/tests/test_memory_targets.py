@@ -46,11 +46,11 @@ def train(criterion, logits, target, index):
     return loss
 
 
-@pytest.mark.parametrize(("momentum", "weight"), [(0.7, 0.6), (0.9, 1.0), (0.0, 0.5), (0.5, 0.0)])
+@pytest.mark.parametrize(("decay", "weight"), [(0.7, 0.6), (0.9, 1.0), (0.0, 0.5), (0.5, 0.0)])
 @pytest.mark.parametrize("classes", [2, 7, 200])
-def test_it_goes_where_the_algorithm_goes(momentum, weight, classes):
+def test_it_goes_where_the_algorithm_goes(decay, weight, classes):
     criterion = MemoryTargetLoss(
-        num_samples=9, num_classes=classes, momentum=momentum, weight=weight
+        num_samples=9, num_classes=classes, decay=decay, weight=weight
     ).double()
     memory = [[0.0] * classes for _ in range(9)]
     for logits, target, index in batches(classes=classes):
@@ -62,7 +62,7 @@ def test_it_goes_where_the_algorithm_goes(momentum, weight, classes):
             clamped = [min(max(value, 1e-4), 1 - 1e-4) for value in p]
             m = memory[sample]
             for k, value in enumerate(clamped):
-                m[k] = momentum * m[k] + (1 - momentum) * value / sum(clamped)
+                m[k] = decay * m[k] + (1 - decay) * value / sum(clamped)
             for k, value in enumerate(p):
                 share = (k == label) * (1 - weight * sum(m)) + weight * m[k]
                 total -= share * math.log(value)
@@ -89,15 +89,15 @@ def test_the_function_mixes_the_label_with_a_constant_memory(soft):
     assert memory.grad is None
 
 
-@pytest.mark.parametrize("momentum", [0.7, 0.9])
-def test_it_is_the_cores_bank_that_starts_at_the_label(momentum):
+@pytest.mark.parametrize("decay", [0.7, 0.9])
+def test_it_is_the_cores_bank_that_starts_at_the_label(decay):
     given = torch.full((9,), -1)
     for _, target, index in batches():
         given[index] = target
     bank = LabelDistributionBank(
-        given.clamp(min=0), num_classes=5, momentum=momentum, dtype=torch.float64
+        given.clamp(min=0), num_classes=5, decay=decay, dtype=torch.float64
     )
-    options = {"num_samples": 9, "num_classes": 5, "momentum": momentum}
+    options = {"num_samples": 9, "num_classes": 5, "decay": decay}
     criterion = MemoryTargetLoss(**options, weight=0.6).double()
     for logits, target, index in batches():
         believed = bank(index, logits.softmax(dim=1))
@@ -108,7 +108,7 @@ def test_it_is_the_cores_bank_that_starts_at_the_label(momentum):
 
 
 def test_the_memory_is_that_of_early_learning_regularization():
-    options = {"num_samples": 9, "num_classes": 5, "momentum": 0.8}
+    options = {"num_samples": 9, "num_classes": 5, "decay": 0.8}
     one, other = MemoryTargetLoss(**options), EarlyLearningLoss(**options)
     for batch in batches():
         train(one, *batch)
@@ -123,7 +123,7 @@ def test_the_target_turns_from_the_label_into_the_prediction():
         given = logits.clone().requires_grad_()
         memory_cross_entropy(given, wrong, early_target, weight=0.6).backward()
         slopes.append(given.grad[0, 1].item())
-        early_target = moved_early_target(early_target, logits, momentum=0.7)
+        early_target = moved_early_target(early_target, logits, decay=0.7)
     share = logits.softmax(dim=1)[0, 1].item()
     assert slopes[0] == pytest.approx(share - 1)  # the label alone
     assert all(before < after for before, after in pairwise(slopes))
@@ -167,7 +167,7 @@ def test_in_a_composition():
     ("options", "message"),
     [
         ({"weight": 1.1}, r"weight must lie in \[0, 1\], got 1.1"),
-        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
+        ({"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
         ({"num_samples": 0}, "num_samples must be a whole number from 1 on, got 0"),
     ],
 )
@@ -192,6 +192,4 @@ def test_arguments_that_do_not_fit():
 
 def test_the_module_says_how_it_was_made():
     criterion = MemoryTargetLoss(num_samples=9, num_classes=5)
-    assert repr(criterion) == (
-        "MemoryTargetLoss(9 samples, num_classes=5, momentum=0.9, weight=0.6)"
-    )
+    assert repr(criterion) == ("MemoryTargetLoss(9 samples, num_classes=5, decay=0.9, weight=0.6)")

@@ -11,10 +11,6 @@ from robustfer.audit.page import write_review
 from robustfer.audit.ranking import Audit as Audit
 from robustfer.audit.ranking import ClassSummary as ClassSummary
 from robustfer.audit.ranking import audit
-from robustfer.audit.scores import Posterior as Posterior
-from robustfer.audit.scores import label_posterior as label_posterior
-from robustfer.audit.scores import log_margin as log_margin
-from robustfer.audit.scores import neighbor_disagreement as neighbor_disagreement
 
 __all__ = [
     "audit",

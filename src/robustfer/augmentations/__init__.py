@@ -7,8 +7,6 @@ is made.
 """
 
 from robustfer.augmentations._points import LandmarkView as LandmarkView
-from robustfer.augmentations.erasing import erase_boxes as erase_boxes
-from robustfer.augmentations.erasing import sample_boxes as sample_boxes
 from robustfer.augmentations.mirrored_pair import LandmarkViews as LandmarkViews
 from robustfer.augmentations.mirrored_pair import MirroredPair
 from robustfer.augmentations.mirrored_pair import Views as Views

@@ -27,8 +27,8 @@ class MixedBatch(NamedTuple):
     """A batch of mixed images, with the partner and the share of each.
 
     Attributes:
-        images: the mixed images ``(B, C, H, W)``.
-        target: the mixed targets, probabilities ``(B, K)``, float32 or float64.
+        images: the mixed images ``(B, channels, H, W)``.
+        target: the mixed targets, probabilities ``(B, C)``, float32 or float64.
         index: rows of the images in their data set ``(B)``, unchanged.
         partner: rows of the images mixed in ``(B)``.
         weight: share of the image itself ``(B)``, float32; 1 for an unmixed image.
@@ -130,13 +130,13 @@ class MixUp(_Mixing):
     unmixed view.
 
     Args:
-        num_classes: number of classes K.
+        num_classes: number of classes C.
         alpha: :math:`\alpha`; smaller values mix less.
         probability: probability that a sample is mixed.
 
     Shape:
-        images ``(B, C, H, W)`` floating-point; target ``(B)`` int64, or ``(B, K)`` probabilities;
-        index ``(B)`` int64 -> a :class:`MixedBatch`. The images keep their dtype.
+        images ``(B, channels, H, W)`` floating-point; target ``(B)`` int64, or ``(B, C)``
+        probabilities; index ``(B)`` int64 -> a :class:`MixedBatch`. The images keep their dtype.
 
     Raises:
         ValueError: an option is out of its range, or a tensor does not fit.
@@ -177,7 +177,7 @@ class CutMix(_Mixing):
     :class:`MixUp`.
 
     Args:
-        num_classes: number of classes K.
+        num_classes: number of classes C.
         alpha: :math:`\alpha`; with 1 the area of the box is uniform.
         probability: probability that a sample is mixed.
 

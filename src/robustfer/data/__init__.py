@@ -1,10 +1,7 @@
 """Read data sets of labelled faces."""
 
 from robustfer.data.classes import EXPRESSIONS
-from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT as EXPRESSIONS_WITH_CONTEMPT
 from robustfer.data.classes import NUMBERINGS as NUMBERINGS
-from robustfer.data.classes import class_order as class_order
-from robustfer.data.classes import renumber as renumber
 from robustfer.data.dataset import LabeledFaces
 from robustfer.data.demo.faces import DemoFaces as DemoFaces
 from robustfer.data.joined import JoinedFaces

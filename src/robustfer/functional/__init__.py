@@ -3,20 +3,13 @@
 from robustfer.functional._contrast_kernel import UNFILLED as UNFILLED
 from robustfer.functional.adjustment import adjust_logits
 from robustfer.functional.attention import attention_consistency
-from robustfer.functional.attention import class_attention as class_attention
 from robustfer.functional.contrast import expression_landmark_contrast, pseudo_labels
 from robustfer.functional.correction import forward_correction
 from robustfer.functional.distillation import self_distillation
 from robustfer.functional.heatmaps import Heatmaps as Heatmaps
 from robustfer.functional.heatmaps import render_heatmaps
-from robustfer.functional.neighbors import cosine_neighbors as cosine_neighbors
-from robustfer.functional.neighbors import neighbor_distribution as neighbor_distribution
 from robustfer.functional.ranking import ImportanceHealth as ImportanceHealth
 from robustfer.functional.ranking import importance_health, rank_regularization
-from robustfer.functional.ranking import (
-    importance_weighted_cross_entropy as importance_weighted_cross_entropy,
-)
-from robustfer.functional.ranking import importance_weighted_logits as importance_weighted_logits
 from robustfer.functional.wing import adaptive_wing, landmark_adaptive_wing
 
 __all__ = [

@@ -11,6 +11,7 @@ from torch import Tensor
 from robustfer._checks import check_choice
 
 Reduction = Literal["mean", "sum", "none"]
+"""How a loss reduces its values per sample: to their mean, to their sum, or not at all."""
 
 _NOTHING = nullcontext()
 

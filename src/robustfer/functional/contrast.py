@@ -66,8 +66,8 @@ def expression_landmark_contrast(
         variant: ``"paper"`` or ``"official"``, see above.
 
     Shape:
-        expression_query, landmark_query, expression_key, landmark_key ``(B, D)``, pseudo_label
-        ``(B)`` int64, expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64 ->
+        expression_query, landmark_query, expression_key, landmark_key ``(B, d)``, pseudo_label
+        ``(B)`` int64, expression_queue, landmark_queue ``(M, d)``, queue_label ``(M)`` int64 ->
         scalar; float32 for half inputs.
 
     Raises:
@@ -90,12 +90,12 @@ def expression_landmark_contrast(
     tensor(0.)
     """
     spaces = {
-        "expression_query": (expression_query, "B D"),
-        "landmark_query": (landmark_query, "B D"),
-        "expression_key": (expression_key, "B D"),
-        "landmark_key": (landmark_key, "B D"),
-        "expression_queue": (expression_queue, "M D"),
-        "landmark_queue": (landmark_queue, "M D"),
+        "expression_query": (expression_query, "B d"),
+        "landmark_query": (landmark_query, "B d"),
+        "expression_key": (expression_key, "B d"),
+        "landmark_key": (landmark_key, "B d"),
+        "expression_queue": (expression_queue, "M d"),
+        "landmark_queue": (landmark_queue, "M d"),
     }
     check_shapes(**spaces, pseudo_label=(pseudo_label, "B"), queue_label=(queue_label, "M"))
     check_floating(**{name: rows for name, (rows, _) in spaces.items()})

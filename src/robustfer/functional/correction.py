@@ -71,7 +71,7 @@ def forward_correction(
     tensor(99.)
     """
     others = {} if verified is None else {"verified": (verified, "B")}
-    check_target(target, logits, transition=(transition, "C C"), **others)
+    check_target(logits, target, transition=(transition, "C C"), **others)
     check_floating(transition=transition)
     if verified is not None:
         check_mask(verified=verified)

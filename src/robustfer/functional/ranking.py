@@ -100,7 +100,7 @@ def importance_weighted_cross_entropy(
     ... )
     tensor([4.0181, 0.6931])
     """
-    check_target(target, logits, importance=(importance, "B"))
+    check_target(logits, target, importance=(importance, "B"))
     _check_values(importance)
     check_bias(bias, logits)
     check_class_weights(class_weights, logits)

@@ -94,7 +94,7 @@ def adaptive_wing(
     r"""Return a loss of heat maps that is sharp at landmarks and soft in the background.
 
     .. math::
-        \ell_n = \frac{1}{KHW} \sum_{k,i,j} w_{nkij}\, \mathrm{AWing}(y_{nkij}, p_{nkij})
+        \ell_n = \frac{1}{Khw} \sum_{k,i,j} w_{nkij}\, \mathrm{AWing}(y_{nkij}, p_{nkij})
 
     .. math::
         \mathrm{AWing}(y, p) = \begin{cases}
@@ -125,7 +125,7 @@ def adaptive_wing(
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
-        all ``(B, K, H, W)`` -> scalar, or ``(B)``; float32 for half inputs.
+        all ``(B, K, h, w)`` -> scalar, or ``(B)``; float32 for half inputs.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or an option is out of range.
@@ -142,11 +142,11 @@ def adaptive_wing(
     tensor(0.5904)
     """
     shaped = {
-        "heatmaps": (heatmaps, "B K H W"),
-        "heatmap_target": (heatmap_target, "B K H W"),
+        "heatmaps": (heatmaps, "B K h w"),
+        "heatmap_target": (heatmap_target, "B K h w"),
     }
     if heatmap_weights is not None:
-        shaped["heatmap_weights"] = (heatmap_weights, "B K H W")
+        shaped["heatmap_weights"] = (heatmap_weights, "B K h w")
     check_shapes(**shaped)
     check_floating(heatmaps=heatmaps, heatmap_target=heatmap_target)
     curve = WingCurve(alpha, omega, epsilon, theta).checked()
@@ -206,7 +206,7 @@ def landmark_adaptive_wing(
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
-        heatmaps ``(B, K, H, W)``, landmarks ``(B, K, 2)``, visible ``(B, K)`` bool -> scalar, or
+        heatmaps ``(B, K, h, w)``, landmarks ``(B, K, 2)``, visible ``(B, K)`` bool -> scalar, or
         ``(B)``; float32 for half inputs.
 
     Raises:
@@ -224,7 +224,7 @@ def landmark_adaptive_wing(
     >>> torch.allclose(landmark_adaptive_wing(heatmaps, landmarks, image_size=56), expected)
     True
     """
-    check_shapes(heatmaps=(heatmaps, "B K H W"), landmarks=(landmarks, "B K 2"))
+    check_shapes(heatmaps=(heatmaps, "B K h w"), landmarks=(landmarks, "B K 2"))
     check_floating(heatmaps=heatmaps)
     curve = WingCurve(alpha, omega, epsilon, theta).checked()
     check_reduction(reduction)

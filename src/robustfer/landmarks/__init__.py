@@ -5,7 +5,6 @@ from robustfer.landmarks.geometry import mirror_landmarks, resize_landmarks
 from robustfer.landmarks.layouts import LandmarkLayout as LandmarkLayout
 from robustfer.landmarks.layouts import landmark_layout
 from robustfer.landmarks.providers import DatasetLandmarks, LandmarkFile
-from robustfer.landmarks.providers import LandmarkProvider as LandmarkProvider
 
 __all__ = [
     "DatasetLandmarks",

@@ -22,24 +22,6 @@ from robustfer.landmarks.layouts import LandmarkLayout, landmark_layout
 _Points: TypeAlias = NDArray[np.float32]
 
 
-class LandmarkProvider(Protocol):
-    """Return landmarks and visibility for the ids of samples.
-
-    Call it once with all ids of a data set. A batch then takes its rows with ``index``.
-
-    Shape:
-        n ids -> landmarks float32 ``(n, K, 2)`` in pixels of the stored image, visible bool
-        ``(n, K)``. Points that are not visible can be NaN.
-    """
-
-    @property
-    def layout(self) -> LandmarkLayout:
-        """The layout of the points."""
-
-    def __call__(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the landmarks of samples, and whether each point is known."""
-
-
 class LandmarkFile:
     r"""Read landmarks from a file, by the name of the image.
 
@@ -48,10 +30,16 @@ class LandmarkFile:
     - ``.csv`` with columns ``image``, ``x0``, ``y0``, ``x1``, ``y1``, ... and optionally
       ``detected`` (1 or 0). The cells of an unknown point are empty.
 
+    Call it once with the ids of all samples. A batch then takes its rows with ``index``.
+
     Args:
         path: the file.
         layout: number of points, or a layout. ``None``: the number of points in the file.
         allow_missing: treat samples that are not in the file as unknown, instead of an error.
+
+    Shape:
+        n ids -> landmarks float32 ``(n, K, 2)`` in pixels of the stored image, NaN where unknown,
+        and visible bool ``(n, K)``.
 
     Raises:
         TypeError: ``allow_missing`` is not a bool.

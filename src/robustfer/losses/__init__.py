@@ -10,7 +10,6 @@ from robustfer.losses.forward_correction import ForwardCorrectionLoss
 from robustfer.losses.gsmc import GSMCLoss
 from robustfer.losses.lanet import LANetLoss
 from robustfer.losses.parameters import param_groups
-from robustfer.losses.parameters import warn_if_not_optimized as warn_if_not_optimized
 from robustfer.losses.rank_regularization import RankRegularizationLoss
 from robustfer.losses.scn import SCNLoss
 from robustfer.losses.self_distillation import SelfDistillationLoss

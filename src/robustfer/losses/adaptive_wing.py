@@ -25,7 +25,7 @@ class AdaptiveWingLoss(nn.Module):
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
-        heatmaps, heatmap_target, heatmap_weights ``(B, K, H, W)`` -> scalar, or ``(B)`` for
+        heatmaps, heatmap_target, heatmap_weights ``(B, K, h, w)`` -> scalar, or ``(B)`` for
         ``"none"``.
 
     Raises:
@@ -90,7 +90,7 @@ class LandmarkAdaptiveWingLoss(nn.Module):
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for a value per sample.
 
     Shape:
-        heatmaps ``(B, K, H, W)``, landmarks ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool
+        heatmaps ``(B, K, h, w)``, landmarks ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool
         -> scalar, or ``(B)`` for ``"none"``.
 
     Raises:

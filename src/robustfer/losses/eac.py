@@ -77,7 +77,7 @@ class EACLoss(nn.Module):
         self, logits: Tensor, target: Tensor, attention: Tensor, attention_flipped: Tensor
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        check_target(target, logits)
+        check_target(logits, target)
         check_shapes(logits=(logits, "B C"), attention=(attention, "B C H W"))
         check_class_weights(self.class_weights, logits)
         return {

@@ -26,8 +26,8 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
         variant: ``"paper"`` or ``"official"``, which takes unfilled slots of a queue as negatives.
 
     Shape:
-        expression_query, landmark_query, expression_key, landmark_key ``(B, D)``, pseudo_label
-        ``(B)`` int64, expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64 ->
+        expression_query, landmark_query, expression_key, landmark_key ``(B, d)``, pseudo_label
+        ``(B)`` int64, expression_queue, landmark_queue ``(M, d)``, queue_label ``(M)`` int64 ->
         scalar; float32 for half inputs.
 
     Raises:
@@ -76,10 +76,10 @@ class ExpressionLandmarkContrastiveLoss(nn.Module):
         if self.gather and self.variant == "paper" and several_processes():
             # A wrong shape must raise before any process waits for another.
             check_shapes(
-                expression_query=(expression_query, "B D"),
-                landmark_query=(landmark_query, "B D"),
-                expression_key=(expression_key, "B D"),
-                landmark_key=(landmark_key, "B D"),
+                expression_query=(expression_query, "B d"),
+                landmark_query=(landmark_query, "B d"),
+                expression_key=(expression_key, "B d"),
+                landmark_key=(landmark_key, "B d"),
                 pseudo_label=(pseudo_label, "B"),
             )
             batch, _ = gather_rows(*batch)

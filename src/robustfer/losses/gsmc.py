@@ -83,8 +83,8 @@ class GSMCLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         check_target(
-            target,
             logits,
+            target,
             teacher_logits=(teacher_logits, "B C"),
             attention=(attention, "B C H W"),
         )

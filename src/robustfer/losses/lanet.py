@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import Variant, check_probabilities, check_range, check_target
+from robustfer._checks import (
+    Variant,
+    check_probabilities,
+    check_range,
+    check_shapes,
+    check_target,
+)
 from robustfer.functional._cross_entropy import (
     check_class_weights,
     cross_entropy,
@@ -50,8 +56,8 @@ class LANetLoss(nn.Module):
     Shape:
         logits ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities, soft_target
         ``(B, C)`` the estimated distribution; expression_query, landmark_query, expression_key,
-        landmark_key ``(B, D)``, pseudo_label ``(B)`` int64, expression_queue, landmark_queue
-        ``(M, D)``, queue_label ``(M)`` int64, heatmaps ``(B, K, H, W)``, landmarks
+        landmark_key ``(B, d)``, pseudo_label ``(B)`` int64, expression_queue, landmark_queue
+        ``(M, d)``, queue_label ``(M)`` int64, heatmaps ``(B, K, h, w)``, landmarks
         ``(B, K, 2)`` in pixels, visible ``(B, K)`` bool -> scalar; float32 for half inputs.
 
     Raises:
@@ -127,10 +133,10 @@ class LANetLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
         check_target(
-            target,
             logits,
+            target,
             soft_target=(soft_target, "B C"),
-            expression_query=(expression_query, "B D"),
+            expression_query=(expression_query, "B d"),
         )
         check_probabilities(soft_target=soft_target)
         check_class_weights(self.class_weights, logits)
@@ -144,7 +150,7 @@ class LANetLoss(nn.Module):
                     "heatmaps and landmarks must be tensors with an image_size, got None; "
                     "LANetLoss(image_size=None) trains without a landmark branch"
                 )
-            check_target(target, logits, heatmaps=(heatmaps, "B K H W"))
+            check_shapes(logits=(logits, "B C"), heatmaps=(heatmaps, "B K h w"))
             terms["landmark_adaptive_wing"] = self.landmark_weight * self.landmark_loss(
                 heatmaps, landmarks, visible
             )

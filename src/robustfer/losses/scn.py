@@ -8,11 +8,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from robustfer._checks import Variant, check_bool, check_range, check_variant
-from robustfer.functional import importance_weighted_cross_entropy
 from robustfer.functional._cross_entropy import register_class_weights
 from robustfer.functional._gather import gather_rows, several_processes
 from robustfer.functional._precision import full_precision
-from robustfer.functional.ranking import check_bias, check_high_ratio, ranked
+from robustfer.functional.ranking import (
+    check_bias,
+    check_high_ratio,
+    importance_weighted_cross_entropy,
+    ranked,
+)
 from robustfer.losses._terms import sum_of_terms
 from robustfer.losses.rank_regularization import make_margin, margin_text
 

@@ -11,15 +11,9 @@ from robustfer.models.cam_classifier import CAMClassifier
 from robustfer.models.exactness import CAMExactness as CAMExactness
 from robustfer.models.exactness import cam_exactness
 from robustfer.models.importance import ImportanceClassifier
-from robustfer.models.importance import ImportanceHead as ImportanceHead
 from robustfer.models.importance import ImportanceOutput as ImportanceOutput
 from robustfer.models.inference import strip_for_inference
-from robustfer.models.label_distribution import (
-    LabelDistributionEstimator as LabelDistributionEstimator,
-)
-from robustfer.models.label_distribution import PairScorer as PairScorer
 from robustfer.models.landmark_branch import LandmarkBranch
-from robustfer.models.landmark_branch import LandmarkHead as LandmarkHead
 from robustfer.models.landmark_branch import LandmarkOutput as LandmarkOutput
 from robustfer.models.landmark_classifier import LandmarkClassifier
 from robustfer.models.landmark_classifier import (
@@ -28,7 +22,6 @@ from robustfer.models.landmark_classifier import (
 from robustfer.models.landmark_coordinates import LandmarkCoordinates
 from robustfer.models.lanet import LANetModel
 from robustfer.models.lanet import LANetOutput as LANetOutput
-from robustfer.models.lanet import ProjectionHead as ProjectionHead
 from robustfer.models.outputs import CAMOutput as CAMOutput
 from robustfer.models.outputs import cam_outputs
 

@@ -45,9 +45,7 @@ def strip_for_inference(model: nn.Module) -> nn.Module:
             f"{type(model).__name__}"
         )
     model = unwrapped(model)
-    if isinstance(model, LANetModel):
-        model = unwrapped(model.faces)
-    if isinstance(model, (ImportanceClassifier, LandmarkClassifier)):
+    while isinstance(model, (ImportanceClassifier, LandmarkClassifier, LANetModel)):
         model = unwrapped(model.model)
     if not isinstance(model, CAMClassifier):
         kept: nn.Module = _Logits(model)

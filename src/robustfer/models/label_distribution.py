@@ -84,10 +84,9 @@ class LabelDistributionEstimator(nn.Module):
 
     with :math:`u` the expression space, :math:`v` the landmark space, and :math:`w` the normalised
     scores of the ``num_neighbors`` nearest samples by cosine similarity. Each space has a
-    :class:`PairScorer`; see :func:`robustfer.functional.neighbor_distribution`. Gradients reach the
-    scorers, the features through them, and the neighbours' logits. The choice of neighbours is a
-    constant. :class:`robustfer.state.LabelDistributionBank` makes the training target from the
-    estimate.
+    :class:`PairScorer`; see :func:`neighbor_distribution`. Gradients reach the scorers, the
+    features through them, and the neighbours' logits. The choice of neighbours is a constant.
+    :class:`robustfer.state.LabelDistributionBank` makes the training target from the estimate.
 
     It has parameters and belongs to the model, inside ``DistributedDataParallel``, as in
     :class:`LANetModel`. Inference does not need it.
@@ -100,7 +99,7 @@ class LabelDistributionEstimator(nn.Module):
         gather: join the batches of all processes. Each must then call this at the same point, and
             estimates for its own samples. With one process it has no effect.
         variant: ``"paper"``, or ``"official"``, where a sample may be its own neighbour; see
-            :func:`robustfer.functional.cosine_neighbors`.
+            :func:`cosine_neighbors`.
 
     Shape:
         embeddings ``(B, D)``, landmark_embeddings ``(B, E)``, logits ``(B, C)``, index ``(B)``

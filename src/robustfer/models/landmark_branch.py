@@ -21,8 +21,8 @@ class LandmarkOutput(NamedTuple):
     """Output of a landmark branch.
 
     Attributes:
-        heatmaps: (B, K, H/4, W/4) predictions, without activation.
-        embeddings: (B, D) mean over places of the maps before the last layer.
+        heatmaps: (B, K, h, w) predictions at stride 4, without activation.
+        embeddings: (B, E) mean over places of the maps before the last layer.
     """
 
     heatmaps: Tensor
@@ -43,7 +43,7 @@ class LandmarkHead(nn.Module):
         channels: channels of each map of the pyramid, finest first.
         strides: stride of each map in pixels, increasing.
         num_landmarks: K.
-        dim: D, channels of the merged map.
+        dim: E, channels of the merged map.
 
     Shape:
         maps, each ``(B, channels, H/stride, W/stride)`` -> :class:`LandmarkOutput`.
@@ -105,7 +105,7 @@ class LandmarkBranch(nn.Module):
             returns its maps as a sequence or a dict, finest first, such as torchvision's
             ``create_feature_extractor(network, ["layer1", "layer2", "layer3", "layer4"])``.
         num_landmarks: K.
-        dim: D, channels of the merged map and width of the embeddings.
+        dim: E, channels of the merged map and width of the embeddings.
         pretrained: load timm's pretrained weights, if ``pyramid`` is a name.
         model_options: options of ``timm.create_model``, if ``pyramid`` is a name, such as
             ``in_chans``, ``img_size``, ``out_indices``.

@@ -90,7 +90,7 @@ class LANetModel(nn.Module):
     Inference needs only the classifier: :func:`robustfer.models.strip_for_inference`.
 
     Args:
-        faces: a :class:`LandmarkClassifier`, or a :class:`CAMClassifier` with a
+        model: a :class:`LandmarkClassifier`, or a :class:`CAMClassifier` with a
             ``landmark_space``. It becomes a part of this module.
         landmark_space: a :class:`LandmarkBranch` or :class:`LandmarkCoordinates`; ``None`` for a
             :class:`LandmarkClassifier`, which has its own.
@@ -125,7 +125,7 @@ class LANetModel(nn.Module):
 
     def __init__(
         self,
-        faces: CAMClassifier | LandmarkClassifier,
+        model: CAMClassifier | LandmarkClassifier,
         landmark_space: LandmarkBranch | LandmarkCoordinates | None = None,
         *,
         num_neighbors: int = 8,
@@ -134,19 +134,19 @@ class LANetModel(nn.Module):
         variant: Variant = "paper",
     ) -> None:
         super().__init__()
-        if isinstance(faces, LandmarkClassifier) and landmark_space is None:
-            widths = faces.model.num_features, faces.dim
-        elif isinstance(faces, CAMClassifier) and isinstance(
+        if isinstance(model, LandmarkClassifier) and landmark_space is None:
+            widths = model.model.num_features, model.dim
+        elif isinstance(model, CAMClassifier) and isinstance(
             landmark_space, (LandmarkBranch, LandmarkCoordinates)
         ):
-            widths = faces.num_features, landmark_space.dim
+            widths = model.num_features, landmark_space.dim
         else:
             raise TypeError(
-                "faces must be a LandmarkClassifier without a landmark_space, or a CAMClassifier "
+                "model must be a LandmarkClassifier without a landmark_space, or a CAMClassifier "
                 "with landmark_space=LandmarkBranch(...) or LandmarkCoordinates(...); got "
-                f"{type(faces).__name__} with {type(landmark_space).__name__}"
+                f"{type(model).__name__} with {type(landmark_space).__name__}"
             )
-        self.faces = faces
+        self.model = model
         self.landmark_space = landmark_space
         self.estimator = LabelDistributionEstimator(
             *widths, num_neighbors=num_neighbors, gather=gather, variant=variant
@@ -154,17 +154,17 @@ class LANetModel(nn.Module):
         self.expression_projection, self.landmark_projection = (
             ProjectionHead(width, dim=dim) for width in widths
         )
-        fit_to(faces, self.estimator, self.expression_projection, self.landmark_projection)
+        fit_to(model, self.estimator, self.expression_projection, self.landmark_projection)
 
     @property
     def classifier(self) -> CAMClassifier:
-        """The :class:`CAMClassifier` in ``faces``, which makes the logits."""
-        return self.faces if isinstance(self.faces, CAMClassifier) else self.faces.model
+        """The :class:`CAMClassifier` in ``model``, which makes the logits."""
+        return self.model if isinstance(self.model, CAMClassifier) else self.model.model
 
     def forward(
         self, images: Tensor, landmarks: Tensor | None = None, index: Tensor | None = None
     ) -> LANetOutput:
-        output = self.faces(images)
+        output = self.model(images)
         heatmaps = known = estimate = None
         if isinstance(output, LandmarkClassifierOutput):
             heatmaps, landmark_embeddings = output.heatmaps, output.landmark_embeddings

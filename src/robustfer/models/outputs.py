@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustfer._checks import check_floating, check_shapes
-from robustfer.functional import class_attention
 from robustfer.functional._precision import autocasts, without_autocast
+from robustfer.functional.attention import class_attention
 
 
 class CAMOutput(NamedTuple):

@@ -11,11 +11,11 @@ from robustfer.noise.lists import with_noise_list, write_noise_list
 from robustfer.noise.models import with_class_noise, with_symmetric_noise
 from robustfer.noise.profile import NoiseProfile
 from robustfer.noise.report import NoiseReport as NoiseReport
-from robustfer.noise.report import fingerprint as fingerprint
-from robustfer.noise.report import noise_report
+from robustfer.noise.report import fingerprint, noise_report
 
 __all__ = [
     "NoiseProfile",
+    "fingerprint",
     "noise_report",
     "rows_to_verify",
     "transition_from_confident_joint",

@@ -44,14 +44,14 @@ class FeatureQueue(NeverHalf):
     of the same seed in each process.
 
     Args:
-        dim: width of the keys.
+        dim: d, the width of the keys.
         capacity: number of entries.
         dtype: dtype of the keys; casting the module to half precision does not change it.
         generator: draws the first content of the slots; default: torch's global generator.
 
     Attributes:
-        expression: the buffer of ``expression_queue``, ``(M, D)``.
-        landmark: the buffer of ``landmark_queue``, ``(M, D)``.
+        expression: the buffer of ``expression_queue``, ``(M, d)``.
+        landmark: the buffer of ``landmark_queue``, ``(M, d)``.
         label: the buffer of ``queue_label``, ``(M)`` int64.
         cursor: next slot to write.
         count: number of filled slots.
@@ -107,7 +107,7 @@ class FeatureQueue(NeverHalf):
         They are the buffers, which :meth:`update` changes: call ``backward`` before it.
 
         Shape:
-            expression_queue, landmark_queue ``(M, D)``, queue_label ``(M)`` int64.
+            expression_queue, landmark_queue ``(M, d)``, queue_label ``(M)`` int64.
         """
         return {
             "expression_queue": self.expression,
@@ -136,7 +136,7 @@ class FeatureQueue(NeverHalf):
                 even without rows. With one process it has no effect.
 
         Shape:
-            expression_key, landmark_key ``(B, D)``, pseudo_label ``(B)`` int64.
+            expression_key, landmark_key ``(B, d)``, pseudo_label ``(B)`` int64.
 
         Raises:
             TypeError: ``gather`` is not a bool.

@@ -27,7 +27,7 @@ from robustfer.state._rows import one_hot, read_rows, write_rows
 class LabelDistributionBank(NeverHalf):
     r"""Keep a label distribution for each sample, and move it slowly towards estimates.
 
-    .. math:: q_i = \mu\, \mathrm{bank}_{n_i} + (1 - \mu)\, t_i
+    .. math:: q_i = d\, \mathrm{bank}_{n_i} + (1 - d)\, t_i
 
     with :math:`n_i` the row of sample :math:`i` in the data set. The bank starts with the given
     labels. ``forward`` returns :math:`q`, with the gradient of the estimate :math:`t`, and does not
@@ -45,7 +45,7 @@ class LabelDistributionBank(NeverHalf):
     Args:
         given: labels of the data set, ``(N)`` integers.
         num_classes: number of classes, 2 to 32,768.
-        momentum: :math:`\mu` in [0, 1), the weight of the old row.
+        decay: :math:`d` in [0, 1), the weight of the old row.
         dtype: dtype of the bank; casting the module to half precision does not change it.
 
     Attributes:
@@ -64,7 +64,7 @@ class LabelDistributionBank(NeverHalf):
         Wu and Cui, LA-Net: Landmark-Aware Learning for Reliable Facial Expression Recognition
         under Label Noise, ICCV 2023.
 
-    >>> bank = LabelDistributionBank(torch.tensor([1, 0, 1]), num_classes=2, momentum=0.9)
+    >>> bank = LabelDistributionBank(torch.tensor([1, 0, 1]), num_classes=2, decay=0.9)
     >>> index, estimate = torch.tensor([2]), torch.tensor([[1.0, 0.0]])
     >>> soft_target = bank(index, estimate)
     >>> soft_target
@@ -85,12 +85,12 @@ class LabelDistributionBank(NeverHalf):
         given: Tensor,
         *,
         num_classes: int,
-        momentum: float = 0.9,
+        decay: float = 0.9,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
-        self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
+        self.decay = check_range("decay", decay, 0.0, 1.0, open_high=True)
         check_dtype(dtype)
         labels, _ = checks.given_labels(given, self.num_classes, soft_targets=False)
         self.num_samples = len(labels)
@@ -105,7 +105,7 @@ class LabelDistributionBank(NeverHalf):
         if believed.dtype != self.distribution.dtype:
             # Half precision has rounded the rows.
             believed = believed / believed.sum(dim=1, keepdim=True)
-        moved = self.momentum * believed + (1 - self.momentum) * estimate
+        moved = self.decay * believed + (1 - self.decay) * estimate
         if known is None:
             return moved
         check_shapes(estimate=(estimate, "B* C"), known=(known, "B*"))
@@ -137,9 +137,7 @@ class LabelDistributionBank(NeverHalf):
         write_rows(self.distribution, index, soft_target, name="soft_target", gather=gather)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_samples} samples, num_classes={self.num_classes}, momentum={self.momentum}"
-        )
+        return f"{self.num_samples} samples, num_classes={self.num_classes}, decay={self.decay}"
 
     def _check(self, index: Tensor, name: str, rows: Tensor) -> None:
         check_shapes(**{name: (rows, f"B* {self.num_classes}"), "index": (index, "B*")})

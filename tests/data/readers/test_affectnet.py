@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, AffectNet
+from robustfer.data import EXPRESSIONS, AffectNet
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 from robustfer.landmarks import DatasetLandmarks
 from tests.data.trees import (
     AFFECTNET_HEADER,

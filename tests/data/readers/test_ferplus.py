@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, FERPlus
+from robustfer.data import EXPRESSIONS, FERPlus
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT
 from tests.data.trees import HEADER, vote_row, write_ferplus, write_image
 
 # The grey value of an image is the number of its row.

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from robustfer.data import EXPRESSIONS, EXPRESSIONS_WITH_CONTEMPT, LabelTable, class_order, load
+from robustfer.data import EXPRESSIONS, LabelTable, load
+from robustfer.data.classes import EXPRESSIONS_WITH_CONTEMPT, class_order
 from robustfer.landmarks import DatasetLandmarks
 from tests.data.trees import write_image
 

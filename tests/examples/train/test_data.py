@@ -14,7 +14,8 @@ from examples.train.data import (
     with_noise,
 )
 from examples.train.options import DataOptions, NoiseOptions, Refused
-from robustfer.data import DemoFaces, class_order, load
+from robustfer.data import DemoFaces, load
+from robustfer.data.classes import class_order
 from robustfer.noise import (
     with_class_noise,
     with_symmetric_noise,

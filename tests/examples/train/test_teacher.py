@@ -74,8 +74,8 @@ def terms_by_hand(method, batch):
         label, known = int(method.label[row]), bool(method.verified[row])
         p = student[number]
         believed = (
-            options.memory_momentum * method.memory.bank.distribution[row]
-            + (1 - options.memory_momentum) * taught[number]
+            options.memory_decay * method.memory.bank.distribution[row]
+            + (1 - options.memory_decay) * taught[number]
         )
         own = torch.eye(7)[label] if known else matrix[:, label]
         loss = (1 - (own @ p) ** options.q) / options.q

@@ -27,11 +27,11 @@ class EarlyTargets(NeverHalf):
 
     early_targets: Tensor
 
-    def __init__(self, *, num_samples: int, num_classes: int, momentum: float) -> None:
+    def __init__(self, *, num_samples: int, num_classes: int, decay: float) -> None:
         super().__init__()
         self.num_samples = check_whole_number("num_samples", num_samples, 1)
         self.num_classes = check_whole_number("num_classes", num_classes, 2)
-        self.momentum = check_range("momentum", momentum, 0.0, 1.0, open_high=True)
+        self.decay = check_range("decay", decay, 0.0, 1.0, open_high=True)
         averages = torch.zeros(
             self.num_samples, self.num_classes, dtype=torch.float32, device="cpu"
         )
@@ -51,7 +51,7 @@ class EarlyTargets(NeverHalf):
         """
         check_shapes(logits=(logits, f"B* {self.num_classes}"), index=(index, "B*"))
         old = read_rows(self.early_targets, index)
-        return moved_early_target(old, logits, momentum=self.momentum)
+        return moved_early_target(old, logits, decay=self.decay)
 
     def update(self, index: Tensor, early_target: Tensor, *, gather: bool = True) -> None:
         """Write the result of :meth:`propose`. Call it after the optimizer's step.
@@ -73,9 +73,7 @@ class EarlyTargets(NeverHalf):
         write_rows(self.early_targets, index, early_target, name="early_target", gather=gather)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_samples} samples, num_classes={self.num_classes}, momentum={self.momentum}"
-        )
+        return f"{self.num_samples} samples, num_classes={self.num_classes}, decay={self.decay}"
 
 
 def _check_saved(loss: EarlyTargets, saved: Mapping[str, Tensor]) -> None:

@@ -21,7 +21,7 @@ from robustfer.authoring import (
 _LEAST_PROBABILITY = 1e-4
 
 
-def moved_early_target(early_target: Tensor, logits: Tensor, *, momentum: float = 0.7) -> Tensor:
+def moved_early_target(early_target: Tensor, logits: Tensor, *, decay: float = 0.7) -> Tensor:
     r"""Return the running average of the predictions for each sample after one more step.
 
     .. math::
@@ -34,7 +34,7 @@ def moved_early_target(early_target: Tensor, logits: Tensor, *, momentum: float 
     Args:
         early_target: :math:`t`, the average so far, 0 at first.
         logits: :math:`z`, scores of the classes, before softmax.
-        momentum: :math:`\beta` in [0, 1), the weight of the average so far.
+        decay: :math:`\beta` in [0, 1), the weight of the average so far.
 
     Shape:
         early_target, logits ``(B, C)`` -> ``(B, C)``; float32 for half inputs. From 0 on the rows
@@ -47,14 +47,14 @@ def moved_early_target(early_target: Tensor, logits: Tensor, *, momentum: float 
         Liu et al., Early-Learning Regularization Prevents Memorization of Noisy Labels,
         NeurIPS 2020.
 
-    >>> moved_early_target(torch.zeros(1, 2), torch.zeros(1, 2), momentum=0.7)
+    >>> moved_early_target(torch.zeros(1, 2), torch.zeros(1, 2), decay=0.7)
     tensor([[0.1500, 0.1500]])
     """
-    check_range("momentum", momentum, 0.0, 1.0, open_high=True)
+    check_range("decay", decay, 0.0, 1.0, open_high=True)
     _check_pair(logits, early_target)
     predicted = _probabilities(logits.detach())
     predicted = predicted / predicted.sum(dim=1, keepdim=True)
-    return momentum * full_precision(early_target.detach()) + (1 - momentum) * predicted
+    return decay * full_precision(early_target.detach()) + (1 - decay) * predicted
 
 
 def early_learning_regularization(logits: Tensor, early_target: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def memory_cross_entropy(
     """
     check_range("weight", weight, 0.0, 1.0)
     check_reduction(reduction)
-    check_target(target, logits, early_target=(early_target, "B C"))
+    check_target(logits, target, early_target=(early_target, "B C"))
     check_floating(early_target=early_target)
     logits = full_precision(logits)
     remembered = weight * early_target.detach().to(logits.dtype)

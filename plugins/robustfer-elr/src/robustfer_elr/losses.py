@@ -29,7 +29,7 @@ class EarlyLearningLoss(EarlyTargets):
     Args:
         num_samples: number of samples in the data set.
         num_classes: number of classes.
-        momentum: :math:`\beta` in [0, 1), the weight of the average so far.
+        decay: :math:`\beta` in [0, 1), the weight of the average so far.
         weight: :math:`\lambda`, the weight of the regularization.
 
     Attributes:
@@ -47,7 +47,7 @@ class EarlyLearningLoss(EarlyTargets):
         NeurIPS 2020.
 
     >>> import torch
-    >>> criterion = EarlyLearningLoss(num_samples=100, num_classes=2, momentum=0.7, weight=3.0)
+    >>> criterion = EarlyLearningLoss(num_samples=100, num_classes=2, decay=0.7, weight=3.0)
     >>> logits, target, index = torch.zeros(1, 2), torch.tensor([1]), torch.tensor([42])
     >>> early_target = criterion.propose(logits=logits, index=index)
     >>> early_target
@@ -63,14 +63,14 @@ class EarlyLearningLoss(EarlyTargets):
     __call__: Callable[..., Tensor]
 
     def __init__(
-        self, *, num_samples: int, num_classes: int, momentum: float = 0.7, weight: float = 3.0
+        self, *, num_samples: int, num_classes: int, decay: float = 0.7, weight: float = 3.0
     ) -> None:
-        super().__init__(num_samples=num_samples, num_classes=num_classes, momentum=momentum)
+        super().__init__(num_samples=num_samples, num_classes=num_classes, decay=decay)
         self.weight = check_range("weight", weight, 0.0)
 
     def terms(self, logits: Tensor, target: Tensor, early_target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        check_target(target, logits, early_target=(early_target, "B C"))
+        check_target(logits, target, early_target=(early_target, "B C"))
         return {
             "cross_entropy": cross_entropy(logits, target),
             "early_learning": self.weight * early_learning_regularization(logits, early_target),
@@ -94,12 +94,12 @@ class MemoryTargetLoss(EarlyTargets):
     :class:`robustfer.state.LabelDistributionBank` starts at the label instead.
 
     Pass a teacher's logits to :meth:`propose` to remember its predictions. The loop may change
-    :attr:`weight`: early predictions are poor, and with a momentum of 0.7 they soon fill :math:`t`.
+    :attr:`weight`: early predictions are poor, and with a decay of 0.7 they soon fill :math:`t`.
 
     Args:
         num_samples: number of samples in the data set.
         num_classes: number of classes.
-        momentum: :math:`\beta` in [0, 1), the weight of the average so far.
+        decay: :math:`\beta` in [0, 1), the weight of the average so far.
         weight: :math:`w` in [0, 1], share of earlier predictions in the target.
 
     Attributes:
@@ -117,7 +117,7 @@ class MemoryTargetLoss(EarlyTargets):
         Self-Adaptive Training: beyond Empirical Risk Minimization, NeurIPS 2020.
 
     >>> import torch
-    >>> criterion = MemoryTargetLoss(num_samples=100, num_classes=2, momentum=0.7, weight=0.5)
+    >>> criterion = MemoryTargetLoss(num_samples=100, num_classes=2, decay=0.7, weight=0.5)
     >>> logits, target, index = torch.tensor([[2.0, 0.0]]), torch.tensor([1]), torch.tensor([42])
     >>> early_target = criterion.propose(logits=logits, index=index)
     >>> criterion(logits, target, early_target)
@@ -128,9 +128,9 @@ class MemoryTargetLoss(EarlyTargets):
     __call__: Callable[..., Tensor]
 
     def __init__(
-        self, *, num_samples: int, num_classes: int, momentum: float = 0.9, weight: float = 0.6
+        self, *, num_samples: int, num_classes: int, decay: float = 0.9, weight: float = 0.6
     ) -> None:
-        super().__init__(num_samples=num_samples, num_classes=num_classes, momentum=momentum)
+        super().__init__(num_samples=num_samples, num_classes=num_classes, decay=decay)
         self.weight = check_range("weight", weight, 0.0, 1.0)
 
     def forward(self, logits: Tensor, target: Tensor, early_target: Tensor) -> Tensor:

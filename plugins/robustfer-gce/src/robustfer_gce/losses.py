@@ -54,7 +54,7 @@ def generalized_cross_entropy(
     tensor([0.5000, 0.9999])
     """
     check_range("q", q, 0.0, 1.0, open_low=True)
-    check_target(target, logits)
+    check_target(logits, target)
     log_p = F.log_softmax(full_precision(logits), dim=1)
     if target.ndim == 1:  # one class of each sample is enough
         return reduce(_box_cox(at_label(log_p, target), q), reduction)

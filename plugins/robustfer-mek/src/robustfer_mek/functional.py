@@ -63,7 +63,7 @@ def rebalanced_cross_entropy(
     tensor(0.9076)
     """
     check_range("smoothing", smoothing, 0.0, 1.0, open_high=True)
-    check_target(target, logits, class_counts=(class_counts, "C"))
+    check_target(logits, target, class_counts=(class_counts, "C"))
     logits = full_precision(logits)
     rows = _labels(class_counts, smoothing, logits.dtype)
     if target.ndim == 1:

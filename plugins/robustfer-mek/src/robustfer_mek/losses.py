@@ -74,7 +74,7 @@ class ExtraKnowledgeLoss(nn.Module):
         class_counts: Tensor,
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        check_target(target, logits)
+        check_target(logits, target)
         check_shapes(logits=(logits, "B C"), attention=(attention, "B C H W"))
         return {
             "rebalanced_cross_entropy": rebalanced_cross_entropy(

@@ -181,7 +181,7 @@ def _log_probabilities(logits: Tensor, logits_flipped: Tensor) -> tuple[Tensor, 
 
 
 def _check_progress(target: Tensor, logits: Tensor, progress: Tensor) -> None:
-    check_target(target, logits, progress=(progress, ""))
+    check_target(logits, target, progress=(progress, ""))
     check_floating(progress=progress)
     if values_are_checked() and not 0 <= progress <= 1:
         raise ValueError(

@@ -80,7 +80,7 @@ class NoiseAwareWeightingLoss(nn.Module):
         self, logits: Tensor, logits_flipped: Tensor, target: Tensor, progress: Tensor
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        check_target(target, logits, logits_flipped=(logits_flipped, "B C"))
+        check_target(logits, target, logits_flipped=(logits_flipped, "B C"))
         weights = noise_aware_weights(logits, target, progress, agreed_weight=self.agreed_weight)
         if self.variant == "paper":
             weights = weights.detach()

@@ -173,7 +173,7 @@ def relative_uncertainty(
         mixed = mix_by_uncertainty(embeddings, log_uncertainty, permutation)
         weight = classifier_weight.to(mixed.dtype)
         logits = F.linear(mixed, weight, None if bias is None else bias.to(mixed.dtype))
-        check_target(target, logits)
+        check_target(logits, target)
         of_own = cross_entropy(logits, target)
         return 0.5 * of_own + 0.5 * cross_entropy(logits, target.index_select(0, permutation))
 

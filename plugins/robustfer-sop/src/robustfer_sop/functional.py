@@ -139,7 +139,7 @@ def class_balance(logits: Tensor) -> Tensor:
 
 def _noise(logits: Tensor, target: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the label as probabilities, U and V, all (B, C)."""
-    check_target(target, logits, u=(u, "B"), v=(v, "B C"))
+    check_target(logits, target, u=(u, "B"), v=(v, "B C"))
     check_floating(u=u, v=v)
     values = full_precision(logits)
     label = target.to(values.dtype) if target.ndim == 2 else _one_hot(target, values)

@@ -11,7 +11,7 @@ from robustfer.authoring import check_target, full_precision
 
 def log_probabilities(logits: Tensor, target: Tensor) -> Tensor:
     """Check the arguments, and return log softmax (B, C), in float32 for half inputs."""
-    check_target(target, logits)
+    check_target(logits, target)
     return F.log_softmax(full_precision(logits), dim=1)
 
 
