@@ -215,6 +215,14 @@ class Images:
         self.plan: list[list[int]] = []
         size = len(faces) * 3 * self.size[0] * self.size[1]
         place = _place(options, size, device, copies)
+        #: What to do about files that are read slowly, or ``None``.
+        self.advice: str | None = None
+        if place == "files" and options.keep == "auto" and options.workers == 0:
+            self.advice = (
+                f"the images need {copies * size / 2**30:.1f} GiB, more than --memory-limit "
+                f"{options.memory_limit:g}, so one process reads the files again in each epoch; "
+                "add --workers 8, or raise the limit"
+            )
         # By default the loader draws from torch's generator, which would change drop-out.
         self.loader = DataLoader(
             _ImagesOnly(faces),

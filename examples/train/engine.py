@@ -220,6 +220,8 @@ class Training:
             )
             for faces, name in ((self.faces, "training"), (self.judged, "evaluation"))
         )  # fmt: skip
+        if self.images.advice is not None:
+            self.say(self.images.advice)
         self.targets = self.faces.targets.to(device)
         if self.targets.is_floating_point():
             self.targets = self.targets.to(torch.get_default_dtype())

@@ -250,6 +250,8 @@ def test_images_are_the_data_sets_wherever_they_are_kept(options):
     faces = DemoFaces(30, size=16)
     images = Images(faces, DataOptions(**options), CPU)
     assert (images.kept is None) == (options.get("keep") == "files" or "memory_limit" in options)
+    # Who chose the files knows that they are slow.
+    assert (images.advice is not None) == ("memory_limit" in options)
     rows = [torch.tensor([3, 29, 0]), torch.tensor([7, 7])]
     for _ in range(2):
         for part, found in zip(rows, images.batches(rows), strict=True):
