@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import re
 import stat
@@ -97,6 +99,17 @@ def _names(text: str) -> Iterable[str]:
         # Unlike Path.exists, this is not an error for a long text that is not a path.
         if end and os.path.lexists(end):
             yield end
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a csv file, whole or not at all, without text that a spreadsheet runs as a formula."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    for row in (header, *rows):
+        writer.writerow([no_formula(cell) if isinstance(cell, str) else cell for cell in row])
+    # File names are not always UTF-8.
+    content = text.getvalue().encode(errors="surrogateescape")
+    write_whole(path, lambda file: file.write(content))
 
 
 def no_formula(text: str) -> str:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 from collections.abc import Sequence
 from itertools import count
@@ -17,8 +15,7 @@ import torch
 from torch import Tensor
 
 from robustfer import _shown
-from robustfer._files import check_outputs, no_formula, write_whole
-from robustfer._inputs import name_bytes
+from robustfer._files import check_outputs, write_csv
 from robustfer._predictions import Predictions, read_probabilities
 from robustfer.audit.decisions import Decisions, read_decisions
 from robustfer.audit.duplicates import Duplicates, find_duplicates
@@ -249,18 +246,16 @@ def _write_pairs(
     options: argparse.Namespace,
 ) -> None:
     """Write all pairs, most similar first. ``split`` is that of the other face."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["id", "label", "split", "other_id", "other_label", "similarity"])
+    header = ("id", "label", "split", "other_id", "other_label", "similarity")
     found = [(options.split, faces, duplicates)]
     if leaks is not None:
         found.append((options.against.partition("=")[0], *leaks))
-    for split, others, pairs in found:
-        for row, other, alike in zip(*map(Tensor.tolist, pairs or ()), strict=True):
-            cells = _named(faces, row), (split,), _named(others, other)
-            writer.writerow([*(no_formula(one) for cell in cells for one in cell), f"{alike:.4f}"])
-    content = name_bytes(text.getvalue())
-    write_whole(path, lambda file: file.write(content))
+    rows = [
+        (*_named(faces, row), split, *_named(others, other), f"{alike:.4f}")
+        for split, others, pairs in found
+        for row, other, alike in zip(*map(Tensor.tolist, pairs or ()), strict=True)
+    ]
+    write_csv(path, header, rows)
 
 
 def _named(faces: LabeledFaces, row: int) -> tuple[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +14,8 @@ from torch import Tensor
 
 from robustfer import _shown
 from robustfer._checks import check_finite, check_shapes, check_whole_number
-from robustfer._files import no_formula, write_whole
-from robustfer._inputs import check_ids, name_bytes, to_probabilities, to_tensor
+from robustfer._files import write_csv
+from robustfer._inputs import check_ids, to_probabilities, to_tensor
 from robustfer.audit.scores import checked, log_margin, neighbor_disagreement, posterior_of
 from robustfer.noise import TransitionEstimate, fingerprint, transition_from_confident_joint
 
@@ -116,18 +114,15 @@ class Audit:
             OSError: the file cannot be written.
         """
         count = len(self.ranking) if count is None else check_whole_number("count", count, 1)
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(["id", "given", "suggestion", "wrong_probability"])
         rows = self.ranking[:count]
         columns = (self.given[rows], self.suggestion[rows], self.wrong_probability[rows])
-        for row, label, other, wrong in zip(
-            rows.tolist(), *map(Tensor.tolist, columns), strict=True
-        ):
-            names = self.ids[row], self.classes[label], self.classes[other]
-            writer.writerow([*map(no_formula, names), f"{wrong:.6g}"])
-        content = name_bytes(text.getvalue())
-        write_whole(Path(path), lambda file: file.write(content))
+        lines = [
+            (self.ids[row], self.classes[label], self.classes[other], f"{wrong:.6g}")
+            for row, label, other, wrong in zip(
+                rows.tolist(), *map(Tensor.tolist, columns), strict=True
+            )
+        ]
+        write_csv(Path(path), ("id", "given", "suggestion", "wrong_probability"), lines)
 
 
 def audit(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustfer._files import no_formula, write_whole
+from robustfer._files import write_csv
 
 
 class ChangeReason(IntEnum):
@@ -133,19 +131,14 @@ class ChangeJournal(nn.Module):
         self, path: str | Path, classes: Sequence[str] | None, ids: Sequence[str] | None
     ) -> None:
         """Write :meth:`table` as csv, whole or not at all."""
-        table, text = self.table(), io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow([*table, "id"] if ids is not None else table)
+        table, rows = self.table(), []
         for row in zip(*(values.tolist() for values in table.values()), strict=True):
             step, epoch, index, before, after, reason, confidence = row
             names = [before, after] if classes is None else [classes[before], classes[after]]
             line = [step, epoch, index, *names, _reason_name(reason)]
             line.append("" if math.isnan(confidence) else f"{confidence:.6g}")
-            line += [] if ids is None else [ids[index]]
-            writer.writerow([no_formula(cell) if isinstance(cell, str) else cell for cell in line])
-        # File names are not always UTF-8.
-        content = text.getvalue().encode(errors="surrogateescape")
-        write_whole(Path(path), lambda file: file.write(content))
+            rows.append(line if ids is None else [*line, ids[index]])
+        write_csv(Path(path), table if ids is None else [*table, "id"], rows)
 
     def _slots(self) -> Tensor:
         written = int(self.written)
