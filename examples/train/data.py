@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -13,11 +14,14 @@ from tqdm import tqdm
 
 from examples.train.options import DataOptions, NoiseOptions, Refused, Settings
 from robustfer.data import LabeledFaces, ProgressiveBalancedSampler, load
+from robustfer.data.readers.images import UnreadableImageError
 from robustfer.noise import with_class_noise, with_noise_list, with_symmetric_noise
 
 # These options choose the kind of label. Evaluation uses the reader's defaults for them.
 _WHAT_A_LABEL_IS = ("labels", "fer2013_labels")
 _DECODED_AT_ONCE = 256
+# Names in an error.
+_SHOWN = 20
 
 
 def seed_of(*numbers: int) -> int:
@@ -257,7 +261,25 @@ class Images:
         except (OSError, ValueError, RuntimeError) as error:
             # A worker's error has a traceback before its last line.
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise Refused(last.removeprefix(f"{type(error).__name__}: ")) from error
+            last = re.sub(rf"^[\w.]*{type(error).__name__}: ", "", last)
+            if isinstance(error, UnreadableImageError):
+                last += f"; {self._all_unreadable()}"
+            raise Refused(last) from error
+
+    def _all_unreadable(self) -> str:
+        """Read all images, and say which cannot be read: to find them one by one takes long."""
+        found: list[str] = []
+        with tqdm(total=len(self), desc="looking for damaged images", leave=False) as bar:
+            for names in DataLoader(
+                _Unreadable(self.faces), batch_size=64, num_workers=self.loader.num_workers,
+                collate_fn=list, generator=torch.Generator(),
+            ):  # fmt: skip
+                found += filter(None, names)
+                bar.update(len(names))
+        if len(found) == 1:
+            return "remove or replace it"
+        shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        return f"{len(found)} of {len(self)} images cannot be read, remove or replace them: {shown}"
 
     def _decoded(self, place: torch.device, title: str | None) -> Tensor:
         kept = torch.empty(len(self.faces), *self.size, 3, dtype=torch.uint8, device=place)
@@ -295,6 +317,25 @@ class _ImagesOnly(Dataset[Tensor]):
     def __getitem__(self, row: int) -> Tensor:
         image: Tensor = self.faces[row]["image"]
         return image
+
+
+class _Unreadable(Dataset["str | None"]):
+    """The name of each image that cannot be read, and ``None`` for the others."""
+
+    def __init__(self, faces: LabeledFaces) -> None:
+        self.faces = faces
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, row: int) -> str | None:
+        try:
+            self.faces[row]
+        except UnreadableImageError:
+            return self.faces.ids[row]
+        except (OSError, ValueError):  # another error than the one that is looked for
+            return None
+        return None
 
 
 class _Plan:

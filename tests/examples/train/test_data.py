@@ -210,21 +210,32 @@ def test_a_class_may_get_its_first_face_by_relabelling():
 
 @pytest.mark.parametrize("keep", ["memory", "files"])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_image_is_named_in_one_line(tmp_path, keep, workers):
+def test_damaged_images_are_named_in_one_line(tmp_path, keep, workers):
     (tmp_path / "sad").mkdir()
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "c", "d"):
         Image.new("L", (16, 16)).save(tmp_path / "sad" / f"{name}.png")
     faces = load(f"folder:{tmp_path}", split=None)
-    (tmp_path / "sad" / "b.png").write_bytes(b"no picture")
 
     def read():
         images = Images(faces, DataOptions(keep=keep, workers=workers), CPU)
-        return list(images.batches([torch.arange(3)]))
+        return list(images.batches([torch.arange(4)]))
 
-    with pytest.raises(Refused, match=r"b\.png") as raised:
-        read()
-    assert "\n" not in str(raised.value)
-    assert "Traceback" not in str(raised.value)
+    def message():
+        with pytest.raises(Refused, match=r"b\.png") as raised:
+            read()
+        return str(raised.value)
+
+    (tmp_path / "sad" / "b.png").write_bytes(b"no picture")
+    start = f"{tmp_path}/sad/b.png cannot be read as an image: it is damaged"
+    one = message()
+    assert one.startswith(start)
+    assert one.endswith("; remove or replace it")
+    (tmp_path / "sad" / "d.png").write_bytes(b"")
+    two = message()
+    assert two.startswith(start)
+    expected = "; 2 of 4 images cannot be read, remove or replace them: sad/b.png, sad/d.png"
+    assert two.endswith(expected)
+    assert "\n" not in one + two
 
 
 def test_balanced_orders_draw_the_classes_alike():

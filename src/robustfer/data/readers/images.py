@@ -39,6 +39,10 @@ MAX_MEGAPIXELS = 50
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 
 
+class UnreadableImageError(ValueError):
+    """A file cannot be read as an image."""
+
+
 class Box(NamedTuple):
     """A part of an image, in pixels. ``right`` and ``bottom`` are the first pixels outside."""
 
@@ -55,6 +59,10 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
         path: PNG, JPEG, BMP, WebP, TIFF or PPM file with at most 50 megapixels, 8 bits per channel.
         size: side of the square to resize to, in pixels. ``None`` keeps the image's size.
         box: the part to crop first. It is black outside the image.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        UnreadableImageError: it is damaged, too large, or not such an image.
     """
     try:
         # Opening a pipe would wait for a writer, and a device can be endless.
@@ -67,11 +75,11 @@ def read_image(path: str | Path, *, size: int | None = None, box: Box | None = N
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:  # its message only shows the file object
-        raise ValueError(
+        raise UnreadableImageError(
             f"{path} cannot be read as an image: it is damaged, or not {', '.join(_FORMATS)}"
         ) from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise UnreadableImageError(f"{path} cannot be read as an image: {error}") from error
 
 
 def decode(image: Image.Image, *, size: int | None = None, box: Box | None = None) -> Tensor:
