@@ -328,4 +328,4 @@ def test_the_state_follows_no_default_of_torch():
 
 def test_the_module_says_how_it_was_made():
     criterion = EarlyLearningLoss(num_samples=9, num_classes=5)
-    assert repr(criterion) == ("EarlyLearningLoss(9 samples, num_classes=5, decay=0.7, weight=3.0)")
+    assert repr(criterion) == "EarlyLearningLoss(9 samples, num_classes=5, decay=0.7, weight=3.0)"

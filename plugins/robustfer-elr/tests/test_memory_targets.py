@@ -192,4 +192,4 @@ def test_arguments_that_do_not_fit():
 
 def test_the_module_says_how_it_was_made():
     criterion = MemoryTargetLoss(num_samples=9, num_classes=5)
-    assert repr(criterion) == ("MemoryTargetLoss(9 samples, num_classes=5, decay=0.9, weight=0.6)")
+    assert repr(criterion) == "MemoryTargetLoss(9 samples, num_classes=5, decay=0.9, weight=0.6)"
