@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustfer.audit import audit
-from robustfer.audit.scores import label_posterior
+from robustfer.audit.scores import checked, label_posterior
 
 CLASSES = 7
 
@@ -32,7 +32,7 @@ def plain(given, rows, transition):
 
 
 def ours(given, rows, transition):
-    return label_posterior(given, rows, transition).wrong_probability
+    return label_posterior(*checked(given, rows), transition).wrong_probability
 
 
 @pytest.mark.parametrize("form", [literal, plain, ours], ids=lambda form: form.__name__)

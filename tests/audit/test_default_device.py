@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from robustfer.audit import audit, find_duplicates, write_review
-from robustfer.audit.scores import label_posterior
 from robustfer.noise import transition_from_verified
 
 
@@ -17,13 +16,13 @@ def test_made_under_another_default_device(tmp_path):
         result = audit(given, rows, embeddings=rows)
         found = find_duplicates(images)
         estimate = transition_from_verified(given, given, num_classes=3, given_counts=[2, 2, 2])
-        posterior = label_posterior(given, rows, estimate.matrix)
+        verified = audit(given, rows, transition=estimate)
         write_review(tmp_path / "a.html", result, images, duplicates=found, stratified=True)
     assert found.second.tolist() == [5]
     for tensor in (
         result.ranking,
         result.neighbor_disagreement,
         estimate.shares_low,
-        posterior.log_odds,
+        verified.score,
     ):
         assert tensor.device.type == "cpu"

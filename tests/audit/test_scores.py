@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from robustfer.audit import scores
-from robustfer.audit.scores import label_posterior, log_margin, neighbor_disagreement
+from robustfer.audit import audit, scores
+from robustfer.audit.scores import checked, label_posterior, log_margin, neighbor_disagreement
 from tests.reference import audit as reference
 
 
@@ -28,10 +28,10 @@ def chunks(request, monkeypatch):
 def test_scores_of_probabilities_are_the_loop(classes):
     given, rows, matrix = draw(20, classes)
     margin, found = log_margin(given, rows), label_posterior(given, rows, matrix)
-    total = torch.zeros(classes, dtype=torch.float64)
+    total, transition = torch.zeros(classes, dtype=torch.float64), matrix.tolist()
     for i, (label, row) in enumerate(zip(given.tolist(), rows.tolist(), strict=True)):
         assert margin[i].item() == pytest.approx(reference.log_margin(row, label))
-        wrong, suggestion, classes_of_row = reference.posterior(row, label, matrix.tolist())
+        wrong, suggestion, classes_of_row = reference.posterior(row, label, transition)
         assert found.wrong_probability[i].item() == pytest.approx(wrong)
         assert found.log_odds[i].item() == pytest.approx(math.log(wrong / (1 - wrong)), abs=1e-6)
         assert int(found.suggestion[i]) == suggestion
@@ -43,14 +43,14 @@ def test_scores_of_probabilities_are_the_loop(classes):
 def test_other_dtypes_and_arrays(dtype):
     given, rows, matrix = draw(50, 7, dtype=dtype)
     expected = label_posterior(given, rows.double(), matrix.double())
-    found = label_posterior(given, rows, matrix)
+    found = audit(given, rows, transition=matrix)
     assert found.wrong_probability.dtype == torch.float32
     torch.testing.assert_close(
         found.wrong_probability.double(), expected.wrong_probability, rtol=1e-3, atol=1e-4
     )
     if dtype != torch.bfloat16:
-        arrays = label_posterior(given.int().numpy(), rows.numpy(), matrix.tolist())
-        torch.testing.assert_close(arrays.log_odds, found.log_odds, rtol=1e-3, atol=1e-3)
+        arrays = audit(given.int().numpy(), rows.numpy(), transition=matrix.tolist())
+        torch.testing.assert_close(arrays.score, found.score, rtol=1e-3, atol=1e-3)
 
 
 def test_zeros_leave_numbers():
@@ -66,7 +66,8 @@ def test_zeros_leave_numbers():
 
 def test_what_rounds_to_one_is_still_told_apart():
     rows = torch.tensor([[1e-20, 1.0], [1e-30, 1.0], [1.0, 1e-20], [1.0, 1e-30]])
-    found = label_posterior([0, 0, 0, 0], rows, [[0.9, 0.1], [0.3, 0.7]])
+    given, matrix = torch.zeros(4, dtype=torch.int64), torch.tensor([[0.9, 0.1], [0.3, 0.7]])
+    found = label_posterior(given, rows, matrix)
     assert (
         found.wrong_probability.tolist() == [1.0, 1.0, 0.0, 0.0]
         or (found.wrong_probability[2:] < 1e-18).all()
@@ -103,22 +104,17 @@ def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: log_margin([0], [[0.5, 0.5], [1.0, 0.0]]), ValueError, "given has N=1 but"),
-        (lambda: log_margin([2], [[0.5, 0.5]]), ValueError, "class indices from 0 to 1, got 2"),
-        (lambda: log_margin([0.0], [[0.5, 0.5]]), ValueError, "given must hold whole numbers"),
+        (lambda: checked([0], [[0.5, 0.5], [1.0, 0.0]]), ValueError, "given has N=1 but"),
+        (lambda: checked([2], [[0.5, 0.5]]), ValueError, "class indices from 0 to 1, got 2"),
+        (lambda: checked([0.0], [[0.5, 0.5]]), ValueError, "given must hold whole numbers"),
         (
-            lambda: log_margin([0], [[2.5, -1.5]]),
+            lambda: checked([0], [[2.5, -1.5]]),
             ValueError,
             "row 0 sums to 1 and its least value is -1.5",
         ),
-        (lambda: log_margin(["a"], [[0.5, 0.5]]), TypeError, "given must be a torch.Tensor"),
+        (lambda: checked(["a"], [[0.5, 0.5]]), TypeError, "given must be a torch.Tensor"),
         (
-            lambda: label_posterior([0], [[0.5, 0.5]], torch.eye(3)),
-            ValueError,
-            "transition has C=3 but probabilities has C=2",
-        ),
-        (
-            lambda: label_posterior([0], [[0.5, 0.5]], [[0.5, 0.2], [0.1, 0.9]]),
+            lambda: audit([0], [[0.5, 0.5]], transition=[[0.5, 0.2], [0.1, 0.9]]),
             ValueError,
             "rows of transition must be probabilities that sum to 1",
         ),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from robustfer.functional import importance_health, rank_regularization
 from robustfer.functional.ranking import (
     importance_weighted_cross_entropy,
-    importance_weighted_logits,
     low_importance,
+    weighted_logits,
 )
 from robustfer.losses import check_values
 from tests.reference import attention as entropy_reference
@@ -38,7 +38,7 @@ def test_weighted_cross_entropy_is_the_equation(batch, classes, biased, soft):
     if soft:
         target = draw(3, batch, classes).softmax(1)
     weighted = reference.weighted_logits(logits, importance, bias)
-    torch.testing.assert_close(importance_weighted_logits(logits, importance, bias=bias), weighted)
+    torch.testing.assert_close(weighted_logits(logits, importance, bias=bias), weighted)
     rows = torch.stack([
         entropy_reference.cross_entropy(weighted[n : n + 1], target[n : n + 1])
         for n in range(batch)
@@ -53,9 +53,9 @@ def test_weighted_cross_entropy_is_the_equation(batch, classes, biased, soft):
 def test_importance_one_changes_nothing_and_zero_leaves_the_bias():
     logits, bias = draw(0, 4, 7), draw(1, 7)
     ones, zeros = torch.ones(4).double(), torch.zeros(4).double()
-    torch.testing.assert_close(importance_weighted_logits(logits, ones, bias=bias), logits)
+    torch.testing.assert_close(weighted_logits(logits, ones, bias=bias), logits)
     expected = bias.expand(4, 7)
-    torch.testing.assert_close(importance_weighted_logits(logits, zeros, bias=bias), expected)
+    torch.testing.assert_close(weighted_logits(logits, zeros, bias=bias), expected)
 
 
 def test_the_bias_as_part_of_a_classifier_gets_its_whole_gradient():

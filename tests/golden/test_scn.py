@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustfer.functional import rank_regularization
-from robustfer.functional.ranking import importance_weighted_logits, low_importance
+from robustfer.functional.ranking import low_importance, weighted_logits
 from robustfer.losses import SCNLoss
 from robustfer.state import LabelStore, Relabeler
 from tests.golden.conftest import assert_agrees, needs, tensor
@@ -33,7 +33,7 @@ def forward(case, dtype, variant="official"):
 def test_values(case):
     _, u, importance, terms = forward(case, torch.float64)
     assert_agrees(importance[:, None], case["alpha"])
-    assert_agrees(importance_weighted_logits(u, importance), case["out"])
+    assert_agrees(weighted_logits(u, importance), case["out"])
     assert_agrees(terms["weighted_cross_entropy"], case["ce"])
     assert_agrees(terms["rank_regularization"], case["rr"], scale=1.0)
     assert_agrees(sum(terms.values()), case["total"])

@@ -6,7 +6,7 @@ import torch
 from robustfer.functional import adaptive_wing, pseudo_labels, rank_regularization
 from robustfer.functional.attention import class_attention
 from robustfer.functional.neighbors import cosine_neighbors, neighbor_distribution
-from robustfer.functional.ranking import importance_weighted_logits
+from robustfer.functional.ranking import importance_weighted_cross_entropy
 from robustfer.losses import (
     CompositeLoss,
     ExpressionLandmarkContrastiveLoss,
@@ -85,8 +85,12 @@ INDEX, LONE = torch.arange(3), torch.ones(3, 1)
 CALLS = {
     "class_attention, features": lambda: class_attention(EYE[:, :, None, None] / 0, EYE),
     "class_attention, weight": lambda: class_attention(EYE[:, :, None, None], EYE / 0),
-    "importance_weighted_logits, logits": lambda: importance_weighted_logits(EYE / 0, EYE[0]),
-    "importance_weighted_logits, importance": lambda: importance_weighted_logits(EYE, -EYE[0]),
+    "importance_weighted_cross_entropy, logits": lambda: importance_weighted_cross_entropy(
+        EYE / 0, INDEX, EYE[0]
+    ),
+    "importance_weighted_cross_entropy, importance": lambda: importance_weighted_cross_entropy(
+        EYE, INDEX, -EYE[0]
+    ),
     "rank_regularization, margin": lambda: rank_regularization(EYE[0], margin=torch.tensor(NAN)),
     "pseudo_labels, soft_target": lambda: pseudo_labels(EYE + 1, INDEX),
     "pseudo_labels, index": lambda: pseudo_labels(EYE, INDEX - 1),

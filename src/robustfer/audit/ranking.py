@@ -16,7 +16,7 @@ from robustfer import _shown
 from robustfer._checks import check_finite, check_shapes, check_whole_number
 from robustfer._files import write_csv
 from robustfer._inputs import check_ids, to_probabilities, to_tensor
-from robustfer.audit.scores import checked, log_margin, neighbor_disagreement, posterior_of
+from robustfer.audit.scores import checked, label_posterior, log_margin, neighbor_disagreement
 from robustfer.noise import TransitionEstimate, fingerprint, transition_from_confident_joint
 
 Score = Literal["posterior", "log_margin", "neighbors"]
@@ -188,8 +188,8 @@ def audit(
     names = _class_names(classes, num_classes)
     samples = _RowNames(num_samples) if ids is None else check_ids(ids, count=num_samples)
     matrix, weights = transition_and_shares(transition, labels, rows)
-    posterior = posterior_of(labels, rows, matrix * weights[:, None])
-    suggestion = posterior_of(labels, rows, weights[:, None].expand_as(matrix)).suggestion
+    posterior = label_posterior(labels, rows, matrix * weights[:, None])
+    suggestion = label_posterior(labels, rows, weights[:, None].expand_as(matrix)).suggestion
     disagreement = None
     if embeddings is not None:
         disagreement = neighbor_disagreement(labels, embeddings, num_neighbors=num_neighbors)

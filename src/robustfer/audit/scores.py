@@ -33,25 +33,21 @@ class Posterior(NamedTuple):
     class_counts: Tensor
 
 
-def log_margin(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> Tensor:
+def log_margin(labels: Tensor, rows: Tensor) -> Tensor:
     r"""Return the log probability of the best other class minus that of the given label.
 
     .. math:: s_i = \max_{k \neq y_i} \log p_{ik} - \log p_{i y_i}
 
     Args:
-        given: the labels in the data set.
-        probabilities: predictions of the data set.
+        labels: :math:`y`, from :func:`checked`.
+        rows: the predictions :math:`p`, from :func:`checked`.
 
     Shape:
-        given integers ``(N)``, probabilities ``(N, C)`` -> ``(N)``, float32 or float64.
+        labels ``(N)``, rows ``(N, C)`` -> ``(N)``, float32 or float64.
 
-    Raises:
-        ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
-
-    >>> log_margin([0, 1], [[0.5, 0.5], [0.8, 0.2]])
-    tensor([0.0000, 1.3863], dtype=torch.float64)
+    >>> log_margin(torch.tensor([0, 1]), torch.tensor([[0.5, 0.5], [0.8, 0.2]]))
+    tensor([0.0000, 1.3863])
     """
-    labels, rows = checked(given, probabilities)
     parts = []
     for own, chunk in _chunks(labels, rows):
         log_p = _log(chunk)
@@ -60,11 +56,7 @@ def log_margin(given: Tensor | ArrayLike, probabilities: Tensor | ArrayLike) -> 
     return torch.cat(parts)
 
 
-def label_posterior(
-    given: Tensor | ArrayLike,
-    probabilities: Tensor | ArrayLike,
-    transition: Tensor | ArrayLike,
-) -> Posterior:
+def label_posterior(labels: Tensor, rows: Tensor, matrix: Tensor) -> Posterior:
     r"""Return the probability that each label is wrong, and the most probable other class.
 
     .. math::
@@ -72,28 +64,17 @@ def label_posterior(
         c_i = \operatorname{argmax}_{k \neq y_i} \, p_{ik} T_{k y_i}
 
     Args:
-        given: the labels :math:`y` in the data set.
-        probabilities: predictions :math:`p` of the data set.
-        transition: :math:`T`, a row per true class, a column per given label. Rows sum to 1.
+        labels: :math:`y`, from :func:`checked`.
+        rows: the predictions :math:`p`, from :func:`checked`.
+        matrix: :math:`T`, a row per true class, a column per given label. Rows need not sum to 1.
 
     Shape:
-        given integers ``(N)``, probabilities ``(N, C)``, transition ``(C, C)``.
+        labels ``(N)``, rows ``(N, C)``, matrix ``(C, C)``.
 
-    Raises:
-        ValueError: shapes do not fit, a row is not a distribution, or a label is not a class.
-
-    >>> found = label_posterior([0, 1], [[0.5, 0.5], [0.8, 0.2]], [[0.9, 0.1], [0.2, 0.8]])
-    >>> found.wrong_probability, found.suggestion
-    (tensor([0.1818, 0.3333], dtype=torch.float64), tensor([1, 0]))
+    >>> labels, rows = torch.tensor([0, 1]), torch.tensor([[0.5, 0.5], [0.8, 0.2]])
+    >>> label_posterior(labels, rows, torch.tensor([[0.9, 0.1], [0.2, 0.8]])).wrong_probability
+    tensor([0.1818, 0.3333])
     """
-    labels, rows = checked(given, probabilities)
-    matrix = to_probabilities("transition", transition)
-    check_shapes(probabilities=(rows, "N C"), transition=(matrix, "C C"))
-    return posterior_of(labels, rows, matrix)
-
-
-def posterior_of(labels: Tensor, rows: Tensor, matrix: Tensor) -> Posterior:
-    """Return the posterior for checked arguments."""
     log_columns = _log(matrix.to(rows.dtype)).T.contiguous()
     odds, best = [], []
     counts = torch.zeros(rows.shape[1], dtype=torch.float64, device="cpu")

@@ -21,43 +21,6 @@ from robustfer.functional._cross_entropy import check_class_weights, cross_entro
 from robustfer.functional._precision import Reduction, check_reduction, full_precision
 
 
-def importance_weighted_logits(
-    logits: Tensor, importance: Tensor, *, bias: Tensor | None = None
-) -> Tensor:
-    r"""Multiply the logits of each sample by its importance, but not the classifier's bias.
-
-    .. math:: z'_{n,c} = \alpha_n (z_{n,c} - b_c) + b_c
-
-    A small importance draws the prediction towards that of the bias. Gradients reach all arguments.
-
-    Args:
-        logits: :math:`z`, outputs of the classifier, its bias included.
-        importance: :math:`\alpha` in [0, 1].
-        bias: :math:`b`, the classifier's bias parameter; ``None`` weights the whole logits.
-
-    Shape:
-        logits ``(B, C)``, importance ``(B)``, bias ``(C)`` -> ``(B, C)``; float32 for half inputs.
-
-    Raises:
-        ValueError: shapes, dtypes or devices do not fit.
-
-    Reference:
-        Wang et al., Suppressing Uncertainties for Large-Scale Facial Expression Recognition,
-        CVPR 2020.
-
-    >>> logits, importance = torch.tensor([[3.0, 1.0]]), torch.tensor([0.5])
-    >>> importance_weighted_logits(logits, importance)
-    tensor([[1.5000, 0.5000]])
-    >>> importance_weighted_logits(logits, importance, bias=torch.tensor([1.0, 0.0]))
-    tensor([[2.0000, 0.5000]])
-    """
-    check_shapes(logits=(logits, "B C"), importance=(importance, "B"))
-    check_floating(logits=logits)
-    _check_values(importance)
-    check_bias(bias, logits)
-    return weighted_logits(logits, importance, bias)
-
-
 def importance_weighted_cross_entropy(
     logits: Tensor,
     target: Tensor,
@@ -286,8 +249,20 @@ def check_bias(bias: Tensor | None, logits: Tensor) -> None:
         check_floating(bias=bias)
 
 
-def weighted_logits(logits: Tensor, importance: Tensor, bias: Tensor | None) -> Tensor:
-    """Return :func:`importance_weighted_logits` of checked arguments."""
+def weighted_logits(logits: Tensor, importance: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""Multiply the logits of each sample by its importance, but not the classifier's bias.
+
+    .. math:: z'_{n,c} = \alpha_n (z_{n,c} - b_c) + b_c
+
+    A small importance draws the prediction towards that of the bias. Arguments are not checked.
+
+    Shape:
+        logits ``(B, C)``, importance ``(B)``, bias ``(C)`` -> ``(B, C)``; float32 for half inputs.
+
+    >>> logits, importance = torch.tensor([[3.0, 1.0]]), torch.tensor([0.5])
+    >>> weighted_logits(logits, importance, bias=torch.tensor([1.0, 0.0]))
+    tensor([[2.0000, 0.5000]])
+    """
     factor, logits = full_precision(importance)[:, None], full_precision(logits)
     if bias is None:
         return factor * logits
