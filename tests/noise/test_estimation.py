@@ -1,4 +1,5 @@
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -81,14 +82,20 @@ def test_intervals_are_those_of_the_posterior():
     np.testing.assert_allclose(estimate.shares_high, high, atol=0.01)
 
 
+@cache
+def simulated(size, stratified):
+    """Return the estimates from 20 draws. Several tests look at them, because they are slow."""
+    generator = np.random.default_rng(0)
+    draws = (draw(generator, size, stratified) for _ in range(20))
+    return [from_counts(counts, **options) for counts, options in draws]
+
+
 @pytest.mark.parametrize("size", [100, 300])
 @pytest.mark.parametrize("stratified", [False, True])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(stratified, size):
-    generator = np.random.default_rng(0)
-    entries, shares, rounds = np.zeros((CLASSES, CLASSES)), np.zeros(CLASSES), 20
-    for _ in range(rounds):
-        counts, options = draw(generator, size, stratified)
-        found = from_counts(counts, **options)
+    estimates = simulated(size, stratified)
+    entries, shares, rounds = np.zeros((CLASSES, CLASSES)), np.zeros(CLASSES), len(estimates)
+    for found in estimates:
         low, high = found.matrix_low.numpy(), found.matrix_high.numpy()
         entries += (low - 1e-6 <= TRANSITION) & (high >= TRANSITION)
         shares += (found.shares_low.numpy() <= SHARES) & (found.shares_high.numpy() >= SHARES)
@@ -99,7 +106,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(stratified, size):
 
 def test_a_stratified_draw_is_weighted_to_the_data_set():
     """Without weights the shares would be those of the draw, whose labels are even."""
-    counts, options = draw(np.random.default_rng(0), 7_000_000, stratified=True)
+    counts, options = draw(np.random.default_rng(0), 700_000, stratified=True)
     estimate = from_counts(counts, **options)
     np.testing.assert_allclose(estimate.shares, SHARES, atol=2e-3)
     np.testing.assert_allclose(estimate.matrix, TRANSITION, atol=5e-3)
@@ -107,14 +114,11 @@ def test_a_stratified_draw_is_weighted_to_the_data_set():
 
 
 def test_a_stratified_draw_tells_more_of_rare_classes():
-    generator = np.random.default_rng(0)
-    errors = {False: [], True: []}
-    for _ in range(15):
-        for stratified, found in errors.items():
-            counts, options = draw(generator, 140, stratified)
-            matrix = from_counts(counts, **options).matrix.numpy()
-            found.append(np.abs(matrix - TRANSITION)[[1, 2]].mean())
-    assert np.mean(errors[True]) < np.mean(errors[False])
+    random, stratified = (
+        np.mean([np.abs(found.matrix.numpy() - TRANSITION)[[1, 2]] for found in estimates])
+        for estimates in (simulated(100, False), simulated(100, True))
+    )
+    assert stratified < random
 
 
 def test_even_weights_are_a_random_draw():
@@ -201,12 +205,7 @@ def test_a_label_without_a_verified_sample_is_a_guess_with_wide_intervals():
 
 @pytest.mark.parametrize("stratified", [False, True])
 def test_the_share_of_wrong_labels_is_that_of_the_verified(stratified):
-    generator = np.random.default_rng(0)
-    wrong = 1 - JOINT.trace()
-    found = [
-        from_counts(counts, **options)
-        for counts, options in (draw(generator, 105, stratified) for _ in range(15))
-    ]
+    wrong, found = 1 - JOINT.trace(), simulated(100, stratified)
     assert np.mean([one.wrong for one in found]) == pytest.approx(wrong, abs=0.02)
     held = np.mean([one.wrong_low <= wrong <= one.wrong_high for one in found])
     assert held > 0.8
