@@ -303,7 +303,7 @@ class Grey(nn.Module):
 def test_a_landmark_branch_on_grey_images():
     branch = LandmarkBranch(Grey(), num_landmarks=5, input_size=(1, 48, 48))
     assert branch(torch.rand(2, 1, 48, 48)).heatmaps.shape == (2, 5, 12, 12)
-    message = "Grey raised for an image of 3x128x128 .* pass an input_size that it takes"
+    message = "Grey raised for images of 3x128x128 .* pass an input_size that it takes"
     with pytest.raises(ValueError, match=message):
         LandmarkBranch(Grey(), num_landmarks=5)
 

@@ -60,9 +60,8 @@ def shift_of_shares(
         weight = np.ones(len(number))
     else:
         drawn = number.sum(axis=0)
-        size = np.where(
-            drawn > 0, given_counts.double().numpy(), 0.0
-        )  # of the others none is known
+        # Of the others none is known.
+        size = np.where(drawn > 0, given_counts.double().numpy(), 0.0)
         joint *= (size / np.maximum(joint.sum(axis=1), np.finfo(np.float64).tiny))[:, None]
         weight = size / np.maximum(drawn, 1)
     found = _shares(joint)

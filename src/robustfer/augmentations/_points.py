@@ -53,7 +53,7 @@ class Points:
         ).unbind(-1)
         landmarks = torch.stack((x / z, y / z), -1)
         return replace(
-            self, landmarks=landmarks, visible=self.visible & _inside(landmarks, height, width)
+            self, landmarks=landmarks, visible=self.visible & _in_frame(landmarks, height, width)
         )
 
     def resized(self, *, old: torch.Size, new: torch.Size) -> Points:
@@ -107,11 +107,11 @@ def check_points(
         swap = check_swap(swap, sizes["K"])
     warn_if_normalized(landmarks, side=min(sizes["H"], sizes["W"]))
     landmarks = landmarks.detach().clone()
-    inside = _inside(landmarks, sizes["H"], sizes["W"])
-    return Points(landmarks, inside if visible is None else visible & inside, swap)
+    shown = _in_frame(landmarks, sizes["H"], sizes["W"])
+    return Points(landmarks, shown if visible is None else visible & shown, swap)
 
 
-def _inside(landmarks: Tensor, height: int, width: int) -> Tensor:
+def _in_frame(landmarks: Tensor, height: int, width: int) -> Tensor:
     """Return which points lie in the frame."""
     x, y = landmarks.unbind(-1)
     return inside(x, width) & inside(y, height)

@@ -110,13 +110,13 @@ def erase_boxes(images: Tensor, boxes: Tensor, *, value: float = 0.0) -> Tensor:
         )
     if _sliceable(images):
         return fill_boxes_(images.clone(), boxes, value)
-    return torch.where(inside(images, boxes), value, images)
+    return torch.where(box_mask(images, boxes), value, images)
 
 
 def fill_boxes_(images: Tensor, boxes: Tensor, value: float = 0.0) -> Tensor:
     """Fill the boxes in place, without checks, in images that the caller has just made."""
     if not _sliceable(images):
-        return images.masked_fill_(inside(images, boxes), value)
+        return images.masked_fill_(box_mask(images, boxes), value)
     # Slices touch only the erased pixels, and numpy's are much faster than torch's.
     pixels = images.numpy()
     for sample, (left, top, right, bottom) in zip(pixels, boxes.clamp(min=0).tolist(), strict=True):
@@ -152,7 +152,7 @@ def _sliceable(images: Tensor) -> bool:
     )
 
 
-def inside(images: Tensor, boxes: Tensor) -> Tensor:
+def box_mask(images: Tensor, boxes: Tensor) -> Tensor:
     """Return which pixels are in the boxes, (B, 1, H, W), without reading a value on the host."""
     height, width = images.shape[-2:]
     left, top, right, bottom = to_device(boxes, images.device)[..., None, None, None].unbind(1)

@@ -20,7 +20,7 @@ from robustfer._checks import (
     values_are_checked,
 )
 from robustfer.augmentations._pixels import check_generator, to_device, uniform
-from robustfer.augmentations.erasing import inside
+from robustfer.augmentations.erasing import box_mask
 
 
 class MixedBatch(NamedTuple):
@@ -210,4 +210,4 @@ class CutMix(_Mixing):
         corner = (place * (size + 1 - cut)).floor()
         boxes = torch.cat((corner, corner + cut), dim=1).long()
         weight = (1 - cut.prod(dim=1) / size.prod()).float()
-        return others.where(inside(images, boxes), images), to_device(weight, images.device)
+        return others.where(box_mask(images, boxes), images), to_device(weight, images.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +13,18 @@ from torch import Tensor, nn
 from robustfer.models._layout import (
     OWN_MODULE_HINT,
     Layout,
-    SkippedMapsError,
     forward_features,
     logits_of,
     tensor_of,
 )
-from robustfer.models._probe import Call, check_input_size, in_training, recorded_calls
+from robustfer.models._probe import (
+    Call,
+    check_input_size,
+    in_training,
+    naming_the_size,
+    recorded_calls,
+    size_text,
+)
 from robustfer.models.outputs import CAMOutput
 
 #: No network has more tokens before those of the grid.
@@ -55,8 +60,7 @@ def probe_size(
 
 def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layout, Any, Tensor]:
     """Return the layout of a network's features, the input of its head, and the features."""
-    shown = "x".join(map(str, images.shape[1:]))
-    with torch.no_grad(), _naming_the_size(name, images):
+    with torch.no_grad(), naming_the_size(name, images):
         raw = forward_features(probe, images)
     if isinstance(raw, CAMOutput):
         raise ValueError(
@@ -72,25 +76,10 @@ def examine_features(name: str, probe: nn.Module, images: Tensor) -> tuple[Layou
         layout = _layout_of(name, probe, features, images)
     if layout.maps(features, probe, images)[0, 0].numel() == 1:
         raise ValueError(
-            f"{name} gives maps of a single place for images of {shown}; pass a larger input_size, "
-            f"or {OWN_MODULE_HINT}"
+            f"{name} gives maps of a single place for images of {size_text(images)}; pass a larger "
+            f"input_size, or {OWN_MODULE_HINT}"
         )
     return layout, raw, features
-
-
-@contextmanager
-def _naming_the_size(name: str, images: Tensor, mode: str = "") -> Iterator[None]:
-    """Say in an error of the network with which images it was examined."""
-    try:
-        yield
-    except SkippedMapsError:
-        raise
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        shown = "x".join(map(str, images.shape[1:]))
-        raise ValueError(
-            f"{name} raised for images of {shown} (channels x height x width){mode}: {error}; "
-            "pass an input_size that it takes. It is examined on the CPU in float32"
-        ) from error
 
 
 def examine_training(
@@ -102,7 +91,7 @@ def examine_training(
     mode.
     """
     # An auxiliary classifier, which runs only in training, may need larger images.
-    with torch.no_grad(), in_training(probe), _naming_the_size(name, images, " in training mode"):
+    with torch.no_grad(), in_training(probe), naming_the_size(name, images, " in training mode"):
         features = layout.read(probe, images)[1]
     if isinstance(features, Tensor) and features.shape == evaluated.shape:
         return

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from robustfer._copying import independent_copy
+from robustfer.models._layout import SkippedMapsError
 
 TOLERANCE = 1e-5
 """Largest error of exact maps, relative to the largest logit. Rounding in float32 is far less."""
@@ -39,6 +40,25 @@ def random_images(shape: tuple[int, int, int, int], seed: int) -> Tensor:
     """Return standard normal images on the CPU, the same for the same seed."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def size_text(images: Tensor) -> str:
+    """Return channels, height and width of images for an error, such as ``3x128x128``."""
+    return "x".join(map(str, images.shape[1:]))
+
+
+@contextmanager
+def naming_the_size(name: str, images: Tensor, mode: str = "") -> Iterator[None]:
+    """Say in an error of a network with which images it was examined."""
+    try:
+        yield
+    except SkippedMapsError:
+        raise
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} raised for images of {size_text(images)} (channels x height x width){mode}: "
+            f"{error}; pass an input_size that it takes. It is examined on the CPU in float32"
+        ) from error
 
 
 @contextmanager

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from robustfer._checks import check_shapes, check_whole_number
 from robustfer.models._placing import fit_to
-from robustfer.models._probe import check_input_size, random_images, randomized_copy, undisturbed
+from robustfer.models._probe import (
+    check_input_size,
+    naming_the_size,
+    random_images,
+    randomized_copy,
+    undisturbed,
+)
 from robustfer.models.cam_classifier import network_of
 
 _STRIDE = 4
@@ -164,17 +170,10 @@ class LandmarkBranch(nn.Module):
 
 def _measured(pyramid: nn.Module, input_size: tuple[int, int, int]) -> tuple[list[int], list[int]]:
     """Return channels and strides of a network's maps, by running a copy on a random image."""
-    input_size = check_input_size(input_size)
-    try:
-        with undisturbed(), torch.no_grad():
-            images = random_images((1, *input_size), 0)
+    with undisturbed(), torch.no_grad():
+        images = random_images((1, *check_input_size(input_size)), 0)
+        with naming_the_size(type(pyramid).__name__, images):
             maps = _sequence(randomized_copy(pyramid, seed=0)(images))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        shown = "x".join(map(str, input_size))
-        raise ValueError(
-            f"{type(pyramid).__name__} raised for an image of {shown} (channels x height x width): "
-            f"{error}; pass an input_size that it takes. It is examined on the CPU in float32"
-        ) from error
     if isinstance(maps, Tensor) or any(getattr(each, "ndim", None) != 4 for each in maps):
         raise ValueError(
             "pyramid must be a timm model made with features_only=True, or a module that returns "
