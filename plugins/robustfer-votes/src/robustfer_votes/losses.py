@@ -15,7 +15,13 @@ class _VoteLoss(nn.Module):
 
     __call__: Callable[..., Tensor]
 
-    def __init__(self, *, drop_single: bool, weighted: bool, reduction: Reduction) -> None:
+    def __init__(
+        self,
+        *,
+        drop_single: bool = False,
+        weighted: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__()
         self.drop_single = check_bool("drop_single", drop_single)
         self.weighted = check_bool("weighted", weighted)
@@ -106,15 +112,6 @@ class DrawnVoteLoss(_VoteLoss):
     >>> DrawnVoteLoss()(logits, votes, vote_draw=torch.tensor([0.9]))
     tensor(2.1269)
     """
-
-    def __init__(
-        self,
-        *,
-        drop_single: bool = False,
-        weighted: bool = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(drop_single=drop_single, weighted=weighted, reduction=reduction)
 
     def forward(self, logits: Tensor, votes: Tensor, vote_draw: Tensor) -> Tensor:
         return drawn_vote_cross_entropy(
