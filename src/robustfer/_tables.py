@@ -23,7 +23,7 @@ _WHOLE_NUMBER = re.compile(r"\+?([0-9]+)(?:\.0*)?")
 
 
 def read_table(
-    path: Path, columns: Sequence[str], *, separator: str = ","
+    path: Path, columns: Sequence[str], *, separator: str = ",", hint: str = ""
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Read a csv file row by row, and yield the line number, from 1, and column -> value.
 
@@ -34,6 +34,7 @@ def read_table(
         path: the file, in UTF-8.
         columns: columns that the header must name. It can name others too.
         separator: the character between values.
+        hint: what to do if the header does not name a column.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -44,7 +45,7 @@ def read_table(
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=separator)
         try:
-            header = _header(path, next(reader, []), columns, separator)
+            header = _header(path, next(reader, []), columns, separator, hint)
             unnamed = "" in header
             for values in reader:
                 if len(values) != len(header):
@@ -157,14 +158,15 @@ class NamedOnce:
         )
 
 
-def _header(path: Path, values: Sequence[str], columns: Sequence[str], separator: str) -> list[str]:
+def _header(
+    path: Path, values: Sequence[str], columns: Sequence[str], separator: str, hint: str
+) -> list[str]:
     header = [value.strip() for value in values]
     missing = [column for column in columns if column not in header]
     if missing:
         apart = re.search("[,;\t|]", values[0]) if len(header) == 1 else None
-        hint = (
-            f"; the columns must be separated by {separator!r}, not {apart[0]!r}" if apart else ""
-        )
+        if apart:
+            hint = f"; the columns must be separated by {separator!r}, not {apart[0]!r}"
         raise ValueError(
             f"{path}, line 1: the header must name the columns {', '.join(columns)}; "
             f"{', '.join(missing)} missing from {', '.join(header) or 'an empty line'}{hint}"

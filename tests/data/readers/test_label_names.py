@@ -45,7 +45,7 @@ def test_every_spelling_of_a_word_is_the_same_class(word, other, upper):
 @pytest.mark.parametrize(
     "labels",
     [
-        ["bear", "cat", "dog"],
+        ["bear", "cat", "dog", "unknown"],
         ["mad", "bored", "excited"],
         ["cherry", "toy", "boy", "ball"],
         ["confused", "happy", "sleepy"],
@@ -83,6 +83,8 @@ def test_a_class_that_is_named_needs_no_second_look():
             {"numbers": "affectnet", "classes": EXPRESSIONS},
             "line 2: label must be one of .* got '7'",
         ),
+        (["sad", "Non-Face"], {}, "line 3: label 'Non-Face' is not an expression; leave these"),
+        (["sad", "9_uncertain"], {}, "line 3: label '9_uncertain' is not an expression"),
         (["sad", "happy - Copy"], {}, "line 3: label 'happy - Copy' .* mean 'happy'"),
         (["sad", "angry_faces"], {}, "line 3: label 'angry_faces' .* mean 'angry'"),
         (["a", "A"], {}, "line 3: label 'A' is another spelling of 'a'"),

@@ -20,8 +20,11 @@ from robustfer.data.classes import (
 
 # Words for a missing value.
 _MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
+# Words, without what is around and between them, for an image without a clear expression.
+_UNCLEAR = frozenset({"uncertain", "unsure", "unknown", "nf", "noface", "nonface", "notaface"})
 _WORDS = re.compile(r"[^\W\d_]+")
 # Numbers and signs around a word: "0_angry", "happy (2)".
+_NOT_A_LETTER = re.compile(r"[\W\d_]+")
 _AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]*")
 
@@ -35,8 +38,8 @@ def name_classes(
     """Return the class of each label, and the ordered classes.
 
     Without ``classes`` the order is that of :func:`classes_of`. Labels that probably are mistakes
-    are then an error: one letter away from an expression, another spelling of a label, a number, or
-    a word for a missing value.
+    are then an error: one letter away from an expression, another spelling of a label, a number, a
+    word for a missing value, or beside expressions a word for an unclear image ("non-face").
 
     Args:
         labels: label -> its place, for messages.
@@ -109,6 +112,11 @@ def _check_new_classes(labels: Mapping[str, str], names: Mapping[str, str]) -> N
                 raise ValueError(
                     f"{labels[label]}: label {label!r} is not an expression; did you mean "
                     f"{near!r}? If it is another class, pass the names of all classes as classes="
+                )
+            if _NOT_A_LETTER.sub("", _loose(label)) in _UNCLEAR:
+                raise ValueError(
+                    f"{labels[label]}: label {label!r} is not an expression; leave these images "
+                    "out. If it is a class, pass the names of all classes as classes="
                 )
     spellings: dict[str, str] = {}
     for label in own:

@@ -42,8 +42,9 @@ class LabelTable(FileFaces):
     A label is a name, or a synonym of an expression ("happy", "Joy"). The meaning of numbers
     differs between data sets, so they need ``numbers``. If all labels are expressions, the classes
     are robustfer's in their usual order. Otherwise they are the sorted labels. A label one letter
-    away from an expression ("suprise") is an error, unless ``classes`` names it. ``ids`` are the
-    paths below ``root`` with forward slashes. Absolute paths below ``root`` are accepted.
+    away from an expression ("suprise") is an error, unless ``classes`` names it. So is a word for
+    an unclear image ("uncertain", "non-face") beside expressions. ``ids`` are the paths below
+    ``root`` with forward slashes. Absolute paths below ``root`` are accepted.
 
     Args:
         table: the csv file.
@@ -184,7 +185,8 @@ def _read_rows(
     wanted = dict.fromkeys(theirs[name] for name in (*needed, *columns) if name in theirs)
     names, starts = NamedOnce(table, duplicates), absolute_starts(root)
     rows = _Rows()
-    for line, row in read_table(table, list(wanted), separator=separator):
+    hint = "; map other names with columns=, such as columns={'path': 'image'}"
+    for line, row in read_table(table, list(wanted), separator=separator, hint=hint):
         cells = {name: row[column] for name, column in theirs.items() if column in row}
         cells["path"] = check_inside(table, line, cells["path"], starts)
         if split is not None:
