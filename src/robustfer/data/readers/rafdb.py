@@ -92,6 +92,12 @@ class RAFDB(FileFaces):
         self._kind, self._landmark_file = images, landmark_file
 
         table = self._root / "EmoLabel" / "list_patition_label.txt"
+        if not table.is_file():
+            raise FileNotFoundError(
+                f"{table} does not exist, or is not a file; pass RAF-DB's folder basic, or its "
+                "parent, as root. If your copy has a folder for each class, read it as folder:PATH "
+                "with numbers=rafdb"
+            )
         excluded: Counter[str] = Counter()
         faces = _read_list(table, split, duplicates, excluded)
         if not faces:
