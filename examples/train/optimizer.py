@@ -13,6 +13,9 @@ from examples.train.methods.base import Method
 from examples.train.options import OptimizerOptions, Refused
 from robustfer.losses import param_groups
 
+# Schedule -> the option that says when the rate changes.
+_DECAYS = {"step": "decay_epochs", "multistep": "decay_milestones"}
+
 
 class Joined(Optimizer):
     """Step the optimizer of the network, and what a loss learns at rates of its own.
@@ -115,7 +118,19 @@ class Schedule:
                     total_steps=max(2, options.epochs * steps),
                     **options.schedule_options,
                 )
-            elif options.schedule != "none":
+            elif options.schedule == "none":
+                if options.schedule_options:
+                    raise ValueError("it takes no options; remove them, or choose a schedule")
+                # timm's schedules do the same.
+                for group in optimizer.param_groups:
+                    group["lr"] *= group.get("lr_scale", 1.0)
+            else:
+                lacking = _DECAYS.get(options.schedule)
+                if lacking is not None and lacking not in options.schedule_options:
+                    raise ValueError(
+                        f"the learning rate would stay the same for 90 epochs, timm's default; add "
+                        f"--schedule-options.{lacking}"
+                    )
                 self._timm, _ = timm.scheduler.create_scheduler_v2(
                     optimizer,
                     sched=options.schedule,

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from examples.train.engine import Training
-from examples.train.optimizer import Joined
+from examples.train.optimizer import Joined, Schedule
+from examples.train.options import OptimizerOptions
 from robustfer.checkpoint import load_resume
 from tests.examples.train.runs import settings_of, train
 
@@ -72,6 +73,13 @@ def test_only_the_gradient_of_the_network_is_clipped(tmp_path, optimizer):
     scale = 16 / 128
     assert (u.detach() - first).norm() > 10 * 1e-3 * scale * RATES["lr_u"]
     training.end()
+
+
+def test_layers_have_rates_of_their_own_without_a_schedule():
+    group = {"params": [nn.Parameter(torch.zeros(1))], "lr_scale": 0.5}
+    optimizer = torch.optim.SGD([group], lr=0.1)
+    Schedule(optimizer, OptimizerOptions(schedule="none"), steps=1)
+    assert optimizer.param_groups[0]["lr"] == 0.05
 
 
 def test_both_are_stepped():
