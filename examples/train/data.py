@@ -46,6 +46,12 @@ def load_faces(settings: Settings) -> tuple[LabeledFaces, LabeledFaces]:
             f"the training set, {', '.join(train.classes)}; use one order for both, such as "
             "--reader.classes rafdb"
         )
+    (height, width), other = (tuple(faces[0]["image"].shape[1:]) for faces in (train, judged))
+    if other != (height, width):
+        raise Refused(
+            f"the evaluation images have {other[0]} x {other[1]} pixels, expected {height} x "
+            f"{width} as the training images; use one size for both, such as --reader.size {height}"
+        )
     return train, judged
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from examples.train.engine import Outcome, train
-from examples.train.options import Settings
+from examples.train.options import Refused, Settings
 from examples.train.run_folder import RESUME, check_folder, is_finished, path_of
 
 
@@ -31,6 +31,14 @@ def train_each_seed(settings: Settings) -> list[Outcome]:
         Refused: a run's folder cannot be used. All seeds are checked before the first is trained.
     """
     each = settings_of_each(settings)
+    noise = settings.noise
+    drawn = noise.noise not in (None, "none", "list") and noise.noise_seed is None
+    first = getattr(settings.own, "first", None)
+    if len(each) > 1 and drawn and first:
+        raise Refused(
+            f"--first is one run, but each of {len(each)} seeds draws other noise; add "
+            "--noise-seed with the seed of that run, or train each seed with its own --first"
+        )
     for one in each:
         check_folder(one)
     outcomes = []

@@ -200,3 +200,5 @@ def test_refuses_options(options, message):
 def test_refuses_what_is_no_tensor():
     with pytest.raises(TypeError, match="given must be a torch.Tensor, got list"):
         LabelDistributionBank([0, 1], num_classes=2)
+    with pytest.raises(ValueError, match=r"given must be integers .* of shape \(2, 2\)$"):
+        LabelDistributionBank(torch.eye(2), num_classes=2)

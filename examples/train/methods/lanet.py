@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from examples.train.landmarks import find_landmarks
 from examples.train.methods.base import Method, Network, Task, with_branch
 from examples.train.options import BelowOne, NonNegativeNumber, PositiveInt, Share
+from examples.train.transition import classes_given
 from examples.train.views import Batch
 from robustfer.functional import pseudo_labels
 from robustfer.losses import LANetLoss
@@ -61,6 +62,7 @@ class LANet(Method):
 
     def __init__(self, task: Task, options: Options) -> None:
         super().__init__(task, options)
+        given = classes_given(task.faces)
         landmarks, self.layout = find_landmarks(
             options.landmarks, task.faces, size=task.views.size, found_at=options.landmarks_size,
             points=options.points,
@@ -82,7 +84,7 @@ class LANet(Method):
         )
         dtype = torch.get_default_dtype()
         self.bank = LabelDistributionBank(
-            task.faces.targets,
+            given,
             num_classes=len(task.faces.classes),
             decay=options.distribution_decay,
             dtype=dtype,

@@ -30,11 +30,12 @@ def when_and_why(step: int, epoch: int, reason: int) -> tuple[int, int, int]:
 
 
 def given_labels(
-    given: Tensor, num_classes: int, soft_targets: bool
+    given: Tensor, num_classes: int, soft_targets: bool | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return given labels, and given distributions or ``None``, as new tensors.
 
-    Labels are uint8, or int16 with more than 256 classes. Distributions are float16.
+    ``soft_targets`` is the caller's option, ``None`` if it has none. Labels are uint8, or int16
+    with more than 256 classes. Distributions are float16.
     """
     if not isinstance(given, Tensor):
         raise TypeError(f"given must be a torch.Tensor, got {type(given).__name__}")
@@ -46,7 +47,8 @@ def given_labels(
         return _narrow(given.argmax(dim=1), num_classes), given.to(torch.float16, copy=True)
     integer = not given.is_floating_point() and given.dtype != torch.bool
     if given.ndim != 1 or not len(given) or not integer:
-        hint = "; soft_targets=True keeps distributions" if given.ndim == 2 else ""
+        offered = given.ndim == 2 and soft_targets is not None
+        hint = "; soft_targets=True keeps distributions" if offered else ""
         raise ValueError(f"given must be integers of shape (N), got {_shown(given)}{hint}")
     check_class_index(num_classes, given=given)
     return _narrow(given, num_classes), None

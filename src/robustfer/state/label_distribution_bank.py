@@ -92,7 +92,7 @@ class LabelDistributionBank(NeverHalf):
         self.num_classes = check_whole_number("num_classes", num_classes, 2, 2**15)
         self.decay = check_range("decay", decay, 0.0, 1.0, open_high=True)
         check_dtype(dtype)
-        labels, _ = checks.given_labels(given, self.num_classes, soft_targets=False)
+        labels, _ = checks.given_labels(given, self.num_classes)
         self.num_samples = len(labels)
         self.register_buffer("distribution", one_hot(labels, self.num_classes, dtype))
         self.register_buffer("label_given", labels)

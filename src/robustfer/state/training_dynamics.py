@@ -119,7 +119,7 @@ class TrainingDynamics(NeverHalf):
         check_dtype(dtype)
         labels = None
         if given is not None:
-            labels, _ = checks.given_labels(given, self.num_classes, soft_targets=False)
+            labels, _ = checks.given_labels(given, self.num_classes)
             if len(labels) != self.num_samples:
                 raise ValueError(f"given must have N={self.num_samples} labels, got {len(labels)}")
         device = torch.device("cpu") if labels is None else labels.device

@@ -66,6 +66,16 @@ BAD = {
         ["ce", "--schedule=cosine", "--schedule-options.bogus=1"],
         ["--schedule", "cosine", "bogus"],
     ),
+    "options of no schedule": (
+        ["ce", "--schedule=none", "--schedule-options.warmup_epochs=1"],
+        ["--schedule none", "takes no options"],
+    ),
+    "a schedule without a step": (["ce", "--schedule=step"], ["--schedule-options.decay_epochs"]),
+    "a first run for seeds of other noise": (
+        ["retrain", "--first=runs/x", "--seeds=2", "--noise=symmetric", "--noise-rate=0.1"],
+        ["--first", "--noise-seed"],
+    ),
+    "images of another size": (["ce", "--evaluate-reader.size=40"], ["40 x 40", "32 x 32"]),
     "two starts": (["ce", "--pretrained", "--weights=x.pt"], ["--pretrained", "--weights"]),
     "weights nowhere": (["ce", "--weights=/nowhere.pt"], ["--weights", "/nowhere.pt"]),
     "no such loss": (["compose", "--loss=bogus"], ["bogus", "robustfer list"]),

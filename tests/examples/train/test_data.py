@@ -167,6 +167,9 @@ def test_probabilities_as_labels_train(tmp_path):
             "--evaluate-on=validation", "--epochs=1", f"--output={tmp_path}/{method}",
         )  # fmt: skip
         assert outcome.history.last["loss"] > 0
+    with pytest.raises(Refused, match="probabilities as labels, expected one class per image"):
+        run("lanet", data, "--reader={labels: crossentropy, size: 32}", "--noise=none",
+            "--evaluate-on=validation")  # fmt: skip
 
 
 def test_class_weights_are_1_on_average_and_larger_for_rare_classes():
