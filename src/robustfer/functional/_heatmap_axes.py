@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -112,11 +113,16 @@ def landmark_profiles(
     return Profiles(along_y, along_x, reach_x, least_x, far)
 
 
-def samples_at_once(maps: Tensor, *, copies: int = 1) -> int:
-    """Return how many samples fit ``copies`` times into the byte budget; all when compiling."""
-    if torch.compiler.is_compiling():
-        return len(maps)
-    return max(1, byte_budget(maps.device.type) // (copies * maps[0].numel() * maps.element_size()))
+def in_chunks(maps: Tensor, *others: Tensor, copies: int = 1) -> Iterator[tuple[Tensor, ...]]:
+    """Split tensors by samples, so that ``copies`` of a chunk of maps fit into the byte budget.
+
+    When compiling, the whole batch is one chunk.
+    """
+    samples = len(maps)
+    if not torch.compiler.is_compiling():
+        size = copies * maps[0].numel() * maps.element_size()
+        samples = max(1, byte_budget(maps.device.type) // size)
+    return zip(*(torch.split(each, samples) for each in (maps, *others)), strict=True)
 
 
 def _profile(position: Tensor, cells: int, pixels: int, shown: Tensor, bump: Bump) -> Tensor:

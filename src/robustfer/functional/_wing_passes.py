@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from robustfer.functional._heatmap_axes import Profiles, samples_at_once
+from robustfer.functional._heatmap_axes import Profiles, in_chunks
 from robustfer.functional._known_gradient import check_first, only_once
 
 # Takes a difference, its target, weights and an output for the slope. Returns weighted value
@@ -26,10 +26,9 @@ def against_maps(
 ) -> tuple[Tensor, Tensor]:
     """Return the sum over the cells ``(B)`` and the slope in each cell, both divided by omega."""
     total, slope = _results(heatmaps)
-    samples = samples_at_once(slope, copies=_COPIES)
     given = (heatmaps, target) if weights is None else (heatmaps, target, weights)
-    chunks = (torch.split(each, samples) for each in (total, slope, *given))
-    for total_part, slope_part, prediction, truth, *weight in zip(*chunks, strict=True):
+    chunks = in_chunks(slope, total, *given, copies=_COPIES)
+    for slope_part, total_part, prediction, truth, *weight in chunks:
         prediction, truth = prediction.to(slope.dtype), truth.to(slope.dtype)
         difference = prediction - truth
         value, _ = curve(difference, truth, weight[0] if weight else None, slope_part)
@@ -57,12 +56,9 @@ def _against_drawn(
 ) -> tuple[Tensor, Tensor]:
     """Do what :func:`against_maps` does, and draw maps and weights chunk by chunk."""
     total, slope = _results(heatmaps)
-    samples = samples_at_once(slope, copies=_COPIES)
-    given = (total, slope, heatmaps, *(each.to(slope.dtype) for each in profiles))
-    chunks = (torch.split(each, samples) for each in given)
-    for total_part, slope_part, prediction, along_y, along_x, reach_x, least_x, far in zip(
-        *chunks, strict=True
-    ):
+    axes = (each.to(slope.dtype) for each in profiles)
+    chunks = in_chunks(slope, total, heatmaps, *axes, copies=_COPIES)
+    for slope_part, total_part, prediction, along_y, along_x, reach_x, least_x, far in chunks:
         truth = along_y[..., :, None] * along_x[..., None, :]
         near = reach_x[..., None, :] > least_x[..., :, None]
         weight = torch.add(far[..., None, None], near, alpha=more_near)
@@ -89,12 +85,9 @@ def _against_windows(
     prediction = heatmaps.detach().flatten(1).gather(1, cells).to(slope.dtype).view_as(truth)
     value_near, slope_near = curve(prediction - truth, truth, weight, None)
 
-    samples = samples_at_once(slope, copies=_COPIES)
-    given = (total, slope, heatmaps, far, cells, value_near.flatten(1), slope_near.flatten(1))
-    chunks = (torch.split(each, samples) for each in given)
-    for total_part, slope_part, prediction, base, where, inner, inner_slope in zip(
-        *chunks, strict=True
-    ):
+    windows = cells, value_near.flatten(1), slope_near.flatten(1)
+    chunks = in_chunks(slope, total, heatmaps, far, *windows, copies=_COPIES)
+    for slope_part, total_part, prediction, base, where, inner, inner_slope in chunks:
         value, _ = curve(prediction.to(slope.dtype), 0.0, base[..., None, None], slope_part)
         torch.sum(value.flatten(1).scatter_(1, where, inner), dim=1, out=total_part)
         slope_part.view(len(where), -1).scatter_(1, where, inner_slope)

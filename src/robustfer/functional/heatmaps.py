@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustfer._checks import Variant, check_size
-from robustfer.functional._heatmap_axes import Bump, landmark_profiles, samples_at_once
+from robustfer.functional._heatmap_axes import Bump, in_chunks, landmark_profiles
 
 
 class Heatmaps(NamedTuple):
@@ -105,9 +105,7 @@ def render_heatmaps(
 
     with torch.no_grad():
         weights = torch.empty_like(heatmaps)
-        samples = samples_at_once(weights)
-        chunks = (torch.split(each, samples) for each in (weights, reach_x, least_x, far))
-        for part, reach, least, base in zip(*chunks, strict=True):
+        for part, reach, least, base in in_chunks(weights, reach_x, least_x, far):
             torch.gt(reach[..., None, :], least[..., :, None], out=part)
             torch.add(base[..., None, None], part, alpha=near_weight - far_weight, out=part)
     return Heatmaps(heatmaps, weights)
