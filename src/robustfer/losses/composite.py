@@ -110,15 +110,9 @@ class CompositeLoss(nn.Module):
         self.names = tuple(names)
         self.weights = {term.name: term.weight for term in terms}
         self._routes = tuple(routes_of(term.name, term.loss, term.inputs) for term in terms)
-        self.accepts = frozenset(
-            tensor for term in self._routes for _, tensor, _ in (*term.forward, *term.propose)
-        )
-        self.requires = frozenset(
-            tensor
-            for term in self._routes
-            for _, tensor, required in (*term.forward, *term.propose)
-            if required
-        )
+        taken = [route for term in self._routes for route in (*term.forward, *term.propose)]
+        self.accepts = frozenset(tensor for _, tensor, _ in taken)
+        self.requires = frozenset(tensor for _, tensor, required in taken if required)
         with_state = {term.name: term.proposed for term in self._routes if term.proposed}
         self.proposes = frozenset(with_state.values())
         if len(self.proposes) < len(with_state):

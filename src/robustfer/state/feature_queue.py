@@ -165,8 +165,7 @@ class FeatureQueue(NeverHalf):
             check_finite(expression_key=batch[0], landmark_key=batch[1])
         most = max(1, self.capacity - 1)
         for start in range(0, len(batch[0]), most):
-            whole = len(batch[0]) <= most
-            self._write(*(batch if whole else [rows[start : start + most] for rows in batch]))
+            self._write(*(rows[start : start + most] for rows in batch))
 
     def _write(self, expression: Tensor, landmark: Tensor, label: Tensor) -> None:
         # A skipped row rewrites the slot before the cursor with its own content. The batch is
