@@ -207,6 +207,9 @@ class LabeledFaces(Dataset[dict[str, Any]], ABC):
                 example one of ``torchvision.transforms.v2``. ``None``: no function. It cannot move
                 landmarks, so :meth:`landmarks` is an error while it is set.
 
+        Raises:
+            TypeError: ``transform`` cannot be called.
+
         >>> from robustfer.data import DemoFaces
         >>> faces = DemoFaces(7).with_transform(lambda image: image[:, 8:40, 8:40])
         >>> faces[0]["image"].shape

@@ -84,7 +84,11 @@ class ProgressiveBalancedSampler(DistributedSampler[int]):
         super().__init__(places, *self._processes(), seed=check_seed(seed))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch, from 0. Call it before each epoch."""
+        """Set the number of the next epoch, from 0. Call it before each epoch.
+
+        Raises:
+            ValueError: ``epoch`` is not a whole number from 0 on.
+        """
         self.epoch = check_whole_number("epoch", epoch, 0)
 
     def class_counts(self) -> list[int]:
