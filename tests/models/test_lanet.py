@@ -69,10 +69,12 @@ def test_is_its_parts(space):
     estimate = model.estimator(whole.embeddings, expected, whole.logits, index)
     assert torch.equal(output.estimate, estimate)
     assert torch.equal(output.expression_query, model.expression_projection(whole.embeddings))
-    assert torch.equal(output.landmark_query, model.landmark_projection(expected))
-    for query in (output.expression_query, output.landmark_query):
-        torch.testing.assert_close(query.norm(dim=1), torch.ones(4))
-        assert query.shape == (4, 16)
+    known = torch.ones(4, dtype=torch.bool) if output.known is None else output.known
+    landmark_query = model.landmark_projection(expected) * known[:, None]
+    assert torch.equal(output.landmark_query, landmark_query)
+    torch.testing.assert_close(output.landmark_query.norm(dim=1), known.float())
+    torch.testing.assert_close(output.expression_query.norm(dim=1), torch.ones(4))
+    assert output.expression_query.shape == output.landmark_query.shape == (4, 16)
     assert (model.estimator.num_neighbors, model.estimator.gather) == (3, True)
 
 

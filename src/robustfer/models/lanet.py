@@ -60,7 +60,7 @@ class LANetOutput(NamedTuple):
         expression_query: (B, d) projected embeddings, rows of unit length. Those of the averaged
             network are the ``expression_key``.
         landmark_query: (B, d) projected landmark embeddings, rows of unit length. Those of the
-            averaged network are the ``landmark_key``.
+            averaged network are the ``landmark_key``. Zeros for faces that are not ``known``.
         heatmaps: (B, K, h, w) of the landmarks; ``None`` without a landmark branch.
         estimate: (B, C) label distributions; ``None`` without ``index``.
         known: (B) bool, faces with all points; ``None`` if the landmark space needs no points.
@@ -181,13 +181,17 @@ class LANetModel(nn.Module):
             known = self.landmark_space.known(landmarks)
         if index is not None:
             estimate = self.estimator(output.embeddings, landmark_embeddings, output.logits, index)
+        landmark_query = self.landmark_projection(landmark_embeddings)
+        if known is not None:
+            # Zeros have no direction. A query that they share would draw all classes to one point.
+            landmark_query = landmark_query.where(known[:, None], 0.0)
         return LANetOutput(
             logits=output.logits,
             attention=output.attention,
             embeddings=output.embeddings,
             landmark_embeddings=landmark_embeddings,
             expression_query=self.expression_projection(output.embeddings),
-            landmark_query=self.landmark_projection(landmark_embeddings),
+            landmark_query=landmark_query,
             heatmaps=heatmaps,
             estimate=estimate,
             known=known,
