@@ -35,14 +35,7 @@ from examples.train.options import Refused, Settings, as_yaml
 from examples.train.predictions import labels_fingerprint, rows_digest, write_predictions
 from examples.train.processes import average_, run_in_parts
 from examples.train.recording import record_batch, start_record, write_record
-from examples.train.run_folder import (
-    AVERAGE,
-    LOGS,
-    RunFolder,
-    open_folder,
-    path_of,
-    read_state,
-)
+from examples.train.run_folder import AVERAGE, LOGS, RunFolder, open_folder, path_of
 from examples.train.views import Batch, Views
 from examples.train.weights import is_factory, make_classifier, pixels_of, prepare
 from robustfer.checkpoint import save_model
@@ -417,17 +410,21 @@ class Training:
             return predict(self.fabric, network, self.method.views, images, mirrored=mirrored)
 
     def _take_folder(self) -> RunFolder:
-        """Take the folder in the first process. If that fails, all processes stop."""
-        problem, folder = None, None
+        """Take the folder in the first process. If that fails, all processes stop.
+
+        The first process sends the state to the others: they may see another disk.
+        """
+        problem, state, folder = None, None, None
         if self.fabric.is_global_zero:
             try:
                 folder = open_folder(self.settings, type(self.settings.own))
+                state = folder.state
             except (Refused, OSError, ValueError) as error:
                 problem = " ".join(str(error).split())
-        problem = self.fabric.broadcast(problem)
+        problem, state = self.fabric.broadcast((problem, state))
         if problem is not None:
             raise Refused(problem)
-        return folder or RunFolder(path_of(self.settings), read_state(path_of(self.settings)))
+        return folder or RunFolder(path_of(self.settings), state)
 
     def _load(self, state: dict[str, Any]) -> None:
         for name, digest in state.get("begun_with", {}).items():

@@ -16,8 +16,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +29,8 @@ import yaml
 from examples.train.files import write_whole
 from examples.train.options import GROUPS, Refused, Settings, as_yaml, differences
 from examples.train.predictions import PREDICTIONS
-from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
+from robustfer.checkpoint import MODEL_FILE as MODEL_FILE
+from robustfer.checkpoint import load_resume, save_resume
 
 try:
     import fcntl
@@ -108,7 +111,8 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
     lock = _locked(path)
     try:
         check_folder(settings)  # another process can have written since
-        state = read_state(path)
+        resume = path / RESUME
+        state = load_resume(resume) if resume.exists() else None
     except BaseException:
         if lock is not None:
             lock.close()
@@ -127,12 +131,6 @@ def is_finished(settings: Settings) -> bool:
         return False
     _check_same_settings(path / CONFIG, settings)
     return True
-
-
-def read_state(path: Path) -> dict[str, Any] | None:
-    """Read the state to resume from, in any process."""
-    resume = path / RESUME
-    return load_resume(resume) if resume.exists() else None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -199,7 +197,8 @@ def _locked(path: Path) -> IO[str] | None:
     """Lock the folder until this process ends, even if it is killed.
 
     Data-loader workers can outlive a killed process. They would inherit a lock of ``flock``, but do
-    not inherit this record lock.
+    not inherit this record lock. Some file systems of clusters have no locks: a second run there is
+    not noticed.
     """
     if fcntl is None:
         return None
@@ -210,25 +209,12 @@ def _locked(path: Path) -> IO[str] | None:
         file.seek(0)
         who = file.read().strip() or "another process"
         file.close()
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            return None
         raise Refused(
             f"{path} is in use by {who}; wait for it, or choose another --seed or --output"
         ) from error
     file.truncate(0)
-    file.write(f"process {os.getpid()}")
+    file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
     return file
-
-
-__all__ = [
-    "AVERAGE",
-    "LOGS",
-    "MODEL_FILE",
-    "RESUME",
-    "RunFolder",
-    "check_folder",
-    "is_finished",
-    "open_folder",
-    "path_of",
-    "read_state",
-    "write_text",
-]

@@ -1,15 +1,19 @@
 """Whose folder it is: never two runs in one, nothing lost, nothing left lying about."""
 
+import errno
 import json
 import os
+import platform
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from examples.train.__main__ import main
+from examples.train.engine import Training
 from examples.train.methods import METHODS
 from examples.train.options import Refused, parse
 from examples.train.run_folder import open_folder, path_of
@@ -195,11 +199,45 @@ def test_a_folder_in_use_is_refused_until_its_process_ends(tmp_path, capsys):
         assert os.read(reading, 4) == b"mine"
         with pytest.raises(Refused) as caught:
             opened(*options)
-        assert all(f in str(caught.value) for f in ("in use", str(other), "--output"))
+        used = f"in use by process {other} on {platform.node()};"
+        assert all(part in str(caught.value) for part in (used, "--output"))
     finally:
         os.kill(other, signal.SIGKILL)
         os.waitpid(other, 0)
     opened(*options).close()
+
+
+def test_a_process_that_sees_another_disk_continues_too(tmp_path, monkeypatch):
+    sent = []
+
+    def broadcast(given):
+        sent.append(given)
+        return sent[0]
+
+    def take(first):
+        training = Training.__new__(Training)
+        training.settings = settings_of("ce", "--output=run", "--resume")
+        training.fabric = SimpleNamespace(is_global_zero=first, broadcast=broadcast)
+        folder = training._take_folder()
+        folder.close()
+        return folder.state
+
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    leave_a_run("run", epochs=3)
+    state = take(first=True)
+    monkeypatch.chdir(tmp_path / "there")
+    assert take(first=False) == state == {"history": {"epochs": [{"epoch": 1.0}] * 3}}
+
+
+def test_a_file_system_without_locks_can_be_used(tmp_path, monkeypatch):
+    def without_locks(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", without_locks)
+    opened(f"--output={tmp_path}/run").close()
+    assert (tmp_path / "run/config.yaml").is_file()
 
 
 def test_a_whole_run_leaves_what_others_read(tmp_path, capsys):
