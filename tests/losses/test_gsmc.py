@@ -7,7 +7,6 @@ from robustfer.losses import (
     GSMCLoss,
     SelfDistillationLoss,
     Term,
-    check_values,
 )
 from tests.reference import attention as reference
 from tests.reference.distillation import self_distillation
@@ -119,15 +118,6 @@ def bad_inputs():
 def test_refuses_what_does_not_fit(change, message):
     with pytest.raises(ValueError, match=message):
         GSMCLoss()(**{**inputs(4, 7, 3), **change})
-
-
-@pytest.mark.parametrize("name", ["logits", "teacher_logits", "attention", "attention_flipped"])
-def test_values_are_looked_at_where_asked_for(name):
-    given = inputs()
-    given[name] = given[name].detach().clone()
-    given[name].view(-1)[0] = float("inf")
-    with check_values(), pytest.raises(ValueError, match=f"^{name} must be finite, got 1 NaN or"):
-        GSMCLoss()(**given)
 
 
 @pytest.mark.parametrize("name", ["distillation_weight", "consistency_weight"])

@@ -1,9 +1,8 @@
 import pytest
 import torch
-from torch import nn
 
 from robustfer.functional import rank_regularization
-from robustfer.losses import CompositeLoss, RankRegularizationLoss, Term
+from robustfer.losses import RankRegularizationLoss
 
 
 def importances(batch=6, seed=0):
@@ -39,17 +38,6 @@ def test_a_learnable_margin_is_a_parameter_that_ends_at_the_gap():
         optimizer.step()
     assert loss.margin.item() == pytest.approx(gap, abs=0.01)
     assert "margin=learnt" in repr(loss)
-
-
-def test_composes_with_a_classification_loss():
-    logits, target = torch.randn(6, 7, dtype=torch.float64), torch.arange(6)
-    composite = CompositeLoss(
-        Term("ce", nn.CrossEntropyLoss(), inputs={"input": "logits"}),
-        Term("rank", RankRegularizationLoss(margin=0.3), weight=0.5),
-    )
-    loss = composite(logits=logits, target=target, importance=importances())
-    expected = nn.functional.cross_entropy(logits, target)
-    torch.testing.assert_close(loss, expected + rank_regularization(importances(), margin=0.3) / 2)
 
 
 @pytest.mark.parametrize(
