@@ -8,8 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from robustfer._files import no_formula, write_whole
+from robustfer.audit import audit, read_probabilities
+from robustfer.checkpoint import (
+    load_model,
+    load_resume,
+    read_model_info,
+    save_model,
+    save_resume,
+)
 
 
 def write_text(file):
@@ -27,6 +37,22 @@ def test_a_file_in_a_new_folder(tmp_path):
     write_whole(path, lambda file: file.write(b"then"))
     assert path.read_bytes() == b"then"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_resume("~/run/resume.pt", {"epoch": 3})
+    assert load_resume("~/run/resume.pt") == {"epoch": 3}
+    model = nn.Linear(1, 2)
+    path = save_model("~/run", model, classes=["sad", "glad"], settings={})
+    assert path == tmp_path / "run" / "model.safetensors"
+    assert read_model_info("~/run").classes == ("sad", "glad")
+    assert load_model("~/run", model, classes=["sad", "glad"]) is model
+    probabilities = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    audit([0, 1], probabilities, classes=["sad", "glad"]).write("~/ranking.csv")
+    assert (tmp_path / "ranking.csv").is_file()
+    (tmp_path / "p.csv").write_text("sad,glad\n0.75,0.25\n0.5,0.5\n")
+    assert torch.equal(read_probabilities("~/p.csv").probabilities.float(), probabilities)
 
 
 def test_an_interrupted_write_changes_nothing(tmp_path):

@@ -22,10 +22,11 @@ if sys.platform != "win32":
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file by ``write``, so it appears under its name only when it is complete.
 
-    A replaced file keeps its mode. A symbolic link stays a link, and its target is replaced. A
-    missing folder is made. Unfinished files of killed processes are removed first. If it fails, an
-    OSError names the path, and an existing file does not change.
+    ``~`` is the home folder. A replaced file keeps its mode. A symbolic link stays a link, and its
+    target is replaced. A missing folder is made. Unfinished files of killed processes are removed
+    first. If it fails, an OSError names the path, and an existing file does not change.
     """
+    path = path.expanduser()
     # An error that the caller is handling is not the cause of an error here.
     handled = sys.exc_info()[1]
     mode = _mode_of_file(path)

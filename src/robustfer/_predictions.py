@@ -122,7 +122,7 @@ def read_probabilities(path: str | Path) -> Predictions:
     ...     read_probabilities(path)
     Predictions(probabilities=tensor([[0.2500, 0.7500]], dtype=torch.float64), classes=('sad', 'glad'), ids=['a.png'], given=None, source=None)
     """  # noqa: E501 - the example is one line
-    path = Path(path)
+    path = Path(path).expanduser()
     folder = path if path.is_dir() else None
     if folder is not None:
         path = folder / "dynamics.safetensors"

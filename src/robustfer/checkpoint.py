@@ -123,7 +123,7 @@ def save_model(
         )
     before, after = _around_checksum(to_safetensors(tensors, metadata))
     checksum = _checksum(before, after).encode()
-    path = Path(folder) / MODEL_FILE
+    path = Path(folder).expanduser() / MODEL_FILE
     write_whole(path, lambda file: file.writelines((before, checksum, after)))
     return path
 
@@ -135,7 +135,7 @@ def read_model_info(folder: str | Path) -> ModelInfo:
         FileNotFoundError: the folder has no ``model.safetensors``.
         ValueError: the file is damaged, or was not written by :func:`save_model`.
     """
-    return _read(Path(folder) / MODEL_FILE)[0]
+    return _read(Path(folder).expanduser() / MODEL_FILE)[0]
 
 
 @overload
@@ -178,7 +178,7 @@ def load_model(
     ...     load_model(folder)(torch.rand(1, 3, 48, 48)).attention.shape
     torch.Size([1, 2, 6, 6])
     """
-    path = Path(folder) / MODEL_FILE
+    path = Path(folder).expanduser() / MODEL_FILE
     expected = None if model is None and classes is None else _checked_classes(classes)
     info, content, architecture = _read(path)
     if expected is not None and list(info.classes) != expected:
@@ -238,7 +238,7 @@ def load_resume(path: str | Path, *, map_location: str | torch.device = "cpu") -
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged, or holds something other than tensors and plain containers.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     # A missing device must not be reported as a damaged file.
     torch.empty(0, device=map_location)
     if not path.is_file():

@@ -53,7 +53,7 @@ def new_plugin(name: str, directory: str | PathLike[str] = ".") -> list[Path]:
         "loss_class": "".join(part.capitalize() for part in loss.split("_")) + "Loss",
         "version": __version__,
     }
-    folder = Path(directory) / words["package"]
+    folder = Path(directory).expanduser() / words["package"]
     templates = files("robustfer") / "templates" / "new_plugin"
     texts = {
         folder / Template(path).substitute(words): Template(

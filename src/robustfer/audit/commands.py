@@ -49,8 +49,9 @@ def run(options: argparse.Namespace) -> int:
 def _review(path: str, options: argparse.Namespace) -> int:
     page = options.output or Path("review.html")
     # A page may lie in the folder of the run.
-    run = [Path(path, name) for name in ("dynamics.safetensors", "final.safetensors")]
-    read = [*files_read(options), *(run if Path(path).is_dir() else [path])]
+    folder = Path(path).expanduser()
+    run = [folder / name for name in ("dynamics.safetensors", "final.safetensors")]
+    read = [*files_read(options), *(run if folder.is_dir() else [path])]
     check_outputs({"--output": page, "--ranking": options.ranking, "--pairs": options.pairs}, read)
     if options.pairs is not None and not options.duplicates and options.against is None:
         raise ValueError("--pairs needs --duplicates or --against, got neither; add one")

@@ -130,13 +130,14 @@ def read_decisions(
     names = check_ids(ids, count=len(labels))
     rows = rows_in_file("ids", names)
     mark = fingerprint(names, labels, classes)
-    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    given_paths = [paths] if isinstance(paths, (str, Path)) else paths
+    files = [Path(path).expanduser() for path in given_paths]
     if not files:
         raise ValueError("paths must have at least one file of decisions, got none")
     said: dict[int, set[int]] = {}
     blind: dict[int, set[int]] = {}
     parts: set[str] = set()
-    for path in map(Path, files):
+    for path in files:
         for part, row, choice in _read(path, mark, rows, list(classes)):
             parts.add(part)
             said.setdefault(row, set()).add(choice)

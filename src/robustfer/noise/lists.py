@@ -153,7 +153,7 @@ def write_noise_list(
         raise ValueError(f"targets must be 0 or more, got {int(targets[row])} for {ids[row]!r}")
     shown = names_in_list(ids, names)
     numbers = (targets + first).tolist()
-    write_label_list(Path(path).expanduser(), zip(shown, numbers, strict=True))
+    write_label_list(Path(path), zip(shown, numbers, strict=True))
 
 
 def names_in_list(ids: Sequence[str], names: Names = "plain") -> Sequence[str]:

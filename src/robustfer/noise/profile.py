@@ -203,7 +203,7 @@ class NoiseProfile:
         }
         lines = (f" {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
         text = "{\n" + ",\n".join(lines) + "\n}\n"
-        write_whole(Path(path).expanduser(), lambda file: file.write(text.encode()))
+        write_whole(Path(path), lambda file: file.write(text.encode()))
 
     @property
     def report(self) -> NoiseReport:

@@ -121,9 +121,7 @@ class NoiseReport:
                     column, row, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color
                 )
         figure.colorbar(shown, label="per cent of the row", shrink=0.8)
-        write_whole(
-            Path(path).expanduser(), lambda file: figure.savefig(file, format=kind, dpi=110)
-        )
+        write_whole(Path(path), lambda file: figure.savefig(file, format=kind, dpi=110))
 
 
 def noise_report(dataset: LabeledFaces) -> NoiseReport:
