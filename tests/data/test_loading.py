@@ -67,6 +67,17 @@ def test_rafdb(tmp_path):
     assert faces[0]["image"].shape == (3, 16, 16)
 
 
+def test_a_program_that_changes_its_folder(tmp_path, monkeypatch):
+    write_rafdb(tmp_path / "data", ["train_1.jpg 1"])
+    (tmp_path / "faces.csv").write_text("path,label\ndata/Image/original/train_1.jpg,4\n")
+    monkeypatch.chdir(tmp_path)
+    faces = load("rafdb:data", images="original")
+    others = load("table:faces.csv", split=None, numbers="rafdb", labels="label")
+    monkeypatch.chdir(tmp_path.parent)
+    assert torch.equal(faces[0]["image"], others[0]["image"])
+    assert faces.load_landmarks(0).shape == (5, 2)
+
+
 def test_affectnet(tmp_path):
     write_affectnet_arrays(tmp_path, [1, 7])
     faces = load(f"affectnet:{tmp_path}", num_classes=8, classes="affectnet")

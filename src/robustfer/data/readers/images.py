@@ -183,7 +183,8 @@ class FileFaces(LabeledFaces):
         self._size = None if size is None else check_whole_number("size", size, 1)
         check_bool("in_memory", in_memory)
         super().__init__(**labels)
-        self._folder, self._boxes = folder, boxes
+        # Absolute, because files are read later, when the program may be in another folder.
+        self._folder, self._boxes = folder.absolute(), boxes
         self.file_names = self.all_ids if names is None else names
         self._shape = self._read(0).shape
         self._images: Tensor | None = None

@@ -27,8 +27,8 @@ def check_split(split: str | None) -> None:
 
 
 def existing_folder(folder: str | Path) -> Path:
-    """Return the path of a folder, or raise if it does not exist. ``~`` is the home folder."""
-    path = Path(folder).expanduser()
+    """Return the absolute path of a folder, or raise if it does not exist. ``~`` is the home."""
+    path = Path(folder).expanduser().absolute()
     if not path.is_dir():
         raise FileNotFoundError(f"the folder {path} does not exist")
     return path
