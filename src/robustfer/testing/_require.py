@@ -62,13 +62,13 @@ def in_half_and_single(
         yield dtype, half, {**half, **{name: half[name].float() for name in floating}}
 
 
-def sections(module: nn.Module, *sections: str) -> None:
+def sections(module: nn.Module, *titles: str) -> None:
     """Require sections such as ``Shape:`` in the docstring of a module's class."""
     text = inspect.getdoc(type(module)) or ""
-    missing = [s for s in sections if not re.search(rf"^{s}:\s*$", text, re.MULTILINE)]
+    missing = [one for one in titles if not re.search(rf"^{one}:\s*$", text, re.MULTILINE)]
     assert not missing, (
         f"the docstring of {type(module).__name__} has no section {missing}; add "
-        + " and ".join(f'"{section}:"' for section in missing)
+        + " and ".join(f'"{title}:"' for title in missing)
         + " on a separate line, with the text indented below it"
     )
 
