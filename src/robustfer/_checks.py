@@ -167,13 +167,14 @@ def check_target(logits: Tensor, target: Tensor, **others: tuple[Tensor, str]) -
         raise ValueError(f"target must have shape (B), got {_shape(target)}; use target.squeeze(1)")
     sizes = check_shapes(logits=(logits, "B C"), target=(target, "B C" if soft else "B"), **others)
     check_floating(logits=logits)
-    if soft:
-        check_probabilities(target=target)
-    elif target.dtype != torch.int64:
+    if not (target.is_floating_point() if soft else target.dtype == torch.int64):
+        cure = "for one-hot rows use target.float()" if soft else "for classes use target.long()"
         raise ValueError(
             "target must be int64 class indices of shape (B), or probabilities of shape (B, C), "
-            f"got {target.dtype} of shape {_shape(target)}; for classes use target.long()"
+            f"got {target.dtype} of shape {_shape(target)}; {cure}"
         )
+    if soft:
+        check_probabilities(target=target)
     elif values_are_checked():
         check_class_index(sizes["C"], target=target)
     return sizes

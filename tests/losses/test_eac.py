@@ -73,7 +73,7 @@ def bad_inputs():
     yield {"target": target.int()}, "target must be int64 class indices"
     yield {"target": target.double()}, "target must be int64 class indices"
     yield {"target": target[:, None].repeat(1, 6)}, "target has C=6 but logits has C=7"
-    yield {"target": target[:, None].repeat(1, 7)}, "target must have a floating-point dtype"
+    yield {"target": target[:, None].repeat(1, 7)}, "for one-hot rows use target.float"
     yield {"attention": maps[:, :6]}, "attention has C=6 but logits has C=7"
     yield {"attention": maps[..., :2]}, "attention_flipped has W=4 but attention has W=2"
     yield {"attention_flipped": maps[:1]}, "attention_flipped has B=1 but attention has B=4"

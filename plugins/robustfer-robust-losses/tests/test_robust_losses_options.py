@@ -100,7 +100,7 @@ def test_arguments_that_do_not_fit(function):
     for wrong, message in (
         ((logits[:3], target), r"target has B=4 but logits has B=3"),
         ((logits, target.int()), r"target must be int64 class indices .* got torch.int32"),
-        ((logits, F.one_hot(target, 7)), r"target must have a floating-point dtype"),
+        ((logits, F.one_hot(target, 7)), "for one-hot rows use target.float"),
         ((logits[0], target), r"logits must have shape \(B, C\), got \(7\)"),
         ((logits.long(), target), r"logits must have a floating-point dtype"),
     ):
