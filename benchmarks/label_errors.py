@@ -64,6 +64,7 @@ from examples.train.recording import DYNAMICS
 from examples.train.transition import draw_verified
 from robustfer.audit import audit
 from robustfer.data import LabeledFaces
+from robustfer.noise import rows_to_verify
 
 RESULTS = Path(__file__).parent / "results" / "label_errors.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "label_errors.md"
@@ -77,6 +78,7 @@ SETTINGS: Mapping[str, Mapping[str, float | str]] = {
 DRAWS = 5
 RECALL = 0.25
 FEW = 64
+NONE = torch.empty(0, dtype=torch.int64)
 RECORDED = ("mean", "early_mean", "visits", "margin_sum", "forgotten")
 
 Figures = dict[str, float]
@@ -325,13 +327,14 @@ def score_of_ours(kept: Kept, *, seed: int) -> dict[str, Figures]:
     return found
 
 
-def score_of_windows(kept: Kept) -> dict[str, Figures]:
-    """Judge the scores of ``audit`` with each prediction."""
+def score_of_windows(kept: Kept, *, told: Tensor = NONE) -> dict[str, Figures]:
+    """Judge the scores of ``audit`` with each prediction, without the rows that it was told."""
     found = {}
     for score in ("posterior", "log_margin"):
         for window, rows in kept.windows.items():
             result = audit(kept.given, rows, score=score)
-            found[f"{score}, {window}"] = judge(kept, result.ranking, result.suggestion)
+            others = result.ranking[~torch.isin(result.ranking, told)]
+            found[f"{score}, {window}"] = judge(kept, others, result.suggestion)
     return found
 
 
@@ -357,8 +360,9 @@ def score() -> None:
     for path in sorted(RECORDS.glob("*.safetensors")):
         kept, about = read(path)
         if about["method"] == SECOND_METHOD:
-            drawn = seed_of(about["seed"], 0)  # the labels that it was trained with
-            found = score_of_windows(kept) | score_of_verified(kept, STRATIFIED, seed=drawn)
+            seed = seed_of(about["seed"], 0)  # of the labels that it was trained with
+            found = score_of_windows(kept, told=rows_to_verify(kept.given, VERIFIED, seed=seed))
+            found |= score_of_verified(kept, STRATIFIED, seed=seed)
         else:
             found = score_of_ours(kept, seed=about["seed"])
         if about["folds"] > 1:

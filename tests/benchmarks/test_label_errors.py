@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from benchmarks import accuracy, label_errors, label_errors_tables
+from examples.train.data import seed_of
+from robustfer.noise import rows_to_verify
 from tests.data.trees import vote_row, write_ferplus
 from tests.reference import audit as reference
 
@@ -98,6 +100,8 @@ def test_the_second_training_is_kept_once_it_was_run(root, monkeypatch, results)
 
     first, _ = label_errors.read(label_errors.record_path(SMALL, "symmetric30", 1, 1))
     nine = torch.full((128, 7), 0.1 / 6).scatter_(1, first.true[:, None], 0.9)
+    told = rows_to_verify(first.given, 20, seed=seed_of(1, 0))
+    nine[told] = nine[told].roll(1, dims=1)  # these are not judged
     found = {name: nine.clone() for name in ("last", "ema", "mean", "early_mean")}
     found |= {"margin_sum": nine[:, 0], "visits": torch.ones(128), "forgotten": torch.zeros(128)}
     monkeypatch.setattr(label_errors, "recorded", lambda *run: (found, 60.0))
