@@ -106,6 +106,9 @@ def transition_from_verified(
     are all ambiguous, or that has none, counts as one sample. Its true class is as the prior says,
     and its intervals are wide.
 
+    A random draw estimates the shares of the samples that are not ambiguous. A stratified draw
+    takes the ambiguous samples of a label to be like its other ones.
+
     The intervals are those of Dirichlet posteriors of the rows and of the shares. In a stratified
     draw, labels with few verified samples borrow from the average of all for their variance.
 
