@@ -289,8 +289,8 @@ def ablation_table(rows: Rows) -> str:
         ablated = [row for row in own if row["phase"] == "ablation"]
         if not ablated:
             continue
-        seeds = {row["seed"] for row in ablated}
-        whole = [row for row in own if row["phase"] == "report" and row["seed"] in seeds]
+        runs = {_place_of(row) for row in ablated}
+        whole = [row for row in own if row["phase"] == "report" and _place_of(row) in runs]
         parts = {
             part: [row for row in ablated if change.items() <= row["setting"].items()]
             for part, change in method.parts.items()
@@ -298,6 +298,11 @@ def ablation_table(rows: Rows) -> str:
         for part, runs in {"whole": whole, **parts}.items():
             shown.append({"method": method.name, "part": part, **_outcome(runs)})
     return markdown_table(shown) + "\n" if shown else ""
+
+
+def _place_of(row: Row) -> tuple[str, int, int]:
+    """What a run without a part has in common with that of the whole method."""
+    return row["scale"], row["epochs"], row["seed"]
 
 
 def rank_table(rows: Rows) -> str:

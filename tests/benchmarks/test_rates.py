@@ -1,4 +1,5 @@
-from benchmarks.accuracy_tables import TASKS, rate_table
+from benchmarks.accuracy_methods import METHODS
+from benchmarks.accuracy_tables import TASKS, ablation_table, rate_table
 
 
 def row(method, rate, accuracy, *, seed=1, epochs=8):
@@ -29,3 +30,18 @@ def test_the_same_seeds_and_epochs_are_compared():
 
 def test_nothing_was_run():
     assert rate_table([row("ce", 30, 0.5)]) == "Not run yet.\n"
+
+
+def test_a_method_without_a_part_is_compared_with_the_whole_one_of_the_same_scale():
+    name, change = next(iter(METHODS["lanet"].parts.items()))
+    figures = {"accuracy": 0.7, "mean_class_accuracy": 0.5}
+    part = {
+        **row("lanet", 30, 0.0, epochs=30), "phase": "ablation", "scale": "cpu",
+        "setting": change, "last": figures, "best": figures,
+    }  # fmt: skip
+    whole = {**part, "phase": "report", "setting": {}, "last": {**figures, "accuracy": 0.8}}
+    others = [{**whole, **other} for other in ({"scale": "face"}, {"epochs": 60}, {"seed": 2})]
+    shown = cells_of(ablation_table([whole, *others, part]).strip())
+    by_part = {cells["part"]: (cells["last epoch"], cells["seeds"]) for cells in shown}
+    assert by_part["whole"] == ("80.0", "1")
+    assert by_part[name] == ("70.0", "1")
