@@ -169,9 +169,7 @@ class Training:
                 self.method.classifier, decay=settings.run.ema_decay, buffers="ema"
             )
         self.raw_optimizer = make_optimizer(self.method, settings.optimizer)
-        self.schedule = Schedule(
-            self.raw_optimizer.main, settings.optimizer, steps=len(self.faces) // batch
-        )
+        self.schedule = Schedule(self.raw_optimizer.main, settings.optimizer, steps=self.steps)
         fused = getattr(self.raw_optimizer.main, "_step_supports_amp_scaling", False)
         if fused and settings.run.precision == "16-mixed":
             raise Refused(

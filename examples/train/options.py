@@ -213,7 +213,7 @@ class RunOptions:
             folder of seed-0, seed-1, ...
         resume: continue a stopped run; with several seeds, skip the finished ones
         stop_after: stop after this epoch, to resume later
-        max_steps: most steps per epoch, for a quick trial
+        max_steps: most steps per epoch, for a quick trial or a large data set
         progress: show a progress bar
     """
 

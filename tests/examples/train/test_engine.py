@@ -127,6 +127,11 @@ def test_mixed_precision_leaves_landmarks_exact(precision, tmp_path):
     training.end()
 
 
+def test_a_schedule_ends_with_the_run_also_with_fewer_steps_per_epoch():
+    training = Training(settings_of("ce", "--max-steps=1", "--epochs=5"))
+    assert training.schedule._torch.total_steps == 5
+
+
 @pytest.mark.parametrize(
     "options",
     [
