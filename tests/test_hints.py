@@ -29,6 +29,7 @@ OF_OTHERS = {
     ("FileFaces.load_image", "size"): "the readers of files, one of which has made the data set",
     ("LandmarkClassifier.__init__", "features_only"): "timm.create_model",
     ("_check_alike", "size"): "the readers, which the text names",
+    ("RAFDB.__init__", "numbers"): "the reader of folders, which the text names",
     ("_faces", "labels"): "the reader, which --reader passes it to",
     # Said where the reader has given it; tests/data/test_noise_lists.py has the other case.
     ("NamedOnce.is_new", "duplicates"): "the readers that give NamedOnce theirs",

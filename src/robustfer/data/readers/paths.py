@@ -28,10 +28,10 @@ def check_split(split: str | None) -> None:
 
 def existing_folder(folder: str | Path) -> Path:
     """Return the absolute path of a folder, or raise if it does not exist. ``~`` is the home."""
-    path = Path(folder).expanduser().absolute()
+    path = Path(folder).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"the folder {path} does not exist")
-    return path
+    return path.absolute()
 
 
 def absolute_starts(folder: Path) -> tuple[str, ...]:
