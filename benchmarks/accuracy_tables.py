@@ -301,7 +301,7 @@ def ablation_table(rows: Rows) -> str:
 
 
 def _place_of(row: Row) -> tuple[str, int, int]:
-    """What a run without a part has in common with that of the whole method."""
+    """Return what a run without a part shares with that of the whole method."""
     return row["scale"], row["epochs"], row["seed"]
 
 

@@ -29,8 +29,7 @@ import yaml
 from examples.train.files import write_whole
 from examples.train.options import GROUPS, Refused, Settings, as_yaml, differences
 from examples.train.predictions import PREDICTIONS
-from robustfer.checkpoint import MODEL_FILE as MODEL_FILE
-from robustfer.checkpoint import load_resume, save_resume
+from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 
 try:
     import fcntl

@@ -13,10 +13,10 @@ from lightning_fabric import Fabric
 
 from examples.train.devices import make_fabric
 from examples.train.options import DataOptions, ModelOptions, Refused, RunOptions, ViewOptions
-from examples.train.run_folder import MODEL_FILE, RECORD
+from examples.train.run_folder import RECORD
 from examples.train.views import Views
 from examples.train.weights import is_factory, make_classifier
-from robustfer.checkpoint import load_model, read_model_info
+from robustfer.checkpoint import MODEL_FILE, load_model, read_model_info
 from robustfer.models import CAMClassifier
 
 Group = TypeVar("Group")

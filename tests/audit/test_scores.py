@@ -114,6 +114,11 @@ def test_a_sample_unlike_all_others_counts_its_neighbours_alike():
         ),
         (lambda: checked(["a"], [[0.5, 0.5]]), TypeError, "given must be a torch.Tensor"),
         (
+            lambda: audit([0], [[0.5, 0.5]], transition=torch.eye(3)),
+            ValueError,
+            "transition has C=3 but probabilities has C=2",
+        ),
+        (
             lambda: audit([0], [[0.5, 0.5]], transition=[[0.5, 0.2], [0.1, 0.9]]),
             ValueError,
             "rows of transition must be probabilities that sum to 1",

@@ -10,7 +10,8 @@ from pathlib import Path
 from examples.train.options import Refused
 from examples.train.predictions import PREDICTIONS
 from examples.train.recording import DYNAMICS, FINAL
-from examples.train.run_folder import AVERAGE, CONFIG, LOGS, MODEL_FILE, RECORD, RESUME
+from examples.train.run_folder import AVERAGE, CONFIG, LOGS, RECORD, RESUME
+from robustfer.checkpoint import MODEL_FILE
 
 _OF_A_RUN = frozenset({CONFIG, RESUME, RECORD, MODEL_FILE, PREDICTIONS, DYNAMICS, FINAL})
 

@@ -114,7 +114,7 @@ def landmark_profiles(
 
 
 def in_chunks(maps: Tensor, *others: Tensor, copies: int = 1) -> Iterator[tuple[Tensor, ...]]:
-    """Split tensors by samples, so that ``copies`` of a chunk of maps fit into the byte budget.
+    """Split tensors into chunks of samples. ``copies`` of a chunk of maps fit the byte budget.
 
     When compiling, the whole batch is one chunk.
     """

@@ -23,8 +23,8 @@ _MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "nat")
 # Words, without what is around and between them, for an image without a clear expression.
 _UNCLEAR = frozenset({"uncertain", "unsure", "unknown", "nf", "noface", "nonface", "notaface"})
 _WORDS = re.compile(r"[^\W\d_]+")
-# Numbers and signs around a word: "0_angry", "happy (2)".
 _NOT_A_LETTER = re.compile(r"[\W\d_]+")
+# Numbers and signs around a word: "0_angry", "happy (2)".
 _AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]*")
 
