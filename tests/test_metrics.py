@@ -69,6 +69,30 @@ def test_bad_confusion(metric):
         metric(torch.zeros(3, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"confusion must have shape \(C, C\)"):
         metric(torch.ones(3, 2, dtype=torch.int64))
+    for value, message in (
+        (math.nan, "confusion must be finite, got 1 NaN or infinite of 9"),
+        (math.inf, "confusion must be finite"),
+        (-1.0, r"confusion must lie in \[0, inf\), got -1 at position 1, 1"),
+    ):
+        confusion = torch.ones(3, 3)
+        confusion[1, 1] = value
+        with pytest.raises(ValueError, match=message):
+            metric(confusion)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float16, torch.float32, torch.float64])
+def test_a_confusion_of_any_dtype_has_the_figures_of_its_counts(dtype):
+    counts = torch.tensor([[3, 1, 0], [1, 1, 0], [0, 0, 0]])
+    assert accuracy(counts.to(dtype)) == accuracy(counts) == 4 / 6
+    assert mean_class_accuracy(counts.to(dtype)) == mean_class_accuracy(counts) == 0.625
+
+
+def test_shares_of_the_samples_are_a_confusion_too():
+    shares = torch.tensor([[0.375, 0.125], [0.0, 0.5]])
+    assert accuracy(shares) == mean_class_accuracy(shares) == 0.875
+    shares = torch.tensor([[0.3, 0.2], [0.1, 0.3]])
+    assert accuracy(shares) == pytest.approx(0.6 / 0.9)
+    assert mean_class_accuracy(shares) == pytest.approx((0.6 + 0.75) / 2)
 
 
 def history(*values):

@@ -13,11 +13,13 @@ from robustfer._checks import (
     check_bool,
     check_class_index,
     check_distribution,
+    check_finite,
     check_floating,
     check_int64,
     check_range,
     check_shapes,
     check_whole_number,
+    check_within,
 )
 
 __all__ = [
@@ -67,16 +69,18 @@ def accuracy(confusion: Tensor) -> float:
     with :math:`n_{ck}` the number of samples of true class c and predicted class k.
 
     Shape:
-        ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
+        ``confusion`` (C, C), of :func:`confusion_matrix`, or shares of the samples -> a number in
+        [0, 1].
 
     Raises:
-        ValueError: the matrix is not square, or counts no sample.
+        ValueError: the matrix is not square, counts no sample, or has a value that is negative or
+            not finite.
 
     >>> accuracy(torch.tensor([[3, 1], [0, 0]]))
     0.75
     """
-    _check_confusion(confusion)
-    return int(confusion.diagonal().sum()) / int(confusion.sum())
+    counts = _counts(confusion)
+    return float(counts.diagonal().sum() / counts.sum())
 
 
 def mean_class_accuracy(confusion: Tensor) -> float:
@@ -88,21 +92,20 @@ def mean_class_accuracy(confusion: Tensor) -> float:
     class c and predicted class k.
 
     Shape:
-        ``confusion`` (C, C), of :func:`confusion_matrix` -> a number in [0, 1].
+        ``confusion`` (C, C), of :func:`confusion_matrix`, or shares of the samples -> a number in
+        [0, 1].
 
     Raises:
-        ValueError: the matrix is not square, or counts no sample.
+        ValueError: the matrix is not square, counts no sample, or has a value that is negative or
+            not finite.
 
     >>> mean_class_accuracy(torch.tensor([[3, 1, 0], [1, 1, 0], [0, 0, 0]]))
     0.625
     """
-    _check_confusion(confusion)
-    # Not every device has float64.
-    confusion = confusion.cpu()
-    samples = confusion.sum(dim=1)
+    counts = _counts(confusion)
+    samples = counts.sum(dim=1)
     present = samples > 0
-    recall = confusion.diagonal()[present].double() / samples[present]
-    return float(recall.mean())
+    return float((counts.diagonal()[present] / samples[present]).mean())
 
 
 def calibration_error(probabilities: Tensor, target: Tensor, *, bins: int = 15) -> float:
@@ -388,7 +391,13 @@ class History:
         return found
 
 
-def _check_confusion(confusion: Tensor) -> None:
+def _counts(confusion: Tensor) -> Tensor:
+    """Return a confusion matrix in float64, or raise if its values are not counts or shares."""
     check_shapes(confusion=(confusion, "C C"))
-    if not int(confusion.sum()):
+    # On the CPU, because not every device has float64.
+    counts = confusion.detach().cpu().double()
+    check_finite(confusion=counts)
+    check_within(0, math.inf, confusion=counts)
+    if not bool(counts.any()):
         raise ValueError("confusion must count at least one sample, got none")
+    return counts

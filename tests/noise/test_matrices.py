@@ -81,3 +81,9 @@ def test_matrices_are_probabilities(counts):
             expected = counts[row] / others
             expected[row] = 0
             torch.testing.assert_close(wrong[row].float(), expected)
+
+
+def test_shares_of_the_samples_have_the_matrix_of_their_counts():
+    shares = torch.tensor([[0.375, 0.125], [0.0, 0.5]])
+    assert transition_matrix(shares).tolist() == transition_matrix(8 * shares).tolist()
+    assert transition_matrix(shares).tolist() == [[0.75, 0.25], [0, 1]]

@@ -127,10 +127,10 @@ def transition_matrix(counts: Tensor) -> Tensor:
     tensor([[0.8000, 0.2000],
             [0.0000, 1.0000]], dtype=torch.float64)
     """
-    counts = counts.cpu()
-    sums = counts.sum(dim=1, keepdim=True).double()
+    counts = counts.cpu().double()
+    sums = counts.sum(dim=1, keepdim=True)
     identity = torch.eye(len(counts), dtype=torch.float64, device="cpu")
-    return (counts / sums.clamp(min=1)).where(sums > 0, identity)
+    return (counts / sums).where(sums > 0, identity)
 
 
 def without_diagonal(matrix: Tensor) -> Tensor:
