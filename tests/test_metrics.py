@@ -209,6 +209,18 @@ def test_who_is_always_sure_and_right_is_calibrated():
     assert calibration_error(sure, (target + 1) % 3) == 1.0
 
 
+@pytest.mark.parametrize("bins", [10, 15, 50, 100])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_a_confidence_on_an_edge_counts_in_the_lower_bin(dtype, bins):
+    for edge in range(bins // 2 + 1, bins + 1):
+        # Two sure samples of one bin: the right one makes up for the wrong one.
+        sure = torch.tensor([edge / bins, (edge - 0.5) / bins], dtype=torch.float64)
+        probability = torch.stack((sure, 1 - sure), dim=1).to(dtype)
+        error = calibration_error(probability, torch.tensor([0, 1]), bins=bins)
+        expected = abs(1 - float(probability[:, 0].double().sum())) / 2
+        assert error == pytest.approx(expected, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("probability", "target", "bins", "message"),
     [

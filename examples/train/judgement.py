@@ -101,9 +101,12 @@ def per_class(confusion: Tensor, classes: tuple[str, ...]) -> list[dict[str, Any
 
 def reliability(probability: Tensor, targets: Tensor) -> list[Bin]:
     """Return bins of equal width in confidence, lowest first, without empty ones."""
-    confidence, predicted = probability.double().max(1)
+    confidence, predicted = probability.max(1)
     right = (predicted == targets).double()
-    place = (confidence * _BINS).ceil().long().clamp(1, _BINS) - 1
+    # As in calibration_error: a confidence on the edge of two bins counts in the lower one.
+    edges = (torch.arange(1, _BINS, dtype=torch.float64) / _BINS).to(confidence)
+    place = torch.bucketize(confidence, edges)
+    confidence = confidence.double()
     bins = []
     for number in place.unique().tolist():
         inside = place == number

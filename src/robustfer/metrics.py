@@ -148,8 +148,11 @@ def calibration_error(probabilities: Tensor, target: Tensor, *, bins: int = 15) 
     confidence, predicted = probabilities.max(dim=1)
     right = (predicted == target).cpu().double()
     # On the CPU, because not every device has float64.
+    edges = torch.arange(1, bins, dtype=torch.float64, device="cpu") / bins
+    # Edges in the dtype of the confidences, so that one on an edge equals it.
+    edges = edges.to(confidence.dtype).double()
     confidence = confidence.cpu().double()
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    place = torch.bucketize(confidence, edges)
     surplus = right - confidence
     gaps = torch.zeros(bins, dtype=torch.float64, device="cpu")
     return float(gaps.index_add(0, place, surplus).abs().sum() / len(target))

@@ -44,6 +44,15 @@ def test_bins_hold_all_images_and_their_gaps_are_the_calibration_error():
         assert int(low * 15) == int(one.confidence * 15)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_confidence_on_an_edge_counts_in_the_lower_bin(dtype):
+    sure = torch.arange(8, 16, dtype=torch.float64) / 15
+    sure = torch.cat((sure, sure - 0.5 / 15))
+    probability = torch.stack((sure, 1 - sure), dim=1).to(dtype)
+    bins = reliability(probability, torch.zeros(16, dtype=torch.int64))
+    assert [one.count for one in bins] == [2] * 8
+
+
 @pytest.mark.parametrize("scale", [0.5, 2.0, 9.0])
 def test_the_temperature_is_the_likeliest(scale):
     logits, targets = drawn(scale=scale)
