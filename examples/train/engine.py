@@ -140,7 +140,7 @@ class Training:
 
         torch.manual_seed(settings.run.seed)
         classifier, self.report = make_classifier(settings.model, self.faces.classes)
-        mean, std = pixels_of(classifier)
+        mean, std = pixels_of(classifier, self.report)
         first: Tensor = self.faces[0]["image"]
         views = Views(
             (first.shape[1], first.shape[2]),

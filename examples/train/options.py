@@ -120,8 +120,8 @@ class ViewOptions:
         erase_probability: probability that a box is erased in a view
         erase_scale: smallest and largest area of the box, as shares of the image
         erase_ratio: smallest and largest ratio of the box's height to its width
-        mean: mean of each channel; default: that of the backbone
-        std: standard deviation of each channel; default: that of the backbone
+        mean: mean of each channel; default: that of the run of --weights, else of the backbone
+        std: standard deviation of each channel; default: as for the mean
     """
 
     crop: NonNegativeInt | None = None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 import pickle
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.data import resolve_model_data_config
@@ -31,9 +34,28 @@ LEAST_SHARE = 0.9
 _AT_ONCE = 256
 
 
+class Pixels(NamedTuple):
+    """Mean and standard deviation of each channel, which images are normalised with."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in self)
+        return f"mean {mean}, std {std}"
+
+
+#: The mappings of tensors in a file, and the classes and pixels if it names them.
+Found = tuple[list[Mapping[str, Tensor]], tuple[str, ...] | None, Pixels | None]
+
+
 @dataclass(frozen=True)
 class Report:
-    """What was loaded from a file. ``share`` is the smaller one of tensors and of values."""
+    """What was loaded from a file.
+
+    ``share`` is the smaller one of tensors and of values. ``pixels`` is the normalisation that the
+    file names.
+    """
 
     path: Path
     wanted: int
@@ -43,12 +65,14 @@ class Report:
     unexpected: tuple[str, ...]
     other_shape: tuple[str, ...]
     head: str
+    pixels: Pixels | None
 
     def __str__(self) -> str:
+        trained = "" if self.pixels is None else f"; trained on images with {self.pixels}"
         return (
             f"{self.path}: {self.loaded} of {self.wanted} tensors of the backbone loaded "
             f"({self.share:.1%}), {len(self.missing)} missing, {len(self.unexpected)} unexpected, "
-            f"{len(self.other_shape)} of another shape; classifier: {self.head}"
+            f"{len(self.other_shape)} of another shape; classifier: {self.head}{trained}"
         )
 
     def details(self) -> str:
@@ -158,10 +182,12 @@ def make_classifier(
     return classifier, report
 
 
-def pixels_of(classifier: CAMClassifier) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and the standard deviation of pixels that the backbone expects."""
+def pixels_of(classifier: CAMClassifier, report: Report | None = None) -> Pixels:
+    """Return the normalisation that the loaded weights, or else the backbone, expect."""
+    if report is not None and report.pixels is not None:
+        return report.pixels
     config = resolve_model_data_config(classifier.backbone)
-    return tuple(config["mean"]), tuple(config["std"])
+    return Pixels(tuple(config["mean"]), tuple(config["std"]))
 
 
 def load_weights(
@@ -169,7 +195,7 @@ def load_weights(
 ) -> Report:
     """Copy matching tensors of a file into the backbone, and the head if the classes agree."""
     path = path / MODEL_FILE if path.is_dir() else path
-    candidates, of_classes = read_weights(path)
+    candidates, of_classes, pixels = read_weights(path)
     if of_classes is not None and of_classes != classes and not new_head:
         raise Refused(
             f"{path} has the classes {', '.join(of_classes)}, expected those of the data, "
@@ -225,11 +251,12 @@ def load_weights(
         unexpected=tuple(unexpected),
         other_shape=tuple(other_shape),
         head="loaded" if keeps_head else "new",
+        pixels=pixels,
     )
 
 
-def read_weights(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str, ...] | None]:
-    """Return the mappings of tensors in a file, and the classes if it names them."""
+def read_weights(path: Path) -> Found:
+    """Return what a file has: tensors, classes and pixels."""
     if not path.is_file():
         raise Refused(f"--weights {path} does not exist; give a file, or the folder of a run")
     if path.suffix == ".safetensors":
@@ -251,12 +278,10 @@ def read_weights(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str, ...
     candidates = [found for found in _mappings(state) if found]
     if not candidates:
         raise Refused(f"{path} has no tensors by name; save a state_dict")
-    return candidates, None
+    return candidates, None, None
 
 
-def _read_safetensors(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str, ...] | None]:
-    import json
-
+def _read_safetensors(path: Path) -> Found:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -267,11 +292,27 @@ def _read_safetensors(path: Path) -> tuple[list[Mapping[str, Tensor]], tuple[str
         raise Refused(
             f"{path} is damaged or not a safetensors file: {error}; choose another file"
         ) from error
+    known: dict[str, Any] = {}
+    for name, text in metadata.items():
+        with suppress(ValueError):
+            known[name] = json.loads(text)
+    # A run has the pixels among its settings, and the file of `strip` beside the classes.
+    settings = known.get("settings")
+    return [tensors], _classes(known), _pixels(settings if isinstance(settings, dict) else known)
+
+
+def _classes(known: Mapping[str, Any]) -> tuple[str, ...] | None:
+    classes = known.get("classes")
+    return tuple(classes) if isinstance(classes, list) else None
+
+
+def _pixels(known: Mapping[str, Any]) -> Pixels | None:
     try:
-        classes = tuple(json.loads(metadata["classes"]))
-    except (KeyError, ValueError, TypeError):
-        return [tensors], None
-    return [tensors], classes
+        mean, std = (tuple(map(float, known[name])) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    usable = len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std)) and min(std) > 0
+    return Pixels(mean, std) if usable else None
 
 
 def _mappings(state: object) -> Iterator[Mapping[str, Tensor]]:

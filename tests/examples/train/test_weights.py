@@ -1,13 +1,19 @@
 """Start weights: what of a file is taken, counted and named."""
 
+import json
+
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
+from examples.train.data import load_faces
+from examples.train.engine import Training
 from examples.train.options import ModelOptions, Refused
 from examples.train.weights import make_classifier, pixels_of
 from robustfer.checkpoint import save_model
+from robustfer.models import strip_for_inference
+from tests.examples.train.runs import settings_of
 
 CLASSES = ("anger", "fear", "happiness")
 NAME = "resnet10t"
@@ -91,6 +97,45 @@ def test_the_folder_of_a_run_gives_its_classifier_too(tmp_path):
     assert report.head == "new"
     assert_loaded(fresh, first.backbone)
     assert not torch.equal(fresh.get_classifier().weight, first.get_classifier().weight)
+
+
+@pytest.mark.parametrize("kind", ["run", "strip"])
+def test_images_are_normalised_as_in_the_run_that_the_weights_are_from(kind, tmp_path):
+    first, _ = make_classifier(ModelOptions(**OPTIONS), CLASSES)
+    pixels = {"mean": [0.4, 0.5, 0.6], "std": [0.5, 0.25, 0.5]}
+    if kind == "run":
+        path = save_model(tmp_path, first, classes=CLASSES, settings=pixels)
+    else:
+        path = tmp_path / "timm.safetensors"
+        metadata = {name: json.dumps(value) for name, value in pixels.items()}
+        save_file(strip_for_inference(first).state_dict(), path, metadata)
+    classifier, report = load(path)
+    assert report.pixels == pixels_of(classifier, report) == tuple(map(tuple, pixels.values()))
+    assert str(report).endswith("mean 0.4, 0.5, 0.6, std 0.5, 0.25, 0.5")
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [{}, {"mean": [0.5] * 3}, {"mean": [0.5], "std": [0.5]}, {"mean": [0.5] * 3, "std": [0] * 3}],
+)
+def test_weights_without_a_usable_normalisation_take_that_of_the_backbone(pixels, tmp_path):
+    first, _ = make_classifier(ModelOptions(**OPTIONS), CLASSES)
+    save_model(tmp_path, first, classes=CLASSES, settings=pixels)
+    classifier, report = load(tmp_path)
+    assert report.pixels is None
+    assert "std" not in str(report)
+    assert pixels_of(classifier, report) == pixels_of(classifier)
+
+
+def test_a_run_takes_the_normalisation_of_its_weights_unless_another_is_set(tmp_path):
+    faces, judged = load_faces(settings_of("ce"))
+    first, _ = make_classifier(settings_of("ce").model, faces.classes)
+    pixels = {"mean": [0.4, 0.5, 0.6], "std": [0.5, 0.25, 0.5]}
+    save_model(tmp_path, first, classes=faces.classes, settings=pixels)
+    for options, mean in (([], [0.4, 0.5, 0.6]), (["--mean=[0, 0.1, 0.2]"], [0, 0.1, 0.2])):
+        training = Training(settings_of("ce", f"--weights={tmp_path}", *options), (faces, judged))
+        assert list(training.method.views.normalize.mean) == mean
+        assert list(training.method.views.normalize.std) == pixels["std"]
 
 
 @pytest.mark.parametrize("classes", [CLASSES[::-1], (*CLASSES[:2], "sadness"), CLASSES[:2]])
