@@ -87,6 +87,17 @@ def test_a_sample_without_neighbors_gets_the_mean_of_the_batch():
     torch.testing.assert_close(found, probabilities.mean(0).expand(3, 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_scores_may_have_another_dtype_than_probabilities(dtype):
+    probabilities, scores = draw(4, 3).softmax(1), draw(4, 2, seed=1).sigmoid()
+    neighbors, valid = torch.tensor([[1, 2], [0, 3], [3, 0], [1, 0]]), torch.ones(4, 2).bool()
+    expected = neighbor_distribution(probabilities, scores, neighbors, valid)
+    for other in (torch.float32, torch.float64, torch.bfloat16):
+        found = neighbor_distribution(probabilities.to(dtype), scores.to(other), neighbors, valid)
+        assert found.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.01)
+
+
 def test_gradients():
     probabilities = draw(4, 3).softmax(1).requires_grad_()
     scores = draw(4, 2, seed=1).sigmoid().requires_grad_()

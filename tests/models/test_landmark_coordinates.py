@@ -88,6 +88,30 @@ def test_points_in_one_place_give_numbers():
     torch.testing.assert_close(space(at_once)[0], -space.mean.flatten() / space.spread)
 
 
+def test_unknown_faces_get_no_gradient_and_degenerate_ones_a_finite_one():
+    space, landmarks = LandmarkCoordinates(faces(), swap=SWAP), faces()
+    torch.autograd.gradcheck(space, landmarks.clone().requires_grad_())
+    landmarks[0, 3], landmarks[1, 0, 1], landmarks[2] = torch.nan, torch.inf, 20.0
+    landmarks.requires_grad_()
+    (space(landmarks) ** 2).sum().backward()
+    assert (landmarks.grad[:2] == 0).all()
+    assert landmarks.grad.isfinite().all()
+    assert (landmarks.grad[3:] != 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_embeddings_have_the_dtype_of_the_batch(dtype):
+    landmarks = faces(dtype=torch.float32).round()
+    expected = LandmarkCoordinates(landmarks.double(), swap=SWAP)(landmarks.double())
+    for built in (torch.float16, torch.float32, torch.float64):
+        space = LandmarkCoordinates(landmarks.to(built), swap=SWAP)
+        found = space(landmarks.to(dtype))
+        assert found.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+        compiled = torch.compile(space, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(landmarks.to(dtype)), found)
+
+
 def test_a_parent_in_half_precision_leaves_the_mean_shape():
     space = LandmarkCoordinates(faces(dtype=torch.float32), swap=SWAP)
     before = space.mean.clone(), space.spread.clone()

@@ -96,6 +96,22 @@ def test_its_heads_have_the_dtype_of_the_network(space, dtype):
     assert output.estimate.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("built", [torch.float32, torch.float64])
+@pytest.mark.parametrize("network", [torch.float32, torch.float64])
+def test_landmarks_may_have_another_dtype_than_the_network(network, built, dtype):
+    model = make("coordinates").eval()
+    points, index = landmarks(4), torch.arange(4)
+    expected = model(images(4), points, index)
+    model.to(network).landmark_space = LandmarkCoordinates(landmarks(20).to(built), swap=SWAP)
+    output = model(images(4).to(network), points.to(dtype), index)
+    rounding = {"rtol": 0.02, "atol": 0.02} if dtype == torch.float16 else {}
+    for name in ("estimate", "landmark_query", "expression_query"):
+        found = getattr(output, name)
+        assert found.dtype == network
+        torch.testing.assert_close(found.float(), getattr(expected, name), **rounding)
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_its_names_are_those_of_the_loss_and_the_bank(space):
     fields = set(make(space)(images(2), landmarks(2))._fields)

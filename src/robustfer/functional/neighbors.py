@@ -109,8 +109,8 @@ def neighbor_distribution(
         valid: False for neighbours to leave out.
 
     Shape:
-        probabilities ``(B, C)``, scores, neighbors int64 and valid bool ``(R, K)`` -> ``(R, C)``;
-        float32 for half inputs.
+        probabilities ``(B, C)``, scores, neighbors int64 and valid bool ``(R, K)`` -> ``(R, C)``
+        of the dtype of probabilities; float32 for half inputs.
 
     >>> neighbors = torch.tensor([[1, 2]])
     >>> scores, valid = torch.tensor([[0.3, 0.1]]), torch.tensor([[True, True]])
@@ -130,7 +130,8 @@ def neighbor_distribution(
     if values_are_checked():
         check_within(0, math.inf, scores=scores)
         check_within(0, len(probabilities) - 1, neighbors=neighbors)
-    probabilities, scores = full_precision(probabilities), full_precision(scores)
+    probabilities = full_precision(probabilities)
+    scores = scores.to(probabilities.dtype)
     batch, least = len(probabilities), 1e-8
     # A product, because a NaN must stay a NaN.
     chosen = scores * valid

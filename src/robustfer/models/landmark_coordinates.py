@@ -36,7 +36,7 @@ class LandmarkCoordinates(NeverHalf):
             ``robustfer.landmarks.landmark_layout(68).swap``.
 
     Shape:
-        landmarks ``(B, K, 2)`` -> ``(B, 2K)``; float32 for half inputs.
+        landmarks ``(B, K, 2)`` -> ``(B, 2K)`` of their dtype; float32 for half inputs.
 
     Raises:
         ValueError: no face has all points, all faces have the same shape, ``swap`` does not pair
@@ -88,8 +88,11 @@ class LandmarkCoordinates(NeverHalf):
     def forward(self, landmarks: Tensor) -> Tensor:
         check_shapes(landmarks=(landmarks, f"B {self.dim // 2} 2"))
         check_floating_dtype(landmarks=landmarks)
-        differing = (_shapes(full_precision(landmarks)) - self.mean) / self.spread
-        return differing.flatten(1).where(self.known(landmarks)[:, None], 0.0)
+        known, landmarks = self.known(landmarks), full_precision(landmarks)
+        # Replace NaN before it is used: masked out afterwards, it would still reach the gradient.
+        shapes = _shapes(landmarks.where(known[:, None, None], 0.0))
+        mean, spread = self.mean.to(shapes.dtype), self.spread.to(shapes.dtype)
+        return ((shapes - mean) / spread).flatten(1).where(known[:, None], 0.0)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -98,4 +101,5 @@ class LandmarkCoordinates(NeverHalf):
 def _shapes(points: Tensor) -> Tensor:
     """Return points (B, K, 2) relative to their centre, divided by their size."""
     centred = points - points.mean(dim=1, keepdim=True)
-    return centred / centred.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-6)
+    # Clamped before the root, whose gradient at 0 is infinite.
+    return centred / centred.square().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12).sqrt()
