@@ -133,17 +133,18 @@ def _check_that_all_are_read(options: NoiseOptions) -> None:
     """Refuse options that the kind of noise does not read: a mistake would go unnoticed."""
     kind = options.noise
     of_lists = ("noise_list", "noise_numbering", "noise_base")
-    read: tuple[str, ...] = () if kind is None else ("noise_rate",)
+    drawn = ("noise_rate", "noise_seed", "noise_variant")
+    read: tuple[str, ...] = () if kind is None else drawn
     read = {"list": of_lists, "confusions": (*read, "noise_confusions")}.get(kind or "", read)
-    for name in (*of_lists, "noise_rate", "noise_confusions"):
-        value = getattr(options, name)
-        if value is None or value == {} or name in read:
+    for name in (*of_lists, *drawn, "noise_confusions"):
+        value, default = getattr(options, name), "exact" if name == "noise_variant" else "null"
+        if value is None or value == {} or value == default or name in read:
             continue
         option = f"--{name.replace('_', '-')}"
         if kind is not None:
             raise Refused(
                 f"--noise {kind} does not read {option}, got {value}; remove it, or write "
-                f"{option} null against a config file"
+                f"{option} {default} against a config file"
             )
         use = "list" if name in of_lists else "symmetric"
         raise Refused(

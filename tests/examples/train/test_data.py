@@ -120,6 +120,16 @@ def test_lists_of_rafdb_run_from_the_command_line(names, tmp_path):
             {"noise": "symmetric", "noise_rate": 0.1, "noise_confusions": {"fear": "sad"}},
             "symmetric does not read --noise-confusions.*remove it",
         ),
+        ({"noise_seed": 5}, "--noise-seed needs a kind of noise; add --noise symmetric"),
+        ({"noise_variant": "bernoulli"}, "--noise-variant needs a kind of noise"),
+        (
+            {"noise": "list", "noise_list": "a.txt", "noise_seed": 5},
+            "list does not read --noise-seed, got 5.*null against a config file",
+        ),
+        (
+            {"noise": "list", "noise_list": "a.txt", "noise_variant": "official"},
+            "list does not read --noise-variant.*--noise-variant exact against a config file",
+        ),
     ],
 )
 def test_noise_options_that_nothing_reads_are_refused(options, message):
