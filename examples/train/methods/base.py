@@ -74,8 +74,7 @@ class Method(nn.Module):
         self.ema: ModelEMA | None = None
         if task.class_weights is not None and not self.weighs_classes:
             raise Refused(
-                f"--class-weights: {task.settings.method} does not take class weights; remove it, "
-                "or use --sampling balanced"
+                f"--class-weights: {task.settings.method} does not take class weights; remove it"
             )
 
     @property
@@ -175,6 +174,19 @@ def label_store(task: Task, options: VerifiedOptions) -> LabelStore:
         reason = ChangeReason.MANUAL
         store.update(rows, known.label[rows], step=0, epoch=0, reason=reason, gather=False)
     return store
+
+
+def check_shuffled(task: Task, option: str) -> None:
+    """Refuse drawing by label for an option that takes the class shares of the data as given.
+
+    Drawing by the given label changes the shares, and how often each class gets each label.
+    """
+    sampling = task.settings.data.sampling
+    if sampling != "shuffled":
+        raise Refused(
+            f"--sampling must be shuffled with {option}, which needs the labels as often as they "
+            f"are in the data, got {sampling}; remove it"
+        )
 
 
 def targets_now(labels: LabelStore, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from examples.train.methods.base import Method, Network, Task, ramp
+from examples.train.methods.base import Method, Network, Task, check_shuffled, ramp
 from examples.train.options import BelowOne, NonNegativeNumber, Share
 from examples.train.transition import TransitionOptions, find_transition, verify
 from examples.train.views import Batch
@@ -52,6 +52,8 @@ class Forward(Method):
     def __init__(self, task: Task, options: Any) -> None:
         super().__init__(task, options)
         self.network = task.classifier
+        if options.transition != "none":
+            check_shuffled(task, f"--transition {options.transition}")
         known = verify(task.faces, options, seed=task.settings.run.seed)
         self.estimate = known.estimate
         self.transition = find_transition(options.transition, task.faces, known.estimate)

@@ -40,6 +40,7 @@ class Retrain(CrossEntropy):
     """
 
     Options = Options
+    weighs_classes = False  # the weights balance the given labels, not the corrected ones
 
     soft_label: Tensor
 

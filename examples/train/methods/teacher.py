@@ -10,8 +10,15 @@ from torch import Tensor
 from examples.train.landmarks import find_landmarks
 from examples.train.memory import Memory
 from examples.train.methods import forward
-from examples.train.methods.base import EachView, Network, Task, ramp, with_branch
-from examples.train.options import BelowOne, NonNegativeNumber, PositiveInt, Share
+from examples.train.methods.base import (
+    EachView,
+    Network,
+    Task,
+    check_shuffled,
+    ramp,
+    with_branch,
+)
+from examples.train.options import BelowOne, NonNegativeNumber, PositiveInt, Refused, Share
 from examples.train.transition import Shares, prediction_shift
 from examples.train.views import Batch
 from robustfer.functional import attention_consistency, self_distillation
@@ -78,6 +85,11 @@ class Teacher(forward.Forward):
             self.register_buffer("points", points, persistent=False)
             self.wing = LandmarkAdaptiveWingLoss(image_size=task.views.size)
             model = with_branch(task, self.layout.num_points)
+        elif (options.landmarks, options.landmarks_size, options.points) != ("dataset", None, None):
+            raise Refused(
+                "--landmarks, --landmarks-size and --points need a landmark branch; add "
+                "--landmark-weight, such as 1, or remove them"
+            )
         self.network = EachView(model)
         self.memory: Memory | None = None
         if options.memory_weight or options.posterior_from < 1:
@@ -86,6 +98,8 @@ class Teacher(forward.Forward):
                 decay=options.memory_decay,
             )  # fmt: skip
             self.teacher = self.teacher or self.make_teacher()
+        if options.adjust_to != "none":
+            check_shuffled(task, f"--adjust-to {options.adjust_to}")
         # The loss subtracts the shift, so the network learns predictions that include it.
         shift = prediction_shift(
             options.adjust_to, options.adjust_strength, self.label, self.estimate,

@@ -49,7 +49,19 @@ BAD = {
     "weights of two classes": (["ce", "--class-weights=[1, 2]"], ["--class-weights", "surprise"]),
     "weights for forward": (
         ["forward", "--class-weights=balanced", "--verified=5"],
-        ["--class-weights", "forward", "--sampling balanced"],
+        ["--class-weights", "forward", "remove it"],
+    ),
+    "weights for corrected labels": (
+        ["retrain", "--class-weights=balanced", "--first=runs/x"],
+        ["--class-weights", "retrain", "remove it"],
+    ),
+    "balanced faces for a matrix": (
+        ["forward", "--sampling=balanced", "--noise=symmetric", "--noise-rate=0.1", "--verified=5"],
+        ["--sampling", "shuffled", "--transition verified", "balanced"],
+    ),
+    "balanced faces for shares": (
+        ["teacher", "--sampling=progressive", "--adjust-to=uniform"],
+        ["--sampling", "shuffled", "--adjust-to uniform", "progressive"],
     ),
     "weights without the loss": (
         ["compose", "--class-weights=balanced", "--loss=self_distillation"],
@@ -83,6 +95,15 @@ BAD = {
     "option of a loss": (["compose", "--loss=scn=1,margin"], ["--loss", "margin"]),
     "landmarks from where": (["lanet", "--landmarks=bogus"], ["--landmarks", "bogus"]),
     "landmarks nowhere": (["lanet", "--landmarks=file:/nowhere.npz"], ["/nowhere.npz"]),
+    "landmarks without their branch": (
+        ["teacher", "--landmarks=file:/nowhere.npz"],
+        ["--landmarks", "--landmark-weight"],
+    ),
+    "points without a branch": (["teacher", "--points=19"], ["--points", "--landmark-weight"]),
+    "a size without a branch": (
+        ["teacher", "--landmarks-size=40"],
+        ["--landmarks-size", "--landmark-weight"],
+    ),
 }
 
 
