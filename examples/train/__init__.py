@@ -17,6 +17,7 @@
 ``evaluation.py``   a classifier's predictions for a data set
 ``run_folder.py``   the folder of a run: config.yaml, resume.pt, run.json, metrics.csv
 ``predictions.py``  the predictions of a finished run for its evaluation set
+``earlier.py``      what the runs before a run cost
 ``recording.py``    the predictions for each training face, for ``robustfer audit``
 ``seeds.py``        one training for each seed
 ``trained.py``      a finished run, loaded for use

@@ -27,6 +27,7 @@ from examples.train.devices import (
     is_native,
     make_fabric,
 )
+from examples.train.earlier import earlier_runs
 from examples.train.evaluation import mean_prediction, predict
 from examples.train.methods import METHODS
 from examples.train.methods.base import Method, Task
@@ -163,6 +164,7 @@ class Training:
             settings=settings,
         )
         self.method: Method = kind(task, settings.own)
+        self.earlier = earlier_runs(settings)
         if settings.run.ema_decay is not None:
             # Statistics of batch norm fit only their weights, so they are averaged too.
             self.method.ema = ModelEMA(
@@ -475,6 +477,7 @@ class Training:
             "wrong_labels": wrong,
             "evaluation_images": len(self.judged),
             "evaluated_on": self.evaluated_on,
+            "earlier": self.earlier,
             "weights": None if self.report is None else str(self.report),
             "processes": self.fabric.world_size,
             "device": device_name(self.fabric.device),

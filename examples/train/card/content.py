@@ -204,6 +204,12 @@ def _settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:
+    second = [group.name for group in groups if any(group.first.before.values())]
+    told = [f"Steps and image passes include the first training of {name}." for name in second]
+    return [*_wrong_labels(groups), *told]
+
+
+def _wrong_labels(groups: Sequence[Group]) -> list[str]:
     wrong = {group.name: group.first.record.get("wrong_labels") for group in groups}
     known = {share for share in wrong.values() if share is not None}
     if not known:
@@ -221,9 +227,10 @@ def _curves(groups: Sequence[Group]) -> list[Picture]:
     }
     epochs = {group.name: range(1, 1 + len(group.first.record["epochs"])) for group in groups}
     thousands = {
-        group.name: [epoch * group.first.passes / len(epochs[group.name]) / 1000
-                     for epoch in epochs[group.name]]
-        for group in groups
+        group.name: [(before + epoch * (group.first.passes - before) / len(numbers)) / 1000
+                     for epoch in numbers]
+        for group, numbers in zip(groups, epochs.values(), strict=True)
+        for before in [group.first.before["passes"]]
     }  # fmt: skip
     drawn = [("epochs", "epoch", epochs), ("passes", "image passes, thousands", thousands)]
     return [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.train.card.runs import Group, Run
+from examples.train.earlier import cost
 from examples.train.options import Refused
 
 FIGURES = ("accuracy", "mean_class_accuracy")
@@ -124,7 +125,7 @@ def _same_labels(pair: tuple[Run, Run]) -> bool:
 
 def _what_to_train(group: Group, baseline: Group, budget: str) -> str:
     one = baseline.first
-    wanted = group.first.steps if budget == "steps" else group.first.passes
-    per_epoch = (one.steps if budget == "steps" else one.passes) / len(one.record["epochs"])
-    epochs = max(1, round(wanted / per_epoch))
+    unit = "steps" if budget == "steps" else "passes"
+    wanted = getattr(group.first, unit) - one.before[unit]
+    epochs = max(1, round(wanted * len(one.record["epochs"]) / cost(one.record)[unit]))
     return f"no run of {baseline.method} with as many {budget}; train it with --epochs {epochs}"

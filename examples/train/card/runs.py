@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from examples.train.options import FREE, Refused
+from examples.train.earlier import cost, earlier_cost, with_names
+from examples.train.options import Refused
 from examples.train.predictions import Predictions, read_predictions
 from examples.train.trained import check_finished, read_record
 from robustfer.metrics import History
+
+# Seeds beside that of the run. Their default is the seed of the run.
+_SEEDS = ("noise_seed", "verified_seed")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The options that decided the result, without the seed."""
-        return {k: v for k, v in self.record["settings"].items() if k not in (*FREE, "seed")}
+        return {name: value for name, value in with_names(self.record).items() if name != "seed"}
 
     @property
     def seed(self) -> int:
@@ -48,14 +52,19 @@ class Run:
         return history
 
     @property
+    def before(self) -> dict[str, int]:
+        """Steps and passes of the runs whose predictions this one takes."""
+        return earlier_cost(self.record)
+
+    @property
     def steps(self) -> int:
-        """The number of steps of the optimizer."""
-        return int(self.record["steps_per_epoch"]) * len(self.record["epochs"])
+        """The number of steps of the optimizer, with those of the runs before."""
+        return self.before["steps"] + cost(self.record)["steps"]
 
     @property
     def passes(self) -> int:
-        """The number of images that passed through the network in training."""
-        return self.steps * int(self.record["settings"]["batch_size"]) * int(self.record["passes"])
+        """The number of images that passed through the network in training, as the steps."""
+        return self.before["passes"] + cost(self.record)["passes"]
 
 
 @dataclass(frozen=True)
@@ -125,16 +134,35 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     Raises:
         Refused: two runs have the same settings and seed.
     """
-    grouped: dict[str, list[Run]] = {}
-    for run in runs:
-        grouped.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
-    groups = [sorted(found, key=lambda run: run.seed) for found in grouped.values()]
+    groups = [
+        sorted(found, key=lambda run: run.seed)
+        for alike in _grouped(runs, without=_SEEDS)
+        for found in _grouped([_following(run, alike) for run in alike])
+    ]
     for found in groups:
         for one, other in pairwise(found):
             if one.seed == other.seed:
                 raise Refused(f"{one.path} and {other.path} are the same run; leave one out")
     names = _names([found[0].settings for found in groups])
     return [Group(name, tuple(found)) for name, found in zip(names, groups, strict=True)]
+
+
+def _grouped(runs: Sequence[Run], without: tuple[str, ...] = ()) -> list[list[Run]]:
+    """Group the runs by their settings, in the order they were given."""
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {name: value for name, value in run.settings.items() if name not in without}
+        grouped.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    return list(grouped.values())
+
+
+def _following(run: Run, alike: Sequence[Run]) -> Run:
+    """Return the run without its other seeds that equal the run's in all runs: the default."""
+    settings = dict(run.record["settings"])
+    for name in _SEEDS:
+        if all(one.settings.get(name) in (None, one.seed) for one in alike):
+            settings |= {name: None} if name in settings else {}
+    return replace(run, record={**run.record, "settings": settings})
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -93,6 +93,45 @@ def test_a_budget_without_a_baseline_says_what_to_train(finished):
     assert "--epochs 4" in passes.note
 
 
+def test_second_trainings_are_grouped_over_seeds_and_cost_their_first_ones_too(finished, tmp_path):
+    for name in ("ce", "eac"):
+        for seed in (0, 1):
+            first, output = finished[f"{name}-{seed}"], f"{tmp_path}/{name}/seed-{seed}"
+            run("retrain", f"--seed={seed}", f"--first={first}", f"--output={output}")
+    run("retrain", f"--first={tmp_path}/ce/seed-0/final.safetensors", f"--output={tmp_path}/third")
+    folders = [str(finished["ce-0"].parent), *(f"{tmp_path}/{name}" for name in ("ce", "eac"))]
+    groups = group_runs(read_runs([*folders, f"{tmp_path}/third"]))
+    assert [len(group.runs) for group in groups] == [2, 2, 2, 1]
+    ce, second, of_eac, third = (group.first for group in groups)
+    assert (second.steps, second.passes) == (2 * ce.steps, 2 * ce.passes)
+    assert (of_eac.steps, of_eac.passes) == (2 * ce.steps, 3 * ce.passes)
+    assert (third.steps, third.passes) == (3 * ce.steps, 3 * ce.passes)
+    assert second.settings["first"].startswith("ce-")
+    assert of_eac.settings["first"].startswith("eac-")
+    assert third.settings["first"].startswith("retrain-")
+    assert third.settings["first"].endswith("/final.safetensors")
+    (one, other) = find_differences(groups[:2], groups[:1])
+    assert (one.baseline, other.baseline) == (None, None)
+    assert "--epochs 4" in one.note
+    assert "--epochs 4" in other.note
+    # A second training as the baseline: only its own epochs can change.
+    (one, _) = find_differences([groups[3], groups[1]], [groups[1]])
+    assert "--epochs 4" in one.note
+    card = make_card(groups[:2], groups[:1])
+    assert any("include the first training of retrain" in note for note in card.notes)
+
+
+def test_seeds_that_follow_the_seed_of_the_run_do_not_part_a_group(finished):
+    def groups(*values):
+        runs = read_runs([str(finished[name]) for name in ("ce-0", "ce-1")])
+        for one, value in zip(runs, values, strict=True):
+            one.record["settings"]["noise_seed"] = value
+        return len(group_runs(runs))
+
+    assert groups(0, 1) == groups(None, 1) == groups(0, 0) == groups(5, 5) == 1
+    assert groups(0, 5) == groups(None, 0) == 2
+
+
 def test_seeds_that_do_not_meet_are_not_paired(finished):
     groups = group_runs(read_runs([str(finished[name]) for name in ("ce-0", "eac-1")]))
     one, _ = find_differences(groups, find_baselines(groups, None))
