@@ -57,13 +57,13 @@ from safetensors.torch import load_file
 
 from benchmarks import accuracy_pictures, accuracy_records, accuracy_tables
 from benchmarks.accuracy_methods import BASELINE, FACE_GRIDS, METHODS, Method
-from benchmarks.accuracy_shares import adjusted_figures, figures_of, second_labels
+from benchmarks.accuracy_shares import adjusted_figures, figures_of
 from examples.train.devices import fast_precision, is_native
 from examples.train.engine import Outcome, train
 from examples.train.files import write_whole
 from examples.train.methods import METHODS as COMMANDS
 from examples.train.options import Settings, ViewOptions, parse
-from examples.train.recording import FINAL
+from examples.train.recording import FINAL, LEARNT
 from examples.train.run_folder import AVERAGE
 from examples.train.views import Views
 from examples.train.weights import pixels_of
@@ -249,7 +249,7 @@ def run(
             if name != "epoch" and not name.startswith("mean_class_accuracy")
         },
         "fitted_wrong_labels": fitted_wrong_labels(predicted, train_set),
-        "adjusted": adjusted_of(own, judged.targets, scale),
+        "adjusted": adjusted_of(own, judged.targets),
         "train_faces": len(train_set),
         "wrong_labels": float((train_set.targets != train_set.true_targets).float().mean()),
         "judged_faces": len(judged),
@@ -326,30 +326,17 @@ def first_record(task: str, *, seed: int, epochs: int, scale: Scale) -> Path:
     return folder
 
 
-def adjusted_of(
-    own: Mapping[str, Any], targets: torch.Tensor, scale: Scale
-) -> dict[str, dict[str, float]]:
+def adjusted_of(own: Mapping[str, Any], targets: torch.Tensor) -> dict[str, dict[str, float]]:
     """Return the figures of a run's predictions changed by a hundred verified labels.
 
     Args:
         own: identity of the run, whose record is read.
         targets: true classes of its evaluation faces.
-        scale: scale of the run.
     """
     method, folder = METHODS[own["method"]], accuracy_records.folder_of(own)
     kept = load_file(folder / accuracy_records.NETWORKS)
     other_labels = method.again or method.told == "votes"
-    final = load_file(folder / FINAL)["probabilities"]
-    shares, learnt = (final.double().mean(0) if other_labels else None), None
-    if method.again:
-        first = first_record(own["task"], seed=own["seed"], epochs=own["epochs"], scale=scale)
-        learnt = second_labels(
-            kept["given"],
-            kept["true"],
-            load_file(first / FINAL)["probabilities"],
-            evidence=float(own["setting"]["evidence"]),
-            seed=own["seed"] if method.told else None,
-        )
+    final = load_file(folder / FINAL)
     return adjusted_figures(
         kept["judged"],
         targets,
@@ -357,8 +344,8 @@ def adjusted_of(
         kept["true"],
         seed=own["seed"],
         with_matrix="--transition=verified" in method.arguments,
-        shares=shares,
-        learnt=learnt,
+        shares=final["probabilities"].double().mean(0) if other_labels else None,
+        learnt=final[LEARNT].double() if method.again else None,
         recorded=None if other_labels else kept["mean"],
     )
 
@@ -374,7 +361,7 @@ def adjust(root: Path) -> None:
         key = (scale.name, row["phase"] in ("tune", "try"))
         if key not in targets:
             targets[key] = load(root, row["task"], row["phase"], scale, row["seed"])[1].targets
-        row["adjusted"] = adjusted_of(own, targets[key], scale)
+        row["adjusted"] = adjusted_of(own, targets[key])
     write_whole(RESULTS, "".join(json.dumps(row) + "\n" for row in found).encode())
 
 

@@ -390,6 +390,14 @@ METHODS = {
         again=True,
         grid=({"learning-rate": 0.002, "weight-decay": 0.5, "evidence": 0.25},),
     ),
+    "retrain-choices": Method(
+        title="second training, own choices",
+        command="retrain",
+        arguments=("--own-choices=true",),
+        passes=2,
+        again=True,
+        grid=({"learning-rate": 0.002, "weight-decay": 0.5, "evidence": 0.25},),
+    ),
     "retrain-verified": Method(
         title="second training",
         told="100 verified",
@@ -422,5 +430,6 @@ FACE_GRIDS: dict[str, tuple[Mapping[str, float | str], ...]] = {
         {"verified-draw": "stratified", "distillation-weight": 1.0, "decay": 0.995},
     ),
     "retrain": ({"evidence": 0.25},),
+    "retrain-choices": ({"evidence": 0.25},),
     "retrain-verified": ({"evidence": 0.5},),
 }

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from examples.train.data import seed_of
 from examples.train.transition import draw_verified
-from robustfer.audit import corrected_labels
 from robustfer.metrics import (
     accuracy,
     adjust_to_shares,
@@ -88,22 +87,6 @@ def drawn(given: Tensor, true: Tensor, size: int, seed: int) -> tuple[Tensor, Tr
     """Return the rows that a run with this seed verifies, and how labels go wrong by them."""
     count = min(VERIFIED, len(given))
     return draw_verified(given, true, count, num_classes=size, seed=seed_of(seed, 0))
-
-
-def second_labels(
-    given: Tensor, true: Tensor, first: Tensor, *, evidence: float, seed: int | None
-) -> Tensor:
-    """Return the soft labels of a second training, before verified ones replace them, (M, C).
-
-    Args:
-        given: labels of the training faces, (M).
-        true: their true classes, (M).
-        first: predictions of the first training for them, (M, C).
-        evidence: how much the given labels count.
-        seed: seed of the run, which chooses the verified labels. ``None``: none are verified.
-    """
-    estimate = None if seed is None else drawn(given, true, first.shape[1], seed)[1]
-    return corrected_labels(given, first, transition=estimate, evidence=evidence)
 
 
 def figures_of(probabilities: Tensor, targets: Tensor) -> dict[str, float]:

@@ -15,6 +15,7 @@ from examples.train.options import BelowOne, Refused, Share
 from examples.train.transition import VerifiedOptions, verify
 from examples.train.views import Batch
 from robustfer.audit import corrected_labels, read_probabilities
+from robustfer.noise import transition_from_verified
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Options(VerifiedOptions):
         first: folder of the first run, on the same training set
         evidence: how much the given labels count besides the predictions of the first run, from 0
             (not at all) to 1 (as much as the transition matrix says)
+        own_choices: without verified labels, estimate how labels go wrong as if the classes that
+            the first run predicts were the true ones: for labels that people gave
         label_smoothing: share of the target spread over all classes
     """
 
     first: str = ""
     evidence: Share = 0.5
+    own_choices: bool = False
     label_smoothing: BelowOne = 0.0
 
 
@@ -56,9 +60,16 @@ class Retrain(CrossEntropy):
                 f"--first {options.first} was trained on other labels, expected those of this "
                 "training set; choose the same data and noise"
             )
+        estimate = known.estimate
+        if options.own_choices:
+            if estimate is not None:
+                raise Refused("--own-choices is for a run without verified labels; leave one out")
+            estimate = transition_from_verified(
+                first.probabilities.argmax(1), faces.targets, num_classes=len(faces.classes)
+            )
         soft = corrected_labels(
             faces.targets, first.probabilities,
-            transition=known.estimate, evidence=options.evidence,
+            transition=estimate, evidence=options.evidence,
         )  # fmt: skip
         self.corrected = soft.clone()
         said = F.one_hot(known.label[known.verified], len(faces.classes))
