@@ -270,6 +270,11 @@ class Training:
             )
         if len(self.history) == epochs:
             self._finish()
+        else:
+            self.say(
+                f"stopped after epoch {len(self.history)} of {epochs}, by --stop-after "
+                f"{options.stop_after}; continue with --resume and without --stop-after"
+            )
         return Outcome(self.folder.path, self.history, self.method.classifier)
 
     def end(self) -> None:
@@ -315,9 +320,11 @@ class Training:
         average = fabric.all_reduce(totals / done, reduce_op="mean").tolist()
         seconds = time.perf_counter() - start
         if not math.isfinite(sum(average)):
+            # Not to resume: a run keeps its settings, and with them it would fail again.
+            before = f"; {path_of(self.settings)} keeps the epochs before, so name another --output"
             raise Refused(
                 f"the loss is no longer a number in epoch {epoch}; lower --learning-rate, or set "
-                f"--clip-norm; {path_of(self.settings)} has the epochs before"
+                f"--clip-norm{before if epoch > 1 else ''}"
             )
         return {
             "loss": math.fsum(average),

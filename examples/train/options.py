@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -253,6 +253,9 @@ FREE = {
     *("seeds", "output", "resume", "stop_after", "progress", "dynamics"),
 }
 
+# Options of one call of the program. A configuration to use again is without them.
+OF_ONE_CALL = {"resume", "stop_after"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -367,11 +370,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def as_yaml(settings: Settings, own: type) -> str:
+def as_yaml(settings: Settings, own: type, *, leave_out: Collection[str] = ()) -> str:
     """Return all options as YAML, for ``--config``."""
     flat = settings.flat()
     order = ["method", *(f.name for g in (own, *GROUPS.values()) for f in dataclasses.fields(g))]
-    return yaml.safe_dump({name: flat[name] for name in order}, sort_keys=False)
+    kept = {name: flat[name] for name in order if name not in leave_out}
+    return yaml.safe_dump(kept, sort_keys=False)
 
 
 def _as_the_parser_has_them(arguments: Sequence[str], groups: Iterable[type]) -> list[str]:

@@ -1,7 +1,7 @@
 """Manage the folder of a run, and keep two runs from sharing one.
 
 ===========================  ===================================================================
-``config.yaml``              all options
+``config.yaml``              all options, without ``resume`` and ``stop_after``
 ``resume.pt``                the state for a resumed run
 ``run.json``                 settings, classes and the figures of each epoch
 ``logs/``                    these figures for TensorBoard, and as metrics.csv
@@ -27,7 +27,7 @@ from typing import IO, Any
 import yaml
 
 from examples.train.files import write_whole
-from examples.train.options import GROUPS, Refused, Settings, as_yaml, differences
+from examples.train.options import GROUPS, OF_ONE_CALL, Refused, Settings, as_yaml, differences
 from examples.train.predictions import PREDICTIONS
 from robustfer.checkpoint import MODEL_FILE, load_resume, save_resume
 
@@ -119,7 +119,7 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
     for left_over in path.glob(".*.tmp"):  # unfinished files of a killed run
         left_over.unlink()
     if _is_not_begun(path):
-        write_text(path / CONFIG, as_yaml(settings, own))
+        write_text(path / CONFIG, as_yaml(settings, own, leave_out=OF_ONE_CALL))
     return RunFolder(path, state, lock)
 
 
@@ -184,7 +184,7 @@ def _is_config(path: Path) -> bool:
     except (OSError, ValueError, yaml.YAMLError):
         return False
     shared = {f.name for group in GROUPS.values() for f in dataclasses.fields(group)}
-    return isinstance(options, dict) and options.keys() >= shared
+    return isinstance(options, dict) and options.keys() >= shared - OF_ONE_CALL
 
 
 def _is_ours(path: Path) -> bool:

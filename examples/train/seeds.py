@@ -9,7 +9,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from examples.train.engine import Outcome, train
 from examples.train.options import Refused, Settings
-from examples.train.run_folder import RESUME, check_folder, is_finished, path_of
+from examples.train.run_folder import CONFIG, RESUME, check_folder, is_finished, path_of
 
 
 def settings_of_each(settings: Settings) -> list[Settings]:
@@ -49,6 +49,13 @@ def train_each_seed(settings: Settings) -> list[Outcome]:
         if rank_zero_only.rank == 0 and (finished or len(each) > 1):
             what = "finished already" if finished else "training"
             print(f"seed {one.run.seed} ({number} of {len(each)}): {what}, {path_of(one)}")
-        if not finished:
+        if finished:
+            continue
+        try:
             outcomes.append(train(one))
+        except Refused as error:
+            left = ", ".join(str(other.run.seed) for other in each[number:])
+            if not left or not (path_of(one) / CONFIG).is_file():  # the training has not begun
+                raise
+            raise Refused(f"{error}; not trained yet: the seeds {left}") from error
     return outcomes

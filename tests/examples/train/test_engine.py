@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from examples.train.engine import Training
 from examples.train.options import Refused
+from examples.train.seeds import train_each_seed
 from robustfer.checkpoint import load_model, load_resume, read_model_info
 from robustfer.data import DemoFaces
 from tests.examples.train.runs import (
@@ -214,10 +215,23 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was(tmp_path):
     training = begun("ce", f"--output={tmp_path}/run", "--resume", "--schedule=none")
     for parameter in training.method.parameters():
         parameter.data.mul_(float("nan"))
-    with pytest.raises(Refused, match=r"no longer a number in epoch 2.*--learning-rate"):
+    told = r"no longer a number in epoch 2.*--learning-rate.*run keeps the epochs before.*--output"
+    with pytest.raises(Refused, match=told):
         training.run()
     training.end()
     assert (tmp_path / "run/resume.pt").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_from_the_start_names_the_seeds_left(tmp_path):
+    too_much = ("--learning-rate=1e30", "--schedule=none")
+    settings = settings_of("ce", "--seeds=3", f"--output={tmp_path}/run", *too_much)
+    with pytest.raises(Refused) as caught:
+        train_each_seed(settings)
+    assert "in epoch 1; lower --learning-rate" in str(caught.value)
+    assert "epochs before" not in str(caught.value)
+    assert str(caught.value).endswith("; not trained yet: the seeds 1, 2")
+    # The same command with a lower rate begins anew.
+    run("ce", f"--output={tmp_path}/run/seed-0")
 
 
 def test_logs_are_for_tensorboard_and_csv(tmp_path):

@@ -15,7 +15,7 @@ import yaml
 from examples.train.__main__ import main
 from examples.train.engine import Training
 from examples.train.methods import METHODS
-from examples.train.options import Refused, parse
+from examples.train.options import OF_ONE_CALL, Refused, parse
 from examples.train.run_folder import open_folder, path_of
 from examples.train.seeds import train_each_seed
 from robustfer.checkpoint import load_resume, save_resume
@@ -105,6 +105,20 @@ def test_a_run_without_an_epoch_may_begin_with_other_settings(tmp_path):
     opened(f"--output={tmp_path}/run", "--seed=9", "--workers=2").close()
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert (config["seed"], config["workers"]) == (9, 2)
+
+
+def test_a_stop_is_told_and_not_repeated_by_the_saved_options(tmp_path, capsys):
+    folder = tmp_path / "run"
+    run("ce", f"--output={folder}", "--stop-after=1", "--resume")
+    told = "stopped after epoch 1 of 2, by --stop-after 1; continue with --resume and without"
+    assert told in capsys.readouterr().out
+    run("ce", f"--output={folder}", "--stop-after=1", "--resume")
+    assert told in capsys.readouterr().out
+    assert OF_ONE_CALL.isdisjoint(yaml.safe_load((folder / "config.yaml").read_text()))
+    again = parse("ce", OWN, [f"--config={folder}/config.yaml", f"--output={tmp_path}/again"])
+    assert (again.run.stop_after, again.run.resume) == (None, False)
+    run("ce", f"--output={folder}", "--resume")
+    assert "stopped after" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["resume.pt", "run.json", "model.safetensors"])
@@ -263,13 +277,14 @@ def test_a_whole_run_leaves_what_others_read(tmp_path, capsys):
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
     assert record["epochs"][-1]["accuracy"] == outcome.history.last["accuracy"]
     config = yaml.safe_load((outcome.folder / "config.yaml").read_text())
-    assert config == record["settings"]
+    saved = record["settings"]
+    assert config == {name: value for name, value in saved.items() if name not in OF_ONE_CALL}
     shown = capsys.readouterr().out
     assert all(f"{name}:" in shown for name in config)  # every option is printed
     assert "12 labels (30.0%) differ" in shown
     own = METHODS["scn"].load().Options
     again = parse("scn", own, [f"--config={outcome.folder}/config.yaml"])
-    assert again.flat() == config
+    assert again.flat() == record["settings"]
 
 
 def test_the_program_refuses_in_one_line(tmp_path, capsys):
