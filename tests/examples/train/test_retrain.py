@@ -8,6 +8,7 @@ from examples.train.engine import Training
 from examples.train.options import Refused
 from examples.train.transition import verify
 from robustfer.audit import corrected_labels, read_probabilities
+from robustfer.noise import transition_from_verified
 from tests.examples.train.runs import run, settings_of
 
 
@@ -32,6 +33,24 @@ def test_a_second_training_learns_the_corrected_labels(tmp_path):
         assert int(known.verified.sum()) == verified
         torch.testing.assert_close(method.soft_label, expected.float())
         assert torch.equal(method.labels_now(), expected.argmax(1))
+
+
+def test_without_verified_labels_its_own_choices_tell_how_labels_go_wrong(tmp_path):
+    faces, judged = load_faces(settings_of("ce"))
+    run("ce", f"--output={tmp_path}/first", faces=(faces, judged))
+    given = (
+        f"--first={tmp_path}/first",
+        "--own-choices=true",
+        "--verified=0",
+        f"--output={tmp_path}/s",
+    )
+    method = Training(settings_of("retrain", *given), (faces, judged)).method
+    predicted = read_probabilities(tmp_path / "first").probabilities
+    chosen = transition_from_verified(predicted.argmax(1), faces.targets, num_classes=7)
+    expected = corrected_labels(faces.targets, predicted, transition=chosen, evidence=0.5)
+    torch.testing.assert_close(method.soft_label, expected.float())
+    with pytest.raises(Refused, match="--own-choices is for a run without verified labels"):
+        Training(settings_of("retrain", *given, "--verified=20"), (faces, judged))
 
 
 def test_a_second_training_refuses_a_first_one_on_other_labels(tmp_path):
