@@ -201,17 +201,45 @@ def test_soft_targets(device):
     assert store.soft_target()[0].tolist() == [1, 0, 0, 0, 0, 0, 0]
 
 
-def test_a_row_that_differs_is_a_change_although_its_label_does_not():
-    store = make(soft_targets=True)
+def test_a_row_that_differs_is_journalled_but_does_not_change_its_label():
+    store, first = make(soft_targets=True), torch.tensor([0])
     row = torch.tensor([[0.75, 0.25, 0, 0, 0, 0, 0]])
     assert update(store, [0], row, epoch=3) == 1
     assert update(store, [0], row, epoch=4) == 0
     assert not store.changed().any()
     journal = store.journal()
     assert (journal["from"].tolist(), journal["to"].tolist()) == ([0], [0])
-    assert store.counts()["changed_back"] == 1
+    assert store.counts()["changed_back"] == 0
+    assert store.changed_epoch(first).tolist() == [-1]
     assert store.revert_to_epoch(2) == 1
-    assert store.soft_target(torch.tensor([0])).tolist() == [[1, 0, 0, 0, 0, 0, 0]]
+    assert store.soft_target(first).tolist() == [[1, 0, 0, 0, 0, 0, 0]]
+    assert store.changed_epoch(first).tolist() == [-1]
+    update(store, [0], row, epoch=3)
+    assert store.revert(epoch=4) == 1
+    assert store.changed_epoch(first).tolist() == [-1]
+    assert store.counts()["changed_back"] == 0
+
+
+def test_the_epoch_of_a_label_is_kept_while_its_row_moves_and_comes_back(device):
+    store, after = make(device, soft_targets=True, journal_capacity=100), {}
+
+    def rows(*shares):
+        first = torch.tensor(shares)
+        return torch.stack((first, 1 - first, *[0 * first] * 5), dim=1)
+
+    # Of samples 0 and 1, of class 0 and 1, the first changes its label in epochs 2 and 5 only.
+    for epoch, shares in enumerate([(0.9, 0.1), (0.4, 0.2), (0.3, 0.3), (0.2, 0.3), (0.6, 0.4)], 1):
+        update(store, [0, 1], rows(*shares), epoch=epoch)
+        after[epoch] = store(), store.changed_epoch(), store.soft_target()
+    first = torch.tensor([0, 1], device=device)
+    assert [after[epoch][1][first].tolist() for epoch in after] == [
+        [-1, -1], [2, -1], [2, -1], [2, -1], [5, -1]
+    ]  # fmt: skip
+    assert store.counts()["changed_back"] == 1
+    for epoch in (4, 3, 2, 1):
+        store.revert_to_epoch(epoch)
+        found = store(), store.changed_epoch(), store.soft_target()
+        assert all(map(torch.equal, found, after[epoch]))
 
 
 def test_a_label_that_stays_keeps_its_distribution(device):

@@ -50,7 +50,10 @@ class Model:
         count = 0
         for index, (_, row, sure) in sorted(last.items(), key=lambda item: item[1][0]):
             if row != self.rows[index]:
-                self.write(index, row, epoch, step, epoch, reason, sure)
+                # A new row with the same label leaves the epoch of the label as it is.
+                moves = label_of(row) != label_of(self.rows[index])
+                changed = epoch if moves else self.epochs[index]
+                self.write(index, row, changed, step, epoch, reason, sure)
                 count += 1
         return count
 

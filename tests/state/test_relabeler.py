@@ -99,14 +99,24 @@ def test_the_margin_is_strict():
 @pytest.mark.parametrize(
     ("cooldown", "epochs"), [(0, [0, 1, 2, 3, 4, 5]), (1, [0, 2, 4]), (3, [0, 4])]
 )
-def test_a_wavering_network_takes_a_label_back_no_sooner_than_the_cool_down(cooldown, epochs):
-    labels = LabelStore(torch.tensor([0]), num_classes=2)
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_wavering_network_takes_a_label_back_no_sooner_than_the_cool_down(cooldown, epochs, soft):
+    labels = LabelStore(torch.tensor([0]), num_classes=2, soft_targets=soft)
     relabeler = Relabeler(labels, scope="all", start_epoch=0, cooldown=cooldown)
+    first, changes = torch.tensor([0]), []
     for epoch in range(6):
+        time = {"step": epoch, "epoch": epoch}
         against = int(labels()) == 0
+        if soft:
+            # Soft targets that move around the same label do not start the cooldown.
+            row = torch.tensor([[0.9 - epoch / 16, 0.1 + epoch / 16]])
+            assert labels.update(first, row if against else row.flip(1), **time) == 1
         logits = torch.tensor([[0.0, 5.0]] if against else [[5.0, 0.0]])
-        relabeler.update(torch.tensor([0]), logits, torch.ones(1), step=epoch, epoch=epoch)
-    assert labels.journal()["epoch"].tolist() == epochs
+        changes += [epoch] * relabeler.update(first, logits, torch.ones(1), **time)
+        figures = relabeler.figures(epoch=epoch)
+        back = len(changes) % 2 == 0 < len(changes)
+        assert (figures["changed"], figures["changed_back"]) == (len(changes) % 2, back)
+    assert changes == epochs
 
 
 def test_changes_can_be_undone():

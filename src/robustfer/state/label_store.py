@@ -131,7 +131,11 @@ class LabelStore(NeverHalf):
         return self._look_up(self.label_given, index).to(torch.int64)
 
     def changed_epoch(self, index: Tensor | None = None) -> Tensor:
-        """Return the epoch of the last change or -1, of all samples or of the rows in ``index``."""
+        """Return the epoch in which each label last changed, of all samples or of ``index``.
+
+        It is -1 for a label that never changed. A new soft target with the same label is not a
+        change of the label.
+        """
         return self._look_up(self.label_epoch, index).to(torch.int64)
 
     def decided(self, index: Tensor | None = None) -> Tensor:
@@ -184,7 +188,7 @@ class LabelStore(NeverHalf):
                 one process it has no effect.
 
         Returns:
-            Number of changed samples.
+            Number of changed samples, also of those whose soft target changed only.
 
         Raises:
             IndexError: an index is outside the data set.
@@ -362,7 +366,8 @@ class LabelStore(NeverHalf):
         """Return counts for a log.
 
         ``changed`` labels differ from the given ones. ``changed_back`` labels had changed and are
-        the given ones again. Of all ``journalled`` changes the journal has ``dropped`` the oldest.
+        the given ones again. Of all ``journalled`` changes, also those of soft targets only, the
+        journal has ``dropped`` the oldest.
         """
         changed = self.changed()
         return {
@@ -456,8 +461,15 @@ class LabelStore(NeverHalf):
         # The rows to write, in the order of the batch. `nonzero` would wait once more.
         order = (~writes).to(torch.uint8).argsort(stable=True)[:count]
         index, labels = index[order], labels[order].to(self.label_current.dtype)
+        before = {name: values[order] for name, values in before.items()}
+        if changed_epoch is None:
+            # A new soft target with the same label is not a change of the label.
+            moves = labels != before["label_from"]
+            epochs = torch.where(moves, epoch, before["epoch_before"])
+        else:
+            epochs = changed_epoch[order]
         self.label_current[index] = labels
-        self.label_epoch[index] = epoch if changed_epoch is None else changed_epoch[order]
+        self.label_epoch[index] = epochs
         if rows is not None and self.soft_current is not None:
             self.soft_current[index] = rows[order].to(self.soft_current.dtype)
         self._journal.append(
@@ -469,7 +481,7 @@ class LabelStore(NeverHalf):
             label_to=labels,
             reason=reason,
             confidence=confidence[order],
-            **{name: values[order] for name, values in before.items()},
+            **before,
         )
         return count
 
