@@ -97,6 +97,65 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
         load_model(tmp_path, nn.Sequential(nn.ReLU()), classes=CLASSES)
 
 
+class Counted(nn.Module):
+    def __init__(self, *counts, dtype):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("counts", torch.tensor(counts).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("saved", "own"),
+    [
+        (torch.float32, torch.int64),
+        (torch.int64, torch.float32),
+        (torch.int64, torch.int32),
+        (torch.int64, torch.bool),
+        (torch.complex64, torch.float32),
+    ],
+)
+def test_values_that_another_dtype_would_change_are_refused(tmp_path, saved, own):
+    save_model(tmp_path, Counted(1.5, 2.5, dtype=saved), classes=CLASSES, settings={})
+    other = filled(Counted(0, 0, dtype=own), 0)
+    message = f"does not fit the model: counts has dtype {saved}, the model's {own}$"
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path, other, classes=CLASSES)
+    assert not any(tensor.any() for tensor in other.state_dict().values())
+
+
+def test_values_that_overflow_are_refused(tmp_path):
+    save_model(tmp_path, Counted(1e6, 2.5, dtype=torch.float32), classes=CLASSES, settings={})
+    other = filled(Counted(0, 0, dtype=torch.float16), 0)
+    with pytest.raises(ValueError, match="counts has values that are infinite in torch.float16, "):
+        load_model(tmp_path, other, classes=CLASSES)
+    assert not any(tensor.any() for tensor in other.state_dict().values())
+
+
+def test_values_that_were_infinite_before_are_no_overflow(tmp_path):
+    model = Counted(float("inf"), float("nan"), dtype=torch.float32)
+    save_model(tmp_path, model, classes=CLASSES, settings={})
+    other = load_model(tmp_path, Counted(0, 0, dtype=torch.float16), classes=CLASSES)
+    assert other.counts.isinf().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("own", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floating_dtypes_may_differ(tmp_path, own):
+    for saved in (torch.float16, torch.float32, torch.float64, torch.float8_e4m3fn):
+        save_model(tmp_path, Counted(1.5, 2.5, dtype=saved), classes=CLASSES, settings={})
+        other = load_model(tmp_path, Counted(0, 0, dtype=own), classes=CLASSES)
+        assert other.counts.tolist() == [1.5, 2.5]
+        assert other.counts.dtype == own
+
+
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.float8_e8m0fnu])
+def test_dtypes_that_safetensors_does_not_have(tmp_path, dtype):
+    model = nn.Linear(4, 3)
+    model.register_buffer("table", torch.zeros(2).to(dtype))
+    with pytest.raises(ValueError, match=f"'table' must have a dtype .*, got {dtype}; convert it"):
+        save_model(tmp_path, model, classes=CLASSES, settings={})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_many_misfits_are_cut_short(tmp_path):
     save_model(tmp_path, nn.Linear(4, 3), classes=CLASSES, settings={})
     with pytest.raises(ValueError, match=r"; and 14 more$"):

@@ -85,7 +85,8 @@ def save_model(
     Raises:
         TypeError: ``classes`` is not a list of names, or ``settings`` is not a mapping.
         ValueError: the class names are not distinct or do not fit the model's outputs, JSON would
-            change a setting, or a value of the ``state_dict`` is not a dense tensor.
+            change a setting, or a value of the ``state_dict`` is not a dense tensor of a dtype
+            that safetensors can store.
         OSError: the file cannot be written.
 
     >>> import tempfile
@@ -117,6 +118,11 @@ def save_model(
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
             kind = value.layout if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"the model's state {name!r} must be a dense tensor, got {kind}")
+        if not _storable(value.dtype):
+            raise ValueError(
+                f"the model's state {name!r} must have a dtype that safetensors can store, got "
+                f"{value.dtype}; convert it first"
+            )
         # Copies, because safetensors refuses tensors that share memory, such as tied weights.
         tensors[_plain_name(name)] = (
             value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -151,6 +157,9 @@ def load_model(
 ) -> nn.Module:
     """Load the weights of ``model.safetensors`` into a model, all of them or none.
 
+    Names and shapes must be the same. Only floating-point dtypes may differ from each other, if all
+    values stay finite.
+
     Without ``model``, it builds the :class:`robustfer.models.CAMClassifier` that was saved, on the
     CPU in eval mode. This works if that was built by the name of a timm model.
     :func:`read_model_info` returns its classes.
@@ -168,7 +177,7 @@ def load_model(
         FileNotFoundError: the folder has no ``model.safetensors``.
         TypeError: ``classes`` is not a list of names.
         ValueError: the file is damaged or does not say how to build its model, or its classes,
-            their order or its weights do not fit.
+            their order, or the names, shapes, dtypes or values of its weights do not fit.
 
     >>> import tempfile
     >>> from robustfer.models import CAMClassifier
@@ -293,7 +302,7 @@ def _read(path: Path) -> tuple[ModelInfo, bytes, dict[str, Any] | None]:
 
 
 def _load_weights(path: Path, content: bytes, model: nn.Module) -> None:
-    """Load a file's tensors into a model, or raise if their names or shapes differ."""
+    """Load a file's tensors into a model, or raise if a name, shape, dtype or value differs."""
     try:
         tensors = from_safetensors(content)
     except SafetensorError as error:
@@ -308,10 +317,35 @@ def _load_weights(path: Path, content: bytes, model: nn.Module) -> None:
         for name, own in names.items()
         if name in tensors and tensors[name].shape != expected[own].shape
     ]
+    problems += [
+        f"{name} has {problem}"
+        for name, own in names.items()
+        if name in tensors and (problem := _lost_in(expected[own].dtype, tensors[name]))
+    ]
     if problems:
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:8])}{more}")
     model.load_state_dict({own: tensors[name] for name, own in names.items()})
+
+
+def _lost_in(dtype: torch.dtype, saved: Tensor) -> str:
+    """Describe why copying a tensor to a dtype would change its values, or return ""."""
+    if saved.dtype == dtype:
+        return ""
+    if not (saved.is_floating_point() and dtype.is_floating_point):
+        return f"dtype {saved.dtype}, the model's {dtype}"
+    # float64 holds the values of all floating-point dtypes, and knows all operations.
+    overflows = saved.double().isfinite() & ~saved.to(dtype).double().isfinite()
+    return f"values that are infinite in {dtype}, the model's dtype" if overflows.any() else ""
+
+
+def _storable(dtype: torch.dtype) -> bool:
+    # By trial, because the list depends on the version, and it writes some that it cannot read.
+    try:
+        from_safetensors(to_safetensors({"empty": torch.empty(0, dtype=dtype)}))
+    except KeyError:
+        return False
+    return True
 
 
 def _rebuilt(path: Path, architecture: Any, num_classes: int) -> CAMClassifier:
