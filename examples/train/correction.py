@@ -6,16 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from examples.train.data import read_faces_to_train
-from examples.train.options import DataOptions, NoiseOptions, Refused
-from examples.train.recording import FINAL, LEARNT
+from examples.train.options import DataOptions, Refused
+from examples.train.recording import DYNAMICS, FINAL, LEARNT
 from examples.train.run_folder import AVERAGE, RECORD
 from examples.train.trained import Trained
-from examples.train.transition import classes_given
 from robustfer.audit import read_decisions, read_probabilities
 from robustfer.metrics import correct_predictions
 
@@ -31,29 +30,52 @@ def correction(trained: Trained, decisions: list[str]) -> Callable[[Tensor], Ten
         decisions: files of the review of its training labels. Without any, nothing is corrected.
 
     Raises:
-        Refused: the run learnt to predict true labels, kept no record, or its training set changed.
+        Refused: the run learnt to predict true labels, or kept no record. Or its predictions do not
+            have the class shares of its labels. Or it changed labels, but not those of the review.
         ValueError: the review is of other labels, or has no face of a random draw.
     """
     if not decisions:
         return lambda probability: probability
     folder = _recorded(trained)
-    learnt, record = _learnt(trained, folder / FINAL), read_probabilities(folder)
-    seed = trained.settings["seed"]
-    faces = read_faces_to_train(trained.group(DataOptions), trained.group(NoiseOptions), seed=seed)
-    given = classes_given(faces)
-    if (
-        record.given is None
-        or not torch.equal(record.given, given)
-        or record.ids not in (None, list(faces.ids))
-        or record.classes not in (None, faces.classes)
-    ):
+    learnt = _learnt(trained, folder / FINAL)
+    _check_shares(trained)
+    _, classes, ids, given, _ = read_probabilities(folder)
+    if given is None or classes is None or ids is None:
         raise Refused(
-            "--decisions: the labels of the training set are no longer those of the run "
-            f"{trained.path}; restore them, or train again"
+            f"--decisions needs a record with classes, names and labels, got {folder / DYNAMICS} "
+            "without them; train again"
         )
-    found = read_decisions(decisions, given, classes=faces.classes, ids=faces.ids)
-    estimate = found.estimate(learnt=learnt if learnt.ndim == 2 else None)
+    found = read_decisions(decisions, given, classes=classes, ids=ids)
+    changed = learnt.ndim == 2 or not torch.equal(learnt, given)
+    if learnt.ndim == 1 and changed:
+        told = [name for name in ("decisions", "verified") if trained.settings.get(name)]
+        if told:
+            raise Refused(
+                f"--decisions: the run {trained.path} changed labels, but kept those of its "
+                f"--{told[0]}, so these cannot tell how the changed ones go wrong; leave "
+                "--decisions out here, or train again without it"
+            )
+        learnt = F.one_hot(learnt, len(classes)).double()
+    estimate = found.estimate(learnt=learnt if changed else None)
     return lambda probability: correct_predictions(probability, estimate.matrix, estimate.shares)
+
+
+def _check_shares(trained: Trained) -> None:
+    """Refuse a run that saw some labels more often, or heavier, than the data has them.
+
+    Its predictions have other class shares than its labels, so their matrix does not fit.
+    """
+    data = trained.group(DataOptions)
+    usual = {"sampling": "shuffled", "class_weights": "none"}
+    for name, value in usual.items():
+        own = getattr(data, name)
+        if own != value:
+            option = f"--{name.replace('_', '-')}"
+            raise Refused(
+                f"--decisions needs predictions with the class shares of the labels, but the run "
+                f"{trained.path} was trained with {option} {own}; leave --decisions out, or train "
+                f"again with {option} {value}"
+            )
 
 
 def _recorded(trained: Trained) -> Path:

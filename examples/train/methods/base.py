@@ -95,7 +95,7 @@ class Method(nn.Module):
     def learnt(self) -> Tensor | None:
         """Return the labels that the network learns: classes (N), or probabilities (N, C).
 
-        ``None`` if it learns to predict the true ones. Labels that people decided are left out.
+        ``None`` if it learns to predict the true ones. Labels that people decided count as given.
         """
         return self.task.faces.targets
 
@@ -174,6 +174,15 @@ def label_store(task: Task, options: VerifiedOptions) -> LabelStore:
         reason = ChangeReason.MANUAL
         store.update(rows, known.label[rows], step=0, epoch=0, reason=reason, gather=False)
     return store
+
+
+def labels_learnt(task: Task, labels: LabelStore) -> Tensor:
+    """Return the labels of a store at the end. Those that people decided are as given."""
+    given = task.faces.targets
+    now = (labels() if given.ndim == 1 else labels.soft_target()).cpu()
+    decided = labels.decided().cpu()
+    now[decided] = given[decided].to(now)
+    return now
 
 
 def check_shuffled(task: Task, option: str) -> None:

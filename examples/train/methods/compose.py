@@ -14,6 +14,7 @@ from examples.train.methods.base import (
     Network,
     Task,
     label_store,
+    labels_learnt,
     targets_now,
 )
 from examples.train.options import BelowOne, PositiveInt, PositiveNumber, Refused
@@ -119,7 +120,7 @@ class Compose(Method):
         return self.labels()
 
     def learnt(self) -> Tensor | None:
-        return super().learnt() if self.votes is None else None
+        return labels_learnt(self.task, self.labels) if self.votes is None else None
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = targets_now(self.labels, batch)

@@ -7,7 +7,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from examples.train.methods.base import Method, Network, Task, label_store, targets_now
+from examples.train.methods.base import (
+    Method,
+    Network,
+    Task,
+    label_store,
+    labels_learnt,
+    targets_now,
+)
 from examples.train.options import BelowOne, NonNegativeInt, Share
 from examples.train.transition import VerifiedOptions
 from examples.train.views import Batch
@@ -59,6 +66,9 @@ class SCN(Method):
 
     def labels_now(self) -> Tensor:
         return self.labels()
+
+    def learnt(self) -> Tensor:
+        return labels_learnt(self.task, self.labels)
 
     def loss(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         batch.target = targets_now(self.labels, batch)

@@ -12,6 +12,7 @@ from examples.train.__main__ import main
 from examples.train.commands.outputs import name_of
 from examples.train.correction import correction
 from examples.train.data import load_faces
+from examples.train.engine import Training
 from examples.train.judgement import judge
 from examples.train.options import Refused
 from examples.train.predictions import read_predictions
@@ -50,7 +51,7 @@ def written(path, faces, *, part="stratified"):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    run("ce", "--ema-decay=0.5", f"--output={folder}/first")
+    run("ce", "--class-weights=none", "--ema-decay=0.5", f"--output={folder}/first")
     return folder / "first"
 
 
@@ -105,7 +106,8 @@ def test_a_folder_is_predicted_with_the_corrected_probabilities(trained, review,
         torch.tensor([[float(row[name]) for name in list(row)[2:]] for row in rows]).double()
         for rows in (plain, corrected)
     ]
-    expected = correction(load_trained(str(trained)), [str(review)])(numbers[0])
+    exact = numbers[0] / numbers[0].sum(1, keepdim=True)  # the file has six digits
+    expected = correction(load_trained(str(trained)), [str(review)])(exact)
     torch.testing.assert_close(numbers[1], expected, atol=1e-4, rtol=0)
 
 
@@ -124,22 +126,77 @@ def test_a_run_that_learnt_true_labels_is_refused(method, review, tmp_path):
 
 
 def test_a_run_without_a_record_is_refused(review, tmp_path):
-    run("ce", "--epochs=1", "--dynamics=false", f"--output={tmp_path}/run")
+    run("ce", "--class-weights=none", "--epochs=1", "--dynamics=false", f"--output={tmp_path}/run")
     with pytest.raises(Refused, match=r"needs .*final\.safetensors; train again"):
         correction(load_trained(str(tmp_path / "run")), [str(review)])
 
 
-def test_labels_or_names_that_changed_since_are_refused(trained, review, tmp_path):
+@pytest.mark.parametrize("method", ["scn", "compose"])
+def test_a_run_that_changed_labels_is_corrected_by_those_it_learnt(method, faces, review, tmp_path):
+    training = Training(settings_of(method, f"--output={tmp_path}/run"), (faces, faces))
+    training.begin()
+    training.run()
+    training.end()
+    labels = training.method.labels()
+    found = read_decisions(review, faces.targets, classes=faces.classes, ids=faces.ids)
+    assert (labels != faces.targets)[found.drawn_index].any()
+    estimate = found.estimate(learnt=torch.eye(7)[labels])
+    probability = torch.rand(5, 7).softmax(1)
+    corrected = correction(load_trained(str(tmp_path / "run")), [str(review)])(probability)
+    expected = correct_predictions(probability, estimate.matrix, estimate.shares)
+    torch.testing.assert_close(corrected, expected)
+
+
+@pytest.mark.parametrize("method", ["scn", "compose"])
+def test_faces_that_kept_their_labels_do_not_tell_how_others_changed(
+    method, faces, review, tmp_path
+):
+    run(method, f"--decisions={review}", f"--output={tmp_path}/run", faces=(faces, faces))
+    found = read_decisions(review, faces.targets, classes=faces.classes, ids=faces.ids)
+    kept = load_file(tmp_path / "run" / FINAL)[LEARNT]
+    assert torch.equal(kept[found.index], found.given)
+    assert not torch.equal(kept, faces.targets)
+    with pytest.raises(Refused, match="changed labels, but kept those of its --decisions"):
+        correction(load_trained(str(tmp_path / "run")), [str(review)])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "usual"),
+    [
+        ("sampling", "balanced", "shuffled"),
+        ("sampling", "progressive", "shuffled"),
+        ("class_weights", "balanced", "none"),
+        ("class_weights", [1.0] * 7, "none"),
+    ],
+)
+def test_a_run_that_saw_classes_more_often_than_they_are_is_refused(
+    name, value, usual, trained, review
+):
     own = load_trained(str(trained))
-    own.settings["noise_seed"] = 7
-    with pytest.raises(Refused, match="no longer those of the run"):
+    own.settings[name] = value
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(Refused, match=f"with {option} .*again with {option} {usual}"):
         correction(own, [str(review)])
+
+
+def test_the_training_set_is_not_needed(trained, review):
+    probability = torch.rand(5, 7).softmax(1)
+    own = load_trained(str(trained))
+    expected = correction(own, [str(review)])(probability)
+    own.settings["data"] = "rafdb:/elsewhere"
+    assert torch.equal(correction(own, [str(review)])(probability), expected)
+
+
+def test_a_record_of_other_names_or_without_any_is_refused(trained, review, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
-    record = tmp_path / "run" / DYNAMICS
+    record, own = tmp_path / "run" / DYNAMICS, load_trained(str(tmp_path / "run"))
     names = {"classes": own.classes, "ids": [f"{row}" for row in range(40)]}
     save_file(load_file(record), record, {"names": json.dumps(names)})
-    with pytest.raises(Refused, match="no longer those of the run"):
-        correction(load_trained(str(tmp_path / "run")), [str(review)])
+    with pytest.raises(ValueError, match="read them with the data set, split and label noise"):
+        correction(own, [str(review)])
+    save_file(load_file(record), record)
+    with pytest.raises(Refused, match="needs a record with classes, names and labels.*train again"):
+        correction(own, [str(review)])
 
 
 def test_a_damaged_record_is_named(trained, review, tmp_path):
