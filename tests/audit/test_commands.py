@@ -91,6 +91,11 @@ def test_from_predictions_to_corrected_labels(run, raf, tmp_path):
     status, out, err = run("apply", "anna.csv", "ben.csv", *data, "--output", "corrected.txt")
     assert (status, err) == (0, "")
     assert "29 labels decided, 2 of them changed, 1 ambiguous" in out
+    assert "different decisions in two files: 1 of 30 faces, which count as ambiguous" in out
+    # In one file, or in two that agree, nothing is contradicted.
+    assert "different decisions" not in run("apply", "anna.csv", *data, "--output", "one.txt")[1]
+    twice = run("apply", "anna.csv", "anna.csv", *data, "--output", "twice.txt")[1]
+    assert "different decisions" not in twice
     corrected = with_noise_list(faces, tmp_path / "corrected.txt").targets
     expected = faces.targets.clone()
     expected[1:3] = (expected[1:3] + 1) % 7

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -266,4 +267,16 @@ def _named(faces: LabeledFaces, row: int) -> tuple[str, str]:
 
 
 def _decisions(paths: Sequence[str | Path], faces: LabeledFaces) -> Decisions:
-    return read_decisions(paths, faces.targets, classes=faces.classes, ids=faces.ids)
+    """Read the decisions of all files, and print for how many faces two files differ."""
+    read = partial(read_decisions, given=faces.targets, classes=faces.classes, ids=faces.ids)
+    said: dict[int, set[int]] = {}
+    for one in map(read, paths):
+        for row, label in zip(one.index.tolist(), one.label.tolist(), strict=True):
+            said.setdefault(row, set()).add(label)
+    differ = sum(len(labels) > 1 for labels in said.values())
+    if differ:
+        print(
+            f"different decisions in two files: {differ} of {len(said)} faces, which count as "
+            "ambiguous; if you changed your mind, pass only your newest file"
+        )
+    return read(paths)
