@@ -166,6 +166,23 @@ def test_partial_label_is_the_equation(batch, classes, min_share, drop_single, w
     assert found.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_class_with_exactly_the_least_share_is_in_the_set(dtype):
+    """Every number of up to 200 votes for a class, and every share in per cent."""
+    total = torch.arange(1, 201).repeat_interleave(200)
+    first = torch.arange(1, 201).repeat(200)
+    total, first = total[first <= total], first[first <= total]
+    votes = torch.stack((first, total - first), dim=1)
+    logits = torch.tensor([[0.0, 10.0]], dtype=dtype).expand(len(votes), -1)
+    for percent in range(101):
+        found = partial_label(logits, votes, min_share=percent / 100, reduction="none")
+        one, other = (100 * counts >= percent * total for counts in votes.T)
+        other &= votes[:, 1] > 0
+        # -log p of the first class only is near 10, of both 0, of the second only between.
+        assert torch.equal(found > 5, one & ~other)
+        assert torch.equal((found > 1e-5) & (found < 5), other & ~one)
+
+
 def of_drawn(logits, votes, **options):
     numbers = torch.linspace(0, 0.9, len(votes))
     return drawn_vote_cross_entropy(logits, votes, numbers, **options)

@@ -237,8 +237,9 @@ def partial_label(
     check_range("min_share", min_share, 0.0, 1.0)
     _check(logits, votes, reduction)
     log_p, votes = full_precision(logits).log_softmax(dim=1), _kept(votes, drop_single)
-    total = votes.sum(dim=1, keepdim=True)
-    chosen = (votes > 0) & (votes >= min_share * total)
+    # A bit less than the share, because its product may be rounded to just above a whole number.
+    least = (1 - 1e-6) * min_share * votes.sum(dim=1, keepdim=True).to(log_p.dtype)
+    chosen = (votes > 0) & (votes >= least)
     some = chosen.any(dim=1)
     # Of an empty set all classes are taken: the logarithm of nothing has no gradient.
     losses = -log_p.masked_fill(~(chosen | ~some[:, None]), -float("inf")).logsumexp(dim=1)
