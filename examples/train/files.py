@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that appears under its name only when it is complete.
+
+    A replaced file keeps its mode.
 
     Raises:
         OSError: the file cannot be written, or it is write-protected. An existing file stays
@@ -18,10 +22,14 @@ def write_whole(path: Path, content: bytes) -> None:
         raise FileExistsError(f"{path} exists and is not a file; choose another name")
     if target.exists() and not target.stat().st_mode & 0o222:
         raise PermissionError(f"{path} is write-protected; make it writable to replace it")
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.tmp")
+    # Another process may write the same file, so each has its own unfinished one.
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
     try:
-        with unfinished.open("wb") as file:
+        with unfinished.open("xb") as file:
+            if mode is not None:
+                unfinished.chmod(mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

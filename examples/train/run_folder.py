@@ -116,8 +116,9 @@ def open_folder(settings: Settings, own: type) -> RunFolder:
         if lock is not None:
             lock.close()
         raise
-    for left_over in path.glob(".*.tmp"):  # unfinished files of a killed run
-        left_over.unlink()
+    for folder in (path, path / AVERAGE):
+        for left_over in folder.glob(".*.tmp"):  # unfinished files of a killed run
+            left_over.unlink()
     if _is_not_begun(path):
         write_text(path / CONFIG, as_yaml(settings, own, leave_out=OF_ONE_CALL))
     return RunFolder(path, state, lock)
