@@ -33,7 +33,12 @@ from examples.train.methods import METHODS
 from examples.train.methods.base import Method, Task
 from examples.train.optimizer import Schedule, make_optimizer
 from examples.train.options import Refused, Settings, as_yaml
-from examples.train.predictions import labels_fingerprint, rows_digest, write_predictions
+from examples.train.predictions import (
+    files_digests,
+    labels_fingerprint,
+    rows_digest,
+    write_predictions,
+)
 from examples.train.processes import average_, run_in_parts
 from examples.train.recording import record_batch, start_record, write_record
 from examples.train.run_folder import AVERAGE, LOGS, RunFolder, open_folder, path_of
@@ -185,6 +190,7 @@ class Training:
         self.evaluated_on = labels_fingerprint(self.judged)
         # The labels of the training images are those that people decided.
         self.begun_with = {
+            **files_digests(settings.own),
             "training": rows_digest(self.faces, self.method.labels_now()),
             "evaluation": rows_digest(self.judged, self.judged.targets),
         }
@@ -435,10 +441,12 @@ class Training:
 
     def _load(self, state: dict[str, Any]) -> None:
         for name, digest in state.get("begun_with", {}).items():
-            if digest != self.begun_with[name]:
+            if digest != self.begun_with.get(name):
+                what = f"the names, labels or classes of the {name} images"
+                what = f"the files of {name}" if name.startswith("--") else what
                 raise Refused(
-                    f"the {name} images of {path_of(self.settings)} or their labels have changed "
-                    "since the run began; restore them, or choose another --output"
+                    f"{what} of {path_of(self.settings)} have changed since the run began; restore "
+                    "them, or choose another --output"
                 )
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from examples.train.files import write_whole
 from examples.train.options import Refused
+from examples.train.recording import DYNAMICS, FINAL
 from robustfer.data import LabeledFaces
 from robustfer.noise import fingerprint
 
@@ -82,3 +83,27 @@ def rows_digest(faces: LabeledFaces, labels: Tensor) -> str:
     """Return a digest of names, labels and classes in their order, which state by row needs."""
     rows = json.dumps([faces.classes, list(faces.ids), labels.tolist()])
     return blake2b(rows.encode(), digest_size=8).hexdigest()
+
+
+def files_digests(options: Any) -> dict[str, str]:
+    """Return a digest of the files that each option of a method names, for what it makes of them.
+
+    The digest is of their bytes. That of a matrix or of soft labels could differ by rounding on
+    another machine.
+    """
+    found = {}
+    for name in ("decisions", "first", "transition", "landmarks"):
+        given = getattr(options, name, "")
+        if name in ("transition", "landmarks"):  # KIND:PATH, or a word
+            given = given.partition(":")[2]
+        places = [given] if isinstance(given, str) else given
+        content = b""
+        for path in (Path(place).expanduser() for place in places if place):
+            # Only these two are read from the folder of a run.
+            files = [path / DYNAMICS, path / FINAL] if path.is_dir() else [path]
+            content += b"".join(
+                blake2b(file.read_bytes()).digest() for file in files if file.exists()
+            )
+        if content:
+            found[f"--{name}"] = blake2b(content, digest_size=8).hexdigest()
+    return found

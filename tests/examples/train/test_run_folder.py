@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import signal
 import time
 from types import SimpleNamespace
@@ -15,12 +16,17 @@ import yaml
 from examples.train.__main__ import main
 from examples.train.engine import Training
 from examples.train.methods import METHODS
+from examples.train.methods.lanet import Options as LANetOptions
+from examples.train.methods.retrain import Options as RetrainOptions
+from examples.train.methods.teacher import Options as TeacherOptions
 from examples.train.options import OF_ONE_CALL, Refused, parse
+from examples.train.predictions import files_digests
 from examples.train.run_folder import open_folder, path_of
 from examples.train.seeds import train_each_seed
+from examples.train.transition import TransitionOptions
 from robustfer.checkpoint import load_resume, save_resume
 from robustfer.data import DemoFaces
-from tests.examples.train.runs import FEW, run, settings_of
+from tests.examples.train.runs import FEW, FIRST, run, settings_of
 
 OWN = METHODS["ce"].load().Options
 
@@ -158,8 +164,62 @@ def test_a_run_does_not_go_on_with_other_images_or_labels(tmp_path):
     run("ce", "--stop-after=1", f"--output={tmp_path}/run", faces=(faces, faces))
     other = faces.subset(torch.arange(16).roll(1))
     for name, both in {"training": (other, faces), "evaluation": (faces, other)}.items():
-        with pytest.raises(Refused, match=f"the {name} images of .* have changed since the run"):
+        with pytest.raises(
+            Refused, match=f"labels or classes of the {name} images of .* have changed"
+        ):
             run("ce", "--resume", f"--output={tmp_path}/run", faces=both)
+
+
+def test_a_run_does_not_go_on_with_another_first_run(tmp_path):
+    first = tmp_path / "first.csv"
+    shutil.copy(FIRST, first)
+    options = [f"--first={first}", "--verified=0", f"--output={tmp_path}/run"]
+    run("retrain", *options, "--stop-after=1")
+    header, one, other, *rest = FIRST.read_text().splitlines()
+    first.write_text("\n".join([header, other, one, *rest]))
+    with pytest.raises(Refused, match=r"files of --first of .*/run have changed.*restore them"):
+        run("retrain", *options, "--resume")
+    shutil.copy(FIRST, first)
+    assert len(run("retrain", *options, "--resume").history) == 2
+
+
+def test_a_digest_is_of_each_file_that_an_option_names(tmp_path):
+    names = ("a.csv", "b.csv", "matrix.csv", "points.npz", "run/dynamics.safetensors",
+             "run/final.safetensors")  # fmt: skip
+    (tmp_path / "run").mkdir()
+    for name in names:
+        (tmp_path / name).write_text(name)
+    two_files = [f"{tmp_path}/a.csv", f"{tmp_path}/b.csv"]
+    options = (
+        TeacherOptions(
+            decisions=two_files, transition=f"file:{tmp_path}/matrix.csv",
+            landmarks=f"file:{tmp_path}/points.npz",
+        ),
+        RetrainOptions(first=f"{tmp_path}/run"),
+        LANetOptions(),
+        TransitionOptions(transition=f"predictions:{tmp_path}/run"),
+    )  # fmt: skip
+    before = [files_digests(own) for own in options]
+    assert [[*found] for found in before] == [
+        ["--decisions", "--transition", "--landmarks"], ["--first"], [], ["--transition"],
+    ]  # fmt: skip
+    (tmp_path / "run/model.safetensors").write_text("not read")
+    assert [files_digests(own) for own in options] == before
+    changed = []
+    for name in names:
+        (tmp_path / name).write_text("other")
+        now = [files_digests(own) for own in options]
+        pairs = [
+            (was[key], found[key], key)
+            for was, found in zip(before, now, strict=True)
+            for key in was
+        ]
+        changed.append([key for was, found, key in pairs if was != found])
+        before = now
+    assert changed == [
+        ["--decisions"], ["--decisions"], ["--transition"], ["--landmarks"],
+        *[["--first", "--transition"]] * 2,
+    ]  # fmt: skip
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
