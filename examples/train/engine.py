@@ -204,6 +204,8 @@ class Training:
         self.say(self.faces.summary())
         if self.report is not None:
             self.say(self.report)
+        if self.method.note is not None:
+            self.say(self.method.note)
         precision = settings.run.precision
         if not is_native(precision, fabric.device.type):
             self.say(

@@ -57,6 +57,7 @@ class Method(nn.Module):
         passes: images per sample that pass through the network in a step.
         skips_parameters: whether a step may leave parameters of the network without gradient.
         weighs_classes: whether the loss takes class weights.
+        note: a line to print before the training, or ``None``.
         ema: the average of the classifier's weights, if the run has one. The loop updates it.
     """
 
@@ -67,6 +68,7 @@ class Method(nn.Module):
 
     network: nn.Module
     criterion: nn.Module
+    note: str | None = None
 
     def __init__(self, task: Task, options: Any) -> None:
         super().__init__()

@@ -54,6 +54,12 @@ class Retrain(CrossEntropy):
             raise Refused("retrain needs a first run on the same faces; add --first FOLDER")
         faces = task.faces
         known = verify(faces, options, seed=task.settings.run.seed)
+        if options.decisions and known.estimate is None:
+            self.note = (
+                "--decisions has no face of a random draw, so the predictions of the first run "
+                "tell how labels go wrong; label the random faces of the review too, or add "
+                "--evidence 0.25"
+            )
         first = read_probabilities(options.first).aligned(options.first, faces.ids, faces.classes)
         if first.given is not None and not torch.equal(first.given, faces.targets):
             raise Refused(

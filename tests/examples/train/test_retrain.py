@@ -8,7 +8,7 @@ from examples.train.engine import Training
 from examples.train.options import Refused
 from examples.train.transition import verify
 from robustfer.audit import corrected_labels, read_probabilities
-from robustfer.noise import transition_from_verified
+from robustfer.noise import fingerprint, transition_from_verified
 from tests.examples.train.runs import run, settings_of
 
 
@@ -60,3 +60,19 @@ def test_a_second_training_refuses_a_first_one_on_other_labels(tmp_path):
         Training(settings_of("retrain", f"--first={tmp_path}/first", *other))
     with pytest.raises(Refused, match="--first FOLDER"):
         Training(settings_of("retrain", "--first=", *other))
+
+
+def test_a_review_without_a_random_draw_is_named(tmp_path, capsys):
+    faces, judged = load_faces(settings_of("ce"))
+    mark = fingerprint(faces.ids, faces.targets, faces.classes)
+    rows = [f"{mark},PART,{faces.ids[row]},fear" for row in range(5)]
+    for part, said in (("suspects", True), ("random", False)):
+        review = tmp_path / f"{part}.csv"
+        review.write_text("\n".join(["audit,part,id,label", *rows]).replace("PART", part))
+        options = ("--verified=0", f"--decisions={review}", f"--output={tmp_path}/{part}")
+        training = Training(settings_of("retrain", *options), (faces, judged))
+        training.begin()
+        training.end()
+        assert training.method.labels_now()[:5].tolist() == [faces.classes.index("fear")] * 5
+        out = capsys.readouterr().out
+        assert ("no face of a random draw, so the predictions of the first run" in out) is said
