@@ -31,7 +31,6 @@ def draw_votes(batch, classes, generator, voters=10):
 
 class TestVoteCrossEntropy(LossConformance):
     constants = ("vote_draw",)
-    hides_nan = ("vote_draw",)  # a random number, which only picks a vote
 
     def make_loss(self):
         return VoteCrossEntropyLoss()
@@ -219,6 +218,32 @@ def test_the_greatest_number_draws_a_vote(dtype):
     votes = torch.tensor([[0, 5, 0], [2, 999_999, 0]])
     for number in (1 - torch.finfo(dtype).eps / 2, 1.0):
         assert drawn_vote(votes, torch.full((2,), number, dtype=dtype)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -0.5, 7.0])
+def test_no_number_draws_a_class_without_votes(dtype, number):
+    votes = torch.tensor([[0, 3, 1, 0], [0, 0, 2, 0], [0, 0, 0, 0]])
+    draw = torch.full((3,), number, dtype=dtype)
+    found = drawn_vote(votes, draw)
+    assert found[2] == 0
+    assert (votes[:2].gather(1, found[:2, None]) > 0).all()
+    compiled = torch.compile(drawn_vote, fullgraph=True, backend="aot_eager")
+    assert (votes[:2].gather(1, compiled(votes, draw)[:2, None]) > 0).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_draw_that_is_nan_makes_the_loss_of_its_face_nan_and_no_other(weighted):
+    logits, votes = inputs(batch=4)
+    draw = torch.rand(4, generator=torch.Generator().manual_seed(0))
+    options = {"weighted": weighted, "reduction": "none"}
+    expected = drawn_vote_cross_entropy(logits, votes, draw, **options)
+    draw[1] = math.nan
+    found = drawn_vote_cross_entropy(logits, votes, draw, **options)
+    assert found.isnan().tolist() == [False, True, False, False]
+    assert torch.equal(found[[0, 2, 3]], expected[[0, 2, 3]])
+    assert found.dtype == expected.dtype == torch.float64
+    assert drawn_vote_cross_entropy(logits.float(), votes, draw.double()).dtype == torch.float32
 
 
 def test_a_vote_of_one_person_can_be_dropped():

@@ -121,7 +121,8 @@ def drawn_vote(votes: Tensor, vote_draw: Tensor, *, drop_single: bool = False) -
         drop_single: drop the votes for a class that only one person saw, as FERPlus does.
 
     Shape:
-        votes ``(B, C)`` int64, vote_draw ``(B)`` -> ``(B)`` int64; 0 for a face without votes.
+        votes ``(B, C)`` int64, vote_draw ``(B)`` -> ``(B)`` int64, a class with a vote; 0 for a
+        face without votes.
 
     Raises:
         TypeError: ``drop_single`` is not a bool.
@@ -185,6 +186,8 @@ def drawn_vote_cross_entropy(
     _check_draw(vote_draw)
     votes = _kept(votes, drop_single)
     losses = cross_entropy(logits, _drawn(votes, vote_draw), reduction="none")
+    # A NaN stays NaN, although it draws a vote.
+    losses = losses + 0 * vote_draw.detach().to(losses.dtype)
     return _reduced(losses, _weights(votes, weighted, losses), reduction)
 
 
@@ -287,8 +290,9 @@ def _shares(votes: Tensor, smoothing: float, dtype: torch.dtype) -> Tensor:
 
 def _drawn(votes: Tensor, vote_draw: Tensor) -> Tensor:
     total = votes.sum(dim=1)
-    # The number of a vote, in whole numbers: a float just below 1 could be rounded up to it.
-    number = (full_precision(vote_draw) * total).long().minimum(total - 1)
+    # The number of a vote, in whole numbers: a float just below 1 could be rounded up to it. NaN
+    # becomes any whole number.
+    number = (full_precision(vote_draw) * total).long().clamp(min=0).minimum(total - 1)
     return (votes.cumsum(dim=1) <= number[:, None]).sum(dim=1)
 
 
