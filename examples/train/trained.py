@@ -95,7 +95,7 @@ def load_trained(folder: str, backbone: str | None = None) -> Trained:
         Refused: the folder does not exist, is not a run's, the run is not finished, or its backbone
             is a function that ``backbone`` does not name.
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     check_finished(path)
     try:
         classes, settings = read_model_info(path)
@@ -127,7 +127,7 @@ def load_trained(folder: str, backbone: str | None = None) -> Trained:
 
 def refuse_own_backbone(folder: str, command: str, instead: str) -> None:
     """Refuse a run whose backbone is a function of the user's, for a command that needs timm's."""
-    path = Path(folder)
+    path = Path(folder).expanduser()
     check_finished(path)
     name = str(read_model_info(path).settings.get("backbone"))
     if is_factory(ModelOptions(backbone=name)):

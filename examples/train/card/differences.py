@@ -58,7 +58,7 @@ def find_baselines(groups: Sequence[Group], asked: str | None) -> list[Group]:
         return [group for group in groups if group.method == "ce"] or list(groups[:1])
     found = [group for group in groups if group.method == asked]
     if not found:
-        place = Path(asked).resolve()
+        place = Path(asked).expanduser().resolve()
         found = [
             group for group in groups
             if any(place in (run.path.resolve(), run.path.resolve().parent) for run in group.runs)

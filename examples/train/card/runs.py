@@ -108,7 +108,7 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
     Raises:
         Refused: a run is not finished or given twice, or the evaluation sets differ.
     """
-    paths = [found for folder in folders for found in _runs_of(Path(folder))]
+    paths = [found for folder in folders for found in _runs_of(Path(folder).expanduser())]
     twice = [path for n, path in enumerate(paths) if path.resolve() in
              [other.resolve() for other in paths[:n]]]  # fmt: skip
     if twice:

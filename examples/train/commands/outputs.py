@@ -35,7 +35,8 @@ def check_file(option: str, path: Path, run: Path, read: Iterable[str | Path] = 
     own = real.name in _OF_A_RUN or real.parent.name == LOGS
     if own and (folder == run.resolve() or _is_run(folder)):
         raise Refused(f"{option} must not be a file of a run, got {path}; choose another name")
-    if path.is_file() and any(Path(one).is_file() and path.samefile(one) for one in read):
+    files = [one for one in (Path(name).expanduser() for name in read) if one.is_file()]
+    if path.is_file() and any(map(path.samefile, files)):
         raise Refused(
             f"{option} must not be a file that the command reads, got {path}; choose another name"
         )

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from examples.train.__main__ import main
+from examples.train.commands.outputs import check_file
+from examples.train.options import Refused
 from tests.data.trees import write_image
 from tests.examples.train.runs import run
 
@@ -49,6 +51,29 @@ def test_every_command_wants_a_finished_run(refusal, elsewhere, finished):
             assert "model.safetensors is damaged" in refusal(command, "damaged", *more)
             seeds = finished["ce-0"].parent
             assert f"such as {seeds}/seed-0" in refusal(command, seeds, *more)
+
+
+def test_a_tilde_is_the_home_folder_in_every_command(finished, elsewhere, monkeypatch, refusal):
+    monkeypatch.setenv("HOME", str(elsewhere))
+    for name in ("ce-0", "ce-1", "eac-0", "eac-1"):
+        shutil.copytree(finished[name], elsewhere / name.replace("-", "/seed-"))
+    write_image(elsewhere / "images/1.png")
+    (elsewhere / "mine.csv").write_text("audit")
+    # Each names its run by a tilde, and is refused only for what it must not replace.
+    for arguments in (
+        ("evaluate", "~/ce/seed-0", "--output=~/mine.csv"),
+        ("predict", "~/ce/seed-0", "~/images", "--output=~/ce/seed-0/run.json"),
+        ("export", "~/ce/seed-0", "--onnx=~/ce/seed-0/run.json"),
+        ("strip", "~/ce/seed-0", "--output=~/images"),
+    ):
+        assert arguments[-1].partition("~")[2] in refusal(*arguments)
+    with pytest.raises(Refused, match="that the command reads"):
+        check_file("--output", elsewhere / "mine.csv", elsewhere / "ce/seed-0", ["~/mine.csv"])
+    assert main(["evaluate", "~/ce/seed-0", "--output=~/figures", "--progress=false"]) == 0
+    assert main(["compare", "~/ce", "~/eac", "--baseline=~/eac", "--output=~/card"]) == 0
+    assert (elsewhere / "figures/evaluation.json").is_file()
+    assert "| eac |" in (elsewhere / "card/card.md").read_text().partition("Difference")[2]
+    assert main(["ce", "--config=~/ce/seed-0/config.yaml", "--output=~/ce/seed-0", "--resume"]) == 0
 
 
 @pytest.mark.parametrize("command", NEEDED)
