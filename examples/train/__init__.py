@@ -8,6 +8,7 @@
 ``weights.py``      the network and its start weights, with a report of what was loaded
 ``optimizer.py``    optimizer and schedule
 ``landmarks.py``    landmarks of a data set
+``correction.py``   predictions corrected by a review of the training labels
 ``transition.py``   verified labels, and how often labels are wrong
 ``memory.py``       a teacher's mean prediction for each face, and what it says about its label
 ``terms.py``        losses as the command line writes them

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from examples.train.card.differences import Difference, Paired, find_differences
+from examples.train.card.differences import Difference, find_differences
 from examples.train.card.runs import Group, differing
 from examples.train.judgement import at_temperature, fit_temperature, judge
 from examples.train.options import DataOptions
@@ -276,6 +276,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-__all__ = ["Card", "Paired", "Picture", "Row", "Spread", "calibration", "make_card", "spread"]

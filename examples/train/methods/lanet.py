@@ -138,6 +138,5 @@ class LANet(Method):
         changed = believed != faces.targets
         figures = {"changed": float(changed.sum())}
         if faces.true_targets is not None:
-            judged = changed & (faces.true_targets >= 0)  # -1: the true label is unknown
-            figures["precision"] = float((believed == faces.true_targets)[judged].float().mean())
+            figures["precision"] = float((believed == faces.true_targets)[changed].float().mean())
         return figures
