@@ -257,6 +257,8 @@ def test_two_hundred_classes():
         (([0, 1], [0, 1]), {"given_counts": [5, 5]}, ValueError, "given_counts must have shape"),
         (([0, 1], [0, 1]), {"given_counts": [5, -5, 0]}, ValueError, "given_counts must lie in"),
         (([0, 1], [0, 1]), {"given_counts": [0, 0, 0]}, ValueError, "got only zeros"),
+        (([0, 1], [0, 1]), {"given_counts": [5, 5, math.nan]}, ValueError, "counts must be finite"),
+        (([0, 1], [0, 1]), {"given_counts": [math.inf, 5, 5]}, ValueError, "given_counts must be"),
         (([0, 1], [0, 1]), {"learnt": [[0.5, 0.5]] * 2}, ValueError, "learnt must have shape"),
         (([0, 1], [0, 1]), {"learnt": [[0.2, 0.3, 0.5]]}, ValueError, "true has N=2 but learnt"),
         (([0, 1], [0, 1]), {"learnt": [[1.0, 1.0, 0.0]] * 2}, ValueError, "rows of learnt must"),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robustfer import _shown
 from robustfer._checks import (
+    check_finite,
     check_int64,
     check_range,
     check_shapes,
@@ -270,6 +271,7 @@ def transition_from_confident_joint(
 def _stratum_shares(given_counts: Tensor | ArrayLike, drawn: Floats) -> Floats:
     counts = to_tensor("given_counts", given_counts)
     check_shapes(given_counts=(counts, str(len(drawn))))
+    check_finite(given_counts=counts)
     check_within(0, float("inf"), given_counts=counts)
     size: Floats = counts.double().numpy()
     if not size.sum():
