@@ -404,6 +404,25 @@ def test_the_same_noise_has_the_same_fingerprint(tmp_path, faces):
     assert fingerprint(other.ids, other.targets, other.classes) != mark
 
 
+def test_tabs_and_line_breaks_in_names_do_not_make_two_fingerprints_the_same():
+    labels = [
+        [("a\tb", "c")],
+        [("a", "b\tc")],
+        [("a", "b"), ("d", "c")],
+        [("a\tb\nd", "c")],
+        [("a", "b\nd\tc")],
+        [("a\\tb", "c")],
+        [('["a\\tb", "c"]', "")],
+        [("", "a\tb\tc")],
+        [("a\tb\tc", "")],
+    ]
+    marks = set()
+    for pairs in labels:
+        ids, classes = zip(*pairs, strict=True)
+        marks.add(fingerprint(ids, torch.arange(len(ids)), classes))
+    assert len(marks) == len(labels)
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -166,8 +167,16 @@ def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> 
     check_class_index(len(classes), targets=targets)
     names = check_ids(ids, count=len(targets))
     labels = (classes[target] for target in targets.tolist())
-    lines = sorted(f"{name}\t{label}" for name, label in zip(names, labels, strict=True))
+    lines = sorted(map(_line, names, labels))
     return sha256(b"\n".join(map(name_bytes, lines))).hexdigest()[:12]
+
+
+def _line(name: str, label: str) -> str:
+    """Return a text for a sample that is one line, and that no other name and label have."""
+    if any(mark in name or mark in label for mark in "\t\n"):
+        # JSON escapes tabs and line breaks, so this line has no tab and every other line has one.
+        return json.dumps([name, label])
+    return f"{name}\t{label}"
 
 
 def picture_format(path: str | Path) -> str:
