@@ -20,6 +20,14 @@ def test_numbers():
     assert "glad   0.0 100.0      4      5   0.0 %" in found.text()
 
 
+def test_a_report_of_no_labels_has_no_rate():
+    empty = NoiseReport(classes=("sad", "glad"), counts=torch.zeros(2, 2, dtype=torch.int64))
+    assert (empty.samples, empty.changed) == (0, 0)
+    for ask in (lambda: empty.rate, empty.text):
+        with pytest.raises(ValueError, match="counts must count at least one label, got none"):
+            ask()
+
+
 def test_of_a_data_set():
     faces = DemoFaces(num_samples=20)
     found = noise_report(with_symmetric_noise(faces, rate=0.5, seed=0))

@@ -28,7 +28,7 @@ _DRAWN = ("random", "stratified")
 AMBIGUOUS = "ambiguous"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decisions:
     """People's decisions about samples of a data set.
 

@@ -50,7 +50,7 @@ class ClassSummary:
     suggested: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audit:
     """The result of an audit.
 

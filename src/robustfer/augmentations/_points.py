@@ -29,7 +29,7 @@ class LandmarkView(NamedTuple):
     visible: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Points:
     """Landmarks of a batch, on its device. Each method returns new points.
 

@@ -25,7 +25,7 @@ from robustfer.noise._beta import Floats, beta_quantile
 _CHUNK = 65_536
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TransitionEstimate:
     """An estimate of how labels go wrong, from verified labels.
 

@@ -29,7 +29,7 @@ Names = Literal["plain", "aligned"]
 _FacesT = TypeVar("_FacesT", bound=LabeledFaces)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseList:
     """The labels of a list, and its format.
 

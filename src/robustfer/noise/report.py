@@ -18,7 +18,7 @@ from robustfer.metrics import confusion_matrix
 from robustfer.noise.matrices import transition_matrix
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseReport:
     """The differences between given and true labels.
 
@@ -46,7 +46,13 @@ class NoiseReport:
 
     @property
     def rate(self) -> float:
-        """Share of the labels that differ."""
+        """Share of the labels that differ.
+
+        Raises:
+            ValueError: the report counts no label.
+        """
+        if not self.samples:
+            raise ValueError("counts must count at least one label, got none")
         return self.changed / self.samples
 
     @property
