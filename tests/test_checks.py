@@ -65,7 +65,7 @@ def test_the_first_owner_of_a_letter_is_named():
         (
             torch.tensor([1, 3]),
             IndexError,
-            "from 0 to 2: .*labels count from 1, subtract 1",
+            "from 0 to 2, got 3 at position 1. If your labels count from 1, subtract 1",
         ),
     ],
 )

@@ -269,5 +269,8 @@ def test_what_does_not_fit_is_refused(kind):
         mix(images, target, index.int())
     with pytest.raises(ValueError, match="generator must be on the CPU"):
         mix(images, target, index, generator=OnTheGPU())
+    for label in (-1, 5):
+        with pytest.raises(IndexError, match=f"0 to 4, got {label} at position 0. If your labels"):
+            mix(images, target.clone().fill_(label), index)
     with check_values(), pytest.raises(ValueError, match="class indices from 0 to 4, got 7"):
         mix(images, target.clamp(min=7), index)

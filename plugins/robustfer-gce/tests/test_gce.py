@@ -159,7 +159,7 @@ def test_arguments_that_do_not_fit():
 def test_no_label_is_left_out(label):
     logits, target = sample()
     target[1] = label
-    with pytest.raises(RuntimeError, match=f"{label} is out of bounds"):
+    with pytest.raises(IndexError, match=f"0 to 6, got {label} at position 1. If your labels"):
         generalized_cross_entropy(logits, target)
 
 

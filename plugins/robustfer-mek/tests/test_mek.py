@@ -271,7 +271,7 @@ def test_lists_are_refused(name):
 def test_no_label_is_left_out(label):
     given = drawn()
     given["target"][1] = label
-    with pytest.raises(IndexError, match="out of range"):
+    with pytest.raises(IndexError, match=f"0 to 6, got {label} at position 1. If your labels"):
         ExtraKnowledgeLoss()(**given)
 
 

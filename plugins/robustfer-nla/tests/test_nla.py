@@ -257,6 +257,8 @@ def test_arguments_that_do_not_fit():
     ):
         with pytest.raises(ValueError, match=fact):
             criterion(**{**given, **change})
+    with pytest.raises(IndexError, match="0 to 4, got 5 at position 0. If your labels count"):
+        criterion(**{**given, "target": given["target"].clone().fill_(5)})
     for done in (-0.1, 1.1, math.nan):
         with check_values(), pytest.raises(ValueError, match="progress must"):
             criterion(**{**given, "progress": torch.tensor(done)})

@@ -21,6 +21,7 @@ from robustfer._checks import (
 )
 from robustfer.augmentations._pixels import check_generator, to_device, uniform
 from robustfer.augmentations.erasing import box_mask
+from robustfer.functional._cross_entropy import name_label
 
 
 class MixedBatch(NamedTuple):
@@ -70,7 +71,11 @@ class _Mixing(nn.Module):
         check_generator(generator)
         soft = target
         if target.ndim == 1:
-            soft = F.one_hot(target, self.num_classes).float()
+            try:
+                soft = F.one_hot(target, self.num_classes).float()
+            except RuntimeError as error:
+                name_label(target, self.num_classes, error)
+                raise
         soft = soft.to(torch.promote_types(soft.dtype, torch.float32))
         if not self.training:
             return MixedBatch(images, soft, index, index, soft.new_ones(len(soft)).float())

@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustfer._checks import check_finite, check_floating, check_shapes, check_within
+from robustfer._checks import (
+    check_class_index,
+    check_finite,
+    check_floating,
+    check_shapes,
+    check_within,
+)
 from robustfer.functional._precision import Reduction, full_precision
 
 # torch ignores samples of class -100 by default. With this value -100 is an error too. It is the
 # least number that every kernel of torch can tell from a class.
 _IGNORED_BY_NONE = -(2**31)
-_OUTSIDE = (
-    "target must hold class indices from 0 to {}: {} If your labels count from 1, subtract 1. If "
-    "some mean nothing, leave those samples out"
-)
 
 
 def cross_entropy(
@@ -63,7 +65,8 @@ def cross_entropy(
             ignore_index=_IGNORED_BY_NONE,
         )
     except IndexError as error:
-        raise IndexError(_OUTSIDE.format(logits.shape[1] - 1, error)) from error
+        name_label(target, logits.shape[1], error)
+        raise
 
 
 def at_label(values: Tensor, target: Tensor) -> Tensor:
@@ -76,6 +79,9 @@ def at_label(values: Tensor, target: Tensor) -> Tensor:
     Shape:
         values ``(B, C)``, target ``(B)`` int64 or ``(B, C)`` probabilities -> ``(B)``.
 
+    Raises:
+        IndexError: a target is not a class (on CUDA a device-side assertion).
+
     >>> import torch
     >>> values = torch.tensor([[1.0, 3.0]])
     >>> at_label(values, torch.tensor([1])), at_label(values, torch.tensor([[0.5, 0.5]]))
@@ -83,7 +89,35 @@ def at_label(values: Tensor, target: Tensor) -> Tensor:
     """
     if target.ndim == 2:
         return (target.to(values.dtype) * values).sum(dim=1)
-    return values.gather(1, target[:, None]).squeeze(1)
+    try:
+        return values.gather(1, target[:, None]).squeeze(1)
+    except RuntimeError as error:
+        name_label(target, values.shape[1], error)
+        raise
+
+
+def name_label(target: Tensor, num_classes: int, error: Exception) -> None:
+    """Raise an IndexError that names the first label outside the classes, if there is one.
+
+    Call it where torch refused a target. Labels are not checked before that, because a check of
+    values costs time and synchronises. On CUDA nothing can be read after torch's assertion.
+
+    >>> import torch
+    >>> name_label(torch.tensor([0, 3]), 3, RuntimeError())
+    Traceback (most recent call last):
+    ...
+    IndexError: target must hold class indices from 0 to 2, got 3 at position 1. If your labels \
+count from 1, subtract 1. If some mean nothing, leave those samples out
+    """
+    if not target.is_cpu:
+        return
+    try:
+        check_class_index(num_classes, target=target)
+    except ValueError as outside:
+        raise IndexError(
+            f"{outside}. If your labels count from 1, subtract 1. If some mean nothing, leave "
+            "those samples out"
+        ) from error
 
 
 def negative_log_likelihood(
@@ -96,7 +130,8 @@ def negative_log_likelihood(
     try:
         return F.nll_loss(log_p, target, weight=weight, ignore_index=_IGNORED_BY_NONE)
     except IndexError as error:
-        raise IndexError(_OUTSIDE.format(log_p.shape[1] - 1, error)) from error
+        name_label(target, log_p.shape[1], error)
+        raise
 
 
 def register_class_weights(loss: nn.Module, class_weights: Tensor | None) -> None:

@@ -13,7 +13,7 @@ from robustfer._checks import (
     check_within,
     values_are_checked,
 )
-from robustfer.functional._cross_entropy import at_label
+from robustfer.functional._cross_entropy import at_label, name_label
 from robustfer.functional._precision import Reduction, full_precision, reduce
 
 
@@ -85,8 +85,12 @@ def forward_correction(
     log_t = given.log().masked_fill(never, 0.0)
     if target.ndim == 1:
         # One column of the matrix per sample is enough; the whole matrix would take (B, C, C).
-        log_s = _log_given(log_p, log_t.index_select(1, target).T, verified, target)
-        never = never.index_select(0, target)
+        try:
+            columns, never = log_t.index_select(1, target), never.index_select(0, target)
+        except (IndexError, RuntimeError) as error:
+            name_label(target, log_p.shape[1], error)
+            raise
+        log_s = _log_given(log_p, columns.T, verified, target)
         return reduce(_loss(log_s, q, never if verified is None else never & ~verified), reduction)
     log_s = torch.logsumexp(log_p[:, :, None] + log_t, dim=1)
     if verified is not None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from robustfer.authoring import (
     Reduction,
+    at_label,
     check_floating,
     check_range,
     check_shapes,
@@ -67,7 +68,13 @@ def rebalanced_cross_entropy(
     logits = full_precision(logits)
     rows = _labels(class_counts, smoothing, logits.dtype)
     if target.ndim == 1:
-        return cross_entropy(logits, rows.index_select(0, target), reduction=reduction)
+        try:
+            label = rows.index_select(0, target)
+        except (IndexError, RuntimeError):
+            # It raises an error that names the label.
+            at_label(logits, target)
+            raise
+        return cross_entropy(logits, label, reduction=reduction)
     with without_autocast(rows):
         label = target.to(rows.dtype) @ rows
     return cross_entropy(logits, label, reduction=reduction)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustfer.authoring import (
     Reduction,
+    at_label,
     check_floating,
     check_range,
     check_shapes,
@@ -73,15 +74,15 @@ def noise_aware_weights(
     check_range("agreed_weight", agreed_weight, 0.0)
     _check_progress(target, logits, progress)
     p = full_precision(logits).softmax(dim=1)
-    label = (target if target.ndim == 1 else target.argmax(dim=1))[:, None]
-    own = p.gather(1, label).squeeze(1)
-    other = p.scatter(1, label, -1.0).amax(dim=1)
+    label = target if target.ndim == 1 else target.argmax(dim=1)
+    own = at_label(p, label)
+    other = p.scatter(1, label[:, None], -1.0).amax(dim=1)
     eps = -torch.expm1(-_RATE * progress.detach().to(p.dtype))
     shared = eps * (_SHORT_AGREED - _LONG_AGREED)
     spread = _LONG_AGREED + _SHORT_AGREED
     agreed = _bell(own, other, _MEAN_AGREED, spread + shared, spread - shared)
     disagreed = _bell(own, other, _MEAN_OTHER, 2 * _LONG_OTHER, 2 * _SHORT_OTHER)
-    return torch.where(p.argmax(dim=1) == label.squeeze(1), agreed_weight * agreed, disagreed)
+    return torch.where(p.argmax(dim=1) == label, agreed_weight * agreed, disagreed)
 
 
 def jensen_shannon(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustfer.authoring import (
     Reduction,
+    at_label,
     check_floating,
     check_shapes,
     check_target,
@@ -149,4 +150,9 @@ def _noise(logits: Tensor, target: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor
 
 
 def _one_hot(classes: Tensor, rows: Tensor) -> Tensor:
-    return torch.zeros_like(rows).scatter(1, classes[:, None], 1.0)
+    try:
+        return torch.zeros_like(rows).scatter(1, classes[:, None], 1.0)
+    except RuntimeError:
+        # It raises an error that names the label.
+        at_label(rows, classes)
+        raise
