@@ -237,6 +237,7 @@ def test_arguments_that_do_not_fit():
         (lambda: moved_early_target(t, logits, decay=1.0), r"decay must lie in \[0, 1\)"),
         (lambda: moved_early_target(t[:1], logits), "early_target has B=1 but logits has B=4"),
         (lambda: early_learning_regularization(logits[0], t[0]), r"must have shape \(B, C\)"),
+        (lambda: early_learning_regularization(logits[:0], t[:0]), "logits is empty along B"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -276,7 +277,7 @@ def test_a_prediction_that_is_not_finite_is_seen_and_not_kept(bad):
 def test_no_label_is_left_out(label):
     [(logits, target, index)] = batches(1)
     criterion, target[1] = EarlyLearningLoss(num_samples=9, num_classes=5), label
-    with pytest.raises(IndexError, match=f"{label} is out of bounds"):
+    with pytest.raises(IndexError, match=f"0 to 4, got {label} at position 1. If your labels"):
         criterion(logits, target, criterion.propose(logits, index))
 
 

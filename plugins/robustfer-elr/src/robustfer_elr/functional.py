@@ -51,7 +51,8 @@ def moved_early_target(early_target: Tensor, logits: Tensor, *, decay: float = 0
     tensor([[0.1500, 0.1500]])
     """
     check_range("decay", decay, 0.0, 1.0, open_high=True)
-    _check_pair(logits, early_target)
+    check_shapes(logits=(logits, "B* C"), early_target=(early_target, "B* C"))
+    check_floating(logits=logits, early_target=early_target)
     predicted = _probabilities(logits.detach())
     predicted = predicted / predicted.sum(dim=1, keepdim=True)
     return decay * full_precision(early_target.detach()) + (1 - decay) * predicted
@@ -84,7 +85,8 @@ def early_learning_regularization(logits: Tensor, early_target: Tensor) -> Tenso
     >>> early_learning_regularization(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]))
     tensor(-0.6931)
     """
-    _check_pair(logits, early_target)
+    check_shapes(logits=(logits, "B C"), early_target=(early_target, "B C"))
+    check_floating(logits=logits, early_target=early_target)
     agreement = (full_precision(early_target.detach()) * _probabilities(logits)).sum(dim=1)
     return torch.log1p(-agreement).mean()
 
@@ -135,11 +137,6 @@ def memory_cross_entropy(
     of_label = cross_entropy(logits, target, reduction="none")
     of_memory = cross_entropy(logits, remembered, reduction="none")
     return reduce((1 - remembered.sum(dim=1)) * of_label + of_memory, reduction)
-
-
-def _check_pair(logits: Tensor, early_target: Tensor) -> None:
-    check_shapes(logits=(logits, "B* C"), early_target=(early_target, "B* C"))
-    check_floating(logits=logits, early_target=early_target)
 
 
 def _probabilities(logits: Tensor) -> Tensor:
