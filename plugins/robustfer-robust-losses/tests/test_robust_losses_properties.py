@@ -128,6 +128,22 @@ def test_truncated_is_generalized_cross_entropy_above_the_threshold(classes, sca
     torch.testing.assert_close(moved, expected * (p > threshold)[:, None])
 
 
+@pytest.mark.parametrize("floor", [1e-4, 1e-50, 1e-300])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_class_is_its_one_hot_row_for_any_floor(dtype, floor):
+    logits, target = sample()
+    logits = logits.to(dtype).requires_grad_()
+    row = F.one_hot(target, 7).to(dtype).requires_grad_()
+    of_row = reverse_cross_entropy(logits, row, floor=floor, reduction="none")
+    of_class = reverse_cross_entropy(logits, target, floor=floor, reduction="none")
+    torch.testing.assert_close(of_row, of_class, rtol=1e-5, atol=0)
+    of_row.sum().backward()
+    assert logits.grad.isfinite().all()
+    # Zeros below the floor are constants.
+    assert (row.grad[row == 0] == 0).all()
+    assert (row.grad[row == 1] < 0).all()
+
+
 def test_near_zero_q_is_cross_entropy_in_float32_too():
     logits, target = sample()
     for dtype, q in ((torch.float64, 1e-9), (torch.float32, 1e-7)):

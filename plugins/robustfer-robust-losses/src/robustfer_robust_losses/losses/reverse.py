@@ -49,7 +49,11 @@ def reverse_cross_entropy(
     check_range("floor", floor, 0.0, 1.0, open_low=True, open_high=True)
     log_p = log_probabilities(logits, target)
     if target.ndim == 2:
-        per_sample = -(log_p.exp() * target.to(log_p.dtype).clamp(min=floor).log()).sum(dim=1)
+        label = target.to(log_p.dtype)
+        # A floor below the least number of the dtype would round to 0.
+        small = label <= floor
+        log_label = label.masked_fill(small, 1.0).log().masked_fill(small, math.log(floor))
+        per_sample = -(log_p.exp() * log_label).sum(dim=1)
     else:
         per_sample = math.log(floor) * at_label(torch.expm1(log_p), target)
     return reduce(per_sample, reduction)
