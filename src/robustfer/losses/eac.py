@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer._checks import check_range, check_shapes, check_target
+from robustfer._checks import check_range, check_target
 from robustfer.functional import attention_consistency
 from robustfer.functional._cross_entropy import (
     check_class_weights,
@@ -77,8 +77,7 @@ class EACLoss(nn.Module):
         self, logits: Tensor, target: Tensor, attention: Tensor, attention_flipped: Tensor
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        check_target(logits, target)
-        check_shapes(logits=(logits, "B C"), attention=(attention, "B C H W"))
+        check_target(logits, target, attention=(attention, "B C H W"))
         check_class_weights(self.class_weights, logits)
         return {
             "cross_entropy": cross_entropy(

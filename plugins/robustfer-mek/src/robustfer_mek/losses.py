@@ -6,12 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robustfer.authoring import (
-    check_range,
-    check_shapes,
-    check_target,
-    sum_of_terms,
-)
+from robustfer.authoring import check_range, check_target, sum_of_terms
 from robustfer_mek.functional import rebalanced_attention_consistency, rebalanced_cross_entropy
 
 
@@ -74,8 +69,7 @@ class ExtraKnowledgeLoss(nn.Module):
         class_counts: Tensor,
     ) -> dict[str, Tensor]:
         """Return the weighted terms by name, for logging; :meth:`forward` is their sum."""
-        check_target(logits, target)
-        check_shapes(logits=(logits, "B C"), attention=(attention, "B C H W"))
+        check_target(logits, target, attention=(attention, "B C H W"))
         return {
             "rebalanced_cross_entropy": rebalanced_cross_entropy(
                 logits, target, class_counts, smoothing=self.smoothing
