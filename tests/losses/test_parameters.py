@@ -195,6 +195,23 @@ def test_a_second_optimizer_has_its_turn_first(model):
     assert train(model, criterion, sgd(*model.parameters()), own) == []
 
 
+def test_an_optimizer_that_steps_less_often_is_not_warned_of(model):
+    criterion = Centres()
+    warn_if_not_optimized(criterion)
+    rare = sgd(criterion.centres, criterion.scale)
+    assert train(model, criterion, sgd(*model.parameters()), steps=5) == []
+    assert train(model, criterion, rare, steps=2) == []
+
+
+def test_the_parameters_that_a_rare_optimizer_lacks_are_named(model):
+    criterion = Centres()
+    warn_if_not_optimized(criterion)
+    rare = sgd(criterion.scale)
+    (message,) = train(model, criterion, sgd(*model.parameters()), steps=5)
+    assert "no optimizer holds centres of Centres: these" in message
+    del rare
+
+
 def test_an_optimizer_known_before_is_no_evidence_against_a_new_loss(model):
     optimizer, first, second = sgd(*model.parameters()), Centres(), Centres()
     warn_if_not_optimized(first)

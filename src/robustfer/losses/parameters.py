@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 from weakref import WeakSet
@@ -110,8 +112,9 @@ def _trained(groups: list[dict[str, Any]], taken: set[nn.Parameter]) -> list[dic
 def warn_if_not_optimized(criterion: nn.Module) -> None:
     """Warn once if optimizers step but none of them holds the loss's parameters.
 
-    The warning comes when an optimizer steps for the second time: by then every optimizer of the
-    loop has stepped. Only parameters with a gradient count. References are weak.
+    The warning comes when an optimizer steps for the second time: by then the loop has made all its
+    optimizers. One that steps less often counts too. Only parameters with a gradient count.
+    References are weak.
 
     It also warns at the first step if the optimizer ignores an option that the loss's own
     ``param_groups()`` sets.
@@ -134,7 +137,7 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     reached = [c for c in _watched if any(p.grad is not None for p in c.parameters())]
     if not reached:
         return
-    held = {p for o in _stepped for group in o.param_groups for p in group["params"]}
+    held = _held(_stepped)
     # By parameter, because a loss and its composition both have it.
     forgotten: dict[nn.Parameter, str] = {}
     unknown: set[str] = set()
@@ -148,6 +151,11 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if second_turn or not missing:
             _watched.discard(criterion)
             forgotten = missing | forgotten
+    if forgotten:
+        # An optimizer that has not stepped yet, such as after several batches. The search takes a
+        # while, so it is the last resort.
+        held = _held(o for o in gc.get_objects() if issubclass(type(o), Optimizer))
+        forgotten = {p: name for p, name in forgotten.items() if p not in held}
     if forgotten:
         warnings.warn(
             f"no optimizer holds {', '.join(forgotten.values())}: these parameters are never "
@@ -164,9 +172,14 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         )
 
 
+def _held(optimizers: Iterable[Any]) -> set[Any]:
+    # A wrapper that is still being built has no groups.
+    return {p for o in optimizers for g in getattr(o, "param_groups", ()) for p in g["params"]}
+
+
 def _unknown_options(optimizer: Optimizer, criterion: nn.Module) -> set[str]:
     """Return the options of the loss's own groups that the optimizer holding them ignores."""
-    held = {p for group in optimizer.param_groups for p in group["params"]}
+    held = _held([optimizer])
     return {
         option
         for group in _own_groups(criterion)
