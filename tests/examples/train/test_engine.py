@@ -35,7 +35,9 @@ def begun(method, *options):
 @pytest.mark.parametrize("method", METHOD_OPTIONS)
 def test_stopped_and_resumed_equals_one_run_to_the_bit(method, tmp_path):
     # Once with drop-out and images from files, once without.
-    options = ["--backbone-options.drop_rate=0.2", "--sampling=progressive", "--ema-decay=0.9"]
+    options = ["--backbone-options.drop_rate=0.2", "--ema-decay=0.9"]
+    # A transition matrix needs the labels as often as they are.
+    options += [] if method in ("forward", "teacher") else ["--sampling=progressive"]
     whole = run(method, *options, f"--output={tmp_path}/whole", "--keep=files")
     run(method, *options, f"--output={tmp_path}/stopped", "--stop-after=1")
     assert len(load_resume(tmp_path / "stopped/resume.pt")["history"]["epochs"]) == 1
