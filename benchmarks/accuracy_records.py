@@ -49,7 +49,7 @@ def keep(run: Path, faces: LabeledFaces, own: Mapping[str, Any], **found: Tensor
     save_file({k: v.contiguous() for k, v in found.items()}, folder / NETWORKS)
     for name in (PREDICTIONS, DYNAMICS, FINAL):
         shutil.copy(run / name, folder)
-    (folder / "run.json").write_text(json.dumps(own, sort_keys=True))
+    (folder / "identity.json").write_text(json.dumps(own, sort_keys=True))
 
 
 def read(own: Mapping[str, Any]) -> dict[str, Tensor] | None:

@@ -178,10 +178,11 @@ def rate_table(rows: Rows) -> str:
     lowest: dict[tuple[Any, ...], Group] = {}
     for group in lower:
         lowest.setdefault((group.scale, group.method, group.epochs), group)
+    tasks = [task for task in RATES if any(group.task == task for group in groups)]
     shown = []
     for first in lowest.values():
         cells: dict[str, Any] = {"method": first.title}
-        for task in RATES:
+        for task in tasks:
             own, baseline = (_like(first, groups, name, task) for name in (first.method, BASELINE))
             if own is None:
                 cells[TASKS[task]] = "not run"
@@ -436,28 +437,30 @@ def shares_table(rows: Rows) -> str:
 
 def corrections_table(rows: Rows) -> str:
     """Make the same tables with the baseline and the methods of the recipe's page only."""
-    own = (BASELINE, RECIPE, "retrain", "teacher-landmarks")
+    own = (BASELINE, RECIPE, "retrain", "retrain-choices", "teacher-landmarks")
     return shares_table([row for row in rows if row["method"] in own and row["scale"] != LONG])
 
 
 def choices_table(rows: Rows) -> str:
-    """Make the table of predictions that are corrected without verified labels."""
-    found = [
-        row
-        for row in rows
-        if row["phase"] == "try" and row["scale"] in SCALES and "choices" in row["adjusted"]
-    ]
-    shown = [
-        {
-            "noise": TASKS[row["task"]],
-            "network": SCALES[row["scale"]],
-            "method": METHODS[row["method"]].name,
-            "as it is": _both([row["last"]], "_ema_mirrored"),
-            "by its own choices": _both([row["adjusted"]["choices"]]),
-            "by 100 verified labels": _both([row["adjusted"]["corrected"]]),
-        }
-        for row in sorted(found, key=lambda row: (row["task"], row["scale"]))
-    ]
+    """Make the table of cross entropy whose predictions are corrected without verified labels."""
+    shown = []
+    for phase, faces in (("report", "test"), ("try", "tuning")):
+        for group in sorted(groups_of(rows, phase), key=lambda g: (g.task, g.scale, g.epochs)):
+            runs = list(group.runs.values())
+            if group.scale not in SCALES or group.method != BASELINE:
+                continue
+            if not all("choices" in row.get("adjusted", {}) for row in runs):
+                continue
+            shown.append({
+                "noise": TASKS[group.task],
+                "network": SCALES[group.scale],
+                "as it is": _both([row["last"] for row in runs], "_ema_mirrored"),
+                "by its own choices": _both([row["adjusted"]["choices"] for row in runs]),
+                "by 100 verified labels": _both([row["adjusted"]["corrected"] for row in runs]),
+                "faces": faces,
+                "epochs": group.epochs,
+                "seeds": len(runs),
+            })  # fmt: skip
     return markdown_table(shown) + "\n" if shown else ""
 
 

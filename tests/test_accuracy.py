@@ -79,7 +79,7 @@ def test_the_twin_has_the_wrong_labels_of_its_profile(root):
 def test_each_prediction_has_its_last_epoch_and_each_network_its_best(results, root):
     scale = replace(SMALL, arguments=("--ema-decay=0.9",), image_size=32)
     accuracy.run(
-        "teacher-landmarks", setting={"epochs": 2}, root=root, device="cpu",
+        "teacher", setting={"epochs": 2}, root=root, device="cpu",
         **{**RUN, "scale": scale, "epochs": 2, "phase": "try", "task": "symmetric20"},
     )  # fmt: skip
     (row,) = accuracy.rows()

@@ -17,10 +17,14 @@ def cells_of(table):
 
 def test_the_same_seeds_and_epochs_are_compared():
     rows = [row("ce", rate, 0.9 - rate / 100) for rate in (10, 20, 30)]
-    rows += [row("ce", 30, 0.1, seed=2), row("ce", 30, 0.2, epochs=12)]  # no rows at 10 %
+    rows += [row("ce", 30, 0.1, seed=2), row("ce", 30, 0.2, epochs=12)]  # no row at a lower rate
     rows += [row("eac", 10, 0.85), row("eac", 30, 0.5, seed=2), row("gsmc", 20, 0.99)]
-    first, second = cells_of(rate_table(rows))
+    first, second, third = cells_of(rate_table(rows))
     assert (first["method"], second["method"]) == ("EAC", "cross entropy")
+    # A method without the lowest rate follows. A rate that nothing was run with has no column.
+    assert third["method"] == "GSMC"
+    assert third[TASKS["symmetric20"]] == "99.0 / 49.5 (+29.0)"
+    assert TASKS["symmetric0"] not in first
     assert second[TASKS["symmetric10"]] == "80.0 / 40.0"
     assert second[TASKS["symmetric30"]] == "60.0 / 30.0"
     assert first[TASKS["symmetric10"]] == "85.0 / 42.5 (+5.0)"
