@@ -109,7 +109,7 @@ def _short(group: Group) -> str:
 
 
 def balance(rows: Rows, path: Path) -> None:
-    """Draw accuracy over mean-class accuracy, with real noise: the baseline and the recipe.
+    """Draw accuracy over mean-class accuracy, with real noise: cross entropy and the recipe.
 
     The large mark of each is the training as it is. The small ones are changed predictions.
     """
@@ -120,7 +120,7 @@ def balance(rows: Rows, path: Path) -> None:
     axes = figure.subplots()
     for group in own:
         runs = [row for row in group.runs.values() if "adjusted" in row]
-        if group.method not in (BASELINE, RECIPE) or len(runs) < MANY:
+        if group.method not in (BASELINE, RECIPE, "retrain-choices") or len(runs) < MANY:
             continue
         corrected, half = (
             _point([row["adjusted"][way] for row in runs]) for way in ("corrected", "half")
