@@ -12,8 +12,8 @@ The protocol was fixed before any method was run:
 - Faces: FERPlus in the folder ``--root`` or ``ROBUSTFER_FERPLUS``. A fixed part of FER2013Train is
   for training, another part for tuning. FER2013Valid is for reported results. The crowd's majority
   is the true label.
-- Tasks: ``symmetric30`` makes 30 % of the crowd's labels wrong (also 10 and 20 %). ``fer2013`` has
-  the original labels of FER2013. ``twin`` puts noise like theirs on the crowd's labels.
+- Tasks: ``symmetric30`` makes 30 % of the crowd's labels wrong (also 0, 10 and 20 %). ``fer2013``
+  has the original labels of FER2013. ``twin`` puts noise like theirs on the crowd's labels.
 - Scales: ``cpu`` and ``gpu`` train small networks from random weights. ``look`` is a quick ``cpu``.
   ``face`` starts from a backbone pre-trained on face recognition (see ``face_backbone.py``), for a
   short and a long training. ``memorise`` does so with a third of the faces. Its long training shows

@@ -149,7 +149,7 @@ def calibration_error(probabilities: Tensor, target: Tensor, *, bins: int = 15) 
     right = (predicted == target).cpu().double()
     # On the CPU, because not every device has float64.
     edges = torch.arange(1, bins, dtype=torch.float64, device="cpu") / bins
-    # Edges in the dtype of the confidences, so that one on an edge equals it.
+    # In the dtype of the confidences: only then does a confidence on an edge equal it.
     edges = edges.to(confidence.dtype).double()
     confidence = confidence.cpu().double()
     place = torch.bucketize(confidence, edges)

@@ -270,7 +270,7 @@ def _decisions(paths: Sequence[str | Path], faces: LabeledFaces) -> Decisions:
     """Read the decisions of all files, and print for how many faces two files differ."""
     read = partial(read_decisions, given=faces.targets, classes=faces.classes, ids=faces.ids)
     said: dict[int, set[int]] = {}
-    for one in map(read, paths):
+    for one in map(read, paths if len(paths) > 1 else ()):
         for row, label in zip(one.index.tolist(), one.label.tolist(), strict=True):
             said.setdefault(row, set()).add(label)
     differ = sum(len(labels) > 1 for labels in said.values())

@@ -178,7 +178,7 @@ def fingerprint(ids: Sequence[str], targets: Tensor, classes: Sequence[str]) -> 
 
 
 def _line(name: str, label: str) -> str:
-    """Return a text for a sample that is one line, and that no other name and label have."""
+    """Return one line for a sample. No other name and label have the same line."""
     if any(mark in name or mark in label for mark in "\t\n"):
         # JSON escapes tabs and line breaks, so this line has no tab and every other line has one.
         return json.dumps([name, label])
